@@ -4,7 +4,7 @@
 
 # %% ../nbs/02_data.ipynb #cell-002
 from __future__ import annotations
-import json, random, re, string
+import ast, itertools, json, random, re, string
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +12,8 @@ import pandas as pd, torch
 from .basics import InputError
 
 # %% auto #0
-__all__ = ['Text', 'ABSTENTIONS', 'load_texts', 'tokenize', 'windows', 'right_padded', 'length_batches', 'Question',
-           'load_questions', 'normalize_answer', 'is_correct', 'is_abstention']
+__all__ = ['Text', 'AS_TEXT', 'AS_GIVEN', 'READERS', 'ABSTENTIONS', 'load_texts', 'tokenize', 'windows', 'right_padded',
+           'length_batches', 'Question', 'load_questions', 'normalize_answer', 'is_correct', 'is_abstention']
 
 # %% ../nbs/02_data.ipynb #cell-004
 def load_texts(
@@ -33,12 +33,12 @@ def load_texts(
     return texts
 
 def _read(path):
-    try: return Path(path).read_text(encoding="utf-8")
+    try: return Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error: raise InputError(f"{path} is not UTF-8 text ({error}); convert it first") from None
 
 def _dataset(name, split, limit, *columns):
     "The columns of a data set, which is streamed, so that `limit` rows cost no more than that."
-    if Path(name).suffix or str(name).startswith((".", "/", "~")):
+    if Path(name).suffix.lower() in (".txt", ".md", *READERS) or str(name).startswith((".", "/", "~")):
         raise InputError(f"there is no file {name}; give a file that exists or the name of a data set")
     from datasets import load_dataset
     path, _, config = str(name).partition(":")
@@ -48,7 +48,8 @@ def _dataset(name, split, limit, *columns):
                          f"{str(error).splitlines()[0] if str(error) else 'no message'})") from None
     missing = set(columns) - set(rows.column_names or columns)
     if missing: raise InputError(f"data set {name} has no column {', '.join(sorted(missing))}; it has {', '.join(rows.column_names)}")
-    rows = list(rows.take(limit) if limit else rows)
+    full = (row for row in rows if row[columns[0]] and str(row[columns[0]]).strip())  # many data sets hold empty rows
+    rows = list(itertools.islice(full, limit))
     return [row[columns[0]] for row in rows] if len(columns) == 1 else [tuple(row[c] for c in columns) for row in rows]
 
 # %% ../nbs/02_data.ipynb #cell-006
@@ -79,6 +80,7 @@ def windows(
     joint: str = "\n",  # between texts
 ) -> list[list[int]]:
     "All texts joined, tokenised as one, and cut into windows of equal length; the incomplete last one is dropped."
+    if isinstance(texts, str): raise InputError("one string was given where a list of texts is expected; write [text]")
     ids = tokenizer(joint.join(texts), verbose=False)["input_ids"]
     found = [ids[i:i + length] for i in range(0, len(ids) - length + 1, length)]
     if not found: raise InputError(f"the texts have {len(ids)} tokens, fewer than one window of {length}; give more text")
@@ -126,6 +128,8 @@ class Question:
     def of(cls, question: "Question | tuple[str, Sequence[str]]") -> "Question":
         "A question, also from a pair (text, answers)."
         if isinstance(question, cls): return question
+        if isinstance(question, str) or len(question) != 2:
+            raise InputError(f"{question!r} is not a question with answers; write (text, [answers]) or Question(text, answers)")
         text, answers = question
         return cls(text, (answers,) if isinstance(answers, str) else tuple(answers))
 
@@ -147,41 +151,56 @@ def load_questions(
         rows = list(zip(table[question], table[column], prompts))
     else:
         rows = [(q, a, "") for q, a in _dataset(source, split, limit, question, answers or "answer")]
-    found = [Question(str(q), _accepted(a), prompt=str(p)) for q, a, p in rows[:limit]]
-    found = [q for q in found if q.text.strip() and q.answers]
+    found = [Question(_string(q), _accepted(a), prompt=_string(p)) for q, a, p in rows]
+    found = [q for q in found if q.text.strip() and q.answers][:limit]
     if not found: raise InputError(f"{source} holds no question with an answer")
     return found
 
+AS_TEXT = {"dtype": str, "keep_default_na": False}  # "None" and "007" are answers, not a missing value and a number
+AS_GIVEN = {"dtype": False, "convert_dates": False}
+READERS = {".csv": lambda p: pd.read_csv(p, **AS_TEXT), ".tsv": lambda p: pd.read_csv(p, sep="\t", **AS_TEXT),
+           ".json": lambda p: pd.read_json(p, **AS_GIVEN), ".jsonl": lambda p: pd.read_json(p, lines=True, **AS_GIVEN),
+           ".parquet": pd.read_parquet}
+
 def _table(path):
-    readers = {".csv": pd.read_csv, ".tsv": lambda p: pd.read_csv(p, sep="\t"), ".json": pd.read_json,
-               ".jsonl": lambda p: pd.read_json(p, lines=True), ".parquet": pd.read_parquet}
-    if path.suffix not in readers: raise InputError(f"{path} is no table that can be read; give one of {', '.join(readers)}")
-    try: return readers[path.suffix](path)
-    except Exception as error: raise InputError(f"{path} could not be read as a {path.suffix[1:]} table ({error})") from None
+    kind = path.suffix.lower()
+    if kind not in READERS: raise InputError(f"{path} is no table that can be read; give one of {', '.join(READERS)}")
+    try: return READERS[kind](path)
+    except Exception as error: raise InputError(f"{path} could not be read as a {kind[1:]} table ({error})") from None
+
+def _string(value): return "" if pd.api.types.is_scalar(value) and pd.isna(value) else str(value)
 
 def _accepted(value):
-    "Accepted answers from a cell: a list, a dictionary as TriviaQA has it, a JSON list in a string, or one string."
-    if isinstance(value, dict): value = [value.get("value"), *value.get("aliases", [])]
-    if isinstance(value, str):
-        if value.startswith("["):
-            try: value = json.loads(value)
-            except json.JSONDecodeError: value = [value]
-        else: value = [value]
-    elif not isinstance(value, Iterable): value = [] if pd.isna(value) else [value]
-    return tuple(dict.fromkeys(str(v) for v in value if v is not None and str(v).strip()))
+    "Accepted answers from a cell: a list, a dictionary as TriviaQA has it, a list written in a string, or one string."
+    if isinstance(value, dict):
+        aliases = value.get("aliases")
+        value = [value.get("value"), *([] if aliases is None else aliases)]
+    if isinstance(value, str): value = _listed(value)
+    elif not isinstance(value, Iterable): value = [value]
+    return tuple(dict.fromkeys(_string(v).strip() for v in value if _string(v).strip()))
+
+def _listed(text):
+    "The strings of a list in JSON or Python notation; any other text is one string."
+    if not (text.strip().startswith("[") and text.strip().endswith("]")): return [text]
+    for parse in json.loads, ast.literal_eval:
+        try: return list(parse(text.strip()))
+        except (ValueError, SyntaxError): continue
+    return [text]
 
 # %% ../nbs/02_data.ipynb #cell-014
 def normalize_answer(text: str) -> str:
-    "Lower case, without punctuation and articles, single spaces (the evaluation script of SQuAD 1.1)."
-    text = "".join(c for c in text.lower() if c not in string.punctuation)
-    return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
+    "Lower case, without punctuation and articles, single spaces (the evaluation script of SQuAD 1.1); never all is removed."
+    plain = "".join(c for c in text.lower() if c not in string.punctuation)
+    bare = re.sub(r"\b(a|an|the)\b", " ", plain)
+    return next((" ".join(kept.split()) for kept in (bare, plain, text.lower()) if kept.strip()), "")
 
 def is_correct(answer: str, accepted: Iterable[str]) -> bool:
     "Does the answer equal an accepted one after normalisation?"
     return normalize_answer(answer) in {normalize_answer(a) for a in accepted}
 
-ABSTENTIONS = ("", "unknown", "i dont know", "i do not know", "no answer", "not known", "cannot answer")
+ABSTENTIONS = ("unknown", "i dont know", "i do not know", "no answer", "not known", "cannot answer")
 
 def is_abstention(answer: str) -> bool:
     "Does the answer say that no answer is known?"
-    return normalize_answer(answer.replace("'", "").replace("’", "")) in ABSTENTIONS
+    if not any(c.isalnum() for c in answer): return True
+    return normalize_answer(answer.replace("’", "")) in ABSTENTIONS
