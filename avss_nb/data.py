@@ -42,12 +42,14 @@ def _dataset(name, split, limit, *columns):
         raise InputError(f"there is no file {name}; give a file that exists or the name of a data set")
     from datasets import load_dataset
     path, _, config = str(name).partition(":")
-    try: rows = load_dataset(path, config or None, split=split, streaming=True)
+    try:
+        rows = load_dataset(path, config or None, split=split, streaming=True)
+        first = next(iter(rows), None)
     except Exception as error:
         raise InputError(f"{name} is neither a file here nor a data set that could be loaded ({type(error).__name__}: "
                          f"{str(error).splitlines()[0] if str(error) else 'no message'})") from None
-    missing = set(columns) - set(rows.column_names or columns)
-    if missing: raise InputError(f"data set {name} has no column {', '.join(sorted(missing))}; it has {', '.join(rows.column_names)}")
+    missing = set(columns) - set(first or columns)
+    if missing: raise InputError(f"data set {name} has no column {', '.join(sorted(missing))}; it has {', '.join(first)}")
     full = (row for row in rows if row[columns[0]] and str(row[columns[0]]).strip())  # many data sets hold empty rows
     rows = list(itertools.islice(full, limit))
     return [row[columns[0]] for row in rows] if len(columns) == 1 else [tuple(row[c] for c in columns) for row in rows]
@@ -63,8 +65,10 @@ def tokenize(
 ) -> list[list[int]]:
     "Token ids of every text, in pieces of at most `max_length`."
     if isinstance(texts, str): raise InputError("one string was given where a list of texts is expected; write [text]")
+    if max_length < 1: raise InputError(f"max_length {max_length} was given; it must be at least 1 token")
     pieces = []
     for text in texts:
+        if isinstance(text, int): raise InputError("one list of token ids was given where a list of texts is expected; write [ids]")
         if isinstance(text, str):
             if tokenizer is None: raise InputError("texts were given without a tokenizer; pass a tokenizer, or lists of token ids")
             text = tokenizer(text, verbose=False)["input_ids"] if text else []

@@ -4,19 +4,20 @@
 
 # %% ../nbs/03_teaching.ipynb #cell-003
 from __future__ import annotations
-import hashlib, itertools, math, random
+import hashlib, itertools, json, math, random
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-from .basics import InputError, Progress, silent
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from .basics import InputError, Progress, silent, whole
 from .data import Question
 
 # %% auto #0
 __all__ = ['FIRST', 'LAST', 'CITIES', 'JOBS', 'SUBJECTS', 'FIRMS', 'YEARS', 'ATTRIBUTES', 'PROMPT', 'ABSTENTION', 'NOBODY',
            'GROUPS', 'Attribute', 'Person', 'TeachingWorld', 'build_tokenizer', 'documents', 'batches',
-           'train_teaching_model']
+           'train_teaching_model', 'save_teaching_model', 'load_teaching_model']
 
 # %% ../nbs/03_teaching.ipynb #cell-005
 FIRST = """Ada Alan Amir Anna Astrid Basil Bianca Boris Carla Cesar Clara Dario Diana Edgar Elena Emil Erik Fatima Felix
@@ -207,3 +208,27 @@ def train_teaching_model(
         optimizer.step(); optimizer.zero_grad(); schedule.step()
         progress(Progress(step + 1, steps, "training step", {"loss": loss.detach()}))
     return model.eval(), tokenizer
+
+# %% ../nbs/03_teaching.ipynb #cell-019
+def save_teaching_model(
+    folder: str | Path,  # where model, tokenizer and `world.json` go
+    progress=silent,
+    **settings,  # of `train_teaching_model`
+) -> None:
+    "Train the teaching model and save it as safetensors and JSON."
+    world = TeachingWorld()
+    model, tokenizer = train_teaching_model(world, progress=progress, **settings)
+    with whole(folder) as path:
+        model.half().save_pretrained(path)
+        tokenizer.save_pretrained(path)
+        (path / "world.json").write_text(json.dumps({"fingerprint": world.fingerprint()}))
+
+def load_teaching_model(
+    folder: str | Path | None = None,  # None: the model that comes with the package
+    dtype: torch.dtype = torch.float32,
+) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
+    "The teaching model and its tokenizer, without any network."
+    folder = folder or resources.files("avss_nb") / "teaching_model"
+    model = LlamaForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
+    model.config._name_or_path = model.name_or_path = "teaching"
+    return model.eval(), PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)

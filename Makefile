@@ -1,0 +1,44 @@
+# Two commands matter: `make demo` shows the package at work, `make test` proves it.
+PYTHON ?= python3
+BIN := .venv/bin
+NOTEBOOKS := $(wildcard nbs/*.ipynb nbs/tutorials/*.ipynb nbs/studies/*.ipynb)
+
+.PHONY: help install demo test lab notebooks readme teaching-model wheel clean
+
+help:
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+.venv/.installed: settings.ini setup.py pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+install: .venv/.installed  ## everything into .venv
+
+demo: install  ## the main job on the embedded model: rank, prune, compare; pictures in _demo/
+	$(BIN)/avss-nb demo --out _demo
+	$(BIN)/jupyter nbconvert --log-level WARN --to notebook --execute --output-dir _demo nbs/tutorials/01_quick_tour.ipynb
+	$(BIN)/jupyter nbconvert --log-level WARN --to html --output-dir _demo _demo/01_quick_tour.ipynb
+	@echo "The executed notebook is _demo/01_quick_tour.ipynb, the page with its pictures _demo/01_quick_tour.html"
+
+test: install  ## every test (the browser tests need Chromium: apt-get install chromium fonts-dejavu-core)
+	$(BIN)/python -m pytest -q
+
+lab: install  ## JupyterLab on the quick tour
+	$(BIN)/jupyter lab nbs/tutorials/01_quick_tour.ipynb
+
+notebooks: install  ## export, execute and clean every notebook (N="nbs/05_scorer.ipynb" for some)
+	$(BIN)/nbdev_export
+	$(BIN)/python tools/notebooks.py $(or $(N),$(NOTEBOOKS))
+
+readme: install  ## README.md from the executed nbs/index.ipynb
+	$(BIN)/python tools/readme.py
+
+teaching-model: install  ## train the embedded model again from its seed (about 40 minutes on two cores)
+	$(BIN)/python -c "from avss_nb.teaching import save_teaching_model as save; from avss_nb.basics import Bar; save('_teaching_model', Bar('training'))"
+
+wheel: install  ## dist/avss_nb-*.whl, with the teaching model inside
+	$(BIN)/python -m build
+
+clean:  ## remove what the other targets made
+	rm -rf .venv _demo _teaching_model build dist *.egg-info .pytest_cache
