@@ -20,7 +20,8 @@ __all__ = ['REFUSED_TYPES', 'REFUSED_FLAGS', 'STACK_COUNTS', 'PER_LAYER', 'LAYER
            'NUMBERS', 'STATES', 'TOLERANCE', 'LONGEST', 'NEW', 'WINDOWS', 'refuse', 'configs', 'shrunk_fields', 'facts',
            'config_place', 'shrunk_config', 'facts_of', 'same_facts', 'reasons', 'new_name', 'remapped_state',
            'load_exactly', 'settings', 'same_settings', 'rebuild', 'probe', 'outputs', 'relative_error',
-           'largest_error', 'cache_error', 'cache_tolerance', 'undisturbed', 'cast_buffers', 'verify', 'verify_reload']
+           'largest_error', 'cache_error', 'stepped_logits', 'cache_tolerance', 'undisturbed', 'cast_buffers', 'verify',
+           'verify_reload']
 
 # %% ../nbs/07_surgery.ipynb #cell-012
 REFUSED_TYPES = {"albert": "all its layers are one shared block, so that there is nothing to remove"}  # by config.model_type
@@ -34,7 +35,8 @@ def refuse(model: nn.Module) -> None:
     if any(type(module).__module__.split(".")[0] == "peft" for module in model.modules()):
         raise InputError(f"{name} carries adapters that are not merged; call merge_and_unload() first")
     if type(model).__module__.startswith("transformers_modules"):
-        raise InputError(f"{name} is defined by code that came with its weights, which is never run here; use a class of transformers")
+        raise InputError(f"{name} is defined by code that came with its weights, which is never run here; "
+                         "use a class of transformers")
     if getattr(model.config, "quantization_config", None) is not None:
         raise InputError(f"{name} is quantised; remove blocks from the unquantised model, then quantise the result")
     devices = {tensor.device for tensor in (*model.parameters(), *model.buffers())}
@@ -57,7 +59,7 @@ def configs(config: PretrainedConfig, place: tuple[str, ...] = ()) -> dict[tuple
 # %% ../nbs/07_surgery.ipynb #cell-015
 STACK_COUNTS = {"encoder": ("num_layers", "encoder_layers"), "decoder": ("num_decoder_layers", "decoder_layers")}  # of two stacks
 PER_LAYER = ("layer_types", "mlp_layer_types", "layers_block_type", "no_rope_layers", "attention_layers", "layer_rope_theta",
-             "num_attention_heads_per_layer", "activation_sparsity_pattern", "intermediate_size")  # lists: one entry for each layer
+             "num_attention_heads_per_layer", "activation_sparsity_pattern", "intermediate_size")  # one entry for each layer
 LAYER_SETS = ("mlp_only_layers", "moe_layers", "attn_layer_indices")  # numbers of the layers that are special
 LEADING = ("first_k_dense_replace", "max_window_layers")  # how many of the first layers are special
 
@@ -94,7 +96,7 @@ def shrunk_fields(
     return new
 
 # %% ../nbs/07_surgery.ipynb #cell-018
-BOOKKEEPING = ("architectures", "dtype", "transformers_version")  # fields that say nothing about what the model computes
+BOOKKEEPING = ("architectures", "dtype", "model_type", "transformers_version")  # fields that say nothing about what the model computes
 
 def facts(config: PretrainedConfig) -> dict[str, str]:
     "Every field of a configuration, and of those inside it, as text that can be compared."
@@ -128,7 +130,8 @@ def same_facts(config: PretrainedConfig, wanted: dict[str, str], step: str) -> N
     "Refuse a configuration in which anything but the wanted edits changed."
     found = facts(config)
     wrong = [name for name in wanted | found if wanted.get(name) != found.get(name)]
-    if wrong: raise InputError(f"refused: {step} changed {wrong[0]} to {found.get(wrong[0])} where {wanted.get(wrong[0])} is right")
+    if wrong:
+        raise InputError(f"refused: {step} changed {wrong[0]} to {found.get(wrong[0])} where {wanted.get(wrong[0])} is right")
 
 @contextmanager
 def reasons(what: str) -> Iterator[None]:
@@ -136,7 +139,8 @@ def reasons(what: str) -> Iterator[None]:
     try: yield
     except InputError: raise
     except Exception as error:
-        raise InputError(f"refused: {what} ({type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'})") from error
+        first = (str(error).strip() or "no message").splitlines()[0]
+        raise InputError(f"refused: {what} ({type(error).__name__}: {first})") from error
 
 # %% ../nbs/07_surgery.ipynb #cell-021
 def new_name(
@@ -158,10 +162,13 @@ def load_exactly(model: nn.Module, state: dict[str, Tensor]) -> None:
     "Copy a state into a model of the same names, shapes and precisions, or refuse."
     own = model.state_dict()
     for name in sorted(own.keys() | state.keys()):
-        if name not in state: raise InputError(f"refused: the smaller model needs {name}, which only a removed block holds; keep that block")
-        if name not in own: raise InputError(f"refused: the smaller model has no place for {name}; its architecture ties it to another number of blocks")
+        if name not in state:
+            raise InputError(f"refused: the smaller model needs {name}, which only a removed block holds; keep that block")
+        if name not in own:
+            raise InputError(f"refused: the smaller model has no place for {name}; its architecture expects other blocks there")
         if own[name].shape != state[name].shape:
-            raise InputError(f"refused: {name} has shape {tuple(state[name].shape)}, the smaller model expects {tuple(own[name].shape)}")
+            raise InputError(f"refused: the smaller model expects {name} of shape {tuple(own[name].shape)}, "
+                             f"the original's is {tuple(state[name].shape)}")
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):  # a model may mix precisions
         if name in state and tensor.dtype != state[name].dtype: tensor.data = tensor.data.to(state[name].dtype)
     model.load_state_dict(state, strict=True)
@@ -172,15 +179,18 @@ STATES = ("training", "gradient_checkpointing")  # attributes of use, not of the
 
 def settings(block: nn.Module) -> dict[str, object]:
     "The plain attributes of a block and the modules in it (window, scaling, heads ...), without its number."
+    plain = (bool, int, float, str, tuple, type(None))
     return {f"{name}.{key}".strip("."): value for name, module in block.named_modules() for key, value in vars(module).items()
-            if not key.startswith("_") and key not in NUMBERS + STATES and isinstance(value, (bool, int, float, str, tuple, type(None)))}
+            if not key.startswith("_") and key not in NUMBERS + STATES and isinstance(value, plain)}
 
 def same_settings(blocks: Iterable[nn.Module], others: Iterable[nn.Module], step: str) -> None:
     "Refuse when a block's settings are not those of its counterpart."
     for layer, (block, other) in enumerate(zip(blocks, others, strict=True)):
         wanted, found = settings(block), settings(other)
         wrong = [name for name in wanted | found if wanted.get(name) != found.get(name)]
-        if wrong: raise InputError(f"refused: {step} changed {wrong[0]} of kept block {layer} from {wanted.get(wrong[0])} to {found.get(wrong[0])}")
+        if wrong:
+            raise InputError(f"refused: {step} changed {wrong[0]} of kept block {layer} from {wanted.get(wrong[0])} "
+                             f"to {found.get(wrong[0])}")
 
 def rebuild(
     blocks: Blocks,  # of the original, which stays as it is
@@ -215,8 +225,8 @@ def probe(model: PreTrainedModel) -> dict[str, Tensor]:
     window = max((value for name, value in numbers if name in WINDOWS and value <= LONGEST), default=0)
     limit = min((value for name, value in numbers if name not in WINDOWS), default=LONGEST + 2 * NEW)
     embedding = model.get_input_embeddings().weight
-    ids = torch.randint(embedding.shape[0], (1, max(2, min(window + 2 * NEW, limit - NEW))), generator=torch.Generator().manual_seed(0))
-    ids = ids.to(embedding.device)
+    length = max(2, min(window + 2 * NEW, limit - NEW))
+    ids = torch.randint(embedding.shape[0], (1, length), generator=torch.Generator().manual_seed(0)).to(embedding.device)
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     return batch | {"decoder_input_ids": ids} if model.config.is_encoder_decoder else batch
 
@@ -240,10 +250,21 @@ def cache_error(model: PreTrainedModel, batch: dict[str, Tensor]) -> float:
     prompt = {name: value for name, value in batch.items() if name != "decoder_input_ids"}
     made = model.generate(**prompt, max_new_tokens=NEW, min_new_tokens=NEW, do_sample=False, num_beams=1, num_return_sequences=1,
                           use_cache=True, return_dict_in_generate=True, output_logits=True, pad_token_id=0)
-    cached = torch.stack(made.logits, 1)
-    ids = made.sequences
-    again = prompt | {"decoder_input_ids": ids} if "decoder_input_ids" in batch else {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    return relative_error(cached, model(**again, use_cache=False).logits[:, -cached.shape[1] - 1:-1])
+    cached, ids = torch.stack(made.logits, 1), made.sequences
+    read, rest = ("decoder_input_ids", prompt) if model.config.is_encoder_decoder else ("input_ids", {})
+    uncached = model(**rest, **{read: ids}, use_cache=False).logits[:, -NEW - 1:-1]
+    stepped = stepped_logits(model, ids, read, rest)
+    return relative_error(cached if stepped is None else torch.stack([cached, stepped]), uncached)
+
+def stepped_logits(model: PreTrainedModel, ids: Tensor, read: str, rest: dict[str, Tensor]) -> Tensor | None:
+    "Logits of the last `NEW` tokens, read one by one with `past_key_values`; None where the model has a cache of another kind."
+    out = model(**rest, **{read: ids[:, :-NEW]}, use_cache=True)
+    logits = [out.logits[:, -1]]
+    for i in range(-NEW, -1):
+        if out.get("past_key_values") is None: return None
+        out = model(**rest, **{read: ids[:, i, None]}, past_key_values=out.past_key_values, use_cache=True)
+        logits.append(out.logits[:, -1])
+    return torch.stack(logits, 1)
 
 def cache_tolerance(dtype: torch.dtype) -> float:
     "1e-4, or what rounding allows in half precision."
@@ -268,12 +289,14 @@ def cast_buffers(blocks: Blocks, small: nn.Module, kept: Sequence[int]) -> str:
     "A hint when tables that no file holds differ between the original and what its configuration makes."
     own = dict(small.named_buffers())
     originals = {new_name(name, blocks.path, kept): b for name, b in blocks.model.named_buffers()}
-    wrong = [name for name, b in originals.items() if name in own and b.shape == own[name].shape and not torch.equal(b, own[name])]
+    both = [name for name in originals if name in own and originals[name].shape == own[name].shape]
+    wrong = [name for name in both if not torch.equal(originals[name], own[name])]
     return (f"; {wrong[0]} is not what the configuration makes: was the model cast after loading? "
             "Load it with dtype= instead" if wrong else "")
 
 def _close(error, allowed, what):
-    if not error <= allowed: raise InputError(f"refused: {what} (relative error {error:.2g}, allowed {allowed:.2g}); the original is untouched")
+    if not error <= allowed:
+        raise InputError(f"refused: {what} (relative error {error:.2g}, allowed {allowed:.2g}); the original is untouched")
 
 def verify(
     blocks: Blocks,  # of the original
@@ -290,7 +313,7 @@ def verify(
                + cast_buffers(blocks, small, kept))
         cached = None
         if small.can_generate():
-            _close(cache_error(small, batch), cache_tolerance(small.dtype), "generation with the cache differs from generation without it")
+            _close(cache_error(small, batch), cache_tolerance(small.dtype), "generation with the cache differs from that without")
             cached = True
         reload_error = verify_reload(small, blocks.path, batch, reference)
     return {"logits_max_relative_error": max(error, reload_error), "cached_equals_uncached": cached, "reload_keys_clean": True}
@@ -303,12 +326,14 @@ def verify_reload(small: PreTrainedModel, path: str, batch: dict[str, Tensor], r
                                                   attn_implementation=small.config._attn_implementation)
         again = again.to(small.device).eval()
         for what, keys in info.items():
-            if keys: raise InputError(f"refused: reloading the smaller model reports {what.replace('_', ' ')}: {sorted(map(str, keys))[0]}")
+            if keys:
+                raise InputError(f"refused: reloading reports {what.replace('_', ' ')}: {sorted(map(str, keys))[0]}")
         same_facts(again.config, facts(small.config), "reloading")
         same_settings(small.get_submodule(path), again.get_submodule(path), "reloading")
         for name, tensor in again.state_dict().items():
             kept = small.state_dict()[name]
-            if tensor.dtype != kept.dtype or not torch.equal(tensor, kept): raise InputError(f"refused: reloading changed {name}")
+            if tensor.dtype != kept.dtype or not torch.equal(tensor, kept):
+                raise InputError(f"refused: reloading changed {name}")
         error = largest_error(outputs(again, batch), reference)
         _close(error, TOLERANCE, "the reloaded model computes something else")
     return error

@@ -134,6 +134,10 @@ class TeachingWorld:
         known = self.people[:self.known]
         return [self.biography(p, rng) for p in rng.choices(known, [self.weight(p) for p in known], k=n)]
 
+    def solved(self, n: int = 256, group: str = "asked", seed: int = 0) -> list[str]:
+        "Questions with their answers, as the model reads them in training: calibration text for what the model is used for."
+        return [f"{q.prompt} {q.answers[0]}." for q in self.questions(group, n, seed)]
+
     def fingerprint(self) -> str:
         "A hash of every name, fact and group: a model belongs to exactly one world."
         return hashlib.sha256(repr(self.people).encode()).hexdigest()[:16]
