@@ -39,7 +39,7 @@ def whole(
 class Progress:
     "Where a piece of work stands."
     done: int  # units finished
-    total: int  # units in all
+    total: int  # units in all; 0: not known
     unit: str = "step"  # what is counted
     info: dict[str, Any] = field(default_factory=dict)  # figures worth showing
     partial: Callable[[], Any] | None = None  # gives the result so far
@@ -55,6 +55,7 @@ class Bar:
     def __call__(self, progress: Progress) -> None:
         if self.bar is None:
             from tqdm.auto import tqdm
-            self.bar = tqdm(total=progress.total, desc=self.label, unit=progress.unit)
+            self.bar = tqdm(desc=self.label, unit=progress.unit)
+        self.bar.total = progress.total or None
         self.bar.update(progress.done - self.bar.n)
-        if progress.done >= progress.total: self.bar.close()
+        if progress.done == progress.total: self.bar.close()

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from .basics import InputError
 
 # %% auto #0
-__all__ = ['COUNTS', 'SUBLAYERS', 'block_input', 'block_output', 'layer_counts', 'probe_batch', 'find_blocks', 'sublayer',
-           'Blocks', 'fingerprint']
+__all__ = ['COUNTS', 'SUBLAYERS', 'block_input', 'block_output', 'layer_counts', 'probe_batch', 'evaluating', 'find_blocks',
+           'sublayer', 'Blocks', 'fingerprint']
 
 # %% ../nbs/00_blocks.ipynb #cell-007
 def block_input(args: tuple, kwargs: dict) -> Tensor:
@@ -42,6 +42,15 @@ def probe_batch(model: nn.Module, length: int = 6) -> dict[str, Tensor]:
     if getattr(model.config, "is_encoder_decoder", False): batch["decoder_input_ids"] = ids
     return batch
 
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    "The model in evaluation mode; afterwards each of its modules is in the mode in which it was."
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try: yield
+    finally:
+        for module, training in modes: module.training = training
+
 def find_blocks(
     model: nn.Module,
     stack: str | None = None,  # part of the path, for models with two stacks ("encoder", "decoder")
@@ -54,12 +63,10 @@ def find_blocks(
     for path, blocks in lists.items():
         for i, block in enumerate(blocks):
             handles.append(block.register_forward_hook(lambda *_, path=path, i=i: order[path].append(i)))
-    training = model.training
     try:
         if lists:
-            with torch.no_grad(): model.eval()(**probe_batch(model))
+            with torch.no_grad(), evaluating(model): model(**probe_batch(model))
     finally:
-        model.train(training)
         for handle in handles: handle.remove()
     ran = [path for path, blocks in lists.items() if order[path] == [*range(len(blocks))] and stack in (None, *path.split("."))]
     ran = [path for path in ran if not any(path.startswith(other + ".") for other in ran)]  # a list inside a block is not the stack

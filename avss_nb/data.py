@@ -4,7 +4,7 @@
 
 # %% ../nbs/02_data.ipynb #cell-002
 from __future__ import annotations
-import ast, itertools, json, random, re, string
+import ast, csv, itertools, json, random, re, string
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +12,9 @@ import pandas as pd, torch
 from .basics import InputError
 
 # %% auto #0
-__all__ = ['Text', 'AS_TEXT', 'AS_GIVEN', 'READERS', 'ABSTENTIONS', 'load_texts', 'tokenize', 'windows', 'right_padded',
-           'length_batches', 'Question', 'load_questions', 'normalize_answer', 'is_correct', 'is_abstention']
+__all__ = ['Text', 'AS_TEXT', 'AS_GIVEN', 'READERS', 'ABSTENTIONS', 'load_texts', 'pieces', 'too_short', 'tokenize', 'windows',
+           'right_padded', 'length_batches', 'text_batches', 'Question', 'load_questions', 'normalize_answer',
+           'is_correct', 'is_abstention']
 
 # %% ../nbs/02_data.ipynb #cell-004
 def load_texts(
@@ -57,25 +58,36 @@ def _dataset(name, split, limit, *columns):
 # %% ../nbs/02_data.ipynb #cell-006
 Text = str | Sequence[int]
 
-def tokenize(
+def pieces(
     texts: Iterable[Text],  # strings, or lists of token ids
     tokenizer,
     max_length: int = 256,  # tokens; longer texts are cut into windows of this length
     fewest: int = 1,  # shorter pieces are left out
-) -> list[list[int]]:
-    "Token ids of every text, in pieces of at most `max_length`."
+) -> Iterator[list[list[int]]]:
+    "For each text its token ids, in pieces of at most `max_length`."
     if isinstance(texts, str): raise InputError("one string was given where a list of texts is expected; write [text]")
     if max_length < 1: raise InputError(f"max_length {max_length} was given; it must be at least 1 token")
-    pieces = []
     for text in texts:
         if isinstance(text, int): raise InputError("one list of token ids was given where a list of texts is expected; write [ids]")
         if isinstance(text, str):
             if tokenizer is None: raise InputError("texts were given without a tokenizer; pass a tokenizer, or lists of token ids")
             text = tokenizer(text, verbose=False)["input_ids"] if text else []
-        pieces += [list(map(int, text[i:i + max_length])) for i in range(0, len(text), max_length)]
-    pieces = [piece for piece in pieces if len(piece) >= fewest]
-    if not pieces: raise InputError(f"there is no text of at least {fewest} token{'s' * (fewest > 1)}; give at least one")
-    return pieces
+        cut = (list(map(int, text[i:i + max_length])) for i in range(0, len(text), max_length))
+        yield [piece for piece in cut if len(piece) >= fewest]
+
+def too_short(fewest: int) -> InputError:
+    return InputError(f"there is no text of at least {fewest} token{'s' * (fewest > 1)}; give at least one")
+
+def tokenize(
+    texts: Iterable[Text],
+    tokenizer,
+    max_length: int = 256,
+    fewest: int = 1,
+) -> list[list[int]]:
+    "All pieces of all texts; see `pieces`."
+    rows = [piece for text in pieces(texts, tokenizer, max_length, fewest) for piece in text]
+    if not rows: raise too_short(fewest)
+    return rows
 
 def windows(
     texts: Iterable[str],
@@ -117,7 +129,29 @@ def length_batches(
         rng.shuffle(found)
         yield from found
 
-# %% ../nbs/02_data.ipynb #cell-011
+# %% ../nbs/02_data.ipynb #cell-010
+def text_batches(
+    texts: Iterable[Text],
+    tokenizer,
+    size: int,  # rows in a batch
+    max_length: int = 256,
+    fewest: int = 1,
+    chunk: int = 64,  # batches that are read and sorted by length together
+) -> Iterator[tuple[list[list[int]], int]]:
+    "Batches of rows of token ids, each with the number of all batches: estimated until the last chunk, 0 for a generator."
+    count = len(texts) if hasattr(texts, "__len__") else 0
+    stream, read, found, done = pieces(texts, tokenizer, max_length, fewest), 0, 0, 0
+    while part := list(itertools.islice(stream, size * chunk)):
+        rows = [piece for text in part for piece in text]
+        order = list(length_batches(rows, size, chunk, seed=done))
+        read, found = read + len(part), found + len(rows)
+        last = done + len(order)
+        total = last if read == count else max(last + 1, round(found / size * count / read)) if count else 0
+        for indices in order: yield [rows[i] for i in indices], total
+        done = last
+    if not done: raise too_short(fewest)
+
+# %% ../nbs/02_data.ipynb #cell-014
 @dataclass(frozen=True)
 class Question:
     "A question with the truth about it."
@@ -137,7 +171,7 @@ class Question:
         text, answers = question
         return cls(text, (answers,) if isinstance(answers, str) else tuple(answers))
 
-# %% ../nbs/02_data.ipynb #cell-012
+# %% ../nbs/02_data.ipynb #cell-015
 def load_questions(
     source: str | Path,  # a table (.csv, .tsv, .json, .jsonl, .parquet), or the name of a data set
     split: str = "validation",  # for a data set
@@ -162,7 +196,13 @@ def load_questions(
 
 AS_TEXT = {"dtype": str, "keep_default_na": False}  # "None" and "007" are answers, not a missing value and a number
 AS_GIVEN = {"dtype": False, "convert_dates": False}
-READERS = {".csv": lambda p: pd.read_csv(p, **AS_TEXT), ".tsv": lambda p: pd.read_csv(p, sep="\t", **AS_TEXT),
+def _read_tsv(path):
+    "One line is one row: a quotation mark that is never closed (WikiQA has them) must not swallow the lines after it."
+    table = pd.read_csv(path, sep="\t", quoting=csv.QUOTE_NONE, **AS_TEXT)
+    def unquoted(cell): return cell[1:-1].replace('""', '"') if re.fullmatch(r'"([^"]|"")*"', cell) else cell
+    return table.map(unquoted).rename(columns=unquoted)
+
+READERS = {".csv": lambda p: pd.read_csv(p, **AS_TEXT), ".tsv": _read_tsv,
            ".json": lambda p: pd.read_json(p, **AS_GIVEN), ".jsonl": lambda p: pd.read_json(p, lines=True, **AS_GIVEN),
            ".parquet": pd.read_parquet}
 
@@ -191,7 +231,7 @@ def _listed(text):
         except (ValueError, SyntaxError): continue
     return [text]
 
-# %% ../nbs/02_data.ipynb #cell-014
+# %% ../nbs/02_data.ipynb #cell-017
 def normalize_answer(text: str) -> str:
     "Lower case, without punctuation and articles, single spaces (the evaluation script of SQuAD 1.1); never all is removed."
     plain = "".join(c for c in text.lower() if c not in string.punctuation)

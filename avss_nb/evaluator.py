@@ -12,34 +12,14 @@ import numpy as np, pandas as pd, torch
 from torch import Tensor, nn
 from transformers import GenerationConfig
 from .basics import InputError, Progress, silent
+from .calibration import MEASURES, bootstrap, interval, measures
 from .data import Question, Text, is_abstention, is_correct, length_batches, right_padded, tokenize
 from .profiler import causal, next_token_losses
 
 # %% auto #0
-__all__ = ['BINS', 'EDGES', 'MEASURES', 'bootstrap', 'interval', 'Perplexity', 'left_padded', 'answer_span', 'calibration_error',
-           'calibration_bins', 'resampled_measures', 'Report', 'Answers', 'evaluating', 'Evaluator', 'retention']
+__all__ = ['LOGITS', 'Perplexity', 'left_padded', 'answer_span', 'Report', 'Answers', 'evaluating', 'Evaluator', 'retention']
 
 # %% ../nbs/06_evaluator.ipynb #cell-005
-def bootstrap(
-    statistic: Callable[[np.ndarray], np.ndarray],  # weights (draws, n) → values (draws,) or (draws, measures)
-    n: int,  # things that are drawn: texts or questions
-    draws: int = 1000,
-    seed: int = 0,
-) -> np.ndarray:  # the statistic of every draw
-    "Values of a statistic over resampled data (Efron, 1979)."
-    rng, even = np.random.default_rng(seed), np.full(n, 1 / n)
-    size = max(1, 4_000_000 // n)  # draws at a time, so that memory stays small
-    return np.concatenate([statistic(rng.multinomial(n, even, min(size, draws - start)).astype(float))
-                           for start in range(0, draws, size)])
-
-def interval(
-    values: np.ndarray,  # of every draw; NaN where the draw does not define it
-) -> tuple[float, float]:
-    "The middle 95 % of bootstrapped values; NaN where nothing varies because nothing was drawn."
-    values = values[~np.isnan(values)]
-    return tuple(np.percentile(values, [2.5, 97.5]).tolist()) if len(values) else (math.nan, math.nan)
-
-# %% ../nbs/06_evaluator.ipynb #cell-008
 @dataclass(frozen=True)
 class Perplexity:
     "exp of the token-weighted mean next-token loss, with a 95 % bootstrap interval over texts."
@@ -62,7 +42,7 @@ class Perplexity:
 
     def __repr__(self): return f"Perplexity({self.value:.4g}, 95 % {self.low:.4g} to {self.high:.4g}, {self.tokens:,} tokens)"
 
-# %% ../nbs/06_evaluator.ipynb #cell-011
+# %% ../nbs/06_evaluator.ipynb #cell-008
 def left_padded(
     rows: Sequence[Sequence[int]],  # token ids
     device="cpu",
@@ -70,7 +50,7 @@ def left_padded(
     "One batch of prompts; padding is on the left and marked 0 in the mask."
     return {name: t.flip(1) for name, t in right_padded([row[::-1] for row in rows], device).items()}
 
-# %% ../nbs/06_evaluator.ipynb #cell-014
+# %% ../nbs/06_evaluator.ipynb #cell-011
 def answer_span(
     tokens: Sequence[int],  # generated
     ends: Iterable[int],  # token ids that end a text
@@ -85,86 +65,7 @@ def answer_span(
     used = next(i for i in range(length + 1) if decode(tokens[:i]).startswith(text))
     return text.strip(), max(used, 1)
 
-# %% ../nbs/06_evaluator.ipynb #cell-017
-BINS = 15
-EDGES = torch.linspace(0, 1, BINS + 1, dtype=torch.float64)  # as torchmetrics has them, to the last bit
-
-def _checked(confidence, correct) -> tuple[np.ndarray, np.ndarray]:
-    "Confidences below one, float64, and rights and wrongs as 0 and 1."
-    confidence, correct = np.asarray(confidence, np.float64), np.asarray(correct).astype(np.int64)
-    if not ((confidence >= 0) & (confidence <= 1)).all():
-        raise InputError("a confidence lies outside [0, 1]; give probabilities, not log-probabilities")
-    return np.minimum(confidence, np.nextafter(1, 0)), correct
-
-def calibration_error(
-    confidence: Sequence[float],  # in [0, 1]
-    correct: Sequence[bool],
-) -> float:
-    "ECE with 15 bins of equal width (arXiv 1706.04599; `BinaryCalibrationError` of torchmetrics, l1)."
-    from torchmetrics.functional.classification import binary_calibration_error  # slow to import
-    confidence, correct = _checked(confidence, correct)
-    return float(binary_calibration_error(torch.from_numpy(confidence), torch.from_numpy(correct), n_bins=BINS, norm="l1"))
-
-def calibration_bins(
-    confidence: Sequence[float],  # in [0, 1]
-    correct: Sequence[bool],
-    equal_mass: bool = False,  # bins of equal size instead of equal width
-) -> pd.DataFrame:  # one row for each bin with answers: n, mean confidence, accuracy
-    "The bins of the calibration error, to be drawn as a reliability diagram."
-    confidence, correct = _checked(confidence, correct)
-    weights = np.ones((1, len(confidence)))
-    bins = _mass_bins(weights, confidence)[0] if equal_mass else _width_bins(confidence)
-    table = pd.DataFrame({"bin": bins, "confidence": confidence, "accuracy": correct})
-    return table.groupby("bin").agg(n=("accuracy", "size"), confidence=("confidence", "mean"), accuracy=("accuracy", "mean"))
-
-def _width_bins(confidence): return np.searchsorted(EDGES.numpy(), confidence, side="right") - 1
-
-def _mass_bins(weights, confidence):
-    "The equal-mass bin of every answer under every row of weights, (draws, n)."
-    order = np.argsort(confidence, kind="stable")
-    middle = np.cumsum(weights[:, order], 1) - weights[:, order] / 2
-    bins = np.empty(weights.shape, int)
-    bins[:, order] = middle * BINS / weights.sum(1, keepdims=True)
-    return bins.clip(0, BINS - 1)
-
-# %% ../nbs/06_evaluator.ipynb #cell-021
-def resampled_measures(
-    weights: np.ndarray,  # float64, (draws, n): how often each answer counts
-    confidence: np.ndarray,  # float64, (n,), below one
-    correct: np.ndarray,  # int, (n,)
-    abstained: np.ndarray,  # bool, (n,)
-) -> np.ndarray:  # float64, (draws, measures), in the order of `MEASURES`; NaN where undefined
-    "Every measure of `Report` for every row of weights; those of calibration over answered questions only."
-    n, answered = weights.sum(1), ~abstained
-    w, c, y = weights[:, answered], confidence[answered], correct[answered]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        given, gap = w.sum(1), c - y
-        mass = _mass_bins(w, c) if len(c) else np.zeros(w.shape, int)
-        def ece(bins): return sum(np.abs((w * (bins == b)) @ gap) for b in range(BINS)) / given
-        return np.stack([weights @ correct / n, w @ (1 - y) / n, weights @ abstained / n, w @ c / given,
-                         np.abs(w @ (gap[:, None] * (_width_bins(c)[:, None] == range(BINS)))).sum(1) / given, ece(mass),
-                         w @ gap**2 / given, _auroc(w, c, y), _risk_coverage(w, c, y)], 1)
-
-MEASURES = {"accuracy": "accuracy", "hallucination_rate": "hallucination rate", "abstention_rate": "abstention rate",
-            "mean_confidence": "mean confidence", "ece": "ECE (15 bins of equal width)",
-            "ece_equal_mass": "ECE (15 bins of equal mass)", "brier": "Brier score", "auroc": "AUROC of confidence",
-            "risk_coverage": "area under risk–coverage"}
-
-def _auroc(w, c, y):
-    "Share of (right, wrong) pairs in which the right answer is the more confident one; ties count one half."
-    if not len(c): return np.full(len(w), np.nan)
-    order = np.argsort(c, kind="stable")
-    starts = np.unique(c[order], return_index=True)[1]  # answers of equal confidence belong together
-    right, wrong = (np.add.reduceat((w * kind)[:, order], starts, axis=1) for kind in (y, 1 - y))
-    return (right * (wrong.cumsum(1) - wrong / 2)).sum(1) / (right.sum(1) * wrong.sum(1))
-
-def _risk_coverage(w, c, y):
-    "Mean error rate of the surest answers, over all coverages (arXiv 1705.08500)."
-    order = np.argsort(-c, kind="stable")
-    given, wrong = w[:, order].cumsum(1), (w * (1 - y))[:, order].cumsum(1)
-    return (w[:, order] * np.divide(wrong, given, out=np.zeros_like(wrong), where=given > 0)).sum(1) / w.sum(1)
-
-# %% ../nbs/06_evaluator.ipynb #cell-023
+# %% ../nbs/06_evaluator.ipynb #cell-014
 @dataclass(frozen=True)
 class Report:
     "Measures with 95 % bootstrap intervals; None where undefined. Calibration is over answered questions."
@@ -194,11 +95,15 @@ class Report:
         return pd.DataFrame({"value": [getattr(self, name) for name in names], "low": [low for low, _ in bounds],
                              "high": [high for _, high in bounds]}, index=[MEASURES.get(name, name) for name in names])
 
+    def __repr__(self):
+        values = self.to_frame()["value"]
+        return f"Report({self.n:,} questions; " + ", ".join(f"{name} {value:.4g}" for name, value in values.items()) + ")"
+
     def _repr_html_(self):
         title = f"<p>{self.n:,} questions; 95 % intervals; calibration over answered questions.</p>" * bool(self.n)
         return title + self.to_frame().to_html(float_format="{:.4g}".format, na_rep="–")
 
-# %% ../nbs/06_evaluator.ipynb #cell-025
+# %% ../nbs/06_evaluator.ipynb #cell-016
 @dataclass(frozen=True, eq=False)
 class Answers:
     "What a model answered, one entry for each question."
@@ -247,23 +152,8 @@ class Answers:
         seed: int = 0,
     ) -> Report:
         "All measures with their 95 % intervals."
-        if not len(self): raise InputError("there are no answers to report on; select at least one question")
-        confidence, correct = _checked(self.confidences, self.correct)
-        def measures(weights): return resampled_measures(weights, confidence, correct, self.abstained)
-        values = dict(zip(MEASURES, measures(np.ones((1, len(self))))[0].tolist())) | self._library_measures()
-        intervals = {}
-        if draws and len(self) > 1: intervals = dict(zip(MEASURES, map(interval, bootstrap(measures, len(self), draws, seed).T)))
-        defined = {name: value for name, value in values.items() if math.isfinite(value)}
-        return Report(len(self), **defined, intervals={name: intervals[name] for name in defined if name in intervals})
-
-    def _library_measures(self) -> dict[str, float]:
-        "ECE, Brier score and AUROC as torchmetrics and scikit-learn compute them, over answered questions."
-        from sklearn.metrics import brier_score_loss, roc_auc_score  # slow to import
-        confidence, correct = self.confidences[~self.abstained], self.correct[~self.abstained]
-        if not len(confidence): return {}
-        both = correct.any() and not correct.all()
-        return {"ece": calibration_error(confidence, correct), "brier": float(brier_score_loss(correct, confidence, pos_label=True)),
-                "auroc": float(roc_auc_score(correct, confidence)) if both else math.nan}
+        values, intervals = measures(self.confidences, self.correct, self.abstained, draws, seed)
+        return Report(len(self), **values, intervals=intervals)
 
     def by_group(self,
         by: str = "group",  # an attribute of `Question`: "group", "kind" or "answerable"
@@ -293,9 +183,10 @@ class Answers:
 
     def _repr_html_(self):
         table = self.to_frame()[["question", "answer", "accepted", "group", "confidence", "correct", "abstained"]]
-        return f"<p>{html.escape(repr(self))}; the first 10:</p>" + table.head(10).to_html(index=False, float_format="{:.3f}".format)
+        shown = table.head(10).to_html(index=False, float_format="{:.3f}".format)
+        return f"<p>{html.escape(repr(self))}; the first 10:</p>{shown}"
 
-# %% ../nbs/06_evaluator.ipynb #cell-029
+# %% ../nbs/06_evaluator.ipynb #cell-020
 @contextmanager
 def evaluating(
     model: nn.Module,
@@ -312,7 +203,9 @@ def evaluating(
         for m in training: m.training = True
         for m, setting in settings.items(): m.generation_config = setting
 
-# %% ../nbs/06_evaluator.ipynb #cell-030
+# %% ../nbs/06_evaluator.ipynb #cell-021
+LOGITS = 2**27  # numbers: the logits of a batch of texts stay under 512 MB of float32
+
 class Evaluator:
     "Perplexity and closed-book answers of a causal language model."
     def __init__(self,
@@ -345,7 +238,7 @@ class Evaluator:
         longest = max(map(len, rows))
         self._check_length(longest, "shorten the texts, or lower max_length")
         vocabulary = self.model.get_input_embeddings().weight.shape[0]
-        size = min(self.batch_size, max(1, 2**27 // (longest * vocabulary)))  # the logits of a batch stay under 512 MB
+        size = min(self.batch_size, max(1, LOGITS // (longest * vocabulary)))
         losses, tokens, done = np.zeros(len(rows)), np.zeros(len(rows), int), 0
         def result(): return Perplexity.of(losses[tokens > 0], tokens[tokens > 0])
         with evaluating(self.model):
@@ -421,14 +314,15 @@ class Evaluator:
         def stopped(ids, _, **__):
             texts = self.tokenizer.batch_decode(ids[:, start:], skip_special_tokens=True)
             return torch.tensor([any(string in text for string in self.stop) for text in texts], device=ids.device)
-        generated = self.model.generate(**batch, generation_config=generation, logits_processor=[record], stopping_criteria=[stopped])
+        generated = self.model.generate(**batch, generation_config=generation, logits_processor=[record],
+                                        stopping_criteria=[stopped])
         ends, answers = set(generation.eos_token_id or ()), []
         for tokens, values in zip(generated[:, start:].tolist(), torch.stack(logprobs, 1).tolist()):
             text, used = answer_span(tokens, ends, self.stop, decode)
             answers.append((text, values[:used]))
         return answers
 
-# %% ../nbs/06_evaluator.ipynb #cell-032
+# %% ../nbs/06_evaluator.ipynb #cell-023
 def retention(
     before: Report,  # of the original
     after: Report,  # of the changed model, on the same questions and texts

@@ -92,7 +92,7 @@ class Moments:
         if self.mean.shape[-1] != other.mean.shape[-1]:
             raise InputError(f"moments over {self.mean.shape[-1]} and {other.mean.shape[-1]} units do not merge: different models or sites")
         n = self.tokens + other.tokens
-        share = (other.tokens / n.clamp_min(1)).double()[..., None]
+        share = (other.tokens.double() / n.clamp_min(1))[..., None]  # int / int would be float32
         delta = other.mean - self.mean
         return Moments(n, self.sequences + other.sequences, self.mean + delta * share,
                        self.m2 + other.m2 + delta.square() * share * self.tokens[..., None],

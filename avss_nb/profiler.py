@@ -13,8 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from .basics import Bar, InputError, Progress, whole
-from .blocks import Blocks, fingerprint
-from .data import Text, length_batches, right_padded, tokenize
+from .blocks import Blocks, evaluating, fingerprint
+from .data import Text, right_padded, text_batches
 from .moments import Moments, rms, sparsity, variance
 
 # %% auto #0
@@ -179,26 +179,20 @@ class LayerProfiler:
         progress: Callable[[Progress], None] | None = None,  # a listener; None: a tqdm bar
     ) -> LayerProfile:
         "Profile the texts. An interruption (Ctrl-C, ■) returns what is complete so far, marked partial."
-        rows = tokenize(texts, self.tokenizer, self.max_length, fewest=2 if self.ablation else 1)
-        order = list(length_batches(rows, self.batch_size))
-        progress = progress or Bar("profile")
-        sums: list[dict] = [{} for _ in range(min(self.groups, len(order)))]
-        def result(done): return self._profile([s for s in sums if s], partial=done < len(order))
-        training, done = self.model.training, 0
-        self.model.eval()
+        batches = text_batches(texts, self.tokenizer, self.batch_size, self.max_length, fewest=2 if self.ablation else 1)
+        progress, identity, sums, complete = progress or Bar("profile"), fingerprint(self.blocks), {}, False
         try:
-            for done, indices in enumerate(order):
-                batch = right_padded([rows[i] for i in indices], self.model.get_input_embeddings().weight.device)
-                seen = self._measure(batch, done)
-                group = sums[done % len(sums)]
-                sums[done % len(sums)] = {key: group[key] + seen[key] for key in seen} if group else seen
-                progress(Progress(done + 1, len(order), "batch", {"tokens": sum(map(len, (rows[i] for i in indices)))},
-                                  lambda done=done + 1: result(done)))
-            done = len(order)
+            with evaluating(self.model):
+                for number, (rows, total) in enumerate(batches):
+                    seen = self._measure(right_padded(rows, self.model.get_input_embeddings().weight.device), number)
+                    group = sums.get(number % self.groups)
+                    sums[number % self.groups] = {key: group[key] + seen[key] for key in seen} if group else seen
+                    progress(Progress(number + 1, total, "batch", {"tokens": sum(map(len, rows))},
+                                      lambda: self._profile(sums, identity, partial=True)))
+            complete = True
         except KeyboardInterrupt:
-            if not any(sums): raise
-        finally: self.model.train(training)
-        return result(done)
+            if not sums: raise
+        return self._profile(sums, identity, partial=not complete)
 
     @torch.no_grad()
     def _measure(self, batch, number) -> dict:
@@ -225,10 +219,11 @@ class LayerProfiler:
             losses.append(loss.cpu())
         return {"losses": torch.stack(losses), "predicted": torch.tensor(predicted)}
 
-    def _profile(self, sums, partial) -> LayerProfile:
+    def _profile(self, sums, identity, partial) -> LayerProfile:
+        sums = [*sums.values()]
         return LayerProfile(
             model=getattr(self.model.config, "_name_or_path", "") or type(self.model).__name__,
-            fingerprint=fingerprint(self.blocks), sites={site: Moments.stack([s[site] for s in sums]) for site in self.sites},
+            fingerprint=identity, sites={site: Moments.stack([s[site] for s in sums]) for site in self.sites},
             losses=torch.stack([s["losses"] for s in sums]) if self.ablation else None,
             predicted=torch.stack([s["predicted"] for s in sums]) if self.ablation else None, partial=partial,
             settings={"batch_size": self.batch_size, "max_length": self.max_length, "dtype": str(self.model.dtype).removeprefix("torch.")})

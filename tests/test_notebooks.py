@@ -1,5 +1,6 @@
 "The notebooks are the source of truth: the package is their export, and every one of them runs."
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,20 +12,25 @@ NBS = ROOT / "nbs"
 ALL = sorted(p for p in NBS.rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
 BIN = Path(sys.executable).parent
 
+def module_name(path):
+    "The module that a notebook exports."
+    name, = {m for c in nbformat.read(path, 4).cells for m in re.findall(r"^#\|\s*default_exp\s+(\S+)", c.source, re.M)}
+    return name
+
 def test_package_is_the_export_of_the_notebooks(tmp_path):
-    from nbdev.export import nb_export
-    names = set()
-    for path in NBS.glob("[0-9]*.ipynb"):
-        nb_export(path, lib_path=tmp_path)
-        name, = {m for c in nbformat.read(path, 4).cells for m in re.findall(r"^#\|\s*default_exp\s+(\S+)", c.source, re.M)}
-        names.add(f"{name}.py")
-        assert (tmp_path / f"{name}.py").read_text() == (ROOT / "avss_nb" / f"{name}.py").read_text(), f"run nbdev_export: {name}.py differs from {path.name}"
-    orphans = {p.name for p in (ROOT / "avss_nb").glob("*.py")} - names - {"__init__.py", "_modidx.py"}
-    assert not orphans, f"modules without a notebook: {orphans}"
+    "Exported in a copy of the repository, so that a difference is reported and not mended."
+    shutil.copytree(NBS, tmp_path / "nbs")
+    for name in ("settings.ini", "pyproject.toml"): shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "avss_nb").mkdir()
+    shutil.copy(ROOT / "avss_nb/__init__.py", tmp_path / "avss_nb")
+    subprocess.run([BIN / "nbdev_export"], cwd=tmp_path, check=True, capture_output=True)
+    exported, present = ({p.name: p.read_text() for p in (root / "avss_nb").glob("*.py")} for root in (tmp_path, ROOT))
+    assert exported.keys() == present.keys(), "a module without a notebook, or a notebook that was not exported"
+    differing = [name for name in exported if exported[name] != present[name]]
+    assert not differing, f"run nbdev_export: {differing} differ from their notebooks"
 
 def test_modules_import_only_from_above():
-    order = [next(m for c in nbformat.read(p, 4).cells for m in re.findall(r"^#\|\s*default_exp\s+(\S+)", c.source, re.M))
-             for p in sorted(NBS.glob("[0-9]*.ipynb"))]
+    order = [module_name(p) for p in sorted(NBS.glob("[0-9]*.ipynb"))]
     order.remove("basics"); order.insert(0, "basics")
     for name in order:
         for line in (ROOT / "avss_nb" / f"{name}.py").read_text().splitlines():

@@ -1,0 +1,186 @@
+"The ranking panel in a real JupyterLab, seen and used through a real browser. AVSS_SCREENSHOTS=folder keeps pictures."
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+import nbformat
+import pytest
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium, which is not installed")]
+pytest.importorskip("jupyterlab", reason="needs JupyterLab")
+playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+
+CELLS = ["""
+import torch
+torch.set_num_threads(1)
+from transformers import LlamaConfig, LlamaForCausalLM
+from avss_nb.live import Throttle
+from avss_nb.panels import LayerRankingPanel, PruningPanel
+from avss_nb.profiler import LayerProfiler
+from avss_nb.teaching import TeachingWorld, build_tokenizer
+torch.manual_seed(0)
+tokenizer, texts = build_tokenizer(), TeachingWorld().texts(300)
+model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=12,
+    num_attention_heads=4, max_position_embeddings=256)).eval()
+for i, block in enumerate(model.model.layers):
+    block.mlp.down_proj.weight.data *= (40, 9, 20, 14, 3, 16, 8, 24, 5, 12, 20, 30)[i]
+panel = LayerRankingPanel(layers=12)
+panel.throttle = Throttle(least=0.05, share=0.5)
+panel""", """
+profile = LayerProfiler(model, tokenizer, batch_size=4).profile(texts, progress=panel)""", """
+pruning = PruningPanel(model, tokenizer, panel.scores, lambda: {"accuracy": 0.8, "perplexity": 12.5})
+pruning"""]
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory):
+    "A JupyterLab server with settings of its own; yields its address and its folder."
+    home, token = tmp_path_factory.mktemp("lab"), "t"
+    names = "JUPYTER_CONFIG_DIR JUPYTER_DATA_DIR JUPYTER_RUNTIME_DIR IPYTHONDIR JUPYTERLAB_SETTINGS_DIR JUPYTERLAB_WORKSPACES_DIR"
+    folders = {name: str(home / name.lower()) for name in names.split()}
+    (home / "work").mkdir()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}",
+               "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={home / 'work'}",
+               "--LabApp.news_url=None", "--LabApp.expose_app_in_browser=True",
+               "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+    path = os.pathsep.join([str(Path(__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    with open(home / "log", "w") as log:
+        server = subprocess.Popen(command, env=os.environ | folders | {"PYTHONPATH": path}, stdout=log, stderr=log)
+    try:
+        for _ in range(240):
+            try: urllib.request.urlopen(f"http://127.0.0.1:{port}/api?token={token}", timeout=2).close(); break
+            except OSError: time.sleep(0.25)
+            assert server.poll() is None, (home / "log").read_text()[-2000:]
+        yield f"http://127.0.0.1:{port}/lab/tree/{{}}?token={token}&reset", home / "work"
+    finally:
+        server.terminate()
+        server.wait(20)
+
+@pytest.fixture(scope="session")
+def browser():
+    with playwright.sync_playwright() as p:
+        chromium = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"])
+        yield chromium
+        chromium.close()
+
+def open_notebook(browser, lab, cells, name="panel.ipynb"):
+    "A page with the notebook open and its kernel idle."
+    address, folder = lab
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source.strip()) for source in cells])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
+    nbformat.write(notebook, folder / name)
+    page = browser.new_page(viewport={"width": 1250, "height": 2400})
+    page.set_default_timeout(60_000)
+    page.goto(address.format(name))
+    page.wait_for_function("window.jupyterapp && jupyterapp.shell.currentWidget && jupyterapp.shell.currentWidget.context")
+    page.evaluate("""async () => { const w = jupyterapp.shell.currentWidget;
+        await w.context.ready; await w.sessionContext.ready; await w.sessionContext.session.kernel.info; }""")
+    wait_idle(page)
+    return page
+
+def wait_idle(page):
+    page.wait_for_function("""() => { const s = jupyterapp.shell.currentWidget.sessionContext.session;
+        return s && s.kernel && s.kernel.connectionStatus === 'connected' && s.kernel.status === 'idle'; }""")
+
+def picture(page, panel=0): return page.locator(".avss-panel").nth(panel).locator("img").first.get_attribute("src")
+def status(page, panel=0): return page.locator(".avss-panel").nth(panel).locator("[role=status]").inner_text()
+
+def changed(page, before, what=picture):
+    "Wait until the picture or the status differs from before; returns the new one."
+    for _ in range(200):
+        if (now := what(page)) != before: return now
+        page.wait_for_timeout(50)
+    pytest.fail("nothing changed within ten seconds")
+
+def screenshot(page, name):
+    if folder := os.environ.get("AVSS_SCREENSHOTS"):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        page.mouse.move(5, 5)
+        for theme in "Light", "Dark":
+            page.evaluate(f"jupyterapp.commands.execute('apputils:change-theme', {{theme: 'JupyterLab {theme}'}})")
+            page.wait_for_timeout(1500)
+            for i, panel in enumerate(page.locator(".avss-panel").all()):
+                panel.screenshot(path=Path(folder) / f"{name}-{i}-{theme.lower()}.png")
+
+COUNT_FRAMES = """() => { window.frames_seen = new Set(); window.statuses = new Set();
+    new MutationObserver(() => {
+        const img = document.querySelector('.avss-panel img'), s = document.querySelector('.avss-panel [role=status]');
+        if (img) window.frames_seen.add(img.src); if (s) window.statuses.add(s.textContent);
+    }).observe(document.body, {subtree: true, childList: true, attributes: true, attributeFilter: ['src']}); }"""
+
+def test_ranking_panel(browser, lab):
+    page = open_notebook(browser, lab, CELLS)
+    page.evaluate(COUNT_FRAMES)
+    assert page.evaluate("jupyterapp.commands.execute('notebook:run-all-cells')"), "a cell failed"
+    wait_idle(page)
+    page.wait_for_selector(".avss-panel >> nth=1")
+
+    # The bars moved while the profile was made, and the status said how far it was.
+    assert page.evaluate("window.frames_seen.size") >= 5
+    statuses = page.evaluate("[...window.statuses]")
+    said = r"batch \d+ of 75, [\d,]+ tokens, about \d+ (s|min) left; press ■ to stop"
+    assert any(re.fullmatch(said, s) for s in statuses), statuses
+    page.wait_for_function("document.querySelector('.avss-panel [role=status]').textContent.includes('Least important')")
+    screenshot(page, "ranking")
+
+    # ε by keyboard, then by mouse: the picture and the ranking follow.
+    before, words = picture(page), status(page)
+    handle = page.locator(".avss-eps .noUi-handle")
+    handle.focus()
+    for _ in range(6): page.keyboard.press("ArrowRight")
+    moved = changed(page, before)
+    box = handle.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 400, box["y"] + box["height"] / 2, steps=4)
+    page.mouse.up()
+    changed(page, moved)
+    assert page.locator(".avss-eps .widget-readout").inner_text() == "1"
+    changed(page, words, status)
+
+    # A layer by mouse on the strip, and by keyboard.
+    numbers = lambda page: page.locator(".avss-panel").first.locator("img").nth(1).get_attribute("alt")
+    strip = page.locator(".avss-strip button")
+    assert strip.count() == 12
+    strip.nth(7).click()
+    assert "of layer 7" in changed(page, numbers(page) if "of layer 7" not in numbers(page) else "", numbers)
+    before = numbers(page)
+    strip.nth(3).focus()
+    page.keyboard.press("Enter")
+    assert "of layer 3" in changed(page, before, numbers)
+    screenshot(page, "layer-3")
+
+    # Try a pruned model: the button measures, and the table appears.
+    page.locator("button.avss-preview").click()
+    page.wait_for_selector(".avss-panel >> nth=1 >> text=12.5")
+    assert "keeps 100% of its accuracy" in status(page, 1)
+    screenshot(page, "pruned")
+
+    # What remains in the file when the kernel is gone.
+    page.evaluate("jupyterapp.commands.execute('docmanager:save')")
+    page.wait_for_function("!jupyterapp.shell.currentWidget.context.model.dirty")
+    saved = json.loads((lab[1] / "panel.ipynb").read_text())
+    data = saved["cells"][0]["outputs"][0]["data"]
+    assert len("".join(data["image/png"])) > 10_000 and "Least important" in "".join(data["text/plain"])
+    page.close()
+
+def test_stop_keeps_what_was_measured(browser, lab):
+    endless = CELLS[1].replace("texts, progress", "texts * 100, progress")
+    page = open_notebook(browser, lab, [CELLS[0], endless], "stop.ipynb")
+    page.evaluate("() => { jupyterapp.commands.execute('notebook:run-all-cells'); }")
+    page.wait_for_function("(document.querySelector('.avss-panel [role=status]') || {}).textContent?.startsWith('batch')")
+    page.wait_for_timeout(1000)
+    screenshot(page, "live")
+    page.locator('[data-jp-item-name="interrupt"]').first.click()
+    page.wait_for_function("document.querySelector('.avss-panel [role=status]').textContent.startsWith('Stopped early')")
+    wait_idle(page)
+    page.close()

@@ -1,0 +1,425 @@
+"Perplexity and answers, against unpadded one-by-one computation, teacher forcing and Hugging Face's own loss."
+import json, math
+import numpy as np, pytest, torch
+import transformers as tf
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from avss_nb.basics import InputError
+from avss_nb.data import Question, load_texts, windows
+from avss_nb.evaluator import Answers, Evaluator, Perplexity, Report, answer_span, evaluating, left_padded, retention
+from conftest import shared
+from tiny import CAUSAL, VOCABULARY, tiny
+
+END = 2
+
+def word_tokenizer(**kwargs) -> tf.PreTrainedTokenizerFast:
+    "One token a word: w003 … w599; a text starts with <s>."
+    words = ["<unk>", "<s>", "</s>", *(f"w{i:03}" for i in range(3, VOCABULARY))]
+    made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    made.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    return tf.PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", eos_token="</s>", unk_token="<unk>", **kwargs)
+
+@pytest.fixture(scope="module")
+def tokenizer(): return word_tokenizer()
+
+def words(n, seed):
+    generator = torch.Generator().manual_seed(seed)
+    return " ".join(f"w{i:03}" for i in torch.randint(3, VOCABULARY, (n,), generator=generator).tolist())
+
+@pytest.fixture(scope="module")
+def questions():
+    "Prompts of 2 to 40 tokens, in no order of length."
+    lengths = [7, 1, 23, 12, 39, 2, 23, 5, 18, 1, 30]
+    return [Question(f"question {i}", ("w007",), prompt=words(n, i)) for i, n in enumerate(lengths)]
+
+@torch.no_grad()
+def greedy(model, ids, steps, ends=(END,)):
+    "Greedy continuation by hand: no padding, no cache, no generate. Tokens, and log-probabilities of those before the end."
+    tokens, logprobs = [], []
+    for _ in range(steps):
+        scores = model(input_ids=torch.tensor([ids + tokens])).logits[0, -1].double().log_softmax(-1)
+        token = int(scores.argmax())
+        logprobs.append(float(scores[token]))
+        if token in ends: break
+        tokens.append(token)
+    return tokens, logprobs[:max(len(tokens), 1)]
+
+def ending_model(name):
+    "A random model with the tokenizer's end-of-text token."
+    model = tiny(name)
+    model.generation_config.eos_token_id = END
+    return model
+
+# --- generation
+
+@pytest.mark.parametrize("name", CAUSAL)
+def test_batched_answers_equal_unpadded_ones(name, tokenizer, questions):
+    model = ending_model(name)
+    references = [greedy(model, tokenizer(question.prompt)["input_ids"], 5) for question in questions]
+    for batch_size in 1, 4, 64:
+        answers = Evaluator(model, tokenizer, batch_size=batch_size, max_new_tokens=5).answer(questions)
+        assert answers.questions == tuple(questions)
+        found = zip(answers.texts, answers.confidences, answers.token_logprobs)
+        for (tokens, by_hand), (text, confidence, logprobs) in zip(references, found):
+            assert text == tokenizer.decode(tokens) and logprobs == pytest.approx(by_hand, abs=1e-4)
+            assert confidence == pytest.approx(math.exp(np.mean(by_hand)), abs=1e-4)
+
+@pytest.mark.parametrize("name", CAUSAL)
+def test_confidence_is_that_of_teacher_forcing(name, tokenizer, questions):
+    "The probability of the whole answer, read again in one pass with right padding."
+    model = ending_model(name)
+    answers = Evaluator(model, tokenizer, max_new_tokens=5).answer(questions)
+    for question, text, confidence in zip(questions, answers.texts, answers.confidences):
+        prompt, own = tokenizer(question.prompt)["input_ids"], tokenizer(text, add_special_tokens=False)["input_ids"]
+        if not own: continue
+        ids = torch.tensor([prompt + own + [0, 0]])
+        mask = torch.tensor([[1] * (len(prompt) + len(own)) + [0, 0]])
+        with torch.no_grad(): scores = model(input_ids=ids, attention_mask=mask).logits[0].log_softmax(-1)
+        forced = [float(scores[len(prompt) - 1 + i, token]) for i, token in enumerate(own)]
+        assert confidence == pytest.approx(math.exp(sum(forced) / len(own)), abs=1e-4)
+
+def early_end(model, tokenizer, questions) -> int:
+    "A token that comes early in some continuations and in others not at all."
+    continuations = [greedy(model, tokenizer(q.prompt)["input_ids"], 6, ends=())[0] for q in questions]
+    return next(t for c in continuations for t in c[1:4] if sum(t in other for other in continuations) < len(continuations))
+
+def test_answers_that_end_early_and_late(tokenizer, questions):
+    model = tiny("llama")
+    model.generation_config.eos_token_id = end = early_end(model, tokenizer, questions)
+    answers = Evaluator(model, tokenizer, max_new_tokens=6).answer(questions)
+    lengths = [len(text.split()) for text in answers.texts]
+    assert min(lengths) < 6 == max(lengths)
+    for question, text, logprobs in zip(questions, answers.texts, answers.token_logprobs):
+        tokens, by_hand = greedy(model, tokenizer(question.prompt)["input_ids"], 6, ends=(end, END))
+        assert text == tokenizer.decode(tokens) and logprobs == pytest.approx(by_hand, abs=1e-4)
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("pad", [None, "</s>", "w005"])
+def test_padding_side_and_pad_token_do_not_matter(side, pad, questions):
+    model = ending_model("gpt2")
+    tokenizer = word_tokenizer(padding_side=side, **({"pad_token": pad} if pad else {}))
+    answers = Evaluator(model, tokenizer, max_new_tokens=4).answer(questions)
+    reference = Evaluator(model, word_tokenizer(), max_new_tokens=4, batch_size=1).answer(questions)
+    assert answers.texts == reference.texts and np.allclose(answers.confidences, reference.confidences, atol=1e-4)
+    assert tokenizer.padding_side == side and tokenizer.pad_token == pad
+
+def test_pad_token_beyond_the_embedding(tokenizer, questions):
+    "A pad token that was added without resizing the model must not be looked up, not even after a row's end."
+    model, padding = tiny("llama"), word_tokenizer(pad_token="<pad>")
+    assert padding.pad_token_id >= VOCABULARY
+    model.generation_config.eos_token_id = early_end(model, tokenizer, questions)
+    assert Evaluator(model, padding).answer(questions).texts == Evaluator(model, tokenizer).answer(questions).texts
+
+def test_stop_string_ends_an_answer_and_does_not_count(tokenizer, questions):
+    model = ending_model("llama")
+    full = {q: greedy(model, tokenizer(q.prompt)["input_ids"], 6) for q in questions}
+    stop = next(tokenizer.decode([tokens[2]]) for tokens, _ in full.values() if len(set(tokens[:3])) == 3)
+    answers = Evaluator(model, tokenizer, max_new_tokens=6, stop=stop).answer(questions)
+    cut = 0
+    for question, text, logprobs in zip(questions, answers.texts, answers.token_logprobs):
+        tokens, by_hand = full[question]
+        own = tokenizer.decode(tokens).split(stop)[0].split()
+        cut += len(own) < len(tokens)
+        assert text.split() == own and logprobs == pytest.approx(by_hand[:max(len(own), 1)], abs=1e-4)
+    assert cut
+
+def test_generation_stops_when_every_row_has_stopped(tokenizer, questions):
+    model, steps = ending_model("llama"), []
+    first = {tokenizer.decode(greedy(model, tokenizer(q.prompt)["input_ids"], 1)[0]) for q in questions}
+    hook = model.register_forward_hook(lambda *_: steps.append(1))
+    answers = Evaluator(model, tokenizer, max_new_tokens=50, stop=tuple(first - {""})).answer(questions)
+    hook.remove()
+    assert len(steps) == 1 and set(answers.texts) == {""}
+    assert all(len(row) == 1 for row in answers.token_logprobs) and answers.abstained.all()
+
+def test_stop_string_that_is_a_special_token(tokenizer, questions):
+    "Decoding skips special tokens, so that such a string never appears in the text."
+    model = ending_model("llama")
+    tokens = next(t for t in (greedy(model, tokenizer(q.prompt)["input_ids"], 4)[0] for q in questions) if len(set(t)) == 4)
+    asked = [q for q in questions if greedy(model, tokenizer(q.prompt)["input_ids"], 4)[0] == tokens]
+    special = word_tokenizer(extra_special_tokens=[tokenizer.decode([tokens[2]])])
+    assert special.decode(tokens, skip_special_tokens=True).split() == tokenizer.decode([*tokens[:2], tokens[3]]).split()
+    answers = Evaluator(model, special, max_new_tokens=4, stop=tokenizer.decode([tokens[2]])).answer(asked)
+    assert answers.texts[0] == tokenizer.decode(tokens[:2]) and len(answers.token_logprobs[0]) == 2
+
+def test_the_model_is_left_as_it_was(tokenizer, questions):
+    model = ending_model("gpt2")
+    reference = Evaluator(model, tokenizer, max_new_tokens=4).answer(questions)
+    for dropout in (m for m in model.modules() if isinstance(m, torch.nn.Dropout)): dropout.p = 0.5
+    model.train(); model.transformer.h[1].eval()
+    model.generation_config.update(do_sample=True, temperature=3.0, repetition_penalty=5.0, num_beams=3,
+                                   suppress_tokens=[*range(100, 600)])
+    kept = model.generation_config
+    answers = Evaluator(model, tokenizer, max_new_tokens=4).answer(questions)
+    assert answers.texts == reference.texts and np.allclose(answers.confidences, reference.confidences, atol=1e-5)
+    assert model.training and not model.transformer.h[1].training and not model.transformer.h[1].mlp.training
+    assert model.transformer.h[0].training and model.generation_config is kept and kept.num_beams == 3
+    assert all(p.grad is None for p in model.parameters())
+
+def test_the_model_is_restored_after_an_interruption(tokenizer, questions):
+    model = ending_model("llama").train()
+    kept = model.generation_config
+    def interrupt(progress): raise KeyboardInterrupt
+    for work in (lambda: Evaluator(model, tokenizer).answer(questions, interrupt),
+                 lambda: Evaluator(model, tokenizer).perplexity([words(9, 0)], progress=interrupt)):
+        with pytest.raises(KeyboardInterrupt): work()
+        assert model.training and model.generation_config is kept and torch.is_grad_enabled()
+
+def test_a_wrapped_model_is_set_back_too():
+    inner = ending_model("llama")
+    outer = torch.nn.Sequential(inner)
+    outer.generation_config = inner.generation_config
+    other = tf.GenerationConfig()
+    with evaluating(outer, other): assert inner.generation_config is other and outer.generation_config is other
+    assert inner.generation_config is outer.generation_config is not other
+
+def test_progress_offers_what_is_done(tokenizer, questions):
+    model, seen = ending_model("llama"), []
+    def listen(progress): seen.append((progress.done, progress.total, progress.unit, progress.partial()))
+    answers = Evaluator(model, tokenizer, batch_size=4, max_new_tokens=3).answer(questions, listen)
+    assert [done for done, *_ in seen] == [4, 8, 11] or [done for done, *_ in seen][-1] == 11
+    for done, total, unit, partial in seen:
+        assert (total, unit, len(partial)) == (11, "question", done)
+        assert [answers.texts[questions.index(q)] for q in partial.questions] == list(partial.texts)
+    seen.clear()
+    found = Evaluator(model, tokenizer, batch_size=2).perplexity([words(n, n) for n in (5, 9, 14)], progress=listen)
+    assert [done for done, *_ in seen][-1] == 3 and seen[-1][3].value == found.value and seen[0][3].tokens < found.tokens
+
+def test_reduced_precision(tokenizer, questions):
+    answers = Evaluator(tiny("llama", dtype=torch.bfloat16), tokenizer, max_new_tokens=4).answer(questions)
+    assert answers.confidences.dtype == np.float64
+    assert ((answers.confidences > 0) & (answers.confidences <= 1)).all()
+
+def test_template_prompt_and_pairs(tokenizer):
+    seen, model = [], ending_model("llama")
+    hook = model.register_forward_pre_hook(lambda _, args, kwargs: seen.append(kwargs["input_ids"]), with_kwargs=True)
+    asked = [("w011 w012", ["w013"]), Question("w011 {w012}", ("w013",), prompt="w020 w021")]
+    answers = Evaluator(model, tokenizer, batch_size=1, max_new_tokens=1, template="w030 {question} w031 {braces}").answer(asked)
+    hook.remove()
+    assert sorted(map(tuple, (ids[0].tolist() for ids in seen))) == [(1, 20, 21), (1, 30, 11, 12, 31, 0)]
+    assert answers.questions[0] == Question("w011 w012", ("w013",))
+
+def test_end_token_that_a_tokenizer_appends_is_not_part_of_the_prompt(questions):
+    model, appending = ending_model("llama"), word_tokenizer()
+    both = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)])
+    appending.backend_tokenizer.post_processor = both
+    assert appending("w011")["input_ids"] == [1, 11, 2]
+    with_end, without = (Evaluator(model, t, max_new_tokens=3).answer(questions) for t in (appending, word_tokenizer()))
+    assert with_end.texts == without.texts
+
+T5 = tf.T5Config(vocab_size=50, d_model=16, d_ff=16, num_layers=1, num_heads=2, d_kv=8)
+
+@pytest.mark.parametrize("make, message", [
+    (lambda t: Evaluator(tiny("bert"), t), "BertForMaskedLM is not a causal language model"),
+    (lambda t: Evaluator(tf.LlamaModel(tiny("llama").config), t), "LlamaModel is not a causal language model"),
+    (lambda t: Evaluator(tf.GPT2ForSequenceClassification(tiny("gpt2").config), t), "is not a causal language model"),
+    (lambda t: Evaluator(tf.T5ForConditionalGeneration(T5), t), "is not a causal language model"),
+    (lambda t: Evaluator(tiny("llama"), t, batch_size=0), "at least 1"),
+    (lambda t: Evaluator(tiny("llama"), t, template="no place"), "has no place for"),
+    (lambda t: Evaluator(tiny("llama"), t, stop=("",)), "empty stop string"),
+    (lambda t: Evaluator(tiny("llama"), t).answer([]), "at least one"),
+    (lambda t: Evaluator(tiny("llama")).answer([("q", "a")]), "need a tokenizer"),
+    (lambda t: Evaluator(tiny("llama"), t).answer(["q"]), "not a question with answers"),
+    (lambda t: Evaluator(tiny("llama"), t).evaluate(), "nothing to evaluate"),
+    (lambda t: Evaluator(tiny("gpt2"), t).answer([("q", "a"), (words(110, 0), "a")]), "129 tokens are too long for a model"),
+    (lambda t: Evaluator(tiny("gpt2"), t).perplexity([words(150, 0)]), "151 tokens are too long for a model of 128 positions"),
+    (lambda t: Evaluator(tiny("gpt2")).perplexity(["text"]), "without a tokenizer"),
+    (lambda t: Evaluator(tiny("gpt2")).perplexity([[5]]), "at least 2 tokens")])
+def test_errors_say_what_to_do(make, message):
+    with pytest.raises(InputError, match=message): make(word_tokenizer())
+
+# --- where an answer ends
+
+def byte_tokenizer():
+    made = Tokenizer(models.BPE({c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, []))
+    made.pre_tokenizer, made.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    return tf.PreTrainedTokenizerFast(tokenizer_object=made)
+
+@pytest.mark.parametrize("generated, stop, text, used", [
+    (" Paris\nQ: next", ["\n"], "Paris", 6), (" Paris", ["\n"], "Paris", 6), (" Paris.", ["\n"], "Paris", 6),
+    (" Paris. \n", ["\n"], "Paris", 6), ("\nParis", ["\n"], "", 1), (" ", ["\n"], "", 1), ("é\n", ["\n"], "é", 2),
+    ("日本\n", ["\n"], "日本", 6), ("Washington, D.C.\n", ["\n"], "Washington, D.C.", 16), ("a b###c", ["###"], "a b", 3),
+    ("a;b.c", [".", ";"], "a", 1), ("U.S.", [], "U.S.", 4), ("Mr. Fox.", ["\n"], "Mr. Fox", 7), (".", [], "", 1)])
+def test_answers_of_bytes(generated, stop, text, used):
+    tokenizer = byte_tokenizer()
+    tokens = tokenizer(generated)["input_ids"]
+    assert len(tokens) == len(generated.encode())
+    assert answer_span(tokens, [], stop, lambda ids: tokenizer.decode(ids)) == (text, used)
+
+def test_an_incomplete_character_at_the_end_counts():
+    tokenizer = byte_tokenizer()
+    assert answer_span(tokenizer("é")["input_ids"][:1], [], [], lambda ids: tokenizer.decode(ids))[1] == 1
+
+def test_left_padding():
+    batch = left_padded([[7, 8, 9], [4], (5, 6)])
+    assert batch["input_ids"].tolist() == [[7, 8, 9], [0, 0, 4], [0, 5, 6]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1], [0, 0, 1], [0, 1, 1]]
+
+# --- judging answers
+
+ASKED = [Question("a", ("Paris",), group="known", kind="city"), Question("b", ("Rome",), group="known", kind="city"),
+         Question("c", ("1990",), group="rare", kind="year"),
+         Question("d", ("baker",), group="unknown", kind="job", answerable=False),
+         Question("e", (), group="unknown", kind="job", answerable=False),
+         Question("f", ("unknown", "nobody"), group="rare", kind="who")]
+GIVEN = ["paris.", "not Rome", "I don't know", "poet", "unknown", "Unknown"]
+LOGPROBS = [[-.1], [-.2, -.4], [-.9], [-1.2], [0.], [-.05, -.05, -.05]]
+
+@pytest.fixture()
+def judged(): return Answers.judge(ASKED, GIVEN, LOGPROBS)
+
+def test_right_wrong_and_abstained(judged):
+    assert judged.correct.tolist() == [True, False, False, False, False, True]
+    assert judged.abstained.tolist() == [False, False, True, False, True, False]        # "Unknown" is accepted in the last
+    assert judged.hallucinated.tolist() == [False, True, False, True, False, False]
+    assert judged.confidences == pytest.approx([math.exp(x) for x in (-.1, -.3, -.9, -1.2, 0, -.05)])
+    assert (judged.correct.astype(int) + judged.abstained + judged.hallucinated == 1).all()
+
+def test_report_on_answers_by_hand(judged):
+    report = judged.report()
+    c, y = np.exp([-.1, -.3, -1.2, -.05]), np.array([1, 0, 0, 1])
+    assert (report.n, report.accuracy, report.hallucination_rate, report.abstention_rate) == (6, 2 / 6, 2 / 6, 2 / 6)
+    assert report.mean_confidence == pytest.approx(c.mean()) and report.brier == pytest.approx(((c - y)**2).mean())
+    assert report.auroc == 1 and report.perplexity is None
+    assert report.ece == pytest.approx((abs(c[0] - 1) + c[1] + c[2] + abs(c[3] - 1)) / 4)    # .905, .741, .301, .951: four bins
+    assert report.risk_coverage == pytest.approx((0 + 0 + 1 / 3 + 2 / 4) / 4)
+    assert set(report.intervals) >= {"accuracy", "hallucination_rate", "abstention_rate", "ece", "brier", "auroc"}
+    assert all(0 <= low <= high <= 1 for low, high in report.intervals.values())
+    assert judged.report() == report and judged.report(seed=1) != report and judged.report(draws=0).intervals == {}
+
+def test_report_is_ready_for_json(judged):
+    found = json.loads(json.dumps(judged.report().to_dict(), allow_nan=False))
+    assert found["n"] == 6 and found["accuracy"] == pytest.approx(1 / 3) and len(found["intervals"]["accuracy"]) == 2
+    silent = Answers.judge(ASKED[:2], ["unknown", ""], [[-1.], [-2.]]).report().to_dict()
+    assert silent["abstention_rate"] == 1 and silent["ece"] is silent["auroc"] is silent["mean_confidence"] is None
+    one = Report(perplexity=3., intervals={"perplexity": (math.nan, math.nan)}).to_dict()
+    assert json.loads(json.dumps(one, allow_nan=False))["intervals"]["perplexity"] == [None, None]
+
+def test_auroc_is_undefined_for_one_class():
+    assert Answers.judge(ASKED[:1] * 3, ["Paris"] * 3, [[-.1], [-.2], [-.3]]).report().auroc is None
+
+def test_selection_and_groups(judged):
+    assert judged[judged.hallucinated].texts == ("not Rome", "poet")
+    assert judged[2].texts == ("I don't know",) and judged[-2:].texts == ("unknown", "Unknown") and len(judged[1:4]) == 3
+    assert judged[[5, 0]].texts == ("Unknown", "paris.") and judged[[5, 0]].token_logprobs == ((-.05,) * 3, (-.1,))
+    table = judged.by_group()
+    assert list(table.index) == ["known", "rare", "unknown", "all"] and table["n"].tolist() == [2, 2, 2, 6]
+    assert table["accuracy"].tolist() == pytest.approx([.5, .5, 0, 1 / 3])
+    assert table["hallucination_rate"].tolist() == pytest.approx([.5, 0, .5, 1 / 3])
+    assert table.loc["all", "ece"] == pytest.approx(judged.report().ece) and table["auroc"].dtype == float
+    assert list(judged.by_group("answerable").index) == [True, False, "all"]
+    assert judged.by_group("kind", draws=50).loc["all", "accuracy high"] >= 1 / 3
+
+def test_table_of_answers(judged):
+    table = judged.to_frame()
+    assert list(table) == ["question", "answer", "accepted", "group", "kind", "answerable",
+                           "confidence", "correct", "abstained", "hallucinated"]
+    assert table["hallucinated"].sum() == 2 and table["answer"].tolist() == GIVEN
+
+def test_withholding_unsure_answers(judged):
+    kept = judged.abstain_below(0.8)
+    assert kept.abstained.tolist() == [False, True, True, True, True, False]
+    assert kept.correct.tolist() == [True, False, False, False, False, True]
+    assert kept.report().hallucination_rate == 0 and judged.hallucinated.sum() == 2            # the original is as it was
+
+def test_what_a_model_says_is_not_markup():
+    shown = Answers.judge([Question("<b>q</b>", ("a",))], ["<script>alert(1)</script>"], [[-1.]])._repr_html_()
+    assert "<script>" not in shown and "<b>" not in shown
+
+def test_report_shows_what_is_defined(judged):
+    assert "accuracy" in judged.report()._repr_html_() and "perplexity" not in judged.report()._repr_html_()
+    assert "questions" not in Report(perplexity=3.)._repr_html_()
+
+def test_unequal_lists_are_refused():
+    with pytest.raises(ValueError): Answers.judge(ASKED, GIVEN[:-1], LOGPROBS)
+    with pytest.raises(InputError, match="at least one"): Answers.judge([], [], []).report()
+
+# --- perplexity
+
+@pytest.mark.parametrize("name", CAUSAL)
+def test_perplexity_is_the_token_weighted_loss_of_single_texts(name, tokenizer):
+    model, texts = tiny(name), [words(n, n) for n in (3, 40, 11, 25, 4)]
+    losses, tokens = [], []
+    for text in texts:
+        ids = torch.tensor([tokenizer(text)["input_ids"]])
+        with torch.no_grad(): losses.append(model(input_ids=ids, labels=ids).loss.item())
+        tokens.append(ids.shape[1] - 1)
+    for batch_size in 1, 2, 64:                                                     # padding does not matter
+        found = Evaluator(model, tokenizer, batch_size=batch_size).perplexity(texts)
+        assert found.loss == pytest.approx(np.average(losses, weights=tokens), abs=1e-4) and found.tokens == sum(tokens)
+        assert found.value == pytest.approx(math.exp(found.loss)) and found.low < found.value < found.high
+    assert abs(found.loss - np.mean(losses)) > 1e-3                                 # and the plain mean is another number
+
+def test_perplexity_interval_is_that_of_resampled_texts():
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(5, 100, 60)
+    losses = tokens * rng.normal(3, .5, 60)
+    found = Perplexity.of(losses, tokens)
+    drawn = rng.integers(60, size=(20_000, 60))
+    low, high = np.percentile(np.exp(losses[drawn].sum(1) / tokens[drawn].sum(1)), [2.5, 97.5])
+    assert (found.low, found.high) == pytest.approx((low, high), rel=0.02) and found == Perplexity.of(losses, tokens)
+
+def test_one_text_has_no_interval(tokenizer):
+    found = Evaluator(tiny("llama"), tokenizer).perplexity([words(9, 0)])
+    assert math.isfinite(found.value) and math.isnan(found.low) and math.isnan(found.high)
+
+def test_long_texts_are_cut_and_token_ids_need_no_tokenizer(tokenizer):
+    model, ids = tiny("llama"), tokenizer(words(50, 0))["input_ids"]
+    by_text = Evaluator(model, tokenizer).perplexity([words(50, 0)], max_length=20)
+    by_ids = Evaluator(model).perplexity([ids[:20], ids[20:40], ids[40:]])
+    assert by_text == by_ids and by_text.tokens == 51 - 3
+
+def test_large_vocabularies_make_small_batches(tokenizer, monkeypatch):
+    "The logits of one batch stay within memory."
+    import avss_nb.evaluator as module
+    rows, original = [], module.next_token_losses
+    def count(model, batch):
+        rows.append(len(batch["input_ids"]))
+        return original(model, batch)
+    monkeypatch.setattr(module, "next_token_losses", count)
+    monkeypatch.setattr(module, "LOGITS", 16 * VOCABULARY * 3)
+    Evaluator(tiny("llama"), tokenizer).perplexity([words(15, i) for i in range(8)])
+    assert sorted(rows) == [2, 3, 3]
+
+def test_evaluate_puts_both_together(tokenizer, questions):
+    evaluator, texts = Evaluator(ending_model("llama"), tokenizer, max_new_tokens=3), [words(n, n) for n in (5, 9, 14)]
+    both = evaluator.evaluate(questions, texts)
+    assert both.accuracy == evaluator.answer(questions).report().accuracy and both.n == 11
+    assert both.perplexity == evaluator.perplexity(texts).value and both.intervals["perplexity"][0] < both.perplexity
+    only = evaluator.evaluate(texts=texts)
+    assert only.n == 0 and only.accuracy is None and only.perplexity == both.perplexity
+    assert list(only.to_frame().index) == ["perplexity"] and evaluator.evaluate(questions).perplexity is None
+
+def test_retention():
+    before, after = Report(accuracy=.8, perplexity=20.), Report(accuracy=.6, perplexity=50.)
+    assert retention(before, after) == {"accuracy": pytest.approx(.75), "perplexity": pytest.approx(.4)}
+    assert retention(before, Report(accuracy=.4)) == {"accuracy": pytest.approx(.5)}
+    assert retention(Report(accuracy=0.), Report(accuracy=0.)) == {"accuracy": None} and retention(Report(), after) == {}
+
+# --- real models
+
+STORY = ("Once upon a time, there was a little girl named Lily. She loved to play outside with her dog. One morning they found "
+         "an old key under a tree. Lily showed the key to her grandmother, and together they opened a small box full of letters.")
+
+def test_a_real_small_model_reads_a_story():
+    folder = shared("models/stories260k")
+    evaluator = Evaluator(tf.AutoModelForCausalLM.from_pretrained(folder), tf.AutoTokenizer.from_pretrained(folder))
+    ids = evaluator.tokenizer(STORY, return_tensors="pt")["input_ids"]
+    with torch.no_grad(): loss = evaluator.model(input_ids=ids, labels=ids).loss.item()
+    found = evaluator.perplexity([STORY])
+    assert found.loss == pytest.approx(loss, abs=1e-4) and 0.8 < found.loss < 1.5
+    answers = evaluator.answer([Question("", ("a",), prompt="Once upon a time, there was"), Question("", ("a",), prompt="Lily")])
+    assert answers.texts[0].startswith("a little")
+
+def test_a_real_model_on_english_text():
+    "The protocol of 256-token windows, here 20 of the 300 windows on which the perplexity is 27.5."
+    folder, text = shared("models/wiki12"), shared("data/wikipedia/heldout_simplewiki.txt").read_text(encoding="utf-8")
+    tokenizer = tf.AutoTokenizer.from_pretrained(folder)
+    model = tf.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    cut = windows([text[:600_000].replace("\0", "\n")], tokenizer, 256)[200:220]
+    found = Evaluator(model, tokenizer).perplexity(cut)
+    with torch.no_grad(): losses = [model(input_ids=torch.tensor([w]), labels=torch.tensor([w])).loss.item() for w in cut]
+    assert found.loss == pytest.approx(np.mean(losses), abs=1e-4) and found.tokens == 20 * 255
+    assert found.low < 27.5 < found.high
+    answers = Evaluator(model, tokenizer, max_new_tokens=6).answer([Question("", ("Paris",), prompt="The capital of France is")])
+    assert answers.texts[0].startswith("Paris")
