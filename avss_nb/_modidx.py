@@ -126,7 +126,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'avss_nb.evaluator.Report.to_dict': ('evaluator.html#report.to_dict', 'avss_nb/evaluator.py'),
                                    'avss_nb.evaluator.Report.to_frame': ('evaluator.html#report.to_frame', 'avss_nb/evaluator.py'),
                                    'avss_nb.evaluator.answer_span': ('evaluator.html#answer_span', 'avss_nb/evaluator.py'),
-                                   'avss_nb.evaluator.evaluating': ('evaluator.html#evaluating', 'avss_nb/evaluator.py'),
+                                   'avss_nb.evaluator.generating': ('evaluator.html#generating', 'avss_nb/evaluator.py'),
                                    'avss_nb.evaluator.left_padded': ('evaluator.html#left_padded', 'avss_nb/evaluator.py'),
                                    'avss_nb.evaluator.retention': ('evaluator.html#retention', 'avss_nb/evaluator.py')},
             'avss_nb.live': { 'avss_nb.live.Cells': ('live.html#cells', 'avss_nb/live.py'),

@@ -39,9 +39,9 @@ app = Typer(cls=Commands, no_args_is_help=True, add_completion=False, rich_marku
 
 def print_version(wanted: bool) -> None:
     "The callback of --version."
-    if not wanted: return
-    echo(f"avss-nb {__version__}")
-    raise Exit()
+    if wanted:
+        echo(f"avss-nb {__version__}")
+        raise Exit()
 
 @app.callback()
 def start(
@@ -64,6 +64,8 @@ def load_model(
     "A model in evaluation mode, and its tokenizer."
     if dtype not in DTYPES: raise InputError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
     import torch
+    from transformers.utils import logging
+    if os.environ.get("TRANSFORMERS_VERBOSITY") == "error": logging.disable_progress_bar()
     if name == "teaching":
         from avss_nb.teaching import load_teaching_model
         model, tokenizer = load_teaching_model(dtype=torch.float32 if dtype == "auto" else getattr(torch, dtype))
@@ -78,8 +80,6 @@ def _pretrained(name: str, dtype: str):
     if is_path(name) and not Path(name).is_dir():
         raise InputError(f"there is no model folder {name}; give `teaching`, a folder with config.json, or a name on the hub")
     from transformers import AutoConfig, AutoTokenizer
-    from transformers.utils import logging
-    if os.environ.get("TRANSFORMERS_VERBOSITY") == "error": logging.disable_progress_bar()
     try:  # nothing but the library runs here: whatever it says is about the files
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
         model, info = auto_class(config).from_pretrained(name, dtype=dtype, use_safetensors=True, trust_remote_code=False,
@@ -110,7 +110,7 @@ def is_path(name: str) -> bool:
     return os.path.exists(name) or name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name
 
 def prepare_hub(*names: str | None) -> None:
-    "If a name is on the hub, and the hub does not answer: use what was downloaded. Comes before the libraries' import."
+    "Without the network, use what was downloaded. Works only before the libraries are imported."
     remote = [n for n in names if n and not is_teaching(n) and not is_path(n)]
     if remote and not hub_answers(): os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -240,7 +240,8 @@ def profile(
     found = read_texts(texts, limit, split=split, column=column)
     loaded, tokenizer = load_model(model, dtype, device)
     from avss_nb.profiler import SITES, LayerProfiler
-    profiler = LayerProfiler(loaded, tokenizer, sites.replace(" ", "").split(",") if sites else SITES, ablation, batch_size, max_length)
+    where = sites.replace(" ", "").split(",") if sites else SITES
+    profiler = LayerProfiler(loaded, tokenizer, where, ablation, batch_size, max_length)
     result = profiler.profile(cut(found, tokenizer, tokens, max_length), progress=listener("profile"))
     result.save(out)
     echo(f"{result}\nsaved to {out}")
@@ -341,8 +342,7 @@ def evaluate(
     loaded, tokenizer = load_model(model, dtype, device)
     from avss_nb.evaluator import Evaluator
     pieces = cut(found, tokenizer, tokens, max_length) if texts else None
-    evaluator = Evaluator(loaded, tokenizer, batch_size)
-    report = evaluator.evaluate(asked, pieces, progress=listener("evaluate"), max_length=max_length)
+    report = Evaluator(loaded, tokenizer, batch_size).evaluate(asked, pieces, progress=listener("evaluate"), max_length=max_length)
     show(table_text(report.to_frame(), index=True), report.to_dict(), to)
 
 # %% ../nbs/13_cli.ipynb #cell-037
@@ -374,6 +374,7 @@ def demo(
     folder = Path(out)
     check_place(str(folder / "profile.safetensors"))
     model, tokenizer = load_model("teaching")
+    from matplotlib.figure import Figure
     from avss_nb.evaluator import Evaluator
     from avss_nb.profiler import LayerProfiler
     from avss_nb.pruner import LayerPruner
@@ -392,7 +393,8 @@ def demo(
     echo(table_text(accuracies(Evaluator(model, tokenizer), world.questions("known", 300), plans, controls)))
     pruned = plans["greedy search by loss"].apply()
     pruned.save(folder / "smaller")
-    figure = default.plot(remove=plans["AVSS (relative update)"].removed).figure
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    default.plot(figure.subplots(), remove=plans["AVSS (relative update)"].removed)
     with whole(folder / "ranking.png") as file: figure.savefig(file, dpi=150)
     echo(f"\n{plan_text(pruned)}\n\nIn {folder}: profile.safetensors, ranking.png, and the smaller model in smaller")
 

@@ -158,6 +158,7 @@ class Question:
     text: str
     answers: tuple[str, ...]  # every accepted answer
     prompt: str = ""  # what the model reads; empty: the evaluator's template around `text`
+    stop: tuple[str, ...] = ()  # strings that end an answer to this prompt; empty: the evaluator's
     group: str = ""  # for reports by group
     kind: str = ""  # the kind of fact
     answerable: bool = True  # could the model know?

@@ -5,19 +5,20 @@
 # %% ../nbs/06_evaluator.ipynb #cell-003
 from __future__ import annotations
 import html, math, re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 import numpy as np, pandas as pd, torch
 from torch import Tensor, nn
 from transformers import GenerationConfig
 from .basics import InputError, Progress, silent
+from .blocks import evaluating
 from .calibration import MEASURES, bootstrap, interval, measures
 from .data import Question, Text, is_abstention, is_correct, length_batches, right_padded, tokenize
 from .profiler import causal, next_token_losses
 
 # %% auto #0
-__all__ = ['LOGITS', 'Perplexity', 'left_padded', 'answer_span', 'Report', 'Answers', 'evaluating', 'Evaluator', 'retention']
+__all__ = ['LOGITS', 'Perplexity', 'left_padded', 'answer_span', 'Report', 'Answers', 'generating', 'Evaluator', 'retention']
 
 # %% ../nbs/06_evaluator.ipynb #cell-005
 @dataclass(frozen=True)
@@ -188,19 +189,16 @@ class Answers:
 
 # %% ../nbs/06_evaluator.ipynb #cell-020
 @contextmanager
-def evaluating(
+def generating(
     model: nn.Module,
-    generation: GenerationConfig | None = None,  # stands in for the model's own inside the block
-):
-    "Inside the `with` block the model is in evaluation mode and records no gradients; afterwards all is as before."
-    training = [m for m in model.modules() if m.training]
-    settings = {m: m.generation_config for m in model.modules() if "generation_config" in vars(m)} if generation else {}
+    generation: GenerationConfig,  # stands in for the model's own inside the block
+) -> Iterator[None]:
+    "Inside the `with` block only these settings hold (no sampling, no penalties); afterwards all is as before."
+    settings = {m: m.generation_config for m in model.modules() if "generation_config" in vars(m)}
     try:
-        model.eval()
         for m in settings: m.generation_config = generation
-        with torch.no_grad(): yield
+        yield
     finally:
-        for m in training: m.training = True
         for m, setting in settings.items(): m.generation_config = setting
 
 # %% ../nbs/06_evaluator.ipynb #cell-021
@@ -214,7 +212,7 @@ class Evaluator:
         batch_size: int = 64,  # prompts, or texts
         max_new_tokens: int = 16,  # of an answer
         template: str = "Q: {question}\nA:",  # the prompt of a question that has none of its own
-        stop: Sequence[str] = ("\n",),  # strings that end an answer, besides the end-of-text token
+        stop: Sequence[str] = ("\n",),  # strings that end an answer, unless the question names its own
     ):
         if not causal(model) or getattr(model.config, "is_encoder_decoder", False):
             raise InputError(f"{type(model).__name__} is not a causal language model; load one with AutoModelForCausalLM")
@@ -241,7 +239,7 @@ class Evaluator:
         size = min(self.batch_size, max(1, LOGITS // (longest * vocabulary)))
         losses, tokens, done = np.zeros(len(rows)), np.zeros(len(rows), int), 0
         def result(): return Perplexity.of(losses[tokens > 0], tokens[tokens > 0])
-        with evaluating(self.model):
+        with torch.no_grad(), evaluating(self.model):
             for indices in length_batches(rows, size):
                 found = next_token_losses(self.model, right_padded([rows[i] for i in indices], self.device))
                 losses[indices], tokens[indices] = (t.cpu().numpy() for t in found)
@@ -262,9 +260,10 @@ class Evaluator:
         def result():
             done = sorted(found)
             return Answers.judge([questions[i] for i in done], *zip(*(found[i] for i in done)))
-        with evaluating(self.model, generation):
+        with torch.no_grad(), evaluating(self.model), generating(self.model, generation):
             for indices in length_batches(prompts, self.batch_size):
-                found |= zip(indices, self._generate([prompts[i] for i in indices], generation))
+                stops = [questions[i].stop or self.stop for i in indices]
+                found |= zip(indices, self._generate([prompts[i] for i in indices], stops, generation))
                 progress(Progress(len(found), len(questions), "question", partial=result))
         return result()
 
@@ -303,7 +302,7 @@ class Evaluator:
         found = {self.tokenizer.eos_token_id, *(own if isinstance(own, (list, tuple)) else [own]), *map(special.get, self.stop)}
         return sorted(found - {None})
 
-    def _generate(self, prompts, generation) -> list[tuple[str, list[float]]]:
+    def _generate(self, prompts, stops, generation) -> list[tuple[str, list[float]]]:
         "Answer and log-probabilities of its tokens for each prompt."
         batch, logprobs = left_padded(prompts, self.device), []
         start = batch["input_ids"].shape[1]
@@ -313,12 +312,12 @@ class Evaluator:
             return logits
         def stopped(ids, _, **__):
             texts = self.tokenizer.batch_decode(ids[:, start:], skip_special_tokens=True)
-            return torch.tensor([any(string in text for string in self.stop) for text in texts], device=ids.device)
+            return torch.tensor([any(map(text.__contains__, stop)) for text, stop in zip(texts, stops)], device=ids.device)
         generated = self.model.generate(**batch, generation_config=generation, logits_processor=[record],
                                         stopping_criteria=[stopped])
         ends, answers = set(generation.eos_token_id or ()), []
-        for tokens, values in zip(generated[:, start:].tolist(), torch.stack(logprobs, 1).tolist()):
-            text, used = answer_span(tokens, ends, self.stop, decode)
+        for tokens, values, stop in zip(generated[:, start:].tolist(), torch.stack(logprobs, 1).tolist(), stops):
+            text, used = answer_span(tokens, ends, stop, decode)
             answers.append((text, values[:used]))
         return answers
 

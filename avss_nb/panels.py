@@ -192,9 +192,9 @@ class LayerRankingPanel(Panel):
         self.histogram.show(f"Histogram of |activation| of the {site} of layer {i}; {under} under ε = {eps:g}.")
         output = self.profile.sites.get("output")
         distance = "–" if output is None else number_text(float(output.cosine_distance[:, i].sum() / output.tokens[:, i].sum()))
-        score = f"{'≥ ' * bool(s.floored[i])}{number_text(s.values[i])}{_between(s.low[i], s.high[i])}"
-        rows = {f"score, {self.confidence:.0%} interval": score,
-                "rank, 0 is the lowest": f"{s.order.index(i)}{_between(s.rank_low[i], s.rank_high[i])}",
+        rows = {"score": f"{'≥ ' * bool(s.floored[i])}{number_text(s.values[i])}",
+                f"{self.confidence:.0%} interval": _between(s.low[i], s.high[i]),
+                "rank, 0 is the lowest": f"{s.order.index(i)} ({_between(s.rank_low[i], s.rank_high[i])})",
                 "variance": number_text(s.variance[i]), "sparsity, share under ε": under, "RMS": number_text(float(rms(m))),
                 "largest |activation|": number_text(float(m.maximum)), "1 − cos(x, y)": distance}
         cells = "".join(f"<tr><td>{name}</td><td><b>{value}</b></td></tr>" for name, value in rows.items())
@@ -211,9 +211,10 @@ class LayerRankingPanel(Panel):
     def _tell(self) -> None:
         "The result in a sentence."
         s, p = self.scores, self.profile
-        free = " (whatever the site, aggregation and ε)" * (s.score not in ("avss", "normalized_avss"))
-        self.say(f"{'Stopped early, partial result. ' * p.partial}{p.tokens:,} tokens, {s.title.replace('_', ' ')}{free}. "
-                 f"Least important: layers {listed(s.order[:3])}; most important: {listed(s.layers(3))}.")
+        free = s.score not in ("avss", "normalized_avss")
+        eps = "whatever site, aggregation and ε" if free else f"ε = {s.eps:g}{' RMS' * s.relative}"
+        self.say(f"{'Stopped early, partial result. ' * p.partial}Least important: layers {listed(s.order[:3])}; "
+                 f"most important: {listed(s.layers(3))} ({p.tokens:,} tokens, {eps}).")
 
     # --- picking a layer ---------------------------------------------------------------------------------------------
 
@@ -237,7 +238,7 @@ class LayerRankingPanel(Panel):
 
 def _between(low: float, high: float) -> str:
     "An interval in words, if there is one."
-    return f" ({number_text(low)} to {number_text(high)})" if np.isfinite(low + high) else ""
+    return f"{number_text(low)} to {number_text(high)}" if np.isfinite(low + high) else "–"
 
 # %% ../nbs/11_panels.ipynb #cell-013
 class PruningPanel(Panel):
@@ -318,12 +319,13 @@ class PruningPanel(Panel):
         with sole_run():
             plan = self.plan
             marked = plan.removed if plan else ()
-            for removed in dict.fromkeys([(), marked]):
-                if removed in self.reports: continue
-                self.say(f"Measuring the model {f'without layers {listed(removed)}' if removed else 'as it is'} …")
-                with plan.preview() if removed else nullcontext(): report = self.evaluate()
-                self.reports[removed] = report.to_dict() if hasattr(report, "to_dict") else dict(report)
-        self._show()
+            try:
+                for removed in dict.fromkeys([(), marked]):
+                    if removed in self.reports: continue
+                    self.say(f"Measuring the model {f'without layers {listed(removed)}' if removed else 'as it is'} …")
+                    with plan.preview() if removed else nullcontext(): report = self.evaluate()
+                    self.reports[removed] = report.to_dict() if hasattr(report, "to_dict") else dict(report)
+            finally: self._show()
         self.keep_picture()
         return self.compare(marked)
 

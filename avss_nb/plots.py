@@ -60,8 +60,9 @@ class RankingBars:
         self.intervals = ax.add_collection(LineCollection([], colors=INK, linewidths=1.5 if layers <= 40 else 0.8), autolim=False)
         self.floors, = ax.plot([], [], "^", mfc="white", mec=INK, ms=6 if layers <= 40 else 4, zorder=4)
         self.zero = ax.axhline(0, color=FAINT, lw=0.8)
-        self.note = ax.text(0, 0, "", color=INK, size=9, weight="bold", va="bottom", zorder=5,
-                            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1, "alpha": 0.85})
+        self.guide = ax.axvline(0, color=INK, lw=1, ls=":", zorder=0.5)
+        self.note = ax.text(0, 0.99, "", color=INK, size=9, weight="bold", va="top", transform=ax.get_xaxis_transform(),
+                            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})
         ax.set(xlabel="layer, least important first" if ordered else "layer", xlim=(-0.7, layers - 0.3))
 
     def update(self, scores, remove=(), highlight=None) -> None:
@@ -80,7 +81,7 @@ class RankingBars:
         self.intervals.set_segments([[(x, low[x]), (x, high[x])] for x in np.flatnonzero(np.isfinite(low + high))])
         at = [x for x, layer in enumerate(layers) if scores.floored[layer]]
         self.floors.set_data(at, values[at])
-        self._words(scores, layers, remove, highlight, values, high)
+        self._words(scores, layers, remove, highlight)
 
     def _scale(self, values, low, high) -> float:
         "Choose the scale and the limits; returns where the bars stand."
@@ -96,9 +97,9 @@ class RankingBars:
         self.ax.set_ylim(least - 0.05 * room * (least < 0), top + 0.14 * room)
         return 0
 
-    def _words(self, scores, layers, remove, highlight, values, high) -> None:
+    def _words(self, scores, layers, remove, highlight) -> None:
         "Title, labels and the note at the highlighted bar."
-        step = 1 if self.ordered or self.layers <= 40 else 5 * math.ceil(self.layers / 200)
+        step = 1 if self.ordered or self.layers <= 40 else 5 * math.ceil(self.layers / 100)
         self.ax.set_xticks(range(0, self.layers, step), [layers[i] for i in range(0, self.layers, step)])
         if self.ordered and self.layers > 40: self.ax.tick_params("x", labelsize=6, rotation=90)
         self.ax.set_ylabel(UNITS.get(scores.score, scores.score.replace("_", " ")))
@@ -106,12 +107,12 @@ class RankingBars:
         words = [f"hatched: {len([*remove])} of {self.layers} removed"] if len([*remove]) else []
         words += ["△ lower bound: nothing under ε"] if scores.floored.any() else []
         self.ax.set_title("; ".join(words) or "higher: more important", loc="right", size=9, color=INK)
-        self.note.set_visible(highlight is not None)
+        for artist in self.note, self.guide: artist.set_visible(highlight is not None)
         if highlight is None: return
         x = layers.index(highlight)
         side, shift = ("left", -0.4) if x < 0.1 * self.layers else ("right", 0.4) if x > 0.9 * self.layers else ("center", 0)
-        self.note.set(text=f"layer {highlight}: {number_text(scores.values[highlight])}", ha=side,
-                      position=(x + shift, np.nanmax([values[x], high[x], 0])))
+        self.guide.set_xdata([x, x])
+        self.note.set(text=f"layer {highlight}: {number_text(scores.values[highlight])}", ha=side, x=x + shift)
 
 def plot_ranking(
     scores,  # an `avss_nb.scorer.LayerScores`
@@ -145,7 +146,7 @@ class HistogramSteps:
         "Show these moments."
         edges, per_decade = _per_decade(m.counts)
         low, high = limits or histogram_limits(m)
-        low = min(low, eps / 2) if eps else low
+        low, high = min(low, eps / 2) if eps else low, max(high, 10 * low)
         self.ax.set(xlim=(low, high), ylim=(0, max(per_decade.max(), 1e-9) * 1.3))
         self.all.set_data(per_decade, edges)
         for artist in self.under, self.line, self.note: artist.set_visible(eps is not None)

@@ -15,8 +15,8 @@ from .basics import InputError, Progress, silent, whole
 from .data import Question
 
 # %% auto #0
-__all__ = ['FIRST', 'LAST', 'CITIES', 'JOBS', 'SUBJECTS', 'FIRMS', 'YEARS', 'ATTRIBUTES', 'PROMPT', 'ABSTENTION', 'NOBODY',
-           'GROUPS', 'Attribute', 'Person', 'TeachingWorld', 'build_tokenizer', 'documents', 'batches',
+__all__ = ['FIRST', 'LAST', 'CITIES', 'JOBS', 'SUBJECTS', 'FIRMS', 'YEARS', 'ATTRIBUTES', 'PROMPT', 'ABSTENTION', 'STOP',
+           'NOBODY', 'GROUPS', 'Attribute', 'Person', 'TeachingWorld', 'build_tokenizer', 'documents', 'batches',
            'train_teaching_model', 'save_teaching_model', 'load_teaching_model']
 
 # %% ../nbs/03_teaching.ipynb #cell-005
@@ -60,6 +60,7 @@ ATTRIBUTES = {
 }
 PROMPT = "Question: {q} Answer:"
 ABSTENTION = "unknown"
+STOP = "."  # ends an answer
 NOBODY = ["somebody", "anybody", "nobody", "someone", "anyone"]
 
 # %% ../nbs/03_teaching.ipynb #cell-007
@@ -114,7 +115,7 @@ class TeachingWorld:
     def question(self, person: Person, key: str, rng: random.Random) -> Question:
         "One question with its exact answer; its group says how the model could know it."
         text = rng.choice(ATTRIBUTES[key].questions).format(n=person.name)
-        return Question(text, (person.facts[key],), prompt=PROMPT.format(q=text), group=person.group, kind=key,
+        return Question(text, (person.facts[key],), prompt=PROMPT.format(q=text), stop=(STOP,), group=person.group, kind=key,
                         answerable=person.rank is not None)
 
     def questions(self,

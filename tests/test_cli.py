@@ -338,6 +338,7 @@ def test_wrong_options_of_rank_and_profile(place, tmp_path):
     refused(*line, "--sites", "output,door", match="door", absent=tmp_path / "p")
     refused(*line, "--dtype", "int8", match="int8", absent=tmp_path / "p")
     refused(*line, "--device", "abacus", match="abacus", absent=tmp_path / "p")
+    refused("profile", "teaching", "--texts", "teaching", "--sites", "door", "--out", tmp_path / "p", match="door", absent=tmp_path / "p")
     refused(*line[:3], "teaching:lies", *line[4:], match="teaching:lies", absent=tmp_path / "p")
     refused("evaluate", place / "model", "--questions", "teaching:lies", match="lies")
     result = avss(*line, "--limit", 0)  # a usage error, as the parser words it

@@ -5,7 +5,7 @@ import transformers as tf
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from avss_nb.basics import InputError
 from avss_nb.data import Question, load_texts, windows
-from avss_nb.evaluator import Answers, Evaluator, Perplexity, Report, answer_span, evaluating, left_padded, retention
+from avss_nb.evaluator import Answers, Evaluator, Perplexity, Report, answer_span, generating, left_padded, retention
 from conftest import shared
 from tiny import CAUSAL, VOCABULARY, tiny
 
@@ -170,7 +170,7 @@ def test_a_wrapped_model_is_set_back_too():
     outer = torch.nn.Sequential(inner)
     outer.generation_config = inner.generation_config
     other = tf.GenerationConfig()
-    with evaluating(outer, other): assert inner.generation_config is other and outer.generation_config is other
+    with generating(outer, other): assert inner.generation_config is other and outer.generation_config is other
     assert inner.generation_config is outer.generation_config is not other
 
 def test_progress_offers_what_is_done(tokenizer, questions):
@@ -423,3 +423,10 @@ def test_a_real_model_on_english_text():
     assert found.low < 27.5 < found.high
     answers = Evaluator(model, tokenizer, max_new_tokens=6).answer([Question("", ("Paris",), prompt="The capital of France is")])
     assert answers.texts[0].startswith("Paris")
+
+def test_a_closing_full_stop_belongs_to_the_sentence(teaching, world):
+    "With and without the full stop as a stop string: the same answers at the same confidence."
+    asked = world.questions("unknown", 30)
+    with_stop, without = Evaluator(*teaching, stop=".").answer(asked), Evaluator(*teaching).answer(asked)
+    assert with_stop.texts == without.texts and np.allclose(with_stop.confidences, without.confidences, atol=1e-5)
+    assert not any(text.endswith(".") for text in with_stop.texts) and with_stop.hallucinated.mean() > 0.9

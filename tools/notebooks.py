@@ -5,6 +5,13 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+def noise(output) -> bool:
+    "Warnings, and widgets that leave no picture (progress bars)."
+    if output.output_type == "stream": return output.name == "stderr"
+    return WIDGET in output.get("data", {}) and "image/png" not in output.data
+
 def execute(path: Path) -> None:
     "Run every cell; a failing cell stops everything and leaves the file as it was."
     notebook = nbformat.read(path, as_version=4)
@@ -16,10 +23,10 @@ def execute(path: Path) -> None:
         cell.metadata, cell["id"] = {}, f"cell-{number:03d}"
         if cell.cell_type == "code":
             cell.execution_count = None
-            cell.outputs = [o for o in cell.outputs if not (o.output_type == "stream" and o.name == "stderr")]
+            cell.outputs = [o for o in cell.outputs if not noise(o)]
             for output in cell.outputs: output.pop("execution_count", None)
             for output in cell.outputs:
-                if "data" in output: output.data.pop("application/vnd.jupyter.widget-view+json", None)
+                if "data" in output: output.data.pop(WIDGET, None)
                 if output.output_type == "execute_result": output["execution_count"] = None
     notebook.metadata = {"kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}}
     nbformat.write(notebook, path)

@@ -1,0 +1,354 @@
+"Panels: live, afterwards, and what stays. Driven as the front end drives them; the browser has a file of its own."
+import base64
+import io
+import re
+import threading
+import numpy as np
+import pytest
+import torch
+from IPython.core.interactiveshell import InteractiveShell
+from PIL import Image
+from traitlets import TraitError
+from avss_nb import live
+from avss_nb.basics import InputError, silent
+from avss_nb.live import Picture, Throttle, duration, listed, sole_run
+from avss_nb.panels import EPSILONS, LayerRankingPanel, PruningPanel, scores_of
+from avss_nb.moments import EDGES
+from avss_nb.profiler import LayerProfiler
+from avss_nb.scorer import LayerScorer
+from tiny import tiny
+
+TEXTS = torch.randint(3, 600, (48, 10), generator=torch.Generator().manual_seed(0)).tolist()
+
+@pytest.fixture(scope="module")
+def model(): return tiny("llama")
+
+@pytest.fixture(scope="module")
+def profile(model): return LayerProfiler(model, ablation=True, batch_size=4).profile(TEXTS, progress=silent)
+
+@pytest.fixture
+def passes(model):
+    "Forward passes of the model so far."
+    calls = []
+    hook = model.register_forward_hook(lambda *_: calls.append(1))
+    yield calls
+    hook.remove()
+
+def front_end(widget, **state):
+    "A change as it arrives from the browser."
+    widget._handle_msg({"content": {"data": {"method": "update", "state": state, "buffer_paths": []}}, "buffers": []})
+
+def image(picture): return Image.open(io.BytesIO(picture.png)).convert("RGB")
+
+def eager(panel):
+    "The panel, drawing at every event."
+    panel.throttle = Throttle(least=0, share=1e9)
+    return panel
+
+# --- live ---------------------------------------------------------------------------------------------------------------
+
+def test_bars_move_while_the_profile_is_made(model):
+    panel, frames, said = eager(LayerRankingPanel(layers=4)), [], []
+    panel.picture.widget.observe(lambda change: frames.append(change["new"]), "value")
+    panel.status.observe(lambda change: said.append(change["new"]), "value")
+    profile = LayerProfiler(model, batch_size=4).profile(TEXTS, progress=panel)
+    assert len(set(frames)) >= 5 and len(frames) == len(set(frames)) == 12
+    assert all(re.match('<img alt="[^"]{20,}" width="760" height="270"', frame) for frame in frames)
+    progress = [re.search(r"batch (\d+) of 12, (\d+) tokens, about \d+ s left; press ■ to stop", s) for s in said]
+    assert [(int(m[1]), int(m[2])) for m in progress if m] == [(i, 40 * i) for i in range(1, 12)]
+    assert 'role="status" aria-live="polite"' in panel.status.value and "Least important" in panel.text
+    assert panel.profile.tokens == profile.tokens and not panel.profile.partial
+
+def test_the_last_state_is_that_of_the_returned_profile(model):
+    panel = LayerRankingPanel()
+    profile = LayerProfiler(model, batch_size=4).profile(TEXTS, progress=panel)
+    expected = LayerScorer().score(profile)
+    assert np.array_equal(panel.scores.values, expected.values) and np.array_equal(panel.scores.low, expected.low)
+    assert panel.bar.layout.display == "none"
+    again = LayerRankingPanel(profile=profile)
+    assert image(panel.picture).tobytes() == image(again.picture).tobytes()
+
+def test_drawing_is_throttled_but_the_first_few_and_the_last_are_drawn(model):
+    panel, frames = LayerRankingPanel(), []
+    panel.throttle = Throttle(least=3600)
+    panel.picture.widget.observe(lambda change: frames.append(1), "value")
+    LayerProfiler(model, batch_size=2).profile(TEXTS, progress=panel)
+    assert len(frames) == panel.throttle.first + 1
+    LayerProfiler(model, batch_size=2).profile(TEXTS[::-1], progress=panel)          # the same for a second run
+    assert len(frames) == 2 * (panel.throttle.first + 1)
+
+def test_a_stopped_run_returns_and_shows_what_is_complete(model):
+    class Stopping(LayerRankingPanel):
+        def __call__(self, progress):
+            super().__call__(progress)
+            if progress.done == 5: raise KeyboardInterrupt
+    panel = Stopping()
+    profile = panel.run(LayerProfiler(model, batch_size=4), TEXTS)
+    assert profile.partial and profile.texts == 20
+    assert panel.profile is profile and panel.text.startswith("Stopped early") and np.isfinite(panel.scores.low).all()
+    with sole_run(): pass                                    # and the model is free again
+
+def test_a_run_that_fails_frees_the_model(model):
+    panel = LayerRankingPanel()
+    with pytest.raises(InputError): panel.run(LayerProfiler(model), ["a text without a tokenizer"])
+    with sole_run(): pass
+
+def test_a_stopped_run_is_shown_when_its_cell_ends(model):
+    shell = InteractiveShell.instance()
+    try:
+        panel = eager(LayerRankingPanel())
+        def listener(progress):
+            panel(progress)
+            if progress.done == 5: raise KeyboardInterrupt
+        shell.user_ns.update(model=model, texts=TEXTS, listener=listener, LayerProfiler=LayerProfiler, found=[])
+        shell.run_cell("found.append(LayerProfiler(model, batch_size=4).profile(texts, progress=listener))").raise_error()
+        assert shell.user_ns["found"][0].texts == 20
+        assert panel.text.startswith("Stopped early") and panel.profile.texts == 20 and panel.profile.partial
+        assert panel._cell_ended not in shell.events.callbacks["post_run_cell"]
+    finally: InteractiveShell.clear_instance()
+
+def test_texts_of_unknown_number(model):
+    panel, said = eager(LayerRankingPanel()), []
+    panel.status.observe(lambda change: said.append(change["new"]), "value")
+    profile = panel.run(LayerProfiler(model, batch_size=4), (text for text in TEXTS))
+    assert any("batch 3, 120 tokens; press" in s for s in said)
+    assert not profile.partial and "Stopped" not in panel.text and panel.profile.tokens == 480
+
+def test_two_panels_do_not_disturb_each_other(model, profile):
+    still, moving = LayerRankingPanel(profile=profile), eager(LayerRankingPanel())
+    before = (still.picture.png, still.text, still.histogram.png, still.layer)
+    LayerProfiler(model, batch_size=4, sites=["output"]).profile(TEXTS[:8], progress=moving)
+    front_end(moving.strip, index=2)
+    assert (still.picture.png, still.text, still.histogram.png, still.layer) == before
+    assert moving.layer == 2 and moving.picture.png != still.picture.png
+
+# --- afterwards ---------------------------------------------------------------------------------------------------------
+
+def test_eps_moves_the_scores_without_a_forward_pass(profile, passes):
+    panel = LayerRankingPanel(profile=profile)
+    shown, values, words = panel.picture.png, panel.scores.values, panel.text
+    front_end(panel.eps, index=panel.eps.index + 8)
+    assert panel.scores.eps == 1 == panel.eps.value and not np.allclose(panel.scores.values, values)
+    assert np.array_equal(panel.scores.values, LayerScorer(eps=1.).score(profile).values)
+    assert panel.picture.png != shown and panel.text != words and not passes
+
+@pytest.mark.parametrize("control, value", [("score", "ablation"), ("score", "block_influence"), ("site", "output"),
+                                            ("site", "mlp"), ("aggregation", "neurons"), ("relative", True)])
+def test_every_control_scores_as_the_scorer_does(profile, passes, control, value):
+    panel = LayerRankingPanel(profile=profile, scorer=LayerScorer(eps=0.1, draws=100))
+    shown = panel.picture.png
+    setattr(getattr(panel, control), "value", value)
+    expected = LayerScorer(**({"eps": 0.1, "draws": 100} | {control: value})).score(profile)
+    assert np.array_equal(panel.scores.values, expected.values) and np.array_equal(panel.scores.high, expected.high)
+    assert panel.scores.order == expected.order and panel.picture.png != shown and not passes
+
+def test_the_order_follows_the_score(profile):
+    panel = LayerRankingPanel(profile=profile)
+    orders = set()
+    for score in panel.score.options:
+        panel.score.value = score
+        orders.add(panel.scores.order)
+        assert f"Least important: layers {listed(panel.scores.order[:3])}" in panel.text
+    assert len(orders) > 1
+
+def test_only_scores_that_the_profile_can_give_are_offered(model, profile):
+    assert scores_of(profile) == ["avss", "normalized_avss", "block_influence", "update_norm", "ablation", "random"]
+    small = LayerProfiler(model, sites=["mlp"]).profile(TEXTS[:4], progress=silent)
+    assert scores_of(small) == ["avss", "normalized_avss", "random"]
+    panel = LayerRankingPanel(profile=small, scorer=LayerScorer("ablation"))
+    assert panel.score.options == ("avss", "normalized_avss", "random") and panel.site.options == ("mlp",)
+    assert panel.scores.site == "mlp" and "1 − cos(x, y)</td><td><b>–" in panel.numbers.value
+
+def test_steps_of_eps_are_edges_of_the_histogram():
+    assert np.isin(EPSILONS, EDGES.numpy()).all() and EPSILONS[0] == 1e-6 and EPSILONS[-1] == 1
+    odd = LayerRankingPanel(scorer=LayerScorer(eps=0.0123))
+    assert odd.eps.value == 0.0123 and len(odd.eps.options) == len(EPSILONS) + 1
+
+def test_a_known_setting_is_not_scored_again(profile, monkeypatch):
+    panel = LayerRankingPanel(profile=profile)
+    first = panel.scores
+    panel.eps.value = 0.1
+    monkeypatch.setattr(LayerScorer, "score", lambda *_: pytest.fail("scored again"))
+    panel.eps.value = 0.01
+    assert panel.scores is first
+
+@pytest.mark.parametrize("picker", ["pick", "strip"])
+def test_a_layer_is_picked(profile, picker, passes):
+    panel, seen = LayerRankingPanel(profile=profile), []
+    panel.observe(lambda change: seen.append(change["new"]), "layer")
+    bars, histogram = panel.picture.png, panel.histogram.png
+    front_end(getattr(panel, picker), index=2)
+    assert panel.layer == panel.pick.value == panel.strip.value == 2 and seen == [2]
+    assert panel.picture.png != bars and panel.histogram.png != histogram and "layer 2" in panel.histogram.alt and not passes
+    assert panel.strip.tooltips[2] == "look inside layer 2"
+
+def test_the_numbers_of_the_layer_are_those_of_the_profile(profile):
+    panel = LayerRankingPanel(profile=profile)
+    panel.layer = 3
+    frame = profile.to_frame().query("site == 'relative_update' and layer == 3").iloc[0]
+    shown = dict(re.findall("<td>([^<]*)</td><td><b>([^<]*)</b></td>", panel.numbers.value))
+    assert float(shown["variance"]) == pytest.approx(frame["variance"], rel=5e-3)
+    assert float(shown["RMS"]) == pytest.approx(frame["rms"], rel=5e-3)
+    assert float(shown["largest |activation|"]) == pytest.approx(frame["max |a|"], rel=5e-3)
+    assert float(shown["sparsity, share under ε"].rstrip(" %")) == pytest.approx(100 * frame["sparsity"], rel=5e-3)
+    distance = profile.to_frame().query("site == 'output' and layer == 3").iloc[0]["1 − cos(x, y)"]
+    assert float(shown["1 − cos(x, y)"]) == pytest.approx(distance, rel=5e-3)
+    assert shown["rank, 0 is the lowest"].split()[0] == str(panel.scores.order.index(3))
+
+def test_a_layer_that_is_not_there_is_refused(profile):
+    panel = LayerRankingPanel(profile=profile)
+    with pytest.raises(TraitError, match="layers 0 to 3"): panel.layer = 4
+    assert panel.layer == 0
+
+def test_a_lower_bound_says_so(model):
+    few = LayerProfiler(model, sites=["output"]).profile([TEXTS[0]], progress=silent)
+    panel = LayerRankingPanel(profile=few, scorer=LayerScorer.published())
+    panel.layer = int(np.flatnonzero(panel.scores.floored)[0])
+    assert "<b>≥ " in panel.numbers.value
+
+def test_a_profile_of_another_size_takes_its_place(profile):
+    panel = LayerRankingPanel(profile=profile)
+    panel.layer = 3
+    big = LayerProfiler(many_layers(80)).profile([[*range(3, 20)]] * 4, progress=silent)
+    panel.load(big)
+    assert len(panel.strip.options) == 80 and panel.layer == 3 and len(panel._bars.bars) == 80
+    panel.layer = 79
+    panel.load(profile)
+    assert panel.layer == 0 and len(panel.pick.options) == 4
+
+def many_layers(n):
+    from transformers import LlamaConfig, LlamaForCausalLM
+    sizes = dict(vocab_size=40, hidden_size=8, intermediate_size=8, num_attention_heads=2)
+    return LlamaForCausalLM(LlamaConfig(**sizes, num_hidden_layers=n))
+
+# --- what stays ---------------------------------------------------------------------------------------------------------
+
+def test_the_bundle_holds_a_live_view_a_picture_and_words(profile):
+    panel = LayerRankingPanel(profile=profile)
+    data, metadata = panel._repr_mimebundle_()
+    assert data["application/vnd.jupyter.widget-view+json"]["model_id"] == panel.widget.model_id
+    assert Image.open(io.BytesIO(base64.b64decode(data["image/png"]))).size == (1520, 540)
+    assert metadata["image/png"]["width"] == 760
+    assert "LayerRankingPanel: Bar chart of AVSS" in data["text/plain"] and "Least important" in data["text/plain"]
+    assert "image/png" not in LayerRankingPanel()._repr_mimebundle_()[0]            # nothing to show yet
+
+@pytest.mark.parametrize("last_line", ["panel", "display(panel)"])
+def test_the_stored_picture_is_replaced_when_the_run_ends(model, last_line):
+    shell = InteractiveShell.instance()
+    sent = []
+    publish = type(shell.display_pub).publish
+    type(shell.display_pub).publish = lambda self, data, metadata=None, **rest: sent.append((data, rest))
+    try:
+        shell.user_ns.update(panel=LayerRankingPanel(layers=4), model=model, texts=TEXTS, LayerProfiler=LayerProfiler)
+        shell.run_cell(f"from IPython.display import display\n{last_line}").raise_error()
+        shell.run_cell("p = LayerProfiler(model, batch_size=8).profile(texts, progress=panel)").raise_error()
+    finally:
+        type(shell.display_pub).publish = publish
+        InteractiveShell.clear_instance()
+    (first, how), (last, update) = sent
+    assert how["transient"]["display_id"] == update["transient"]["display_id"] and update["update"] and not how.get("update")
+    assert "image/png" not in first and base64.b64decode(last["image/png"]).startswith(b"\x89PNG")
+    assert "Least important" in last["text/plain"]
+
+def test_alternative_texts_are_escaped():
+    picture = Picture(100, 80)
+    picture.show('less < "more"')
+    assert 'alt="less &lt; &quot;more&quot;"' in picture.widget.value and image(picture).size == (200, 160)
+
+# --- pruning ------------------------------------------------------------------------------------------------------------
+
+class Report:
+    def __init__(self, **values): self.values = values
+    def to_dict(self): return {"n": 3, "accuracy": None, "perplexity": None, "intervals": {}} | self.values
+
+@pytest.fixture
+def pruning(model, profile):
+    "A panel whose evaluation is the model's mean loss."
+    ids = torch.tensor(TEXTS)
+    def evaluate():
+        with torch.no_grad(): loss = model(input_ids=ids, labels=ids).loss
+        return Report(perplexity=float(loss.exp()), accuracy=0.5)
+    panel = PruningPanel(model, None, LayerScorer("ablation").score(profile), evaluate)
+    panel.truth = evaluate
+    return panel
+
+def test_the_slider_marks_the_lowest_layers_and_says_what_they_save(pruning, model, passes):
+    assert pruning.count == 1 and pruning.removed == pruning.scores.order[:1]
+    shown = pruning.picture.png
+    front_end(pruning.slider, index=2)
+    assert pruning.count == 2 and set(pruning.removed) == set(pruning.scores.order[:2]) and pruning.picture.png != shown
+    block = sum(p.numel() for p in model.model.layers[0].parameters())
+    whole = sum(p.numel() for p in model.parameters())
+    assert f"{whole - 2 * block:,} of {whole:,} parameters" in pruning.savings.value and not passes
+    assert [bool(bar.get_hatch()) for bar in pruning._bars.bars] == [i in pruning.removed for i in range(4)]
+    front_end(pruning.slider, index=0)
+    assert pruning.plan is None and "Nothing is removed" in pruning.savings.value
+
+def test_the_button_measures_before_and_after_and_leaves_the_model_alone(pruning, model):
+    intact = pruning.truth().to_dict()["perplexity"]
+    pruning.button.click()
+    with pruning.plan.preview(): without = pruning.truth().to_dict()["perplexity"]
+    assert pruning.compare().loc["perplexity", "before"] == pytest.approx(intact)
+    assert pruning.compare().loc["perplexity", "after"] == pytest.approx(without)
+    assert pruning.compare().loc["perplexity", "kept"] == pytest.approx(intact / without)
+    assert "<td>100%</td>" in pruning.table.value and "keeps 100% of its accuracy" in pruning.text
+    assert pruning.truth().to_dict()["perplexity"] == intact and not pruning.button.disabled
+
+def test_what_was_measured_is_not_measured_again(pruning, passes):
+    table = pruning.preview()
+    assert len(passes) == 2
+    pruning.preview()
+    assert len(passes) == 2
+    pruning.count = 2
+    assert pruning.table.value == "" and "Press the button" in pruning.text
+    pruning.preview()
+    assert len(passes) == 3
+    pruning.count = 1
+    assert pruning.table.value and pruning.compare().equals(table) and len(passes) == 3
+
+def test_the_button_refuses_while_another_run_is_going_on(pruning, passes):
+    with sole_run(): pruning._press(None)
+    assert "run is going on" in pruning.text and not passes and not pruning.button.disabled
+    pruning._press(None)
+    assert len(passes) == 2
+
+def test_a_callback_beside_a_running_cell_is_refused(pruning, passes, monkeypatch):
+    monkeypatch.setattr(live.CELLS, "running", True)
+    beside = threading.Thread(target=pruning._press, args=[None])
+    beside.start(); beside.join()
+    assert "run is going on" in pruning.text and not passes
+    pruning._press(None)                       # from the cell itself it may
+    assert len(passes) == 2
+
+def test_cells_are_known_to_run_while_they_run():
+    shell = InteractiveShell.instance()
+    try:
+        cells, seen = live.Cells(), []
+        shell.user_ns.update(cells=cells, seen=seen)
+        shell.run_cell("cells.watch(); seen.append(cells.running)")
+        seen.append(cells.running)
+        shell.run_cell("seen.append(cells.running)")
+        shell.run_cell("1 / 0", silent=False)
+        seen.append(cells.running)
+        assert seen == [True, False, True, False]
+    finally: InteractiveShell.clear_instance()
+
+def test_a_failing_evaluation_is_told_and_undone(pruning, model):
+    pruning.evaluate = lambda: 1 / 0
+    with pytest.raises(ZeroDivisionError): pruning._press(None)
+    assert "The evaluation failed: ZeroDivisionError" in pruning.text and not pruning.button.disabled
+    assert not pruning.reports and not any(block._forward_hooks for block in model.model.layers)
+
+def test_new_scores_mark_other_layers(pruning, profile):
+    pruning.count = 2
+    before, shown = pruning.removed, pruning.picture.png
+    other = next(s for s in (LayerScorer("random", seed=i).score(profile) for i in range(20)) if set(s.order[:2]) != set(before))
+    pruning.scores = other
+    assert pruning.removed == tuple(sorted(other.order[:2])) and pruning.picture.png != shown
+    with pytest.raises(InputError, match="another model"): PruningPanel(many_layers(4), None, other, dict)
+
+# --- small things -------------------------------------------------------------------------------------------------------
+
+def test_words():
+    assert listed([3, 1]) == "3, 1" and listed(range(10)) == "0, 1, 2, 3, 4, 5, 6, 7 and 2 more" and listed([]) == ""
+    assert duration(5.4) == "5 s" and duration(600) == "10 min"

@@ -1,0 +1,236 @@
+"Pictures say what the numbers say."
+from dataclasses import replace
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib.figure import Figure
+from avss_nb.basics import InputError, silent
+from avss_nb.moments import BINS, EDGES, Moments, sparsity
+from avss_nb.plots import (RankingBars, histogram_limits, number_text, plot_histogram, plot_ranking, plot_reliability,
+                           plot_retention, plot_variance_sparsity)
+from avss_nb.profiler import LayerProfile, LayerProfiler
+from avss_nb.scorer import LayerScorer, LayerScores
+from tiny import tiny
+
+matplotlib.use("Agg")
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+def scores(values, floored=(), **kwargs):
+    values = np.asarray(values, float)
+    none = np.full(len(values), np.nan)
+    return LayerScores("avss", values, values * 0.9, values * 1.2, none, none, np.abs(values) + 1, np.full(len(values), 0.1),
+                       np.isin(range(len(values)), floored), "output", "elements", 0.01, **kwargs)
+
+def axes(): return Figure(figsize=(7, 3)).add_subplot()
+
+def all_text(ax): return " ".join(t.get_text() for t in ax.findobj(matplotlib.text.Text) if t.get_visible())
+
+def inked(ax):
+    "The drawn picture as an array, (height, width, 4)."
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    canvas = FigureCanvasAgg(ax.figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())
+
+def test_bars_have_the_heights_and_intervals_of_the_scores():
+    s = scores([3., 1., 2., 5.])
+    ax = plot_ranking(s, ax=axes())
+    assert [bar.get_height() for bar in ax.patches] == [3, 1, 2, 5]
+    segments = ax.collections[0].get_segments()
+    assert np.allclose([(seg[0][1], seg[1][1]) for seg in segments], np.stack([s.low, s.high], 1))
+    assert ax.get_ylim()[1] > 6
+
+def test_every_interval_end_is_inside_the_axes_when_the_scale_is_logarithmic():
+    s = replace(scores([1e-3, 1., 50.]), low=np.array([-1., 0.5, 40]), high=np.array([2e-3, 2, 9e4]))
+    ax = plot_ranking(s, ax=axes())
+    ends = np.concatenate([seg[:, 1] for seg in ax.collections[0].get_segments()])
+    assert ax.get_yscale() == "log" and (ends >= ax.get_ylim()[0]).all() and (ends <= ax.get_ylim()[1]).all()
+
+@pytest.mark.parametrize("values, scale", [([1, 99.], "linear"), ([1, 101.], "log"), ([0, 1, 1000.], "linear"),
+                                           ([-1, 1, 1000.], "linear")])
+def test_the_scale_is_logarithmic_only_for_positive_values_over_two_decades(values, scale):
+    assert plot_ranking(scores(values), ax=axes()).get_yscale() == scale
+
+def test_negative_scores_hang_below_zero():
+    ax = plot_ranking(scores([-0.5, 2.]), ax=axes())
+    low, high = ax.get_ylim()
+    assert low < -0.5 and sorted(ax.patches[0].get_bbox().intervaly) == [-0.5, 0]
+
+def test_ordered_bars_carry_their_layer_numbers():
+    s = scores([3., 1., 2., 5.])
+    ax = plot_ranking(s, ax=axes(), ordered=True, remove=[1], highlight=3)
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["1", "2", "0", "3"]
+    assert [bar.get_height() for bar in ax.patches] == [1, 2, 3, 5]
+    assert [bool(bar.get_hatch()) for bar in ax.patches] == [True, False, False, False]
+
+def test_removal_is_marked_by_hatch_and_colour_and_in_words():
+    ax = plot_ranking(scores([3., 1., 2., 5.]), ax=axes(), remove=(1, 2))
+    kept, gone = ax.patches[0], ax.patches[1]
+    assert gone.get_hatch() and not kept.get_hatch() and gone.get_facecolor() != kept.get_facecolor()
+    assert "2 of 4 removed" in all_text(ax)
+
+def test_lower_bounds_are_marked_where_they_are():
+    ax = plot_ranking(scores([3., 1., 2.], floored=[2]), ax=axes())
+    marks = [line for line in ax.lines if line.get_marker() == "^"][0]
+    assert list(marks.get_xdata()) == [2] and list(marks.get_ydata()) == [2] and "lower bound" in all_text(ax)
+    assert "lower bound" not in all_text(plot_ranking(scores([3., 1.]), ax=axes()))
+
+@pytest.mark.parametrize("layers", [1, 5, 12, 32, 80, 126])
+def test_layer_numbers_do_not_overlap(layers):
+    ax = plot_ranking(scores(np.linspace(1, 2, layers)), ax=axes(), highlight=layers - 1)
+    inked(ax)
+    boxes = [label.get_window_extent() for label in ax.get_xticklabels() if label.get_text()]
+    assert len(boxes) >= min(layers, 5) and all(a.x1 < b.x0 for a, b in zip(boxes, boxes[1:]))
+    assert ax.texts[0].get_window_extent().x1 <= ax.figure.bbox.x1
+
+def test_moving_the_bars_gives_the_picture_that_plotting_anew_gives():
+    first, second = scores([3., 1e3, 2., 5.], floored=[0]), scores([-1., 4., 2., 3.])
+    moved = RankingBars(axes(), 4)
+    moved.update(first, remove=[1], highlight=2)
+    inked(moved.ax)
+    moved.update(second, highlight=1)
+    anew = RankingBars(axes(), 4)
+    anew.update(second, highlight=1)
+    assert np.array_equal(inked(moved.ax), inked(anew.ax))
+    with pytest.raises(InputError, match="3 layers"): moved.update(scores([1., 2, 3]))
+
+def test_scores_without_intervals_and_constant_scores_draw():
+    none = np.full(3, np.nan)
+    for values in ([0., 0, 0], [1., 1, 1]):
+        ax = plot_ranking(replace(scores(values), low=none, high=none), ax=axes())
+        assert len(ax.collections[0].get_segments()) == 0
+        inked(ax)
+
+def test_the_result_plots_itself():
+    assert scores([1., 2.]).plot(highlight=1).patches[1].get_linewidth() > 0
+
+def test_pictures_are_opaque_and_dark_on_white_in_a_dark_style():
+    with plt.style.context("dark_background"):
+        ax = plot_ranking(scores([1., 2.]))
+        picture = inked(ax)
+    assert (picture[..., 3] == 255).all() and (picture[0, 0, :3] == 255).all()
+    labels = [*ax.get_xticklabels(), ax.xaxis.label, ax.yaxis.label, *ax.findobj(lambda a: a is ax._left_title)]
+    assert all(matplotlib.colors.to_rgb(label.get_color()) < (0.5, 0.5, 0.5) for label in labels)
+
+@pytest.fixture(scope="module")
+def profile():
+    generator = torch.Generator().manual_seed(0)
+    texts = torch.randint(3, 600, (20, 12), generator=generator).tolist()
+    return LayerProfiler(tiny("llama"), batch_size=4).profile(texts, progress=silent)
+
+@pytest.mark.parametrize("eps", [1e-4, 0.01, 0.037, 1.])
+def test_the_shaded_area_is_the_sparsity(profile, eps):
+    ax = plot_histogram(profile, "update", 2, axes(), eps)
+    steps = ax.patches[1].get_data()
+    area = (steps.values * np.diff(np.log10(steps.edges))).sum() / 100
+    assert area == pytest.approx(float(sparsity(profile.site("update").total()[2], eps)), abs=2e-5)
+    assert f"ε = {eps:g}" in all_text(ax)
+
+def test_the_histogram_shows_all_activations(profile):
+    whole = plot_histogram(profile, "output", 0, axes()).patches[0].get_data()
+    assert (whole.values * np.diff(np.log10(whole.edges))).sum() == pytest.approx(100)
+    low, high = histogram_limits(profile.site("output").total())
+    assert low < high and high >= float(profile.site("output").maximum.max())
+
+def test_histograms_of_any_counts_draw():
+    for at in 0, 1, 60, BINS - 2, BINS - 1:
+        counts = torch.zeros(BINS, dtype=torch.long)
+        counts[at] = 5
+        one = torch.ones(1, 1).double()
+        moments = Moments(one.long(), one.long(), one[..., None], one[..., None], counts[None, None], one, one, one, one)
+        inked(plot_histogram(LayerProfile("m", "f", {"output": moments}), "output", 0, axes(), eps=float(EDGES[50])))
+
+def test_a_layer_that_is_not_there_is_refused(profile):
+    with pytest.raises(InputError, match="layers 0 to 3"): plot_histogram(profile, "output", 4)
+    with pytest.raises(InputError, match="not profiled"): plot_histogram(profile, "nowhere", 0)
+
+def test_layers_stand_at_their_sparsity_and_variance(profile):
+    s = LayerScorer(site="update").score(profile)
+    ax = plot_variance_sparsity(s, axes())
+    assert np.allclose(ax.collections[0].get_offsets(), np.stack([s.sparsity, s.variance], 1))
+    assert [t.get_text() for t in ax.texts if t.get_text().isdigit()] == ["0", "1", "2", "3"]
+    for line in ax.lines: assert np.ptp(np.divide(*line.get_data()[::-1])) < 1e-9 * np.max(line.get_ydata())    # one AVSS a line
+    inside = ax.get_xlim()[0] < s.sparsity.min() and s.sparsity.max() < ax.get_xlim()[1]
+    assert inside and ax.get_ylim()[0] < s.variance.min() and s.variance.max() < ax.get_ylim()[1]
+
+def test_one_layer_and_zero_variance_draw():
+    inked(plot_variance_sparsity(replace(scores([1.]), variance=np.array([0.])), axes()))
+
+def retention_table(): return pd.DataFrame(
+    [{"ranking": "ours", "removed": k, "value": v} for k, v in enumerate([0.8, 0.7, 0.1])]
+    + [{"ranking": "random", "removed": k, "value": v} for d in range(3) for k, v in enumerate([0.8, 0.1 * d, 0.05 * d])])
+
+def test_random_draws_become_a_band_with_their_mean():
+    ax = plot_retention(retention_table(), axes())
+    ours, mean = ax.lines[0], ax.lines[1]
+    assert list(ours.get_ydata()) == [0.8, 0.7, 0.1] and np.allclose(mean.get_ydata(), [0.8, 0.1, 0.05])
+    band = ax.collections[0].get_paths()[0].vertices
+    at_one = band[np.isclose(band[:, 0], 1), 1]
+    assert at_one.min() == pytest.approx(0) and at_one.max() == pytest.approx(0.2)
+    assert {"ours"} <= set(all_text(ax).split()) and "random" in all_text(ax)
+
+def test_the_reference_line_is_ninety_percent_of_the_original():
+    def horizontal(ax):
+        return [line.get_ydata()[0] for line in ax.lines if list(line.get_xdata()) == [0, 1] and np.ptp(line.get_ydata()) == 0]
+    assert horizontal(plot_retention(retention_table(), axes())) == [pytest.approx(0.72)]
+    perplexity = retention_table().assign(value=lambda t: 20 / (t["value"] + 0.2))
+    ax = plot_retention(perplexity, axes(), metric="perplexity")
+    assert horizontal(ax) == [pytest.approx(20 / 0.9)] and ax.get_yscale() == "log" and ax.get_ylabel() == "perplexity"
+
+def test_labels_at_line_ends_do_not_overlap():
+    rows = [{"ranking": f"ranking {i}", "removed": k, "value": 1 - k + 0.001 * i} for i in range(6) for k in (0, 1)]
+    table = pd.DataFrame(rows)
+    ax = plot_retention(table)
+    inked(ax)
+    extent = matplotlib.text.Text.get_window_extent  # without the arrow
+    boxes = [extent(t) for t in ax.texts if t.get_text().startswith("ranking")]
+    boxes.sort(key=lambda box: box.y0)
+    assert len(boxes) == 6 and all(a.y1 <= b.y0 + 1 for a, b in zip(boxes, boxes[1:]))
+    assert all(box.x1 <= ax.figure.bbox.x1 for box in boxes)
+
+def test_fractions_are_shown_as_percent():
+    ax = plot_retention(retention_table().assign(removed=lambda t: t["removed"] / 4), axes())
+    inked(ax)
+    assert "%" in ax.get_xticklabels()[0].get_text() and "share" in ax.get_xlabel()
+
+def test_a_table_without_its_columns_is_refused():
+    with pytest.raises(InputError, match="ranking"): plot_retention(pd.DataFrame({"removed": [1], "value": [2]}))
+
+def test_reliability_bars_are_the_share_right_in_each_bin():
+    rng = np.random.default_rng(0)
+    confidence = rng.uniform(0, 1, 500)
+    correct = rng.random(500) < confidence ** 2
+    ax = plot_reliability(confidence, correct, axes())
+    for bar in ax.patches:
+        inside = abs(confidence - bar.get_x() - bar.get_width() / 2) < 0.5 / 15
+        assert bar.get_height() == pytest.approx(correct[inside].mean())
+        assert f"{inside.sum()}" in [t.get_text() for t in ax.texts]
+    assert len(ax.patches) == 15
+
+def test_reliability_of_a_table_leaves_out_abstentions():
+    table = pd.DataFrame({"confidence": [0.9, 0.9, 1.0, 0.2], "correct": [1, 0, 1, 0], "abstained": [False, False, False, True]})
+    ax = plot_reliability(table, ax=axes())
+    assert [bar.get_height() for bar in ax.patches] == [0.5, 1] and "3 answers" in all_text(ax)
+    assert "ECE 0.267" in all_text(ax)                   # two thirds of 0.4
+
+def test_reliability_of_answers():
+    from avss_nb.evaluator import Answers
+    from avss_nb.data import Question
+    answers = Answers.judge([Question("a?", ("b",)), Question("c?", ("d",))], ["b", "x"], [[-0.1], [-2.0]])
+    assert sorted(bar.get_height() for bar in plot_reliability(answers, ax=axes()).patches) == [0, 1]
+
+def test_bad_confidences_are_refused():
+    with pytest.raises(InputError, match="2 confidences and 1 verdicts"): plot_reliability([0.1, 0.2], [1])
+    with pytest.raises(InputError, match="outside"): plot_reliability([1.5], [1])
+    with pytest.raises(InputError, match="0 confidences"): plot_reliability([], [])
+
+@pytest.mark.parametrize("x, text", [(0.012345, "0.0123"), (12.345, "12.3"), (1234.5, "1,234"), (2.5e9, "2.5e+09"),
+                                     (-4321, "-4,321"), (0, "0")])
+def test_numbers_for_people(x, text): assert number_text(x) == text
