@@ -5,7 +5,6 @@
 # %% ../nbs/13_cli.ipynb #cell-003
 from __future__ import annotations
 import json, os, random, sys, warnings
-from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
@@ -193,7 +192,7 @@ def check_place(
     if parent.is_dir() and os.access(parent, os.W_OK): return
     raise InputError(f"{path} cannot be written: {parent} is not a writable folder")
 
-def listener(label: str) -> Callable:
+def listener(label: str):
     "A bar where somebody watches, silence in a pipe."
     return Bar(label) if sys.stderr.isatty() else silent
 
@@ -240,9 +239,9 @@ def profile(
     found = read_texts(texts, limit, split=split, column=column)
     loaded, tokenizer = load_model(model, dtype, device)
     from avss_nb.profiler import SITES, LayerProfiler
-    where = sites.replace(" ", "").split(",") if sites else SITES
-    profiler = LayerProfiler(loaded, tokenizer, where, ablation, batch_size, max_length)
-    result = profiler.profile(cut(found, tokenizer, tokens, max_length), progress=listener("profile"))
+    chosen = sites.replace(" ", "").split(",") if sites else SITES
+    result = LayerProfiler(loaded, tokenizer, chosen, ablation, batch_size, max_length).profile(
+        cut(found, tokenizer, tokens, max_length), listener("profile"))
     result.save(out)
     echo(f"{result}\nsaved to {out}")
     if result.partial:
@@ -342,7 +341,7 @@ def evaluate(
     loaded, tokenizer = load_model(model, dtype, device)
     from avss_nb.evaluator import Evaluator
     pieces = cut(found, tokenizer, tokens, max_length) if texts else None
-    report = Evaluator(loaded, tokenizer, batch_size).evaluate(asked, pieces, progress=listener("evaluate"), max_length=max_length)
+    report = Evaluator(loaded, tokenizer, batch_size).evaluate(asked, pieces, listener("evaluate"), max_length)
     show(table_text(report.to_frame(), index=True), report.to_dict(), to)
 
 # %% ../nbs/13_cli.ipynb #cell-037

@@ -54,6 +54,8 @@ class Picture:
         self.widget.value = (f'<img alt="{html.escape(alt)}" width="{self.width}" height="{self.height}" '
                              f'style="max-width: 100%; height: auto" src="data:image/png;base64,{self.base64}">')
 
+    def _repr_png_(self): return self.png
+
     @property
     def base64(self) -> str: return base64.b64encode(self.png).decode()
 

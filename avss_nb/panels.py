@@ -167,7 +167,7 @@ class LayerRankingPanel(Panel):
     def _score(self, live: bool = False) -> None:
         "Scores by the present settings, from the stored profile: no forward pass. Known ones are looked up."
         settings = (self.score.value, self.site.value, self.aggregation.value, self.eps.value, self.relative.value)
-        if live or settings not in self._found:
+        if settings not in self._found:
             size = self.profile.layers * self.profile.site(self.site.value).mean.shape[-1]
             draws = min(self.draws, max(50, int(3e7 / size)))  # so that a large model, too, is re-ranked within a second
             scorer = LayerScorer(*settings, draws=draws // 20 if live else draws, confidence=self.confidence)

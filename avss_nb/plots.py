@@ -8,7 +8,7 @@ import math
 import numpy as np, pandas as pd, seaborn as sns, torch
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter
 from .basics import InputError
 from .calibration import BINS, calibration_bins, calibration_error
 from .moments import EDGES, Moments, sparsity
@@ -34,7 +34,7 @@ def plain_axes(
         ax = plt.subplots(figsize=(width, height), layout="constrained")[1]
     ax.figure.patch.set(facecolor="white", alpha=1)
     ax.set_facecolor("white")
-    ax.tick_params(colors=INK, labelsize=9)
+    ax.tick_params(which="both", colors=INK, labelsize=9)
     for label in ax.xaxis.label, ax.yaxis.label: label.set(color=INK, size=10)
     ax.spines[["top", "right"]].set_visible(False)
     ax.spines[["left", "bottom"]].set_color(FAINT)
@@ -202,6 +202,10 @@ def plot_variance_sparsity(
     (left, right), (low, high) = _log_limits(x), _log_limits(y)
     ax.set(xscale="log", yscale="log", xlim=(left, right), ylim=(low, high),
            xlabel="activation sparsity (share under ε)", ylabel="activation variance")
+    for axis, span in (ax.xaxis, right / left), (ax.yaxis, high / low):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if span < 100 else (1,)))
+        axis.set_major_formatter(lambda value, _: f"{value:g}")
+        axis.set_minor_formatter(NullFormatter())
     for c in _round_levels(low / right, high / left):
         start, end = max(left, low / c), min(right, high / c)  # where the line enters and leaves the picture
         if math.log(end / start) < 0.2 * math.log(right / left): continue
@@ -211,10 +215,14 @@ def plot_variance_sparsity(
                 bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})
     faces = np.where(scores.floored, "white", KEPT)
     rims = np.where(scores.floored, INK, "white")
-    ax.scatter(x, y, s=170 if len(x) <= 40 else 110, c=faces, edgecolors=rims, linewidths=0.8, zorder=2)
-    for layer in range(len(x)):
-        ax.text(x[layer], y[layer], f"{layer}", ha="center", va="center_baseline", size=8 if len(x) <= 40 else 6.5, weight="bold",
-                color=INK if scores.floored[layer] else "white", zorder=3)
+    ax.scatter(x, y, s=12, c=KEPT, zorder=3)
+    size = 13 if len(x) <= 40 else 10.5  # of the discs, points; discs that would overlap stand beside their dots
+    places = ax.transData.inverted().transform(_spread(ax.transData.transform(np.stack([x, y], 1)), size * ax.figure.dpi / 72))
+    ax.add_collection(LineCollection(np.stack([np.stack([x, y], 1), places], 1), colors=KEPT, linewidths=0.8), autolim=False)
+    ax.scatter(*places.T, s=size**2, c=faces, edgecolors=rims, linewidths=0.8, zorder=4)
+    for layer, (at_x, at_y) in enumerate(places):
+        ax.text(at_x, at_y, f"{layer}", ha="center", va="center_baseline", size=0.62 * size, weight="bold", zorder=5,
+                color=INK if scores.floored[layer] else "white")
     ax.set_title(scores.title.replace("relative_update", "relative update"), loc="left", size=10, color=INK)
     if scores.floored.any(): ax.set_title("white: nothing under ε", loc="right", size=9, color=INK)
     return ax
@@ -224,9 +232,21 @@ def _log_limits(a: np.ndarray) -> tuple[float, float]:
     room = max(1.25, (a.max() / a.min()) ** 0.125)
     return a.min() / room, a.max() * room
 
+def _spread(points: np.ndarray, apart: float) -> np.ndarray:
+    "The points, (n, 2), pushed from each other until they stand `apart`."
+    n = len(points)
+    points = points + 1e-3 * np.stack([np.cos(np.arange(n)), np.sin(np.arange(n))], 1)  # equal points part, too
+    for _ in range(300):
+        way = points[:, None] - points
+        distance = np.hypot(*way.T) + np.diag(np.full(n, np.inf))
+        if distance.min() >= 0.98 * apart: break
+        points = points + (way * (0.5 * np.clip(apart - distance, 0, None) / distance)[..., None]).sum(1)
+    return points
+
 def _round_levels(low: float, high: float, most: int = 6) -> list[float]:
     "Round numbers between two, evenly on the log scale."
-    grid = [m * 10.**d for d in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1) for m in (1, 2, 5)]
+    mantissas = (1, 2, 5) if high < 1e3 * low else (1,)
+    grid = [m * 10.**d for d in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1) for m in mantissas]
     grid = [c for c in grid if low < c < high]
     return [float(f"{c:.0e}") for c in grid[::max(1, math.ceil(len(grid) / most))]]
 

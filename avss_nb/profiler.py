@@ -55,8 +55,8 @@ def causal(model: nn.Module) -> bool:
 def row_losses(logits: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     "Summed negative log-likelihoods (float64) and predicted tokens of each row."
     target, real = batch["input_ids"][:, 1:].to(logits.device), batch["attention_mask"][:, 1:].to(logits.device).bool()
-    losses = nn.functional.cross_entropy(logits[:, :-1].float().transpose(1, 2), target, reduction="none")
-    return losses.double().masked_fill(~real, 0).sum(1), real.sum(1)
+    losses = nn.functional.cross_entropy(logits[:, :-1].float().flatten(0, 1), target.flatten(), reduction="none")
+    return losses.view_as(target).double().masked_fill(~real, 0).sum(1), real.sum(1)
 
 def next_token_loss(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, int]:
     "Summed negative log-likelihood (float64) of a batch, and the number of predicted tokens."
