@@ -31,7 +31,7 @@ class Picture:
         left: int = 72,  # pixels around the axes; fixed, so that nothing jumps
         right: int = 14,
         top: int = 28,
-        bottom: int = 42,
+        bottom: int = 46,
     ):
         self.width, self.height, self.left, self.right = width, height, left, right
         self.figure = Figure(figsize=(width / 100, height / 100), dpi=100)

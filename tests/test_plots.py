@@ -234,3 +234,13 @@ def test_bad_confidences_are_refused():
 @pytest.mark.parametrize("x, text", [(0.012345, "0.0123"), (12.345, "12.3"), (1234.5, "1,234"), (2.5e9, "2.5e+09"),
                                      (-4321, "-4,321"), (0, "0")])
 def test_numbers_for_people(x, text): assert number_text(x) == text
+
+def test_discs_in_the_plane_do_not_overlap():
+    rng = np.random.default_rng(0)
+    s = replace(scores(np.ones(32)), variance=np.exp(rng.normal(0, 0.3, 32)), sparsity=np.repeat(rng.uniform(0.01, 0.1, 16), 2))
+    ax = plot_variance_sparsity(s)
+    discs = ax.collections[2]
+    centres = ax.transData.transform(discs.get_offsets())
+    apart = np.hypot(*(centres[:, None] - centres).T) + np.diag(np.full(32, np.inf))
+    assert apart.min() > 0.9 * np.sqrt(discs.get_sizes()[0]) * ax.figure.dpi / 72
+    assert np.allclose(ax.collections[0].get_offsets(), np.stack([s.sparsity, s.variance], 1))       # the dots stay true
