@@ -6,6 +6,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'avss_nb.basics.Bar.__init__': ('basics.html#bar.__init__', 'avss_nb/basics.py'),
                                 'avss_nb.basics.InputError': ('basics.html#inputerror', 'avss_nb/basics.py'),
                                 'avss_nb.basics.Progress': ('basics.html#progress', 'avss_nb/basics.py'),
+                                'avss_nb.basics.check_replaceable': ('basics.html#check_replaceable', 'avss_nb/basics.py'),
                                 'avss_nb.basics.silent': ('basics.html#silent', 'avss_nb/basics.py'),
                                 'avss_nb.basics.whole': ('basics.html#whole', 'avss_nb/basics.py')},
             'avss_nb.blocks': { 'avss_nb.blocks.Blocks': ('blocks.html#blocks', 'avss_nb/blocks.py'),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 # %% auto #0
-__all__ = ['InputError', 'whole', 'Progress', 'silent', 'Bar']
+__all__ = ['InputError', 'whole', 'check_replaceable', 'Progress', 'silent', 'Bar']
 
 # %% ../nbs/00_basics.ipynb #cell-004
 class InputError(ValueError):
@@ -35,6 +35,17 @@ def whole(
     finally: shutil.rmtree(workshop, ignore_errors=True)
 
 # %% ../nbs/00_basics.ipynb #cell-010
+def check_replaceable(
+    folder: str | Path,
+    mark: str,  # name of a file that every result of this kind holds
+    kind: str,  # the kind of result, in words
+) -> None:
+    "Refuse a place that exists and is neither empty nor an earlier result."
+    folder = Path(folder)
+    if folder.exists() and not (folder.is_dir() and ((folder / mark).is_file() or not any(folder.iterdir()))):
+        raise InputError(f"{folder} exists and is not an earlier result of {kind}; give a folder that does not exist yet")
+
+# %% ../nbs/00_basics.ipynb #cell-012
 @dataclass(frozen=True)
 class Progress:
     "Where a piece of work stands."
@@ -47,7 +58,7 @@ class Progress:
 def silent(progress: Progress) -> None:
     "The listener that does nothing."
 
-# %% ../nbs/00_basics.ipynb #cell-011
+# %% ../nbs/00_basics.ipynb #cell-013
 class Bar:
     "A listener that shows a tqdm bar (a widget in notebooks, text in a terminal)."
     def __init__(self, label: str = ""): self.label, self.bar = label, None

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from typer import Argument, Exit, Option, Typer, echo
 from typer.core import TyperGroup
 from . import __version__
-from .basics import Bar, InputError, silent, whole
+from .basics import Bar, InputError, check_replaceable, silent, whole
 
 # %% auto #0
 __all__ = ['QUIET', 'app', 'DTYPES', 'Model', 'TEXTS', 'Dtype', 'Device', 'Limit', 'Tokens', 'BatchSize', 'MaxLength', 'Split',
@@ -186,8 +186,7 @@ def check_place(
     if path in (None, "-"): return
     place = Path(path)
     if place.is_dir() and not folder: raise InputError(f"{path} is a folder; give the name of a file")
-    if folder and place.exists() and not (place.is_dir() and ((place / "pruning.json").exists() or not any(place.iterdir()))):
-        raise InputError(f"{path} exists and is not an earlier result of pruning; give a folder that does not exist yet")
+    if folder: check_replaceable(place, "pruning.json", "pruning")
     parent = next(p for p in place.absolute().parents if p.exists())
     if parent.is_dir() and os.access(parent, os.W_OK): return
     raise InputError(f"{path} cannot be written: {parent} is not a writable folder")

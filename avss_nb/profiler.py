@@ -31,9 +31,10 @@ def site_activations(
 ) -> dict[str, Tensor]:  # (tokens, hidden), float32 (float64 for a float64 model)
     "The activations of the sites that follow from a block's input and output."
     if y.dtype != torch.float64: x, y = x.float(), y.float()
-    update = y - x
-    scale = x.double().square().mean(-1, keepdim=True).sqrt().clamp_min(1e-300)
-    made = {"output": lambda: y, "update": lambda: update, "relative_update": lambda: (update.double() / scale).to(y.dtype)}
+    def relative():
+        scale = x.double().square().mean(-1, keepdim=True).sqrt().clamp_min(1e-300)
+        return ((y - x).double() / scale).to(y.dtype)
+    made = {"output": lambda: y, "update": lambda: y - x, "relative_update": relative}  # computed only when asked for
     return {site: made[site]() for site in sites if site in made}
 
 # %% ../nbs/04_profiler.ipynb #cell-007
@@ -42,11 +43,9 @@ def next_token_losses(
     batch: dict[str, Tensor],  # input_ids and attention_mask, (rows, sequence), right padded
 ) -> tuple[Tensor, Tensor]:  # float64 (rows,) summed negative log-likelihoods; int64 (rows,) predicted tokens
     "The next-token loss of each row, padding excluded."
-    logits = getattr(model(**batch), "logits", None)
-    size = model.get_input_embeddings().weight.shape[0]
-    if logits is None or logits.dim() != 3 or logits.shape[-1] < min(size, 2) or not causal(model):
+    if not causal(model):
         raise InputError(f"{type(model).__name__} does not predict the next token; load it with AutoModelForCausalLM")
-    return row_losses(logits, batch)
+    return row_losses(model(**batch).logits, batch)
 
 def causal(model: nn.Module) -> bool:
     "Does the model predict the next token?"

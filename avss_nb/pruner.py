@@ -12,7 +12,7 @@ from numbers import Real
 from pathlib import Path
 import torch
 from torch import nn
-from .basics import InputError, Progress, silent, whole
+from .basics import InputError, Progress, check_replaceable, silent, whole
 from .blocks import Blocks, fingerprint
 from .data import Text, length_batches, right_padded, tokenize
 from .profiler import next_token_loss
@@ -35,8 +35,7 @@ class PrunedModel:
     ) -> Path:
         "Write weights (safetensors), configuration, tokenizer and `pruning.json`; the folder appears complete."
         path = Path(path)
-        if path.exists() and not (path.is_dir() and ((path / "pruning.json").is_file() or not any(path.iterdir()))):
-            raise InputError(f"{path} exists and is not an earlier result of pruning; give a folder that does not exist yet")
+        check_replaceable(path, "pruning.json", "pruning")
         with whole(path) as folder, quiet():
             self.model.save_pretrained(folder)
             if self.tokenizer is not None: self.tokenizer.save_pretrained(folder)

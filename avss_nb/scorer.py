@@ -119,8 +119,8 @@ class LayerScorer:
     def score(self, profile: LayerProfile) -> LayerScores:
         "Score every layer, with bootstrap intervals over the profile's groups."
         moments = profile.site(self.site)
-        eps = self._eps(moments)
         total = moments.total()
+        eps = self._eps(total)
         share, floored = self._sparsity(total, eps)
         draws = self._bootstrap(profile, moments, eps)
         values = self._values(profile, torch.ones(1, profile.groups, dtype=torch.float64), moments, eps)[0]
@@ -135,9 +135,8 @@ class LayerScorer:
     @property
     def _uses_sparsity(self): return self.measure in ("avss", "normalized_avss")
 
-    def _eps(self, moments: Moments) -> torch.Tensor:
+    def _eps(self, total: Moments) -> torch.Tensor:
         "The threshold of each layer, (layers,)."
-        total = moments.total()
         return self.eps * (rms(total) if self.relative else torch.ones_like(total.pooled))
 
     def _sparsity(self, m: Moments, eps) -> tuple[torch.Tensor, torch.Tensor]:
