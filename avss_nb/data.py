@@ -14,7 +14,7 @@ from .basics import InputError
 # %% auto #0
 __all__ = ['Text', 'AS_TEXT', 'AS_GIVEN', 'READERS', 'ABSTENTIONS', 'load_texts', 'pieces', 'too_short', 'tokenize', 'windows',
            'right_padded', 'length_batches', 'text_batches', 'Question', 'load_questions', 'normalize_answer',
-           'is_correct', 'is_abstention']
+           'is_correct', 'is_abstention', 'split_questions', 'prompt_ids', 'answered_rows']
 
 # %% ../nbs/02_data.ipynb #cell-004
 def load_texts(
@@ -162,6 +162,8 @@ class Question:
     group: str = ""  # for reports by group
     kind: str = ""  # the kind of fact
     answerable: bool = True  # could the model know?
+    subject: str = ""  # whom or what it is about: questions about one subject stay on one side of a split
+    choices: tuple[str, ...] = ()  # candidate answers, where the task is to choose; those that are right are in `answers`
 
     @classmethod
     def of(cls, question: "Question | tuple[str, Sequence[str]]") -> "Question":
@@ -249,3 +251,51 @@ def is_abstention(answer: str) -> bool:
     "Does the answer say that no answer is known?"
     if not any(c.isalnum() for c in answer): return True
     return normalize_answer(answer.replace("’", "")) in ABSTENTIONS
+
+# %% ../nbs/02_data.ipynb #cell-020
+def split_questions(
+    questions: Iterable[Question],
+    shares: dict[str, float],  # part → its share of the subjects; the shares sum to 1
+    stratify: str = "group",  # an attribute of `Question`: spread evenly over the parts
+    seed: int = 0,
+) -> dict[str, list[Question]]:
+    "Parts that have no subject in common (a question without a subject is a subject of its own)."
+    if not shares or min(shares.values()) <= 0 or abs(sum(shares.values()) - 1) > 1e-9:
+        raise InputError(f"shares {shares} were given; they must be positive and sum to 1, for example {{'train': 0.8, 'test': 0.2}}")
+    subjects: dict[str, list[Question]] = {}
+    for question in questions: subjects.setdefault(question.subject or question.text, []).append(question)
+    strata: dict[str, list[str]] = {}
+    for name, about in subjects.items(): strata.setdefault(str(getattr(about[0], stratify)), []).append(name)
+    parts, rng = {part: [] for part in shares}, random.Random(seed)
+    ends = list(itertools.accumulate(shares.values()))
+    for stratum in sorted(strata):
+        names = strata[stratum]
+        rng.shuffle(names)
+        for i, name in enumerate(names):
+            part = next(part for part, end in zip(shares, ends) if (i + 0.5) / len(names) <= end + 1e-9)
+            parts[part] += subjects[name]
+    return parts
+
+# %% ../nbs/02_data.ipynb #cell-023
+def prompt_ids(
+    prompts: Sequence[str],
+    tokenizer,
+) -> list[list[int]]:
+    "Token ids of prompts; an end-of-text token that the tokenizer appends would end the answer before it begins, and is left out."
+    found = [list(ids) for ids in tokenizer(list(prompts), verbose=False)["input_ids"]]
+    return [ids[:-1] if len(ids) > 1 and ids[-1] == tokenizer.eos_token_id else ids for ids in found]
+
+def answered_rows(
+    prompts: Sequence[str],
+    answers: Sequence[str],  # one for each prompt; they are set off by a space
+    tokenizer,
+) -> tuple[list[list[int]], list[int]]:  # token ids of prompt and answer; where the answer begins
+    "Prompts with their answers, for teacher forcing."
+    def joined(prompt, answer): return prompt + ("" if not answer or prompt[-1:].isspace() or answer[0].isspace() else " ") + answer
+    starts = prompt_ids([prompt.rstrip() if answer.strip() else prompt for prompt, answer in zip(prompts, answers)], tokenizer)
+    rows = prompt_ids([joined(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)], tokenizer)
+    for i, (start, row) in enumerate(zip(starts, rows)):
+        if row[:len(start)] == start and len(row) > len(start): continue
+        rows[i] = start + list(tokenizer(" " + answers[i].strip(), add_special_tokens=False, verbose=False)["input_ids"])
+        if len(rows[i]) == len(start): raise InputError(f"the answer {answers[i]!r} to {prompts[i]!r} has no tokens; leave it out")
+    return rows, [len(start) for start in starts]

@@ -116,7 +116,7 @@ class TeachingWorld:
         "One question with its exact answer; its group says how the model could know it."
         text = rng.choice(ATTRIBUTES[key].questions).format(n=person.name)
         return Question(text, (person.facts[key],), prompt=PROMPT.format(q=text), stop=(STOP,), group=person.group, kind=key,
-                        answerable=person.rank is not None)
+                        answerable=person.rank is not None, subject=person.name)
 
     def questions(self,
         group: str = "known",  # one of `GROUPS`
