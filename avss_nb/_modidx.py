@@ -159,6 +159,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'avss_nb.moments': { 'avss_nb.moments.Moments': ('moments.html#moments', 'avss_nb/moments.py'),
                                  'avss_nb.moments.Moments.__add__': ('moments.html#moments.__add__', 'avss_nb/moments.py'),
                                  'avss_nb.moments.Moments.__getitem__': ('moments.html#moments.__getitem__', 'avss_nb/moments.py'),
+                                 'avss_nb.moments.Moments.cat': ('moments.html#moments.cat', 'avss_nb/moments.py'),
+                                 'avss_nb.moments.Moments.each': ('moments.html#moments.each', 'avss_nb/moments.py'),
                                  'avss_nb.moments.Moments.map': ('moments.html#moments.map', 'avss_nb/moments.py'),
                                  'avss_nb.moments.Moments.of': ('moments.html#moments.of', 'avss_nb/moments.py'),
                                  'avss_nb.moments.Moments.stack': ('moments.html#moments.stack', 'avss_nb/moments.py'),

@@ -87,6 +87,26 @@ class Moments:
         return cls(lengths.sum(), torch.tensor(len(lengths), device=a.device), mean, m2, histogram(a),
                    a.abs().max().double(), states.var(1).sum(), norm.sum() / math.sqrt(a.shape[1]), distance)
 
+    @classmethod
+    def each(cls,
+        a: Tensor,  # (tokens, hidden) activations of all texts, one after the other, without padding
+        lengths: Tensor,  # int64, (texts,): tokens of each text
+    ) -> Moments:  # leading dimension texts; one unit
+        "The moments of each text, all units taken as one: small, and enough for the aggregation `elements`; `tokens` counts activations."
+        lengths = lengths.to(a.device)
+        if int(lengths.min()) < 1: raise InputError("a text without tokens has no moments; leave it out")
+        d, n = a.double(), lengths.double() * a.shape[1]
+        def over(values): return torch.segment_reduce(values, "sum", lengths=lengths)
+        text = torch.repeat_interleave(torch.arange(len(lengths), device=a.device), lengths)
+        mean = over(d.sum(1)) / n
+        m2 = over((d - mean[text, None]).square_().sum(1))
+        bins = torch.bucketize(d.abs(), EDGES.to(a.device), right=True) + text[:, None] * BINS
+        counts = torch.bincount(bins.flatten(), minlength=len(lengths) * BINS).view(-1, BINS)
+        size = d.abs().amax(1)
+        nothing = torch.full_like(mean, math.nan)
+        return cls(lengths * a.shape[1], torch.ones_like(lengths), mean[:, None], m2[:, None], counts,
+                   torch.segment_reduce(size, "max", lengths=lengths), nothing, over(d.abs().sum(1)), nothing)
+
     def __add__(self, other: Moments) -> Moments:
         "The moments of both streams together (Chan, Golub and LeVeque, 1979)."
         if self.mean.shape[-1] != other.mean.shape[-1]:
@@ -112,11 +132,18 @@ class Moments:
         "Several moments as one, along a new leading dimension."
         return Moments(**{f.name: torch.stack([getattr(m, f.name) for m in moments], dim) for f in fields(Moments)})
 
+    @staticmethod
+    def cat(moments: list[Moments]) -> Moments:
+        "Several moments one after the other, along the first leading dimension."
+        return Moments(**{f.name: torch.cat([getattr(m, f.name) for m in moments]) for f in fields(Moments)})
+
     def total(self) -> Moments:
-        "Merge along the first leading dimension."
-        result = self[0]
-        for i in range(1, len(self.tokens)): result = result + self[i]
-        return result
+        "Merge along the first leading dimension, in pairs: few steps, small rounding."
+        m = self
+        while len(m.tokens) > 1:
+            half = len(m.tokens) // 2
+            m = Moments.cat([m[:half] + m[half:2 * half], m[2 * half:]])
+        return m[0]
 
     def weighted(self,
         weights: Tensor,  # float64, (draws, groups): how often each group (the first leading dimension) counts

@@ -147,7 +147,7 @@ def _merge(a: Moments, b: Moments) -> Moments:
     if len(a.tokens) < len(b.tokens): a, b = b, a
     n = len(b.tokens)
     both = a[:n] + b
-    return both if len(a.tokens) == n else Moments(**{k: torch.cat([getattr(both, k), t[n:]]) for k, t in vars(a).items()})
+    return both if len(a.tokens) == n else Moments.cat([both, a[n:]])
 
 def _padded_sum(a: Tensor, b: Tensor) -> Tensor:
     if len(a) < len(b): a, b = b, a
