@@ -19,7 +19,7 @@ from .moments import Moments, rms, sparsity, variance
 
 # %% auto #0
 __all__ = ['SITES', 'site_activations', 'next_token_losses', 'causal', 'row_losses', 'next_token_loss', 'LayerProfile',
-           'LayerProfiler']
+           'LayerProfiler', 'check_finite']
 
 # %% ../nbs/04_profiler.ipynb #cell-005
 SITES = ("output", "update", "relative_update", "attention", "mlp")
@@ -207,7 +207,7 @@ class LayerProfiler:
         with self.blocks.watch(see, {site: sub(site) for site in ("attention", "mlp") if site in self.sites}):
             out = self.model(**batch)
         seen = {site: Moments.stack([m.map(lambda t: t.cpu()) for m in ms]) for site, ms in found.items()}
-        for site, m in seen.items(): _check_finite(m, site, number)
+        for site, m in seen.items(): check_finite(m, site, number)
         if self.ablation: seen |= self._ablate(batch)
         return seen
 
@@ -227,7 +227,7 @@ class LayerProfiler:
             predicted=torch.stack([s["predicted"] for s in sums]) if self.ablation else None, partial=partial,
             settings={"batch_size": self.batch_size, "max_length": self.max_length, "dtype": str(self.model.dtype).removeprefix("torch.")})
 
-def _check_finite(m: Moments, site: str, batch: int) -> None:
+def check_finite(m: Moments, site: str, batch: int) -> None:
     "Refuse activations that are not numbers, naming the first layer in which they appear."
     bad = (~torch.isfinite(m.m2).all(-1) | ~torch.isfinite(m.maximum)).nonzero().flatten().tolist()
     if bad: raise InputError(f"NaN or infinite activations in layer {bad[0]} (site {site}, batch {batch}); "
