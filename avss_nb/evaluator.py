@@ -14,7 +14,7 @@ from transformers import GenerationConfig
 from .basics import InputError, Progress, silent
 from .blocks import evaluating
 from .calibration import MEASURES, bootstrap, interval, measures
-from .data import Question, Text, is_abstention, is_correct, length_batches, right_padded, tokenize
+from .data import Question, Text, is_abstention, length_batches, right_padded, tokenize
 from .profiler import causal, next_token_losses
 
 # %% auto #0
@@ -123,7 +123,7 @@ class Answers:
     ) -> Answers:
         "Hold answers against the truth."
         questions, texts, logprobs = tuple(questions), tuple(texts), tuple(tuple(map(float, row)) for row in token_logprobs)
-        correct = np.array([is_correct(text, q.answers) for q, text in zip(questions, texts, strict=True)], bool)
+        correct = np.array([q.accepts(text) for q, text in zip(questions, texts, strict=True)], bool)
         abstained = np.array([is_abstention(text) for text in texts], bool) & ~correct
         confidences = np.exp([np.mean(row) for row in logprobs])
         return cls(questions, texts, np.asarray(confidences, np.float64), correct, abstained, logprobs)
