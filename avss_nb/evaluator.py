@@ -4,21 +4,23 @@
 
 # %% ../nbs/06_evaluator.ipynb #cell-003
 from __future__ import annotations
-import html, math, re
+import hashlib, json, math, re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
-import numpy as np, pandas as pd, torch
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+import numpy as np, torch
 from torch import Tensor, nn
 from transformers import GenerationConfig
+from .answers import AnswerLog, Answers, Report, check_choices, chosen
 from .basics import InputError, Progress, silent
-from .blocks import evaluating
-from .calibration import MEASURES, bootstrap, interval, measures
-from .data import Question, Text, is_abstention, length_batches, right_padded, tokenize
+from .blocks import Blocks, evaluating, fingerprint, probe_batch
+from .calibration import bootstrap, interval
+from .data import Question, Text, answered_rows, length_batches, prompt_ids, right_padded, tokenize
 from .profiler import causal, next_token_losses
 
 # %% auto #0
-__all__ = ['LOGITS', 'Perplexity', 'left_padded', 'answer_span', 'Report', 'Answers', 'generating', 'Evaluator', 'retention']
+__all__ = ['LOGITS', 'Perplexity', 'left_padded', 'answer_span', 'generating', 'Evaluator', 'retention']
 
 # %% ../nbs/06_evaluator.ipynb #cell-005
 @dataclass(frozen=True)
@@ -67,127 +69,6 @@ def answer_span(
     return text.strip(), max(used, 1)
 
 # %% ../nbs/06_evaluator.ipynb #cell-014
-@dataclass(frozen=True)
-class Report:
-    "Measures with 95 % bootstrap intervals; None where undefined. Calibration is over answered questions."
-    n: int = 0  # questions
-    accuracy: float | None = None  # share of all questions answered rightly (exact match)
-    hallucination_rate: float | None = None  # share of all questions answered wrongly
-    abstention_rate: float | None = None  # share of all questions not answered
-    mean_confidence: float | None = None
-    ece: float | None = None  # expected calibration error, 15 bins of equal width
-    ece_equal_mass: float | None = None  # the same with 15 bins of equal mass
-    brier: float | None = None  # Brier score
-    auroc: float | None = None  # of confidence, right against wrong answers
-    risk_coverage: float | None = None  # area under the risk–coverage curve
-    perplexity: float | None = None
-    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)  # measure → low, high
-
-    def to_dict(self) -> dict:
-        "For JSON: undefined numbers are None."
-        def plain(x): return None if isinstance(x, float) and not math.isfinite(x) else x
-        values = {name: plain(value) for name, value in asdict(self).items() if name != "intervals"}
-        return values | {"intervals": {name: [plain(x) for x in bounds] for name, bounds in self.intervals.items()}}
-
-    def to_frame(self) -> pd.DataFrame:
-        "One row for each measure that is defined: value and interval."
-        names = [name for name in (*MEASURES, "perplexity") if getattr(self, name) is not None]
-        bounds = [self.intervals.get(name, (math.nan, math.nan)) for name in names]
-        return pd.DataFrame({"value": [getattr(self, name) for name in names], "low": [low for low, _ in bounds],
-                             "high": [high for _, high in bounds]}, index=[MEASURES.get(name, name) for name in names])
-
-    def __repr__(self):
-        values = self.to_frame()["value"]
-        return f"Report({self.n:,} questions; " + ", ".join(f"{name} {value:.4g}" for name, value in values.items()) + ")"
-
-    def _repr_html_(self):
-        title = f"<p>{self.n:,} questions; 95 % intervals; calibration over answered questions.</p>" * bool(self.n)
-        return title + self.to_frame().to_html(float_format="{:.4g}".format, na_rep="–")
-
-# %% ../nbs/06_evaluator.ipynb #cell-016
-@dataclass(frozen=True, eq=False)
-class Answers:
-    "What a model answered, one entry for each question."
-    questions: tuple[Question, ...]
-    texts: tuple[str, ...]
-    confidences: np.ndarray  # float64, in (0, 1]: geometric mean of the answer's token probabilities
-    correct: np.ndarray  # bool: equals an accepted answer after normalisation
-    abstained: np.ndarray  # bool: said that no answer is known (and that is not an accepted answer)
-    token_logprobs: tuple[tuple[float, ...], ...]  # of the answer's own tokens
-
-    @classmethod
-    def judge(cls,
-        questions: Iterable[Question],
-        texts: Iterable[str],
-        token_logprobs: Iterable[Sequence[float]],  # of each answer's own tokens, at least one
-    ) -> Answers:
-        "Hold answers against the truth."
-        questions, texts, logprobs = tuple(questions), tuple(texts), tuple(tuple(map(float, row)) for row in token_logprobs)
-        correct = np.array([q.accepts(text) for q, text in zip(questions, texts, strict=True)], bool)
-        abstained = np.array([is_abstention(text) for text in texts], bool) & ~correct
-        confidences = np.exp([np.mean(row) for row in logprobs])
-        return cls(questions, texts, np.asarray(confidences, np.float64), correct, abstained, logprobs)
-
-    @property
-    def hallucinated(self) -> np.ndarray:
-        "bool: an answer was given, and it is wrong."
-        return ~self.correct & ~self.abstained
-
-    def __len__(self) -> int: return len(self.questions)
-
-    def __getitem__(self, where) -> Answers:
-        "A selection, by a boolean mask, indices or a slice."
-        chosen = np.arange(len(self))[where].reshape(-1)
-        def pick(values): return values[chosen] if isinstance(values, np.ndarray) else tuple(values[i] for i in chosen)
-        return Answers(*(pick(values) for values in vars(self).values()))
-
-    def abstain_below(self,
-        threshold: float,  # confidence
-    ) -> Answers:
-        "The same answers, withheld where confidence is below a threshold: the cheap rival of every mitigation."
-        withheld = self.confidences < threshold
-        return replace(self, correct=self.correct & ~withheld, abstained=self.abstained | withheld)
-
-    def report(self,
-        draws: int = 1000,  # of the bootstrap over questions; 0: no intervals
-        seed: int = 0,
-    ) -> Report:
-        "All measures with their 95 % intervals."
-        values, intervals = measures(self.confidences, self.correct, self.abstained, draws, seed)
-        return Report(len(self), **values, intervals=intervals)
-
-    def by_group(self,
-        by: str = "group",  # an attribute of `Question`: "group", "kind" or "answerable"
-        draws: int = 0,  # of the bootstrap; 0: no columns for intervals
-    ) -> pd.DataFrame:
-        "A row of measures for each group of questions, and one for all."
-        keys = [getattr(question, by) for question in self.questions]
-        parts = {key: self[np.array([k == key for k in keys])] for key in dict.fromkeys(keys)} | {"all": self}
-        reports = {key: part.report(draws) for key, part in parts.items()}
-        rows = [{"n": r.n} | {name: getattr(r, name) for name in MEASURES}
-                | {f"{name} {side}": bound for name, pair in r.intervals.items() for side, bound in zip(("low", "high"), pair)}
-                for r in reports.values()]
-        frame = pd.DataFrame(rows, index=pd.Index([*reports], name=by))
-        return frame.astype({name: float for name in MEASURES})
-
-    def to_frame(self) -> pd.DataFrame:
-        "One row for each question."
-        return pd.DataFrame({"question": [q.text for q in self.questions], "answer": self.texts,
-            "accepted": [q.answers for q in self.questions], "group": [q.group for q in self.questions],
-            "kind": [q.kind for q in self.questions], "answerable": [q.answerable for q in self.questions],
-            "confidence": self.confidences, "correct": self.correct, "abstained": self.abstained,
-            "hallucinated": self.hallucinated})
-
-    def __repr__(self):
-        return (f"Answers({len(self):,} questions: {self.correct.sum():,} right, {self.hallucinated.sum():,} wrong, "
-                f"{self.abstained.sum():,} abstained)")
-
-    def _repr_html_(self):
-        table = self.to_frame()[["question", "answer", "accepted", "group", "confidence", "correct", "abstained"]]
-        shown = table.head(10).to_html(index=False, float_format="{:.3f}".format)
-        return f"<p>{html.escape(repr(self))}; the first 10:</p>{shown}"
-
-# %% ../nbs/06_evaluator.ipynb #cell-020
 @contextmanager
 def generating(
     model: nn.Module,
@@ -201,7 +82,7 @@ def generating(
     finally:
         for m, setting in settings.items(): m.generation_config = setting
 
-# %% ../nbs/06_evaluator.ipynb #cell-021
+# %% ../nbs/06_evaluator.ipynb #cell-015
 LOGITS = 2**27  # numbers: the logits of a batch of texts stay under 512 MB of float32
 
 class Evaluator:
@@ -213,12 +94,13 @@ class Evaluator:
         max_new_tokens: int = 16,  # of an answer
         template: str = "Q: {question}\nA:",  # the prompt of a question that has none of its own
         stop: Sequence[str] = ("\n",),  # strings that end an answer, unless the question names its own
+        abstentions: Sequence[str] = (),  # phrases that are abstentions, besides those of `avss_nb.data.ABSTENTIONS`
     ):
         if not causal(model) or getattr(model.config, "is_encoder_decoder", False):
             raise InputError(f"{type(model).__name__} is not a causal language model; load one with AutoModelForCausalLM")
         if batch_size < 1 or max_new_tokens < 1: raise InputError("batch_size and max_new_tokens must be at least 1")
         if "{question}" not in template: raise InputError(f"the template {template!r} has no place for {{question}}")
-        self.stop = (stop,) if isinstance(stop, str) else tuple(stop)
+        self.stop, self.abstentions = ((x,) if isinstance(x, str) else tuple(x) for x in (stop, abstentions))
         if "" in self.stop: raise InputError("an empty stop string ends every answer at once; leave it out")
         self.model, self.tokenizer, self.batch_size = model, tokenizer, batch_size
         self.max_new_tokens, self.template = max_new_tokens, template
@@ -233,15 +115,12 @@ class Evaluator:
     ) -> Perplexity:
         "exp of the token-weighted mean next-token loss, padding excluded."
         rows = tokenize(texts, self.tokenizer, max_length, fewest=2)
-        longest = max(map(len, rows))
-        self._check_length(longest, "shorten the texts, or lower max_length")
-        vocabulary = self.model.get_input_embeddings().weight.shape[0]
-        size = min(self.batch_size, max(1, LOGITS // (longest * vocabulary)))
+        self._check_length(max(map(len, rows)), "shorten the texts, or lower max_length")
         losses, tokens, done = np.zeros(len(rows)), np.zeros(len(rows), int), 0
         def result(): return Perplexity.of(losses[tokens > 0], tokens[tokens > 0])
         with torch.no_grad(), evaluating(self.model):
-            for indices in length_batches(rows, size):
-                found = next_token_losses(self.model, right_padded([rows[i] for i in indices], self.device))
+            for indices, batch in self._batches(rows):
+                found = next_token_losses(self.model, batch)
                 losses[indices], tokens[indices] = (t.cpu().numpy() for t in found)
                 done += len(indices)
                 progress(Progress(done, len(rows), "text", {"perplexity": np.exp(losses.sum() / tokens.sum())}, result))
@@ -250,22 +129,75 @@ class Evaluator:
     def answer(self,
         questions: Iterable[Question | tuple[str, Sequence[str]]],  # or pairs (text, accepted answers)
         progress: Callable[[Progress], None] = silent,
+        resume: str | Path | None = None,  # file to which batches are added as they finish; what is there is not asked again
     ) -> Answers:  # in the order of the questions
         "Answer questions greedily, in batches of prompts of similar length."
         questions = [Question.of(question) for question in questions]
         prompts = self._prompts(questions)
+        batches = [*length_batches(prompts, self.batch_size)]
         generation = GenerationConfig(max_new_tokens=self.max_new_tokens, do_sample=False, num_beams=1, use_cache=True,
                                       eos_token_id=self._ends() or None, pad_token_id=0)
-        found: dict[int, tuple[str, list[float]]] = {}
-        def result():
-            done = sorted(found)
-            return Answers.judge([questions[i] for i in done], *zip(*(found[i] for i in done)))
+        log = None if resume is None else AnswerLog(resume, self._run(questions, prompts), batches)
+        found: dict[int, tuple[str, Sequence[float]]] = log.take_up() if log else {}
+        def judged(places):
+            return Answers.judge([questions[i] for i in places], *zip(*(found[i] for i in places)), self.abstentions)
+        def result(): return judged(sorted(found))
+        def tell(): progress(Progress(len(found), len(questions), "question", partial=result))
+        if found: tell()
         with torch.no_grad(), evaluating(self.model), generating(self.model, generation):
-            for indices in length_batches(prompts, self.batch_size):
+            for indices in batches:
+                if indices[0] in found: continue
                 stops = [questions[i].stop or self.stop for i in indices]
                 found |= zip(indices, self._generate([prompts[i] for i in indices], stops, generation))
-                progress(Progress(len(found), len(questions), "question", partial=result))
+                if log: log.add(indices, judged(indices))
+                tell()
         return result()
+
+    def score(self,
+        questions: Iterable[Question | tuple[str, Sequence[str]]],
+        texts: Iterable[str],  # an answer to each question
+        progress: Callable[[Progress], None] = silent,
+    ) -> tuple[tuple[float, ...], ...]:  # log-probabilities of each answer's tokens
+        "How probable does the model find given answers? They are read after the prompt, set off by a space (teacher forcing)."
+        questions, texts = [Question.of(question) for question in questions], [*texts]
+        prompts = self._asked(questions)
+        if len(texts) != len(questions):
+            raise InputError(f"{len(texts)} texts were given for {len(questions)} questions; give one for each")
+        for question, text in zip(questions, texts):
+            if not text.strip(): raise InputError(f"the answer to {question.text!r} is empty and has no probability; leave it out")
+        rows, starts = answered_rows(prompts, texts, self.tokenizer)
+        if not min(starts): raise InputError(f"the prompt {prompts[starts.index(0)]!r} has no tokens; give one that has")
+        self._check_length(max(map(len, rows)), "shorten the prompts or the answers")
+        found: dict[int, tuple[float, ...]] = {}
+        with torch.no_grad(), evaluating(self.model):
+            for indices, batch in self._batches(rows):
+                logits = self.model(**batch).logits[:, :-1].float()
+                losses = nn.functional.cross_entropy(logits.flatten(0, 1), batch["input_ids"][:, 1:].flatten().to(logits.device),
+                                                     reduction="none").view(logits.shape[:2]).tolist()
+                for i, row in zip(indices, losses): found[i] = tuple(-loss for loss in row[starts[i] - 1:len(rows[i]) - 1])
+                progress(Progress(len(found), len(rows), "answer"))
+        return tuple(found[i] for i in range(len(rows)))
+
+    def score_choices(self,
+        questions: Iterable[Question],  # with choices
+        progress: Callable[[Progress], None] = silent,
+    ) -> tuple[tuple[tuple[float, ...], ...], ...]:  # question → choice → token log-probabilities
+        "Log-probabilities of all choices, from which `chosen` and `mc2` follow."
+        questions = [Question.of(question) for question in questions]
+        check_choices(questions)
+        pairs = [(question, choice) for question in questions for choice in question.choices]
+        scored = iter(self.score([q for q, _ in pairs], [choice for _, choice in pairs], progress))
+        return tuple(tuple(next(scored) for _ in question.choices) for question in questions)
+
+    def choose(self,
+        questions: Iterable[Question],  # with choices
+        by: str = "mean",  # token log-probability of a choice; or "sum"
+        progress: Callable[[Progress], None] = silent,
+    ) -> Answers:  # confidences: softmax of that score over the choices
+        "Answer with the most probable choice."
+        questions = [Question.of(question) for question in questions]
+        check_choices(questions, by)
+        return chosen(questions, self.score_choices(questions, progress), by)
 
     def evaluate(self,
         questions: Iterable[Question] | None = None,
@@ -285,15 +217,32 @@ class Evaluator:
         if isinstance(positions, int) and 0 < positions < longest:
             raise InputError(f"{longest} tokens are too long for a model of {positions} positions; {advice}")
 
-    def _prompts(self, questions) -> list[list[int]]:
-        "Token ids of the prompts; an end-of-text token that the tokenizer appends would end the answer before it begins."
+    def _batches(self, rows) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
+        "Indices of rows, and the rows as a batch whose logits fit in memory."
+        vocabulary = self.model.get_input_embeddings().weight.shape[0]
+        size = min(self.batch_size, max(1, LOGITS // (max(map(len, rows)) * vocabulary)))
+        for indices in length_batches(rows, size): yield indices, right_padded([rows[i] for i in indices], self.device)
+
+    def _asked(self, questions) -> list[str]:
+        "What the model reads."
         if not questions: raise InputError("there are no questions; give at least one")
         if self.tokenizer is None: raise InputError("questions need a tokenizer; write Evaluator(model, tokenizer)")
-        texts = [q.prompt or self.template.replace("{question}", q.text) for q in questions]
-        prompts = [list(ids) for ids in self.tokenizer(texts, verbose=False)["input_ids"]]
-        prompts = [ids[:-1] if len(ids) > 1 and ids[-1] == self.tokenizer.eos_token_id else ids for ids in prompts]
+        return [q.prompt or self.template.replace("{question}", q.text) for q in questions]
+
+    def _prompts(self, questions) -> list[list[int]]:
+        "Token ids of the prompts."
+        prompts = prompt_ids(self._asked(questions), self.tokenizer)
         self._check_length(max(map(len, prompts)) + self.max_new_tokens, "shorten the prompts, or lower max_new_tokens")
         return prompts
+
+    def _run(self, questions, prompts) -> dict:
+        "Everything that answers depend on. The probe tells a model from itself with blocks skipped or adapters off."
+        def digest(value): return hashlib.sha256(json.dumps(value, default=lambda x: x.item()).encode()).hexdigest()[:16]
+        with torch.no_grad(), evaluating(self.model): logits = self.model(**probe_batch(self.model)).logits[0].float()
+        return {"model": fingerprint(Blocks(self.model)), "probe_logprob": logits.log_softmax(-1).amax(-1).mean().item(),
+                "dtype": str(self.model.dtype), "prompts": digest(prompts), "questions": digest([asdict(q) for q in questions]),
+                "ends": self._ends(), "stop": self.stop, "template": self.template, "max_new_tokens": self.max_new_tokens,
+                "batch_size": self.batch_size, "abstentions": self.abstentions}
 
     def _ends(self) -> list[int]:
         "Token ids that end a text: the tokenizer's, the model's, and stop strings that are tokens of their own."
@@ -321,7 +270,7 @@ class Evaluator:
             answers.append((text, values[:used]))
         return answers
 
-# %% ../nbs/06_evaluator.ipynb #cell-023
+# %% ../nbs/06_evaluator.ipynb #cell-018
 def retention(
     before: Report,  # of the original
     after: Report,  # of the changed model, on the same questions and texts

@@ -1,8 +1,9 @@
 "Perplexity and answers, against unpadded one-by-one computation, teacher forcing and Hugging Face's own loss."
-import json, math
+import math
 import numpy as np, pytest, torch
 import transformers as tf
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from avss_nb.answers import mc2
 from avss_nb.basics import InputError
 from avss_nb.data import Question, load_texts, windows
 from avss_nb.evaluator import Answers, Evaluator, Perplexity, Report, answer_span, generating, left_padded, retention
@@ -222,6 +223,17 @@ T5 = tf.T5Config(vocab_size=50, d_model=16, d_ff=16, num_layers=1, num_heads=2, 
     (lambda t: Evaluator(tiny("llama"), t).answer(["q"]), "not a question with answers"),
     (lambda t: Evaluator(tiny("llama"), t).evaluate(), "nothing to evaluate"),
     (lambda t: Evaluator(tiny("gpt2"), t).answer([("q", "a"), (words(110, 0), "a")]), "129 tokens are too long for a model"),
+    (lambda t: Evaluator(tiny("llama"), t).score([], []), "at least one"),
+    (lambda t: Evaluator(tiny("llama")).score([("q", "a")], ["a"]), "need a tokenizer"),
+    (lambda t: Evaluator(tiny("llama"), t).score([("q", "a")], ["a", "b"]), "2 texts were given for 1 questions"),
+    (lambda t: Evaluator(tiny("llama"), t).score([("q", "a"), ("r", "a")], ["a", " "]), "answer to 'r' is empty"),
+    (lambda t: Evaluator(tiny("gpt2"), t).score([("q", "a")], [words(140, 0)]), "tokens are too long for a model of 128"),
+    (lambda t: Evaluator(tiny("gpt2"), byte_tokenizer()).score([Question("q", (), prompt=" ")], ["a"]), "' ' has no tokens"),
+    (lambda t: Evaluator(tiny("llama"), t).choose([("q", "a")]), "'q' has 0 choices"),
+    (lambda t: Evaluator(tiny("llama"), t).choose([]), "at least one"),
+    (lambda t: Evaluator(tiny("llama"), t).choose([Question("q", ("A",), choices=("a", "b"))]), "no choice of 'q' is among"),
+    (lambda t: Evaluator(tiny("llama"), t).choose([Question("q", ("a",), choices=("a", "b"))], by="max"), "by='max' was given"),
+    (lambda t: Evaluator(tiny("llama"), t).choose([Question("q", ("a",), choices=("a", ""))]), "answer to 'q' is empty"),
     (lambda t: Evaluator(tiny("gpt2"), t).perplexity([words(150, 0)]), "151 tokens are too long for a model of 128 positions"),
     (lambda t: Evaluator(tiny("gpt2")).perplexity(["text"]), "without a tokenizer"),
     (lambda t: Evaluator(tiny("gpt2")).perplexity([[5]]), "at least 2 tokens")])
@@ -255,84 +267,111 @@ def test_left_padding():
     assert batch["input_ids"].tolist() == [[7, 8, 9], [0, 0, 4], [0, 5, 6]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [0, 0, 1], [0, 1, 1]]
 
-# --- judging answers
+# --- given answers, read again
 
-ASKED = [Question("a", ("Paris",), group="known", kind="city"), Question("b", ("Rome",), group="known", kind="city"),
-         Question("c", ("1990",), group="rare", kind="year"),
-         Question("d", ("baker",), group="unknown", kind="job", answerable=False),
-         Question("e", (), group="unknown", kind="job", answerable=False),
-         Question("f", ("unknown", "nobody"), group="rare", kind="who")]
-GIVEN = ["paris.", "not Rome", "I don't know", "poet", "unknown", "Unknown"]
-LOGPROBS = [[-.1], [-.2, -.4], [-.9], [-1.2], [0.], [-.05, -.05, -.05]]
+def test_score_of_spoken_answers_is_how_they_were_spoken(teaching, world):
+    questions = [q for group in ("known", "rare", "unknown") for q in world.questions(group, 40)]
+    answers = Evaluator(*teaching).answer(questions)
+    assert len({len(row) for row in answers.token_logprobs}) > 1
+    for batch_size in 1, 7, 64:
+        scored = Evaluator(*teaching, batch_size=batch_size).score(questions, answers.texts)
+        assert [len(row) for row in scored] == [len(row) for row in answers.token_logprobs]
+        assert np.allclose([x for row in scored for x in row], [x for row in answers.token_logprobs for x in row], atol=1e-4)
 
-@pytest.fixture()
-def judged(): return Answers.judge(ASKED, GIVEN, LOGPROBS)
+@torch.no_grad()
+def forced(model, prompt, own):
+    "Log-probabilities of given tokens after a prompt: one at a time, in float64, no padding."
+    return [float(model(input_ids=torch.tensor([prompt + own[:i]])).logits[0, -1].double().log_softmax(-1)[token])
+            for i, token in enumerate(own)]
 
-def test_right_wrong_and_abstained(judged):
-    assert judged.correct.tolist() == [True, False, False, False, False, True]
-    assert judged.abstained.tolist() == [False, False, True, False, True, False]        # "Unknown" is accepted in the last
-    assert judged.hallucinated.tolist() == [False, True, False, True, False, False]
-    assert judged.confidences == pytest.approx([math.exp(x) for x in (-.1, -.3, -.9, -1.2, 0, -.05)])
-    assert (judged.correct.astype(int) + judged.abstained + judged.hallucinated == 1).all()
+TEXTS = [words(n, 100 + n) for n in (1, 4, 2, 9, 1, 3, 7, 2, 5, 6, 1)]
 
-def test_report_on_answers_by_hand(judged):
-    report = judged.report()
-    c, y = np.exp([-.1, -.3, -1.2, -.05]), np.array([1, 0, 0, 1])
-    assert (report.n, report.accuracy, report.hallucination_rate, report.abstention_rate) == (6, 2 / 6, 2 / 6, 2 / 6)
-    assert report.mean_confidence == pytest.approx(c.mean()) and report.brier == pytest.approx(((c - y)**2).mean())
-    assert report.auroc == 1 and report.perplexity is None
-    assert report.ece == pytest.approx((abs(c[0] - 1) + c[1] + c[2] + abs(c[3] - 1)) / 4)    # .905, .741, .301, .951: four bins
-    assert report.risk_coverage == pytest.approx((0 + 0 + 1 / 3 + 2 / 4) / 4)
-    assert set(report.intervals) >= {"accuracy", "hallucination_rate", "abstention_rate", "ece", "brier", "auroc"}
-    assert all(0 <= low <= high <= 1 for low, high in report.intervals.values())
-    assert judged.report() == report and judged.report(seed=1) != report and judged.report(draws=0).intervals == {}
+@pytest.mark.parametrize("name", CAUSAL)
+def test_score_equals_one_by_one_computation(name, tokenizer, questions):
+    model = tiny(name)
+    scored = Evaluator(model, tokenizer, batch_size=4).score(questions, TEXTS)
+    for question, text, found in zip(questions, TEXTS, scored):
+        own = tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert found == pytest.approx(forced(model, tokenizer(question.prompt)["input_ids"], own), abs=1e-3, rel=1e-4)
 
-def test_report_is_ready_for_json(judged):
-    found = json.loads(json.dumps(judged.report().to_dict(), allow_nan=False))
-    assert found["n"] == 6 and found["accuracy"] == pytest.approx(1 / 3) and len(found["intervals"]["accuracy"]) == 2
-    silent = Answers.judge(ASKED[:2], ["unknown", ""], [[-1.], [-2.]]).report().to_dict()
-    assert silent["abstention_rate"] == 1 and silent["ece"] is silent["auroc"] is silent["mean_confidence"] is None
-    one = Report(perplexity=3., intervals={"perplexity": (math.nan, math.nan)}).to_dict()
-    assert json.loads(json.dumps(one, allow_nan=False))["intervals"]["perplexity"] == [None, None]
+def test_score_of_a_real_model_reads_the_joined_text():
+    folder = shared("models/wiki12")
+    tokenizer = tf.AutoTokenizer.from_pretrained(folder)
+    model = tf.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    prompts = ["The capital of France is", "Hamlet was written by", "Q: Where is Rome?\nA:"]
+    texts = ["Paris", "William Shakespeare", "Italy"]
+    scored = Evaluator(model, tokenizer).score([Question("q", (), prompt=prompt) for prompt in prompts], texts)
+    for prompt, text, found in zip(prompts, texts, scored):
+        start, row = (tokenizer(x)["input_ids"] for x in (prompt, f"{prompt} {text}"))
+        assert row[:len(start)] == start and found == pytest.approx(forced(model, start, row[len(start):]), abs=1e-3)
+    paris, rome = Evaluator(model, tokenizer).score([Question("q", (), prompt=prompts[0])] * 2, ["Paris", "Rome"])
+    assert sum(paris) > sum(rome)
 
-def test_auroc_is_undefined_for_one_class():
-    assert Answers.judge(ASKED[:1] * 3, ["Paris"] * 3, [[-.1], [-.2], [-.3]]).report().auroc is None
+def test_score_tells_its_progress_and_makes_small_batches(tokenizer, questions, monkeypatch):
+    import avss_nb.evaluator as module
+    seen, model = [], tiny("llama")
+    monkeypatch.setattr(module, "LOGITS", 50 * VOCABULARY * 2)
+    scored = Evaluator(model, tokenizer).score(questions, TEXTS, lambda p: seen.append((p.done, p.total)))
+    assert len(seen) >= 6 and seen[-1] == (11, 11)
+    monkeypatch.undo()
+    whole = Evaluator(model, tokenizer).score(questions, TEXTS)
+    assert [x for row in scored for x in row] == pytest.approx([x for row in whole for x in row], abs=1e-4)
 
-def test_selection_and_groups(judged):
-    assert judged[judged.hallucinated].texts == ("not Rome", "poet")
-    assert judged[2].texts == ("I don't know",) and judged[-2:].texts == ("unknown", "Unknown") and len(judged[1:4]) == 3
-    assert judged[[5, 0]].texts == ("Unknown", "paris.") and judged[[5, 0]].token_logprobs == ((-.05,) * 3, (-.1,))
-    table = judged.by_group()
-    assert list(table.index) == ["known", "rare", "unknown", "all"] and table["n"].tolist() == [2, 2, 2, 6]
-    assert table["accuracy"].tolist() == pytest.approx([.5, .5, 0, 1 / 3])
-    assert table["hallucination_rate"].tolist() == pytest.approx([.5, 0, .5, 1 / 3])
-    assert table.loc["all", "ece"] == pytest.approx(judged.report().ece) and table["auroc"].dtype == float
-    assert list(judged.by_group("answerable").index) == [True, False, "all"]
-    assert judged.by_group("kind", draws=50).loc["all", "accuracy high"] >= 1 / 3
+def test_scores_make_answers(teaching, world):
+    "Labels that are given: the right answer, and one that is wrong."
+    questions = world.questions("known", 20)
+    texts = [q.answers[0] for q in questions[:10]] + ["nowhere"] * 10
+    scored = Evaluator(*teaching).score(questions, texts)
+    answers = Answers.given(questions, texts, [True] * 10 + [False] * 10, scored)
+    assert answers.confidences == pytest.approx([math.exp(np.mean(row)) for row in scored])
+    assert answers.report().auroc == 1 and answers.hallucinated.sum() == 10
 
-def test_table_of_answers(judged):
-    table = judged.to_frame()
-    assert list(table) == ["question", "answer", "accepted", "group", "kind", "answerable",
-                           "confidence", "correct", "abstained", "hallucinated"]
-    assert table["hallucinated"].sum() == 2 and table["answer"].tolist() == GIVEN
+# --- choosing
 
-def test_withholding_unsure_answers(judged):
-    kept = judged.abstain_below(0.8)
-    assert kept.abstained.tolist() == [False, True, True, True, True, False]
-    assert kept.correct.tolist() == [True, False, False, False, False, True]
-    assert kept.report().hallucination_rate == 0 and judged.hallucinated.sum() == 2            # the original is as it was
+@pytest.fixture(scope="module")
+def multiple(questions):
+    "Questions with three to five choices of one to six tokens; one or two of them are right."
+    made = []
+    for i, q in enumerate(questions):
+        choices = tuple(words(1 + (5 * i + 3 * j) % 6, 50 * i + j) for j in range(3 + i % 3))
+        made.append(Question(q.text, choices[:1 + i % 2], prompt=q.prompt, choices=choices[::-1]))
+    return made
 
-def test_what_a_model_says_is_not_markup():
-    shown = Answers.judge([Question("<b>q</b>", ("a",))], ["<script>alert(1)</script>"], [[-1.]])._repr_html_()
-    assert "<script>" not in shown and "<b>" not in shown
+@pytest.mark.parametrize("by, join", [("mean", np.mean), ("sum", np.sum)])
+def test_choice_is_the_most_probable_text(by, join, tokenizer, multiple):
+    model = tiny("qwen2")
+    answers, picks = Evaluator(model, tokenizer, batch_size=5).choose(multiple, by), []
+    for i, q in enumerate(multiple):
+        start = tokenizer(q.prompt)["input_ids"]
+        scores = np.array([join(forced(model, start, tokenizer(c, add_special_tokens=False)["input_ids"])) for c in q.choices])
+        picks.append(int(scores.argmax()))
+        assert answers.texts[i] == q.choices[picks[-1]] and answers.correct[i] == (answers.texts[i] in q.answers)
+        assert answers.confidences[i] == pytest.approx(1 / np.exp(scores - scores.max()).sum(), abs=1e-3)
+        assert join(answers.token_logprobs[i]) == pytest.approx(scores.max(), abs=1e-3)
+    assert not answers.abstained.any() and len({*picks}) > 1
 
-def test_report_shows_what_is_defined(judged):
-    assert "accuracy" in judged.report()._repr_html_() and "perplexity" not in judged.report()._repr_html_()
-    assert "questions" not in Report(perplexity=3.)._repr_html_()
+def test_mc2_is_the_probability_of_the_right_texts(tokenizer, multiple):
+    model = tiny("gpt2")
+    found = mc2(multiple, Evaluator(model, tokenizer).score_choices(multiple))
+    for q, share in zip(multiple, found):
+        start = tokenizer(q.prompt)["input_ids"]
+        p = {c: math.exp(sum(forced(model, start, tokenizer(c, add_special_tokens=False)["input_ids"]))) for c in q.choices}
+        assert share == pytest.approx(sum(p[c] for c in q.answers) / sum(p.values()), rel=0.02, abs=1e-6)
 
-def test_unequal_lists_are_refused():
-    with pytest.raises(ValueError): Answers.judge(ASKED, GIVEN[:-1], LOGPROBS)
-    with pytest.raises(InputError, match="at least one"): Answers.judge([], [], []).report()
+def test_the_teaching_model_chooses_what_it_knows(teaching, world):
+    from avss_nb.teaching import CITIES
+    questions = [q for q in world.questions("known") if q.kind == "birthplace"][:30]
+    def choices(q): return (*q.answers, *[city for city in CITIES if city not in q.answers][:3])
+    answers = Evaluator(*teaching).choose([Question(q.text, q.answers, prompt=q.prompt, choices=choices(q)) for q in questions])
+    assert answers.correct.mean() > 0.9 and answers.confidences.min() > 1 / 4
+
+# --- abstaining
+
+def test_further_phrases_of_abstention(tokenizer, questions):
+    model = ending_model("llama")
+    texts = Evaluator(model, tokenizer, max_new_tokens=3).answer(questions).texts
+    answers = Evaluator(model, tokenizer, max_new_tokens=3, abstentions=texts[4].upper() + "!").answer(questions)
+    assert answers.abstained[4] and answers.abstained.tolist() == [text == texts[4] for text in texts]
 
 # --- perplexity
 
