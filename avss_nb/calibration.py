@@ -126,14 +126,18 @@ def resampled_measures(
     "Every measure for every row of weights; from `mean_confidence` on over answered questions only."
     n, answered = weights.sum(1), ~abstained
     w, c, y = weights[:, answered], confidence[answered], correct[answered].astype(float)
-    gap, mass = c - y, mass_bins(c, w, bins) if len(c) else np.zeros(w.shape)
+    gap = c - y
     with np.errstate(invalid="ignore", divide="ignore"):
         given = w.sum(1)
-        ece = np.abs(w @ (gap[:, None] * (width_bins(c, bins)[:, None] == range(bins)))).sum(1)
-        ece_equal_mass = sum(np.abs((w * (mass == b)) @ gap) for b in range(bins))
+        ece, ece_equal_mass = (_gaps(w * gap, number, bins) for number in (width_bins(c, bins), mass_bins(c, w, bins)))
         right, wrong = _by_confidence(w * y, c), _by_confidence(w * (1 - y), c)
         return np.stack([w @ y / n, w @ (1 - y) / n, weights @ abstained / n, w @ c / given, ece / given,
             ece_equal_mass / given, w @ gap**2 / given, _auroc(right, wrong), _risk_coverage(right, wrong)], 1)
+
+def _gaps(gaps, number, bins):
+    "Sum of the sizes of the bins' gaps, for every draw; `number` is each answer's bin."
+    place = number + bins * np.arange(len(gaps))[:, None]
+    return np.abs(np.bincount(place.ravel(), gaps.ravel(), len(gaps) * bins)).reshape(len(gaps), bins).sum(1)
 
 def _by_confidence(weights, confidence):
     "Weights by rising confidence, (draws, values); answers of equal confidence are added up, so that their order is nothing."
