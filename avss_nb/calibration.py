@@ -6,12 +6,14 @@
 from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 import numpy as np, pandas as pd, torch
 from .basics import InputError
 
 # %% auto #0
-__all__ = ['BINS', 'EDGES', 'MEASURES', 'bootstrap', 'interval', 'below_one', 'calibration_error', 'width_bins', 'mass_bins',
-           'calibration_bins', 'resampled_measures', 'measures']
+__all__ = ['BINS', 'MEASURES', 'TEMPERATURES', 'bootstrap', 'interval', 'below_one', 'aligned', 'calibration_error', 'width_bins',
+           'mass_bins', 'calibration_bins', 'resampled_measures', 'measures', 'logits', 'TemperatureScaling',
+           'PlattScaling', 'best_threshold', 'threshold_measures']
 
 # %% ../nbs/05_calibration.ipynb #cell-005
 def bootstrap(
@@ -38,7 +40,6 @@ def interval(
 
 # %% ../nbs/05_calibration.ipynb #cell-008
 BINS = 15
-EDGES = torch.linspace(0, 1, BINS + 1, dtype=torch.float64).numpy()  # as torchmetrics has them, to the last bit
 
 def below_one(
     confidence: Sequence[float],
@@ -49,41 +50,64 @@ def below_one(
         raise InputError("a confidence lies outside [0, 1]; give probabilities, not log-probabilities")
     return np.minimum(confidence, np.nextafter(1, 0))
 
+def aligned(
+    confidence: Sequence[float],  # in [0, 1]
+    *verdicts: Sequence[bool],  # for example right or not, abstained or not: bool, or 0 and 1
+) -> tuple[np.ndarray, ...]:  # confidences below one (float64), then each verdict (bool)
+    "Confidences and verdicts as arrays of one length; anything else is refused."
+    confidence, verdicts = below_one(confidence), [np.asarray(verdict) for verdict in verdicts]
+    if not confidence.size: raise InputError("there are no answers to measure; give at least one")
+    for verdict in verdicts:
+        if verdict.shape != confidence.shape:
+            raise InputError(f"{verdict.size} verdicts were given for {confidence.size} confidences; give one for each answer")
+        if not np.isin(verdict, (0, 1)).all(): raise InputError("a verdict is neither true nor false; give bool, or 0 and 1")
+    return confidence, *(verdict.astype(bool) for verdict in verdicts)
+
 def calibration_error(
     confidence: Sequence[float],  # in [0, 1]
     correct: Sequence[bool],
+    bins: int = BINS,  # of equal width
 ) -> float:
-    "ECE with 15 bins of equal width (arXiv 1706.04599; `BinaryCalibrationError` of torchmetrics, norm l1)."
+    "ECE with bins of equal width (arXiv 1706.04599; `BinaryCalibrationError` of torchmetrics, norm l1)."
     from torchmetrics.functional.classification import binary_calibration_error  # slow to import
-    predicted, target = torch.from_numpy(below_one(confidence)), torch.as_tensor(np.asarray(correct, np.int64))
-    return float(binary_calibration_error(predicted, target, n_bins=BINS, norm="l1"))
+    confidence, correct = aligned(confidence, correct)
+    predicted, target = torch.from_numpy(confidence), torch.from_numpy(correct.astype(int))
+    return float(binary_calibration_error(predicted, target, n_bins=_checked(bins), norm="l1"))
+
+def _checked(bins: int) -> int:
+    if bins < 1: raise InputError(f"{bins} bins were asked for; ask for at least 1")
+    return bins
 
 def width_bins(
     confidence: np.ndarray,  # float64, (n,), below one
+    bins: int = BINS,
 ) -> np.ndarray:  # int, (n,)
-    "The number of each answer's bin of equal width."
-    return np.searchsorted(EDGES, confidence, side="right") - 1
+    "The number of each answer's bin of equal width; an edge belongs to the bin above it."
+    edges = torch.linspace(0, 1, _checked(bins) + 1, dtype=torch.float64).numpy()  # as torchmetrics has them, to the last bit
+    return np.searchsorted(edges, confidence, side="right") - 1
 
 def mass_bins(
     confidence: np.ndarray,  # float64, (n,)
     weights: np.ndarray,  # float64, (draws, n): how often each answer counts
+    bins: int = BINS,
 ) -> np.ndarray:  # int, (draws, n)
     "The number of each answer's bin of equal mass, for every row of weights."
     order = np.argsort(confidence, kind="stable")
     middle = np.cumsum(weights[:, order], 1) - weights[:, order] / 2
-    bins = np.empty(weights.shape, int)
-    bins[:, order] = middle / weights.sum(1, keepdims=True).clip(min=1) * BINS  # a draw may hold no answer at all
-    return bins.clip(0, BINS - 1)
+    found = np.empty(weights.shape, int)
+    found[:, order] = middle * _checked(bins) / weights.sum(1, keepdims=True).clip(min=1)  # a draw may hold no answer at all
+    return found.clip(0, bins - 1)
 
 def calibration_bins(
     confidence: Sequence[float],  # in [0, 1]
     correct: Sequence[bool],
     equal_mass: bool = False,  # bins of equal size instead of equal width
+    bins: int = BINS,
 ) -> pd.DataFrame:  # one row for each bin that holds answers: n, mean confidence, accuracy
     "The bins of the calibration error, to be drawn as a reliability diagram."
-    confidence = below_one(confidence)
-    bins = mass_bins(confidence, np.ones((1, len(confidence))))[0] if equal_mass else width_bins(confidence)
-    table = pd.DataFrame({"bin": bins, "confidence": confidence, "accuracy": np.asarray(correct, float)})
+    confidence, correct = aligned(confidence, correct)
+    number = mass_bins(confidence, np.ones((1, len(confidence))), bins)[0] if equal_mass else width_bins(confidence, bins)
+    table = pd.DataFrame({"bin": number, "confidence": confidence, "accuracy": correct.astype(float)})
     return table.groupby("bin").agg(n=("accuracy", "size"), confidence=("confidence", "mean"), accuracy=("accuracy", "mean"))
 
 # %% ../nbs/05_calibration.ipynb #cell-017
@@ -97,18 +121,23 @@ def resampled_measures(
     confidence: np.ndarray,  # float64, (n,), below one
     correct: np.ndarray,  # bool, (n,)
     abstained: np.ndarray,  # bool, (n,): neither right nor wrong
+    bins: int = BINS,  # of both calibration errors
 ) -> np.ndarray:  # float64, (draws, measures), in the order of `MEASURES`; NaN where undefined
     "Every measure for every row of weights; from `mean_confidence` on over answered questions only."
     n, answered = weights.sum(1), ~abstained
     w, c, y = weights[:, answered], confidence[answered], correct[answered].astype(float)
-    gap, mass = c - y, mass_bins(c, w) if len(c) else np.zeros(w.shape)
+    gap = c - y
     with np.errstate(invalid="ignore", divide="ignore"):
         given = w.sum(1)
-        ece = np.abs(w @ (gap[:, None] * (width_bins(c)[:, None] == range(BINS)))).sum(1)
-        ece_equal_mass = sum(np.abs((w * (mass == b)) @ gap) for b in range(BINS))
+        ece, ece_equal_mass = (_gaps(w * gap, number, bins) for number in (width_bins(c, bins), mass_bins(c, w, bins)))
         right, wrong = _by_confidence(w * y, c), _by_confidence(w * (1 - y), c)
         return np.stack([w @ y / n, w @ (1 - y) / n, weights @ abstained / n, w @ c / given, ece / given,
             ece_equal_mass / given, w @ gap**2 / given, _auroc(right, wrong), _risk_coverage(right, wrong)], 1)
+
+def _gaps(gaps, number, bins):
+    "Sum of the sizes of the bins' gaps, for every draw; `number` is each answer's bin."
+    place = number + bins * np.arange(len(gaps))[:, None]
+    return np.abs(np.bincount(place.ravel(), gaps.ravel(), len(gaps) * bins)).reshape(len(gaps), bins).sum(1)
 
 def _by_confidence(weights, confidence):
     "Weights by rising confidence, (draws, values); answers of equal confidence are added up, so that their order is nothing."
@@ -133,26 +162,133 @@ def measures(
     abstained: Sequence[bool] | None = None,  # neither right nor wrong
     draws: int = 1000,  # of the bootstrap; 0: no intervals
     seed: int = 0,
+    bins: int = BINS,  # of both calibration errors
 ) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:  # `MEASURES` that are defined: value; 95 % interval
     "All measures of answers with their intervals."
-    confidence, correct = below_one(confidence), np.asarray(correct, bool)
-    abstained = np.zeros(len(correct), bool) if abstained is None else np.asarray(abstained, bool)
-    if not len(correct): raise InputError("there are no answers to measure; give at least one")
-    def all_measures(weights): return resampled_measures(weights, confidence, correct, abstained)
+    confidence, correct, abstained = aligned(confidence, correct, np.zeros(len(correct)) if abstained is None else abstained)
+    def all_measures(weights): return resampled_measures(weights, confidence, correct, abstained, bins)
     values = dict(zip(MEASURES, all_measures(np.ones((1, len(correct))))[0].tolist()))
-    values |= _of_libraries(confidence[~abstained], correct[~abstained])
+    values |= _of_libraries(confidence[~abstained], correct[~abstained], bins)
     values = {name: value for name, value in values.items() if math.isfinite(value)}
     if not draws or len(correct) < 2: return values, {}
-    resampled = dict(zip(MEASURES, bootstrap(all_measures, len(correct), draws, seed).T))
-    return values, {name: _interval(name, resampled[name], value) for name, value in values.items()}
+    return values, _intervals(values, dict(zip(MEASURES, bootstrap(all_measures, len(correct), draws, seed).T)))
 
-def _interval(name, draws, value):
-    if not name.startswith("ece"): return interval(draws)
-    return tuple(max(0., bound) for bound in interval(draws, around=value))
+def _intervals(values: dict[str, float], draws: dict[str, np.ndarray]) -> dict[str, tuple[float, float]]:
+    "The interval of each share in [0, 1]; where no draw defines a measure, it has none."
+    found = {name: interval(draws[name], around=value if name.startswith("ece") else None) for name, value in values.items()}
+    return {name: tuple(min(max(0., bound), 1.) for bound in pair) for name, pair in found.items() if not math.isnan(pair[0])}
 
-def _of_libraries(confidence, correct) -> dict[str, float]:
+def _of_libraries(confidence, correct, bins) -> dict[str, float]:
     from sklearn.metrics import brier_score_loss, roc_auc_score  # slow to import
     if not len(correct): return {}
     both = correct.any() and not correct.all()
-    return {"ece": calibration_error(confidence, correct), "brier": float(brier_score_loss(correct, confidence, pos_label=True)),
+    return {"ece": calibration_error(confidence, correct, bins),
+            "brier": float(brier_score_loss(correct, confidence, pos_label=True)),
             "auroc": float(roc_auc_score(correct, confidence)) if both else math.nan}
+
+# %% ../nbs/05_calibration.ipynb #cell-022
+TEMPERATURES = (0.01, 100.)  # outside of these no fit is sought
+
+def logits(
+    confidence: Sequence[float],  # in [0, 1]
+) -> np.ndarray:  # float64, within ±36.7
+    "log c / (1 − c); 0 and 1 count as 2⁻⁵³ away from themselves."
+    confidence = np.maximum(below_one(confidence), 2**-53)
+    return np.log(confidence) - np.log1p(-confidence)
+
+@dataclass(frozen=True)
+class TemperatureScaling:
+    "σ(logit(confidence) / temperature). The order of the confidences stays (until they round to 0 or 1)."
+    temperature: float
+    at_limit: bool = False  # the likelihood has no maximum inside `TEMPERATURES`: do not trust it
+
+    @classmethod
+    def fit(cls,
+        confidence: Sequence[float],  # in [0, 1], of a development split
+        correct: Sequence[bool],
+    ) -> TemperatureScaling:
+        "The temperature of highest likelihood."
+        from scipy.optimize import minimize_scalar  # slow to import
+        confidence, correct = aligned(confidence, correct)
+        signed = np.where(correct, 1, -1) * logits(confidence)
+        if not signed.any(): return cls(1., True)                        # all are exactly one half, which no temperature moves
+        if (signed >= 0).all(): return cls(TEMPERATURES[0], True)        # the sharper the better
+        if signed.sum() <= 0: return cls(TEMPERATURES[1], True)          # confidence says nothing, or the contrary
+        def loss(log_temperature): return np.logaddexp(0, -signed / np.exp(log_temperature)).mean()
+        found = minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded", options={"xatol": 1e-9})
+        limited = np.abs(found.x - np.log(TEMPERATURES)).min() < 1e-3
+        return cls(float(np.exp(found.x)), bool(limited))
+
+    def __call__(self, confidence: Sequence[float]) -> np.ndarray:
+        "Better confidences, in [0, 1]."
+        from scipy.special import expit
+        return expit(logits(confidence) / self.temperature)
+
+@dataclass(frozen=True)
+class PlattScaling:
+    "σ(slope · logit(confidence) + shift). The order of the confidences stays where the slope is positive."
+    slope: float
+    shift: float
+
+    @classmethod
+    def fit(cls,
+        confidence: Sequence[float],  # in [0, 1], of a development split
+        correct: Sequence[bool],
+    ) -> PlattScaling:
+        "Slope and shift of highest likelihood; refused where no finite ones have it."
+        from sklearn.linear_model import LogisticRegression  # slow to import
+        confidence, correct = aligned(confidence, correct)
+        z = logits(confidence)
+        right, wrong = z[correct], z[~correct]
+        if not len(right) or not len(wrong):
+            kind = "right" if len(right) else "wrong"
+            raise InputError(f"all {len(z)} answers are {kind}; Platt scaling needs right and wrong ones")
+        if right.min() >= wrong.max() or right.max() <= wrong.min():
+            raise InputError("Platt scaling has no finite solution where one confidence divides the right answers from the wrong "
+                             "ones, or all are equal; give more answers, or use temperature scaling")
+        found = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-10, max_iter=1000).fit(z[:, None], correct)
+        return cls(float(found.coef_[0, 0]), float(found.intercept_[0]))
+
+    def __call__(self, confidence: Sequence[float]) -> np.ndarray:
+        "Better confidences, in [0, 1]."
+        from scipy.special import expit
+        return expit(self.slope * logits(confidence) + self.shift)
+
+# %% ../nbs/05_calibration.ipynb #cell-033
+def best_threshold(
+    confidence: Sequence[float],  # in [0, 1], of a development split
+    correct: Sequence[bool],
+    answerable: Sequence[bool],  # is an answer known? where not, silence is right
+) -> float:  # in [0, 1]
+    "The threshold t for which `answer only if confidence > t` is right most often; the lowest of equals."
+    confidence, correct, answerable = aligned(confidence, correct, answerable)
+    values, group = np.unique(confidence, return_inverse=True)
+    shown, withheld = np.bincount(group, correct), np.bincount(group, ~answerable)  # right reactions of either kind
+    right = np.append(0, np.cumsum(withheld)) + np.append(np.cumsum(shown[::-1])[::-1], 0)
+    below, above = np.append(0, values), np.append(values, 1)
+    halfway = (below + above) / 2
+    cuts = np.where(halfway < above, halfway, below)  # between neighbouring floats there is no half
+    cuts[0], cuts[-1] = 0, 1
+    if values[0] == 0: right[0] = right[1]  # a confidence of 0 is above no threshold
+    return float(cuts[right.argmax()])
+
+def threshold_measures(
+    confidence: Sequence[float],  # in [0, 1], of a test split
+    correct: Sequence[bool],
+    answerable: Sequence[bool],
+    threshold: float,
+    draws: int = 1000,  # of the bootstrap; 0: no intervals
+    seed: int = 0,
+) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:  # coverage, selective_accuracy, right: value; 95 % interval
+    "Answered only above a threshold: the share answered, the accuracy among these, and the share of right reactions."
+    confidence, correct, answerable = aligned(confidence, correct, answerable)
+    n, shown, names = len(confidence), confidence > threshold, ("coverage", "selective_accuracy", "right")
+    right = np.where(shown, correct, ~answerable)
+    def all_measures(weights):
+        given = weights @ shown
+        with np.errstate(invalid="ignore"): accuracy = weights @ (shown & correct) / given
+        return np.stack([given / n, accuracy, weights @ right / n], 1)
+    values = dict(zip(names, all_measures(np.ones((1, n)))[0].tolist()))
+    values = {name: value for name, value in values.items() if math.isfinite(value)}
+    if not draws or n < 2: return values, {}
+    return values, _intervals(values, dict(zip(names, bootstrap(all_measures, n, draws, seed).T)))

@@ -4,224 +4,20 @@
 
 # %% ../nbs/13_cli.ipynb #cell-003
 from __future__ import annotations
-import json, os, random, sys, warnings
+import random
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any
-from typer import Argument, Exit, Option, Typer, echo
-from typer.core import TyperGroup
-from . import __version__
-from .basics import Bar, InputError, check_replaceable, silent, whole
+from typing import Annotated
+from typer import Argument, Exit, Option, echo
+from .basics import InputError, silent, whole
+from .terminal import (TEXTS, Aggregation, BatchSize, Column, Device, Dtype, Eps, Json, Limit, MaxLength, Model, Published,
+                              Relative, Score, Site, Split, Tokens, app, check_place, cut, given, layer_numbers, listener,
+                              load_model, prepare_hub, read_questions, read_texts, show, table_text)
 
 # %% auto #0
-__all__ = ['QUIET', 'app', 'DTYPES', 'Model', 'TEXTS', 'Dtype', 'Device', 'Limit', 'Tokens', 'BatchSize', 'MaxLength', 'Split',
-           'Column', 'Json', 'Score', 'Site', 'Aggregation', 'Eps', 'Relative', 'Published', 'Commands', 'one_line',
-           'print_version', 'start', 'load_model', 'auto_class', 'is_teaching', 'is_path', 'prepare_hub', 'hub_answers',
-           'read_texts', 'cut', 'read_questions', 'given', 'show', 'check_place', 'listener', 'score_profile',
-           'profile', 'ranking_table', 'table_text', 'rank', 'prune', 'plan_text', 'layer_numbers', 'evaluate',
-           'accuracies', 'demo']
+__all__ = ['profile', 'score_profile', 'ranking_table', 'rank', 'prune', 'plan_text', 'evaluate', 'accuracies', 'demo']
 
-# %% ../nbs/13_cli.ipynb #cell-005
-class Commands(TyperGroup):
-    "Commands whose `InputError` becomes one line on stderr and exit code 2."
-    def invoke(self, ctx):
-        try: return super().invoke(ctx)
-        except InputError as error:
-            echo(f"error: {one_line(error)}", err=True)
-            raise Exit(2) from None
-
-def one_line(error: Exception) -> str: return " ".join(str(error).split())
-
-QUIET = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
-
-app = Typer(cls=Commands, no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-
-def print_version(wanted: bool) -> None:
-    "The callback of --version."
-    if wanted:
-        echo(f"avss-nb {__version__}")
-        raise Exit()
-
-@app.callback()
-def start(
-    version: Annotated[bool, Option("--version", callback=print_version, is_eager=True, help="Show the version.")] = False,
-    verbose: Annotated[bool, Option("--verbose", help="Let the libraries below talk, too.")] = False,
-) -> None:
-    "Which layers of a language model matter, and which can go."
-    if verbose: return
-    os.environ.update(QUIET)
-    warnings.simplefilter("ignore")
-
-# %% ../nbs/13_cli.ipynb #cell-009
-DTYPES = ("auto", "float32", "bfloat16", "float16")
-
-def load_model(
-    name: str,  # `teaching`, a local folder, or a name on the hub
-    dtype: str = "auto",  # one of `DTYPES`; "auto": as stored (the teaching model: float32)
-    device: str | None = None,  # None: "cuda" where there is one, else "cpu"
-) -> tuple[Any, Any]:
-    "A model in evaluation mode, and its tokenizer."
-    if dtype not in DTYPES: raise InputError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
-    import torch
-    from transformers.utils import logging
-    if os.environ.get("TRANSFORMERS_VERBOSITY") == "error": logging.disable_progress_bar()
-    if name == "teaching":
-        from avss_nb.teaching import load_teaching_model
-        model, tokenizer = load_teaching_model(dtype=torch.float32 if dtype == "auto" else getattr(torch, dtype))
-    else: model, tokenizer = _pretrained(name, dtype)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try: return model.eval().to(device), tokenizer
-    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
-        raise InputError(f"the model cannot be moved to device {device!r} ({one_line(error)})") from None
-
-def _pretrained(name: str, dtype: str):
-    "Model and tokenizer from a folder or the hub."
-    if is_path(name) and not Path(name).is_dir():
-        raise InputError(f"there is no model folder {name}; give `teaching`, a folder with config.json, or a name on the hub")
-    from transformers import AutoConfig, AutoTokenizer
-    try:  # nothing but the library runs here: whatever it says is about the files
-        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-        model, info = auto_class(config).from_pretrained(name, dtype=dtype, use_safetensors=True, trust_remote_code=False,
-                                                         output_loading_info=True)
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-    except Exception as error:
-        place = "a folder here" if Path(name).is_dir() else "no folder here; from the hub"
-        raise InputError(f"{name} could not be loaded as a model ({place}: {str(error).strip().splitlines()[0]})") from None
-    missing = sorted(key for key in info["missing_keys"] if "pooler" not in key)  # a pooler comes after the blocks
-    if missing: raise InputError(f"{name} lacks weights, for example {missing[0]}, and would be partly random; complete it")
-    return model, tokenizer
-
-def auto_class(config):
-    "The class that loads a checkpoint with the head that its configuration names."
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
-    names = " ".join(config.architectures or ["CausalLM"])
-    if "MaskedLM" in names: return AutoModelForMaskedLM
-    generates = any(head in names for head in ("CausalLM", "LMHead", "ConditionalGeneration"))
-    return AutoModelForCausalLM if generates and type(config) in MODEL_FOR_CAUSAL_LM_MAPPING else AutoModel
-
-# %% ../nbs/13_cli.ipynb #cell-012
-def is_teaching(name: str) -> bool:
-    "Does it name something of the embedded world: `teaching`, `teaching:solved`, `teaching:unknown`?"
-    return name.partition(":")[0] == "teaching"
-
-def is_path(name: str) -> bool:
-    "Does it name a place on this machine, rather than something on the hub?"
-    return os.path.exists(name) or name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name
-
-def prepare_hub(*names: str | None) -> None:
-    "Without the network, use what was downloaded. Works only before the libraries are imported."
-    remote = [n for n in names if n and not is_teaching(n) and not is_path(n)]
-    if remote and not hub_answers(): os.environ["HF_HUB_OFFLINE"] = "1"
-
-def hub_answers(seconds: float = 5) -> bool:
-    "One try, honouring HF_ENDPOINT and proxies."
-    from urllib import error, request
-    hub = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
-    try: request.urlopen(request.Request(hub, method="HEAD"), timeout=seconds).close()
-    except error.HTTPError: return True  # an answer, if not a kind one
-    except OSError as failure: return "CERTIFICATE" in str(failure)  # an answer; the libraries bring certificates of their own
-    return True
-
-# %% ../nbs/13_cli.ipynb #cell-015
-def read_texts(
-    source: str,  # `teaching` (biographies), `teaching:solved` (questions with answers), a text file, or a data set
-    limit: int | None = None,  # texts
-    **where,  # `split` and `column` of a data set
-) -> list[str]:
-    "The texts of a source."
-    if not is_teaching(source):
-        from avss_nb.data import load_texts
-        return load_texts(source, limit=limit, **given(**where))
-    from avss_nb.teaching import TeachingWorld
-    world = TeachingWorld()
-    kinds = {"teaching": world.texts, "teaching:solved": world.solved}
-    if source not in kinds: raise InputError(f"texts {source!r} are not one of {', '.join(kinds)}")
-    return kinds[source](limit or 256)
-
-def cut(
-    texts: list[str],
-    tokenizer,
-    tokens: int | None,  # at most so many; None: the texts as they are
-    max_length: int,  # tokens a window
-) -> list:
-    "The texts, or windows of token ids over all of them."
-    if tokens is None: return texts
-    from avss_nb.data import windows
-    length = min(max_length, tokens)
-    return windows(texts, tokenizer, length)[:tokens // length]
-
-def read_questions(
-    source: str,  # `teaching` or `teaching:GROUP`, a table, or a data set
-    limit: int | None = None,
-    **where,  # `split` of a data set
-) -> list:
-    "Questions with their accepted answers."
-    if is_teaching(source):
-        from avss_nb.teaching import TeachingWorld
-        return TeachingWorld().questions(source.partition(":")[2] or "known", limit)
-    from avss_nb.data import load_questions
-    return load_questions(source, limit=limit, **given(**where))
-
-def given(**options) -> dict:
-    "The options that were given; for the others the classes know their defaults."
-    return {name: value for name, value in options.items() if value is not None}
-
-# %% ../nbs/13_cli.ipynb #cell-017
-def show(
-    table: str,  # for people
-    result: dict,  # for programs
-    to: str | None,  # None: the table; "-": JSON on stdout, and nothing else; a file: both
-) -> None:
-    "Print a result, or write it as JSON."
-    text = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) if to else ""
-    echo(text if to == "-" else table)
-    if to and to != "-":
-        with whole(to) as path: path.write_text(text + "\n", encoding="utf-8")
-
-def check_place(
-    path: str | None,  # where a result shall go; None or "-": nowhere
-    folder: bool = False,  # is the result a folder?
-) -> None:
-    "Refuse a place that cannot be written, before hours are spent on what should go there."
-    if path in (None, "-"): return
-    place = Path(path)
-    if place.is_dir() and not folder: raise InputError(f"{path} is a folder; give the name of a file")
-    if folder: check_replaceable(place, "pruning.json", "pruning")
-    parent = next(p for p in place.absolute().parents if p.exists())
-    if parent.is_dir() and os.access(parent, os.W_OK): return
-    raise InputError(f"{path} cannot be written: {parent} is not a writable folder")
-
-def listener(label: str):
-    "A bar where somebody watches, silence in a pipe."
-    return Bar(label) if sys.stderr.isatty() else silent
-
-# %% ../nbs/13_cli.ipynb #cell-019
-Model = Annotated[str, Argument(metavar="MODEL", help="`teaching`, a local folder, or a name on the Hugging Face hub.")]
-TEXTS = Option(help="`teaching`, `teaching:solved`, a text file (a blank line ends a text), or a data set.")
-Dtype = Annotated[str, Option(help="auto (as stored), float32, bfloat16 or float16.")]
-Device = Annotated[str | None, Option(help="For example cpu or cuda; default: cuda where there is one.")]
-Limit = Annotated[int | None, Option(min=1, help="At most so many texts (and questions).")]
-Tokens = Annotated[int | None, Option(min=1, help="Cut the joined texts into windows and take at most so many tokens.")]
-BatchSize = Annotated[int, Option(min=1, help="Texts or prompts in a batch.")]
-MaxLength = Annotated[int, Option(min=1, help="Tokens of a text or window; longer texts are cut.")]
-Split = Annotated[str | None, Option(help="Split of a data set.")]
-Column = Annotated[str | None, Option(help="Text column of a data set.")]
-Json = Annotated[str | None, Option("--json", metavar="FILE|-", help="Write the result as JSON; - means stdout.")]
-Score = Annotated[str | None, Option(help="avss (default), normalized_avss, block_influence, update_norm, ablation, random.")]
-Site = Annotated[str | None, Option(help="output, update, relative_update (default), attention, mlp.")]
-Aggregation = Annotated[str | None, Option(help="elements (default), pooled, neurons, mean_state.")]
-Eps = Annotated[float | None, Option(help="Threshold ε of the sparsity (default 0.01).")]
-Relative = Annotated[bool | None, Option("--relative", help="ε in units of the layer's RMS.")]
-Published = Annotated[bool, Option("--published", help="AVSS as arXiv 2411.02117 has it: site output, ε = 1e-5.")]
-
-def score_profile(path: str, published: bool, **settings):
-    "The scores of a saved profile, as the options ask for them."
-    from avss_nb.profiler import LayerProfile
-    from avss_nb.scorer import LayerScorer
-    scorer = (LayerScorer.published if published else LayerScorer)(**given(**settings))
-    return scorer.score(LayerProfile.load(path))
-
-# %% ../nbs/13_cli.ipynb #cell-021
+# %% ../nbs/13_cli.ipynb #cell-007
 @app.command()
 def profile(
     model: Model,
@@ -247,7 +43,14 @@ def profile(
         echo("interrupted: the profile holds the texts until then, and is marked partial", err=True)
         raise Exit(130)
 
-# %% ../nbs/13_cli.ipynb #cell-024
+# %% ../nbs/13_cli.ipynb #cell-010
+def score_profile(path: str, published: bool, **settings):
+    "The scores of a saved profile, as the options ask for them."
+    from avss_nb.profiler import LayerProfile
+    from avss_nb.scorer import LayerScorer
+    scorer = (LayerScorer.published if published else LayerScorer)(**given(**settings))
+    return scorer.score(LayerProfile.load(path))
+
 def ranking_table(scores) -> str:
     "A ranking in words, least important first."
     columns = ["rank", "layer", "score", "low", "high", "rank low", "rank high", "variance", "sparsity"]
@@ -257,10 +60,6 @@ def ranking_table(scores) -> str:
     if scores.floored.any(): notes.append("floored: no activation was under ε, the score is a lower bound")
     if scores.floored.any(): columns.append("floored")
     return "\n".join([notes[0], table_text(table[columns]), *notes[1:]])
-
-def table_text(table, **options) -> str:
-    "A DataFrame as text."
-    return table.to_string(**{"index": False, "float_format": "{:.4g}".format, "na_rep": "–"} | options)
 
 @app.command()
 def rank(
@@ -273,7 +72,7 @@ def rank(
     scores = score_profile(profile, published, score=score, site=site, aggregation=aggregation, eps=eps, relative=relative)
     show(ranking_table(scores), scores.to_dict(), to)
 
-# %% ../nbs/13_cli.ipynb #cell-029
+# %% ../nbs/13_cli.ipynb #cell-015
 @app.command()
 def prune(
     model: Model,
@@ -317,12 +116,7 @@ def plan_text(pruned) -> str:
     return (f"{plan.how}\nremoved {len(plan.removed)} of {plan.layers} layers: {', '.join(map(str, plan.removed))}; "
             f"{plan.parameters_before:,} → {plan.parameters_after:,} parameters\nchecks: {checks}")
 
-def layer_numbers(text: str | None) -> list[int]:
-    "The numbers in `0,1`."
-    try: return [int(part) for part in text.split(",")] if text else []
-    except ValueError: raise InputError(f"--protect {text} was given; write layer numbers with commas, for example 0,1") from None
-
-# %% ../nbs/13_cli.ipynb #cell-034
+# %% ../nbs/13_cli.ipynb #cell-020
 @app.command()
 def evaluate(
     model: Model,
@@ -343,7 +137,10 @@ def evaluate(
     report = Evaluator(loaded, tokenizer, batch_size).evaluate(asked, pieces, listener("evaluate"), max_length)
     show(table_text(report.to_frame(), index=True), report.to_dict(), to)
 
-# %% ../nbs/13_cli.ipynb #cell-037
+# %% ../nbs/13_cli.ipynb #cell-023
+from . import answer_commands  # registers its commands
+
+# %% ../nbs/13_cli.ipynb #cell-025
 def accuracies(
     evaluator,
     questions: list,
@@ -396,5 +193,5 @@ def demo(
     with whole(folder / "ranking.png") as file: figure.savefig(file, dpi=150)
     echo(f"\n{plan_text(pruned)}\n\nIn {folder}: profile.safetensors, ranking.png, and the smaller model in smaller")
 
-# %% ../nbs/13_cli.ipynb #cell-042
+# %% ../nbs/13_cli.ipynb #cell-030
 if __name__ == "__main__" and __spec__ is not None: app()

@@ -4,8 +4,8 @@ import numpy as np, pytest, torch
 from sklearn.metrics import brier_score_loss, roc_auc_score
 from torchmetrics.classification import BinaryCalibrationError
 from avss_nb.basics import InputError
-from avss_nb.calibration import (BINS, MEASURES, below_one, bootstrap, calibration_bins, calibration_error, interval, mass_bins,
-                                 measures, resampled_measures)
+from avss_nb.calibration import (BINS, MEASURES, PlattScaling, TemperatureScaling, below_one, best_threshold, bootstrap, calibration_bins,
+                                 calibration_error, interval, mass_bins, measures, resampled_measures, threshold_measures)
 
 def plain_ece(confidence, correct, bins=15):
     "The definition, bin by bin, in exact integer arithmetic on the bin number; 1.0 belongs to the last bin."
@@ -173,3 +173,230 @@ def test_accuracy_interval_covers():
         low, high = measures(np.full(150, .5), correct, draws=300)[1]["accuracy"]
         hits += low <= 0.7 <= high
     assert hits >= 88
+
+# --- every measure against NumPy written from the definitions, on awkward inputs
+
+def from_definitions(confidence, correct, bins):
+    "ECE (width, mass), Brier, AUROC and risk–coverage as loops over answers; None where undefined. Edges as torchmetrics has them."
+    c, y, n = np.asarray(confidence, float), np.asarray(correct, bool), len(confidence)
+    edges = torch.linspace(0, 1, bins + 1, dtype=torch.float64).tolist()
+    def gap(members): return abs(sum(c[i] for i in members) - sum(y[i] for i in members)) / n
+    def inside(b, x): return edges[b] <= x < edges[b + 1] or (b == bins - 1 and x == 1)
+    order = sorted(range(n), key=lambda i: c[i])  # ties in the order of the answers
+    by_mass = [[i for rank, i in enumerate(order) if (2 * rank + 1) * bins // (2 * n) == b] for b in range(bins)]
+    pairs = [(c[i] > c[j]) + (c[i] == c[j]) / 2 for i in range(n) if y[i] for j in range(n) if not y[j]]
+    risks = [np.mean(~y[c >= own]) for own in c]
+    return {"ece": sum(gap([i for i in range(n) if inside(b, c[i])]) for b in range(bins)),
+            "ece_equal_mass": sum(gap(members) for members in by_mass), "brier": np.mean((c - y)**2),
+            "auroc": np.mean(pairs) if pairs else None, "risk_coverage": np.mean(risks), "mean_confidence": c.mean()}
+
+def awkward():
+    "Confidences and verdicts that have broken calibration code somewhere."
+    rng = np.random.default_rng(4)
+    def verdicts(n, p=.5): return rng.random(n) < p
+    yield "random", rng.random(150), verdicts(150)
+    yield "zeros and ones", rng.choice([0., 1.], 60), verdicts(60)
+    yield "zeros, ones and between", np.r_[np.zeros(9), np.ones(9), rng.random(30)], verdicts(48)
+    yield "all zero", np.zeros(7), verdicts(7)
+    yield "all one", np.ones(7), verdicts(7)
+    yield "many ties", rng.choice([.1, .35, .35, .6, .9], 120), verdicts(120)
+    yield "all equal", np.full(40, .37), verdicts(40)
+    yield "all right", rng.random(30), np.ones(30, bool)
+    yield "all wrong", rng.random(30), np.zeros(30, bool)
+    for value in (0., .2, .5, 1.):
+        for verdict in (True, False): yield f"one answer at {value} {verdict}", np.array([value]), np.array([verdict])
+    yield "one bin", rng.uniform(.70, .73, 50), verdicts(50)
+    for bins in (10, 15): yield f"edges of {bins}", torch.linspace(0, 1, bins + 1, dtype=torch.float64).numpy(), verdicts(bins + 1)
+    yield "beside the edges", np.nextafter(np.arange(1, 16) / 16, 0), verdicts(15)
+    yield "tenths", np.repeat(np.arange(11) / 10, 4), verdicts(44)
+    yield "nearly one", 1 - 2.**-np.arange(30, 54), verdicts(24)
+    yield "nearly zero", np.r_[5e-324, 2.**-np.arange(30, 54)], verdicts(25)
+
+AWKWARD = {name: pair for name, *pair in awkward()}
+
+@pytest.mark.parametrize("bins", [1, 2, 10, 15, 16, 100])
+@pytest.mark.parametrize("name", AWKWARD)
+def test_measures_of_awkward_answers(name, bins):
+    confidence, correct = AWKWARD[name]
+    values, _ = measures(confidence, correct, draws=0, bins=bins)
+    expected = from_definitions(confidence, correct, bins)
+    assert expected.keys() - {key for key, value in expected.items() if value is None} == values.keys() & expected.keys()
+    for key in values.keys() & expected.keys(): assert values[key] == pytest.approx(expected[key], abs=1e-9), key
+    assert values["ece"] == pytest.approx(calibration_error(confidence, correct, bins), abs=1e-12)
+    for equal_mass, key in (False, "ece"), (True, "ece_equal_mass"):
+        table = calibration_bins(confidence, correct, equal_mass, bins)
+        assert table["n"].sum() == len(confidence) and table.index.min() >= 0 and table.index.max() < bins
+        assert (table["n"] * (table["confidence"] - table["accuracy"]).abs()).sum() / len(confidence) == pytest.approx(values[key], abs=1e-9)
+
+@pytest.mark.parametrize("name", AWKWARD)
+def test_awkward_answers_agree_with_the_libraries_where_these_are_right(name):
+    "torchmetrics is right below one; scikit-learn's AUROC and Brier score are right where defined."
+    confidence, correct = AWKWARD[name]
+    values, intervals = measures(confidence, correct, draws=50)
+    if confidence.max() < 1:
+        metric = BinaryCalibrationError(n_bins=15, norm="l1")(torch.from_numpy(confidence), torch.from_numpy(correct).int())
+        assert values["ece"] == pytest.approx(float(metric), abs=1e-7)
+    assert values["brier"] == pytest.approx(np.square(confidence - correct).mean(), abs=1e-12)
+    assert ("auroc" in values) == (len(set(correct)) == 2)
+    if "auroc" in values: assert values["auroc"] == pytest.approx(roc_auc_score(correct, confidence))
+    for key, (low, high) in intervals.items(): assert key in values and 0 <= low <= high <= 1
+    assert not any(map(math.isnan, values.values())) and ("ece" in intervals) == (len(confidence) > 1)
+
+@pytest.mark.parametrize("bins", [1, 4, 40])
+def test_the_intervals_use_the_bins_asked_for(bins):
+    confidence, correct, _ = some_answers(200)
+    def drawn(row): return [np.repeat(values, row.astype(int)) for values in (confidence, correct)]
+    draws = bootstrap(lambda weights: np.array([plain_ece(*drawn(row), bins) for row in weights]), 200, 60)
+    value = plain_ece(confidence, correct, bins)
+    assert measures(confidence, correct, draws=60, bins=bins)[1]["ece"] == pytest.approx(np.clip(interval(draws, value), 0, 1), abs=1e-9)
+
+def test_what_cannot_be_measured_is_refused():
+    for wrong, match in [(([.5, .6], [1]), "1 verdicts .* 2 confidences"), (([.5], [.5]), "neither true nor false"), (([], []), "at least one"),
+                         (([.5], [math.nan]), "neither true nor false"), (([.5], ["true"]), "neither true nor false")]:
+        for function in measures, calibration_error, calibration_bins, TemperatureScaling.fit, PlattScaling.fit:
+            with pytest.raises(InputError, match=match): function(*wrong)
+    for function in TemperatureScaling.fit, PlattScaling.fit:
+        with pytest.raises(InputError, match="log-probabilities"): function([-0.5, .5], [1, 0])
+    for function in TemperatureScaling(2.), PlattScaling(1., 0.):
+        with pytest.raises(InputError, match="log-probabilities"): function([-0.5, .5])
+    for bins in 0, -3:
+        for function in measures, calibration_error:
+            with pytest.raises(InputError, match="at least 1"): function([.5], [1], bins=bins)
+        for equal_mass in True, False:
+            with pytest.raises(InputError, match="at least 1"): calibration_bins([.5], [1], equal_mass, bins)
+
+# --- recalibration
+
+def sigmoid(z): return 1 / (1 + np.exp(-z))
+
+def simulated(slope, shift=0., n=20000, seed=0):
+    "Answers whose chance of being right is σ(slope · logit(confidence) + shift)."
+    rng = np.random.default_rng(seed)
+    confidence = rng.beta(4, 2, n)
+    return confidence, rng.random(n) < sigmoid(slope * np.log(confidence / (1 - confidence)) + shift)
+
+def likelihood_fit(confidence, correct, shifted):
+    "Newton's method on the log-likelihood of σ(a·logit + b), or of σ(a·logit): the independent optimiser."
+    z = np.log(confidence / (1 - confidence))
+    x = np.stack([z, np.ones_like(z)], 1)[:, :1 + shifted]
+    beta = np.zeros(x.shape[1])
+    for _ in range(50):
+        p = sigmoid(x @ beta)
+        beta += np.linalg.solve(x.T @ (x * (p * (1 - p))[:, None]), x.T @ (correct - p))
+    return beta
+
+@pytest.mark.parametrize("truth", [0.5, 1, 2, 5])
+def test_a_known_temperature_is_found(truth):
+    found = TemperatureScaling.fit(*simulated(1 / truth))
+    assert found.temperature == pytest.approx(truth, rel=0.1) and not found.at_limit
+
+def test_a_known_slope_and_shift_are_found():
+    found = PlattScaling.fit(*simulated(0.7, -1.2))
+    assert found.slope == pytest.approx(0.7, abs=0.06) and found.shift == pytest.approx(-1.2, abs=0.06)
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("n", [30, 500])
+def test_the_fits_have_the_highest_likelihood(n, seed):
+    confidence, correct = simulated(0.6, -0.3, n, seed)
+    assert 1 / TemperatureScaling.fit(confidence, correct).temperature == pytest.approx(likelihood_fit(confidence, correct, False)[0], rel=1e-5)
+    found = PlattScaling.fit(confidence, correct)
+    assert (found.slope, found.shift) == pytest.approx(likelihood_fit(confidence, correct, True), rel=1e-5)
+
+def test_scaling_is_its_formula():
+    confidence = np.array([.01, .3, .5, .9])
+    z = np.log(confidence / (1 - confidence))
+    assert TemperatureScaling(3.)(confidence) == pytest.approx(sigmoid(z / 3)) and TemperatureScaling(1.)(confidence) == pytest.approx(confidence)
+    assert PlattScaling(.5, -1.)(confidence) == pytest.approx(sigmoid(z / 2 - 1))
+
+def test_scaling_keeps_the_order_and_mends_the_confidences_of_another_split():
+    confidence, correct = simulated(0.5, -0.4)
+    dev, test = slice(0, 10000), slice(10000, None)
+    before, _ = measures(confidence[test], correct[test], draws=0)
+    for kind in TemperatureScaling, PlattScaling:
+        scaled = kind.fit(confidence[dev], correct[dev])(confidence[test])
+        after, _ = measures(scaled, correct[test], draws=0)
+        assert (np.argsort(scaled) == np.argsort(confidence[test])).all()
+        assert after["auroc"] == pytest.approx(before["auroc"]) and after["risk_coverage"] == pytest.approx(before["risk_coverage"])
+        assert after["ece"] < before["ece"] / 2 and after["brier"] < before["brier"]
+
+def test_order_is_reversed_where_confidence_is():
+    confidence, correct = simulated(1.)
+    assert PlattScaling.fit(confidence, ~correct).slope < 0
+    assert TemperatureScaling.fit(confidence, ~correct) == TemperatureScaling(100., True)
+
+@pytest.mark.parametrize("name", AWKWARD)
+def test_scaling_of_awkward_answers(name):
+    confidence, correct = AWKWARD[name]
+    fits = [TemperatureScaling.fit(confidence, correct)]
+    try: fits.append(PlattScaling.fit(confidence, correct))
+    except InputError as error:
+        right, wrong = confidence[correct], confidence[~correct]
+        assert "Platt" in str(error) and not (len(right) and len(wrong) and right.max() > wrong.min() and right.min() < wrong.max())
+    for fit in fits:
+        scaled = fit(confidence)
+        assert np.isfinite([v for v in vars(fit).values()]).all() and ((0 <= scaled) & (scaled <= 1)).all()
+        assert np.isfinite(fit([0., 1.])).all() and "ece" in measures(scaled, correct, draws=0)[0]
+
+@pytest.mark.parametrize("confidence, correct, temperature", [
+    ([1.], [1], .01), ([0.], [0], .01), ([.9, .2], [1, 0], .01), ([.9, .9], [0, 0], 100), ([.1], [1], 100),
+    ([.9, .9], [1, 0], 100), ([.5], [1], 1)])
+def test_a_temperature_without_a_finite_best_is_marked(confidence, correct, temperature):
+    assert TemperatureScaling.fit(confidence, correct) == TemperatureScaling(temperature, True)
+
+def test_certain_answers_that_are_wrong_are_survived():
+    confidence = np.repeat([1, 1, 0, 0, .7, .7], [45, 5, 9, 1, 30, 10])
+    correct = np.repeat([1, 0, 0, 1, 1, 0], [45, 5, 9, 1, 30, 10])
+    found = TemperatureScaling.fit(confidence, correct)
+    assert not found.at_limit and found.temperature > 5
+    z = np.repeat([53 * np.log(2), -53 * np.log(2), np.log(.7 / .3)], [50, 10, 40])
+    grid = np.exp(np.linspace(np.log(.01), np.log(100), 100001))
+    losses = [np.logaddexp(0, -np.where(correct, z, -z) / t).mean() for t in grid]
+    assert found.temperature == pytest.approx(grid[np.argmin(losses)], rel=2e-4)
+
+# --- the threshold
+
+def reactions(confidence, correct, answerable, threshold):
+    "Share of right reactions, one answer at a time."
+    return np.mean([y if c > threshold else not a for c, y, a in zip(confidence, correct, answerable)])
+
+@pytest.mark.parametrize("round_to", [None, 1])
+@pytest.mark.parametrize("seed", range(10))
+def test_no_threshold_is_better_and_no_lower_one_as_good(seed, round_to):
+    rng = np.random.default_rng(seed)
+    answerable = rng.random(40) < rng.choice([.2, .5, .9])
+    confidence = np.where(answerable, rng.beta(5, 2, 40), rng.beta(2, 2, 40))
+    if round_to: confidence = confidence.round(round_to)
+    correct = answerable & (rng.random(40) < confidence)
+    found = best_threshold(confidence, correct, answerable)
+    tried = np.unique(np.r_[0, confidence, 1, (confidence[:, None] + confidence).ravel() / 2])
+    shares = np.array([reactions(confidence, correct, answerable, t) for t in tried])
+    assert 0 <= found <= 1 and reactions(confidence, correct, answerable, found) == shares.max()
+    lowest = tried[shares.argmax()]
+    assert ((confidence > found) == (confidence > lowest)).all()
+
+@pytest.mark.parametrize("confidence, correct, answerable, threshold", [
+    ([.9], [1], [1], 0), ([.9], [0], [0], 1), ([.9], [0], [1], 0), ([1., 1.], [0, 0], [0, 0], 1), ([0., 0.], [1, 1], [1, 1], 0),
+    ([0., .4], [0, 1], [0, 1], 0), ([.2, .6], [0, 1], [0, 1], .4), ([.6, .6, .6], [1, 1, 0], [1, 1, 0], 0),
+    ([.6, .6, .6], [1, 0, 0], [1, 0, 0], 1),
+    ([.5, np.nextafter(.5, 1)], [0, 1], [0, 1], .5)])
+def test_thresholds_of_few_answers(confidence, correct, answerable, threshold):
+    assert best_threshold(confidence, correct, answerable) == pytest.approx(threshold, abs=1e-12)
+    assert type(best_threshold(confidence, correct, answerable)) is float
+
+def test_between_neighbouring_floats():
+    pairs = [[np.nextafter(x, 1), x] for x in np.random.default_rng(0).random(50)]
+    for high, low in pairs: assert low <= best_threshold([high, low], [1, 0], [1, 0]) < high
+
+def test_threshold_measures():
+    rng = np.random.default_rng(0)
+    confidence, answerable = rng.random(200), rng.random(200) < .6
+    correct = answerable & (rng.random(200) < confidence)
+    values, intervals = threshold_measures(confidence, correct, answerable, .7)
+    shown = confidence > .7
+    assert values == pytest.approx({"coverage": shown.mean(), "selective_accuracy": correct[shown].mean(),
+                                    "right": reactions(confidence, correct, answerable, .7)})
+    for name, (low, high) in intervals.items(): assert low <= values[name] <= high
+    assert intervals["coverage"][1] - intervals["coverage"][0] == pytest.approx(2 * 1.96 * np.sqrt(.3 * .7 / 200), rel=.15)
+    silence, no_interval = threshold_measures(confidence, correct, answerable, 1.)
+    assert silence == {"coverage": 0, "right": pytest.approx((~answerable).mean())} and set(no_interval) == set(silence)
+    assert threshold_measures([.5], [1], [1], .2) == ({"coverage": 1, "selective_accuracy": 1, "right": 1}, {})
