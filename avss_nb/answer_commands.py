@@ -21,8 +21,9 @@ def read_answers(
 ):
     "The columns confidence (float), correct and abstained (bool) of a table, as a DataFrame."
     import pandas as pd
+    from avss_nb.data import read_table
     if not Path(path).is_file(): raise InputError(f"there is no file {path}; give a table with columns confidence and correct")
-    table = _read(Path(path)).rename(columns=lambda name: str(name).strip())
+    table = pd.DataFrame(read_table(path)).rename(columns=lambda name: str(name).strip())
     if not len(table): raise InputError(f"{path} holds no answers; give a table with at least one row below its header")
     missing = [name for name in ("confidence", "correct") if name not in table]
     if missing: raise InputError(f"{path} has no column {', '.join(missing)}; it has {', '.join(table)}")
@@ -30,16 +31,6 @@ def read_answers(
     found = {"confidence": _parsed(path, table["confidence"], _probability, "a number from 0 to 1, no log-probability")}
     for name in "correct", "abstained": found[name] = _parsed(path, table[name], _truth, "true or false, 1 or 0")
     return pd.DataFrame(found)
-
-def _read(path: Path):
-    import pandas as pd
-    from avss_nb.data import AS_GIVEN, READERS
-    if (kind := path.suffix.lower()) not in READERS:
-        raise InputError(f"{path} is no table that can be read; give one of {', '.join(READERS)}")
-    try:
-        if "json" not in kind: return READERS[kind](path)
-        return pd.read_json(path, lines=kind == ".jsonl", precise_float=True, **AS_GIVEN)  # the fast way is off in the last bits
-    except Exception as error: raise InputError(f"{path} could not be read as a {kind[1:]} table ({error})") from None
 
 def _parsed(path, column, parse, expected) -> list:
     "The values of a column, parsed; the first that cannot be is named with its row."

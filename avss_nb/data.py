@@ -17,8 +17,8 @@ from .questions import (ABSTENTIONS, Question, is_abstention, is_correct, normal
                                with_shots)
 
 # %% auto #0
-__all__ = ['AS_TEXT', 'READERS', 'ANSWERS', 'PUBLISHED', 'QUESTION_SETS', 'WRONG', 'load_texts', 'QuestionSet', 'recognize',
-           'load_questions', 'load_answer_pairs']
+__all__ = ['AS_TEXT', 'READERS', 'ANSWERS', 'PUBLISHED', 'QUESTION_SETS', 'WRONG', 'load_texts', 'read_table', 'QuestionSet',
+           'recognize', 'load_questions', 'load_answer_pairs']
 
 # %% ../nbs/02_data.ipynb #cell-004
 def load_texts(
@@ -95,8 +95,8 @@ def _read_blocks(path):
 READERS = {".csv": lambda p: pd.read_csv(p, **AS_TEXT), ".tsv": _read_tsv, ".json": _read_json, ".jsonl": _read_json,
            ".parquet": pd.read_parquet, ".txt": _read_blocks}
 
-def _table(path):
-    "The rows of a file."
+def read_table(path: str | Path) -> list[dict]:
+    "The rows of a table, whatever its kind (`READERS`)."
     path = Path(path)
     kind = path.suffix.lower()
     if not path.is_file(): raise InputError(f"there is no file {path}; give a file that exists")
@@ -144,7 +144,7 @@ def _from_table(rows, question, answers, source) -> Iterator[Question]:
         known = {name: _string(row.get(name)) for name in ("prompt", "group", "subject")}
         kind = _string(row.get("kind", row.get("relation")))
         yield Question(_string(row[question]), _accepted(row[answers]), kind=kind, answerable=_truth(row.get("answerable"), source),
-                       choices=_accepted(row.get("choices")), **known)
+                       choices=_accepted(row.get("choices")), rules="starts" if question == "prompt" else "squad", **known)
 
 def _truth(value, source) -> bool:
     word = _string(value).strip().lower()
@@ -270,7 +270,7 @@ def load_questions(
     "Questions with accepted answers. A warning says how many rows without a question or an answer were left out."
     if dataset not in (None, *QUESTION_SETS): raise InputError(f"data set {dataset!r} is not one of {', '.join(QUESTION_SETS)}")
     if dataset and (question or answers): raise InputError("give either a dataset, whose columns are known, or columns; not both")
-    if Path(source).is_file(): rows = _table(source)
+    if Path(source).is_file(): rows = read_table(source)
     elif source in QUESTION_SETS: rows, dataset = _published(source, split, task), dataset or source
     else:
         try: rows = _dataset(source, split)
@@ -304,7 +304,7 @@ def load_answer_pairs(
     limit: int | None = None,  # at most so many rows
 ) -> tuple[list[Question], list[str], np.ndarray]:  # the question of each answer, the answer, and bool: is it right?
     "Right and wrong answers, one entry each."
-    rows = _table(path)
+    rows = read_table(path)
     right, wrong = (next((c for c in names if rows and c in rows[0]), names[0]) for names in (ANSWERS, WRONG))
     if rows: _check_columns(rows[0], ["question", right, wrong], path)
     entries, used, dropped, doubtful = [], 0, 0, 0

@@ -8,7 +8,7 @@ import copy, hashlib, json, math, random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-import numpy as np, pandas as pd, torch
+import pandas as pd, torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from .answer_profile import both_kinds
 from .basics import Bar, InputError, Progress, check_replaceable, whole
 from .blocks import Blocks, block_output, evaluating, fingerprint
 from .calibration import measures
-from .data import Question, Text, answered_rows, is_correct, right_padded, tokenize
+from .data import Question, Text, answered_rows, right_padded, tokenize
 from .evaluator import Answers, Evaluator
 
 # %% auto #0
@@ -117,7 +117,7 @@ def examples_of(
 ) -> list[Example]:
     "What each answer teaches."
     def target(question, text, right):
-        if right: return text if is_correct(text, question.answers) else question.answers[0]
+        if right: return text if question.accepts(text) and question.rules != "starts" else question.answers[0]
         if not question.answerable or recipe.wrong == "abstain": return recipe.abstention
         return question.answers[0]
     questions, verdicts = answers.questions, answers.correct.tolist()
@@ -164,11 +164,10 @@ def retention_loss(student: nn.Module, original: nn.Module, rows: Sequence[Seque
 
 # %% ../nbs/09_mitigation.ipynb #cell-015
 def development_measures(answers: Answers) -> dict[str, float]:
-    "What is watched on the development questions; `right`: correct, or abstaining where nothing can be known."
+    """What is watched on the development questions. `reliability`: right minus wrong answers, as a share of all; an abstention
+    costs nothing and earns nothing (effective reliability, Whitehead and others, 2022, arXiv 2204.13631, cost 1)."""
     found, _ = measures(answers.confidences, answers.correct, answers.abstained, draws=0)
-    answerable = np.array([q.answerable for q in answers.questions])
-    right = answers.correct | (answers.abstained & ~answerable)
-    return {"right": float(right.mean())} | {name: found.get(name) for name in ("accuracy", "hallucination_rate", "abstention_rate", "ece")}
+    return {"reliability": float(answers.correct.mean() - answers.hallucinated.mean()), "right": float(answers.right.mean())} | {name: found.get(name) for name in ("accuracy", "hallucination_rate", "abstention_rate", "ece")}
 
 @dataclass(frozen=True, eq=False)
 class Mitigation:
@@ -315,7 +314,7 @@ class _Run:
         "Measure the development questions; keep the weights if they are the best so far (without such questions: the latest)."
         found = development_measures(self.evaluator.answer(self.development)) if self.development else {}
         self.history.append({"step": self.step} | losses | found)
-        if self.best_row and self.development and found["right"] <= self.best_row["right"]: return
+        if self.best_row and self.development and found["reliability"] <= self.best_row["reliability"]: return
         self.best_row, self.best = self.history[-1], {name: p.detach().clone() for name, p in self.trained.items()}
 
     def tired(self) -> bool:

@@ -14,7 +14,8 @@ __all__ = ['NORMALIZERS', 'ABSTENTIONS', 'TYPES', 'TEMPLATE', 'normalize_answer'
            'question_type', 'split_questions', 'with_shots']
 
 # %% ../nbs/01_questions.ipynb #cell-004
-NORMALIZERS = {"squad": ("", string.punctuation), "triviaqa": (" ", string.punctuation + "‘’´")}  # what replaces which characters
+NORMALIZERS = {"squad": ("", string.punctuation), "triviaqa": (" ", string.punctuation + "‘’´"),  # what replaces which characters
+               "starts": (" ", string.punctuation)}  # "starts": the first words decide
 
 def normalize_answer(
     text: str,
@@ -27,15 +28,16 @@ def normalize_answer(
     return next((" ".join(kept.split()) for kept in (bare, plain, text.lower()) if kept.strip()), "")
 
 def is_correct(answer: str, accepted: Iterable[str], rules: str = "squad") -> bool:
-    "Does the answer equal an accepted one after normalisation?"
-    return normalize_answer(answer, rules) in {normalize_answer(a, rules) for a in accepted}
+    "Does the answer equal (under the rules 'starts': begin with) an accepted one after normalisation?"
+    said, right = normalize_answer(answer, rules), {normalize_answer(a, rules) for a in accepted}
+    return any(f"{said} ".startswith(f"{a} ") for a in right) if rules == "starts" else said in right
 
 ABSTENTIONS = ("unknown", "i dont know", "i do not know", "no answer", "not known", "cannot answer")
 
-def is_abstention(answer: str) -> bool:
+def is_abstention(answer: str, rules: str = "squad") -> bool:
     "Does the answer say that no answer is known?"
     if not any(c.isalnum() for c in answer): return True
-    return normalize_answer(answer.replace("’", "")) in ABSTENTIONS
+    return is_correct(re.sub("[’']", "", answer), ABSTENTIONS, rules)
 
 # %% ../nbs/01_questions.ipynb #cell-007
 @dataclass(frozen=True)

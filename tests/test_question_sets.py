@@ -55,7 +55,7 @@ def test_wikiqa(part, pairs, questions, answerable):
     for line in lines(path)[1:]:
         if line: by_id[line.split("\t")[0]].append(line.split("\t"))
     assert sum(map(len, by_id.values())) == pairs and len(by_id) == questions
-    every = list(data._from_set("wikiqa", data._table(path), None, path))
+    every = list(data._from_set("wikiqa", data.read_table(path), None, path))
     assert len(every) == questions and sum(len(q.choices) for q in every) == pairs  # no pair is lost
     assert all(q.subject for q in every) and Counter(q.subject for q in every) == Counter(rows[0][3] for rows in map(unquoted, by_id.values()))
     found, told = quietly(load_questions, path)
