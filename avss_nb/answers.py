@@ -101,7 +101,7 @@ class Answers:
     "What a model answered, one entry for each question."
     questions: tuple[Question, ...]
     texts: tuple[str, ...]
-    confidences: np.ndarray  # float64, in (0, 1]: geometric mean of its token probabilities (rules "starts": of the first; a choice: see `chosen`)
+    confidences: np.ndarray  # float64, in (0, 1]: geometric mean of the answer's token probabilities; of a choice: see `chosen`
     correct: np.ndarray  # bool: equals an accepted answer after normalisation
     abstained: np.ndarray  # bool: said that no answer is known (and that is not an accepted answer)
     token_logprobs: tuple[tuple[float, ...], ...]  # of the answer's own tokens
@@ -121,8 +121,7 @@ class Answers:
             given = ", ".join(f"{n} {name}" for name, n in counts.items())
             raise InputError(f"{given} were given; give one of each for every question")
         if not all(logprobs): raise InputError("an answer has no token log-probability; give at least one for each answer")
-        # where an answer is only begun, nobody knows where it ends: its first token speaks for it
-        confidences = np.array([math.exp(row[0] if q.rules == "starts" else np.mean(row)) for q, row in zip(questions, logprobs)], np.float64)
+        confidences = np.array([math.exp(np.mean(row)) for row in logprobs], np.float64)
         return cls(questions, texts, confidences, correct, np.zeros(len(texts), bool), logprobs)
 
     @classmethod

@@ -63,8 +63,13 @@ def rivals(
     found = {"original": test, "original, temperature scaling": scaled(TemperatureScaling)}
     try: found["original, Platt scaling"] = scaled(PlattScaling)
     except InputError: pass  # confidence separates right from wrong: there is no best fit
-    threshold = best_threshold(development.confidences, development.correct, development.correct)  # silence is right where the answer is wrong
-    return found | {f"original, silent below {threshold:.2f}": test.abstain_below(np.nextafter(threshold, 2))}
+    sure = {"confidence": lambda answers: answers.confidences,
+            "total probability": lambda answers: np.exp([np.sum(row) for row in answers.token_logprobs])}
+    for name, of in sure.items():
+        threshold = best_threshold(of(development), development.correct, development.correct)  # silence is right where the answer is wrong
+        silent = (of(test) <= threshold) & asked
+        found[f"original, silent below {name} {threshold:.2g}"] = replace(test, correct=test.correct & ~silent, abstained=test.abstained | silent)
+    return found
 
 # %% ../nbs/10_arms.ipynb #cell-008
 @dataclass(frozen=True)
