@@ -6,15 +6,15 @@
 from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 import numpy as np, torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from .basics import Bar, InputError, Progress, whole
+from .basics import Bar, InputError, Progress, check_replaceable, whole
 from .blocks import Blocks, evaluating, fingerprint
-from .data import Question, answered_rows, length_batches, prompt_ids, right_padded
+from .data import answered_rows, length_batches, prompt_ids, right_padded
 from .evaluator import Answers
 from .moments import Moments
 from .profiler import SITES, LayerProfile, check_finite, site_activations
@@ -79,6 +79,7 @@ class AnswerProfile:
         tensors = {f"{site}.{name}": t.contiguous() for site, m in self.sites.items() for name, t in vars(m).items()}
         tensors |= {"states": self.states, "prompt_tokens": torch.from_numpy(self.prompt_tokens)}
         header = {"format": "avss_nb.AnswerProfile/1", "position": self.position, "sites": [*self.sites], "partial": self.partial}
+        check_replaceable(folder, "answers.safetensors", "hallucination profiling")
         with whole(folder) as path:
             path.mkdir()
             save_file(tensors, path / "answers.safetensors", {"avss_nb": json.dumps(header)})

@@ -285,7 +285,7 @@ def check_choices(
     "Refuse a score that does not exist, and questions between whose choices no choice can be made."
     if by not in SCORES: raise InputError(f"by={by!r} was given; choose by {' or '.join(map(repr, SCORES))}")
     for q in questions:
-        if len(q.choices) < 2: raise InputError(f"{q.text!r} has {len(q.choices)} choices; give it at least two")
+        if not q.choices: raise InputError(f"{q.text!r} has no choices; give it candidate answers, or ask with `Evaluator.answer`")
         if q.answerable and not {*q.choices} & {*q.answers}:
             raise InputError(f"no choice of {q.text!r} is among its accepted answers {q.answers}; write both alike, to the letter")
 

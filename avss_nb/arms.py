@@ -31,11 +31,12 @@ class Arm:
     name: str
     layers: tuple[int, ...]
     changes: dict = field(default_factory=dict)  # of the recipe
+    seeds: tuple[int, ...] | None = None  # None: those of the comparison; arms of one name with different seeds share a row
 
 def standard_arms(
     scores: HallucinationScores,
     top: int = 3,  # layers an arm
-    draws: int = 3,  # of random layers
+    draws: int = 3,  # of random layers, each with a seed of its own
     seed: int = 0,
 ) -> list[Arm]:
     "The claim and its controls; the first arm is the claim."
@@ -45,7 +46,7 @@ def standard_arms(
     claim = "EAVSS layers" + " (the probe's, too)" * (chosen == probed)
     arms = [Arm(claim, chosen), Arm("EAVSS layers, no contrast", chosen, {"contrast": 0.})]
     if not np.isnan(scores.probe).all() and probed != chosen: arms.append(Arm("probe layers", probed))
-    arms += [Arm(f"random layers {draw + 1}", few(rng.sample(range(layers), top))) for draw in range(draws)]
+    arms += [Arm("random layers", few(rng.sample(range(layers), top)), seeds=(draw,)) for draw in range(draws)]
     return [*arms, Arm("lowest EAVSS layers", few(scores.order)), Arm("all layers", tuple(range(layers)))]
 
 # %% ../nbs/10_arms.ipynb #cell-006
@@ -118,12 +119,13 @@ def compare_arms(
 ) -> "ArmTable":
     "Train every arm with every seed, and put the rivals beside them."
     recipe, progress, test, development = recipe or Recipe(), progress or Bar("arms"), [*test], [*development]
-    if len({arm.name for arm in arms}) < len(arms): raise InputError("two arms have the same name; give each its own")
+    plan = [(arm, seed) for arm in arms for seed in (seeds if arm.seeds is None else arm.seeds)]
+    if len({(arm.name, seed) for arm, seed in plan}) < len(plan): raise InputError("two arms have the same name and seed; give each its own name")
     check_disjoint({"training": train.questions, "development": development, "test": test})
     texts, held_out = (None if t is None else [*t] for t in (texts, held_out))
-    evaluator, runs, total = Evaluator(model, tokenizer, **evaluation), {}, len(arms) * len(seeds) * recipe.steps
+    evaluator, runs, layers, total = Evaluator(model, tokenizer, **evaluation), {}, {}, len(plan) * recipe.steps
     def perplexity(model): return Evaluator(model, tokenizer, **evaluation).perplexity(held_out).value if held_out else None
-    for number, (arm, seed) in enumerate((arm, seed) for arm in arms for seed in seeds):
+    for number, (arm, seed) in enumerate(plan):
         its = replace(recipe, **arm.changes, seed=seed)
         identity = run_identity(evaluator, arm, its, train.questions, development, test)
         slug = f"{re.sub('[^a-z0-9]+', '-', arm.name.lower()).strip('-')}-{seed}"
@@ -138,11 +140,12 @@ def compare_arms(
             if path: run.save(path, identity)
             if checkpoint: checkpoint.unlink(missing_ok=True)
         runs.setdefault(arm.name, []).append(run)
+        layers.setdefault(arm.name, {})[arm.layers] = None
         progress(Progress((number + 1) * recipe.steps, total, "training step", {"arm": arm.name, "seed": seed}))
     plain = perplexity(model)
     beside = rivals(evaluator.answer(development), evaluator.answer(test))
     same = {name: [ArmRun(answers, plain, 0)] for name, answers in beside.items()}
-    return ArmTable(same | runs, arms[0].name, {arm.name: arm.layers for arm in arms})
+    return ArmTable(same | runs, arms[0].name, {name: tuple(sets) for name, sets in layers.items()})
 
 def run_identity(evaluator, arm, recipe, *questions) -> str:
     "A hash of what a run depends on: model, layers, recipe, questions, and how they are asked."
@@ -164,7 +167,7 @@ class ArmTable:
     "What every arm answered, and what that comes to."
     runs: dict[str, list[ArmRun]]  # arm → a run for each seed (rivals: one)
     claim: str  # the arm that the others are compared with
-    layers: dict[str, tuple[int, ...]]  # arm → layers that were trained
+    layers: dict[str, tuple[tuple[int, ...], ...]]  # arm → sets of layers that were trained
     draws: int = 1000
     seed: int = 0
 
@@ -226,7 +229,8 @@ class ArmTable:
             return f"{row[(m, 'value')]:.3f} [{row[(m, 'low')]:.3f}, {row[(m, 'high')]:.3f}]"
         names = [*dict.fromkeys(m for m, _ in table.columns)]
         cells = pd.DataFrame({m: [cell(row, m) for _, row in table.iterrows()] for m in names}, index=table.index)
-        cells.insert(0, "layers", [", ".join(map(str, self.layers.get(name, ()))) or "–" for name in table.index])
+        def words(sets): return " / ".join(", ".join(map(str, s)) for s in sets) or "–"
+        cells.insert(0, "layers", [words(self.layers.get(name, ())) for name in table.index])
         return cells
 
     def __repr__(self):

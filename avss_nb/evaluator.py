@@ -199,6 +199,14 @@ class Evaluator:
         check_choices(questions, by)
         return chosen(questions, self.score_choices(questions, progress), by)
 
+    def ask(self,
+        questions: Iterable[Question],
+        progress: Callable[[Progress], None] = silent,
+    ) -> Answers:
+        "Choose where every question has choices (`choose`), else answer in words (`answer`)."
+        questions = [Question.of(question) for question in questions]
+        return self.choose(questions, progress=progress) if questions and all(q.choices for q in questions) else self.answer(questions, progress)
+
     def evaluate(self,
         questions: Iterable[Question] | None = None,
         texts: Iterable[Text] | None = None,  # for the perplexity
@@ -207,7 +215,7 @@ class Evaluator:
     ) -> Report:
         "Answers and perplexity in one report."
         if questions is None and texts is None: raise InputError("nothing to evaluate: give questions, texts or both")
-        report = Report() if questions is None else self.answer(questions, progress).report()
+        report = Report() if questions is None else self.ask(questions, progress).report()
         if texts is None: return report
         found = self.perplexity(texts, max_length, progress)
         return replace(report, perplexity=found.value, intervals=report.intervals | {"perplexity": (found.low, found.high)})

@@ -11,7 +11,7 @@ from .basics import InputError
 
 # %% auto #0
 __all__ = ['NORMALIZERS', 'ABSTENTIONS', 'TYPES', 'TEMPLATE', 'normalize_answer', 'is_correct', 'is_abstention', 'Question',
-           'question_type', 'split_questions', 'with_shots']
+           'question_type', 'split_questions', 'one_per_subject', 'with_shots']
 
 # %% ../nbs/01_questions.ipynb #cell-004
 NORMALIZERS = {"squad": ("", string.punctuation), "triviaqa": (" ", string.punctuation + "‘’´"),  # what replaces which characters
@@ -97,6 +97,15 @@ def split_questions(
             part = next(part for part, end in zip(shares, ends) if (i + 0.5) / len(names) <= end + 1e-9)
             parts[part] += subjects[name]
     return parts
+
+def one_per_subject(
+    questions: Iterable[Question],
+    seed: int = 0,
+) -> list[Question]:
+    "One question about each subject, drawn at random: tests of significance ask for independent answers."
+    subjects: dict[str, list[Question]] = {}
+    for question in questions: subjects.setdefault(question.subject or question.text, []).append(question)
+    return [random.Random(f"{seed} {name}").choice(about) for name, about in subjects.items()]
 
 # %% ../nbs/01_questions.ipynb #cell-016
 TEMPLATE = "Q: {question}\nA:"  # the prompt of a question that has none of its own

@@ -4,7 +4,7 @@
 
 # %% ../nbs/12_terminal.ipynb #cell-003
 from __future__ import annotations
-import json, os, sys, warnings
+import json, os, random, sys, warnings
 from pathlib import Path
 from typing import Annotated, Any
 from typer import Argument, Exit, Option, Typer, echo
@@ -16,8 +16,8 @@ from .basics import Bar, InputError, check_replaceable, silent, whole
 __all__ = ['QUIET', 'app', 'DTYPES', 'Model', 'TEXTS', 'Dtype', 'Device', 'Limit', 'Tokens', 'BatchSize', 'MaxLength', 'Split',
            'Column', 'Json', 'Score', 'Site', 'Aggregation', 'Eps', 'Relative', 'Published', 'Commands', 'one_line',
            'print_version', 'start', 'load_model', 'auto_class', 'is_teaching', 'is_path', 'prepare_hub', 'hub_answers',
-           'read_texts', 'cut', 'read_questions', 'given', 'show', 'check_place', 'listener', 'table_text',
-           'layer_numbers']
+           'read_texts', 'cut', 'read_questions', 'teaching_questions', 'given', 'show', 'check_place', 'listener',
+           'table_text', 'layer_numbers']
 
 # %% ../nbs/12_terminal.ipynb #cell-005
 class Commands(TyperGroup):
@@ -155,10 +155,16 @@ def read_questions(
 ) -> list:
     "Questions with their accepted answers."
     if is_teaching(source):
-        from avss_nb.teaching import TeachingWorld
-        return TeachingWorld().questions(source.partition(":")[2] or "known", limit)
+        return teaching_questions(source.partition(":")[2] or "known", limit)
     from avss_nb.data import load_questions
     return load_questions(source, limit=limit, **given(**where))
+
+def teaching_questions(group: str, limit: int | None = None) -> list:
+    "Questions about a group of the teaching world, or about `all` of its people, in random order."
+    from avss_nb.teaching import GROUPS, TeachingWorld
+    world = TeachingWorld()
+    if group != "all": return world.questions(group, limit)
+    return random.Random(0).sample([q for group in GROUPS for q in world.questions(group)], limit or 5 * len(world.people))
 
 def given(**options) -> dict:
     "The options that were given; for the others the classes know their defaults."
@@ -179,12 +185,14 @@ def show(
 def check_place(
     path: str | None,  # where a result shall go; None or "-": nowhere
     folder: bool = False,  # is the result a folder?
+    mark: str = "pruning.json",  # a file by which an earlier result is known
+    kind: str = "pruning",
 ) -> None:
     "Refuse a place that cannot be written, before hours are spent on what should go there."
     if path in (None, "-"): return
     place = Path(path)
     if place.is_dir() and not folder: raise InputError(f"{path} is a folder; give the name of a file")
-    if folder: check_replaceable(place, "pruning.json", "pruning")
+    if folder: check_replaceable(place, mark, kind)
     parent = next(p for p in place.absolute().parents if p.exists())
     if parent.is_dir() and os.access(parent, os.W_OK): return
     raise InputError(f"{path} cannot be written: {parent} is not a writable folder")
