@@ -86,7 +86,8 @@ class EAVSSMarks:
         self.ax.set_title("; ".join(words), loc="right", size=9, color=INK)
         for artist in self.note, self.guide: artist.set_visible(highlight is not None)
         if highlight is None: return
-        side, aside = ("left", -0.4) if highlight < 0.1 * self.layers else ("right", 0.4) if highlight > 0.9 * self.layers else ("center", 0)
+        where = highlight / self.layers
+        side, aside = ("left", -0.4) if where < 0.1 else ("right", 0.4) if where > 0.9 else ("center", 0)
         self.guide.set_xdata([highlight, highlight])
         self.note.set(text=f"layer {highlight}: {values[highlight]:+.3g} (z = {scores.z[highlight]:+.1f})", ha=side, x=highlight + aside)
 
@@ -297,17 +298,20 @@ def plot_arms(
     ax, at = plain_axes(ax, 8, 0.9 + 0.3 * len(rows)), np.arange(len(rows))
     if "original" in rows.index: ax.axvline(rows.loc["original", "value"], color=INK, lw=1, ls="--", zorder=1)
     for y, (name, row) in zip(at, rows.iterrows()):
-        face, mark, rim = ((REMOVED, "D", INK) if name == table.claim else (KEPT, "o", KEPT) if name in table.layers else ("white", "s", INK))
+        trained = (KEPT, "o", KEPT) if name in table.layers else ("white", "s", INK)
+        face, mark, rim = (REMOVED, "D", INK) if name == table.claim else trained
         if np.isfinite(row["low"]): ax.hlines(y, row["low"], row["high"], color=face if face != "white" else INK, lw=2, zorder=2)
         ax.plot(row["value"], y, mark, mfc=face, mec=rim, ms=8, zorder=3)
-        ax.annotate(f"{row['value']:.3f}" if abs(row["value"]) < 10 else number_text(row["value"]), (1.02, y), xycoords=ax.get_yaxis_transform(), size=9, color=INK,
-                    va="center", weight="bold" if name == table.claim else None)
+        text = f"{row['value']:.3f}" if abs(row["value"]) < 10 else number_text(row["value"])
+        ax.annotate(text, (1.02, y), xycoords=ax.get_yaxis_transform(), size=9, color=INK, va="center",
+                    weight="bold" if name == table.claim else None)
     def label(name):
         layers = ", ".join(map(str, table.layers.get(name, ())))
         return f"{name}  ({layers})" if layers and len(table.layers[name]) <= 4 else name
     ax.set_yticks(at, [label(name) for name in rows.index])
     for name, text in zip(rows.index, ax.get_yticklabels()): text.set_weight("bold" if name == table.claim else "normal")
-    ax.set(ylim=(len(rows) - 0.4, -0.6), xlabel=f"{NAMES.get(measure, measure)} ({'lower' if lower else 'higher'} is better; dashed: the original)")
+    better = f"{'lower' if lower else 'higher'} is better; dashed: the original"
+    ax.set(ylim=(len(rows) - 0.4, -0.6), xlabel=f"{NAMES.get(measure, measure)} ({better})")
     ax.tick_params("y", length=0)
     ax.grid(axis="y", color="0.9", lw=0.8, zorder=0)
     ax.set_title("◆ claim   ● other training   □ no training", loc="right", size=9, color=INK)

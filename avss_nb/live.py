@@ -58,6 +58,10 @@ class Picture:
         self.widget.value = (f'<img alt="{html.escape(alt)}" width="{self.width}" height="{self.height}" '
                              f'style="max-width: 100%; height: auto" src="data:image/png;base64,{self.base64}">')
 
+    def clear(self) -> None:
+        "Show nothing."
+        self.png, self.alt, self.widget.value = b"", "", ""
+
     def _repr_png_(self): return self.png
 
     @property
@@ -198,7 +202,8 @@ class LivePanel(Panel):
             words = self._live(progress)
             self.bar.value, self.bar.max = progress.done, max(progress.total, 1)
             each = (time.monotonic() - self._started) / max(progress.done - self._from, 1)
-            of, when = (f" of {progress.total}", f", about {duration(each * (progress.total - progress.done))} left") if progress.total else ("", "")
+            left = duration(each * (progress.total - progress.done))
+            of, when = (f" of {progress.total}", f", about {left} left") if progress.total else ("", "")
             self.say(f"{progress.unit} {progress.done}{of}{words}{when}; press ■ to stop")
 
     def _hear(self, progress: Progress) -> None: pass
@@ -216,7 +221,8 @@ class LivePanel(Panel):
         "Show the final state, and keep its picture in the saved notebook."
         self.load(self._so_far() if result is None else result)
         self._progress, self.bar.layout.display = None, "none"
-        if get_ipython() is not None: get_ipython().events.unregister("post_run_cell", self._cell_ended)
+        if get_ipython() is not None and self._cell_ended in get_ipython().events.callbacks["post_run_cell"]:
+            get_ipython().events.unregister("post_run_cell", self._cell_ended)
         self.keep_picture()
 
 # %% ../nbs/11_live.ipynb #cell-022
