@@ -24,7 +24,7 @@ from .panels import EPSILONS
 from .plots import KEPT, REMOVED, histogram_limits, number_text, share_text
 
 # %% auto #0
-__all__ = ['SUMMARY', 'counted', 'tally', 'example_table', 'HallucinationPanel', 'MitigationPanel', 'number']
+__all__ = ['SUMMARY', 'MEANINGS', 'counted', 'tally', 'example_table', 'HallucinationPanel', 'MitigationPanel', 'number']
 
 # %% ../nbs/12_hallucination_panels.ipynb #cell-004
 def counted(answers: Answers) -> str:
@@ -72,7 +72,7 @@ class HallucinationPanel(LayerPanel):
         scorer: EAVSSScorer | None = None,  # None: the analyzer's
         **evaluation,  # settings of `Evaluator`, when questions are asked
     ):
-        hint = "Beyond the grey band: other behaviour in made-up answers. Press a number to look inside."
+        hint = "Outside the grey band: another behaviour in made-up answers."
         super().__init__("Which layers hallucinate?", hint, Picture(760, 270))
         self.analyzer, self.questions, self.evaluation = analyzer, questions, evaluation
         self.scorer = scorer or (analyzer.scorer if analyzer else EAVSSScorer())
@@ -223,10 +223,9 @@ class HallucinationPanel(LayerPanel):
         rows = {"log EAVSS": f"{s.log_eavss[i]:+.3g}{' (a bound)' * bool(s.floored[i])}",
                 f"{self.scorer.confidence:.0%} interval": between(s.log_low[i], s.log_high[i]),
                 "by chance": between(s.null_low[i], s.null_high[i]), "z": f"{s.z[i]:+.2f}", "p": number_text(s.p[i]),
-                "q, over all layers": number_text(s.q[i]), "HSAV, variance if hallucinated": number_text(s.hsav[i]),
-                "AV, variance if faithful": number_text(s.variance[i]), "HSS, share under ε if hallucinated": share_text(s.hss[i]),
-                "AS, share under ε if faithful": share_text(s.sparsity[i]),
-                "AUROC of the linear probe": probe}
+                "q, over all layers": number_text(s.q[i]), "HSAV, variance": number_text(s.hsav[i]),
+                "AV, variance if faithful": number_text(s.variance[i]), "HSS, share under ε": share_text(s.hss[i]),
+                "AS, the same if faithful": share_text(s.sparsity[i]), "probe AUROC": probe}
         cells = "".join(f"<tr><td>{name}</td><td><b>{value}</b></td></tr>" for name, value in rows.items())
         self.numbers.value = f"<table style='margin-top: 4px'>{cells}</table>"
 
@@ -248,6 +247,7 @@ class HallucinationPanel(LayerPanel):
 
 # %% ../nbs/12_hallucination_panels.ipynb #cell-014
 SUMMARY = ("accuracy", "hallucination_rate", "abstention_rate", "ece", "reliability", "right")
+MEANINGS = {"reliability": "reliability (correct minus wrong)", "right": "right (or rightly abstained)"}
 
 class MitigationPanel(LivePanel):
     "Training of chosen layers, live, and the test questions before and after."
@@ -343,7 +343,7 @@ class MitigationPanel(LivePanel):
         for ax in self.diagrams.axs: ax.clear()
         plot_reliability_before_after(self.before, self.after, self.diagrams.axs)
         self.diagrams.show(f"Reliability diagrams of {len(self.before):,} test questions before and after the training.")
-        rows = "".join(f"<tr><td>{html.escape(name)}</td>{''.join(f'<td>{number(value)}</td>' for value in values)}</tr>"
+        rows = "".join(f"<tr><td>{MEANINGS.get(name, name)}</td>{''.join(f'<td>{number(value)}</td>' for value in values)}</tr>"
                        for name, *values in self.compare().itertuples())
         self.table.value = f"<table><tr><th>test questions</th><th>before</th><th>after</th><th>change</th></tr>{rows}</table>"
 
@@ -367,4 +367,4 @@ class MitigationPanel(LivePanel):
                           for name in ("right", "hallucination rate", "abstention rate"))
         self.say(f"{found}. On {len(self.before):,} test questions: {words}.")
 
-def number(x: float) -> str: return "–" if np.isnan(x) else f"{x:.3f}"
+def number(x: float) -> str: return "–" if np.isnan(x) else f"{round(x, 3) + 0:.3f}"

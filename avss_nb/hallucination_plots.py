@@ -81,8 +81,8 @@ class EAVSSMarks:
     def _words(self, scores, values, out, highlight, show) -> None:
         self.ax.set_ylabel(SHOWN[show])
         self.ax.set_title(f"{SHOWN[show].split(',')[0]} {in_words(scores)}", loc="left", size=10, color=INK)
-        words = ["orange ◆: stands out (q < 0.05)" if out.any() else "no layer stands out"]
-        words += ["△: bound, nothing under ε"] if scores.floored.any() else ["grey: chance"] if show == "log_eavss" else []
+        words = ["◆ stands out (q < 0.05)" if out.any() else "no layer stands out"]
+        words += ["△ a bound"] if scores.floored.any() else ["grey: chance"] if show == "log_eavss" else []
         self.ax.set_title("; ".join(words), loc="right", size=9, color=INK)
         for artist in self.note, self.guide: artist.set_visible(highlight is not None)
         if highlight is None: return

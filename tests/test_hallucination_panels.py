@@ -158,8 +158,8 @@ def test_the_numbers_of_the_layer_are_those_of_the_scores(panel, profile):
     panel.layer = 7
     shown, s = dict(re.findall("<td>([^<]*)</td><td><b>([^<]*)</b></td>", panel.numbers.value)), panel.scores
     assert float(shown["log EAVSS"]) == pytest.approx(s.log_eavss[7], rel=5e-3) and float(shown["z"]) == pytest.approx(s.z[7], abs=5e-3)
-    assert float(shown["p"]) == pytest.approx(s.p[7], rel=5e-3) and shown["AUROC of the linear probe"] == "–"
-    assert float(shown["HSAV, variance if hallucinated"]) == pytest.approx(s.hsav[7], rel=5e-3)
+    assert float(shown["p"]) == pytest.approx(s.p[7], rel=5e-3) and shown["probe AUROC"] == "–"
+    assert float(shown["HSAV, variance"]) == pytest.approx(s.hsav[7], rel=5e-3)
     assert f"ε = {0.1 * float(rms(profile.site('output').total())[7]):.3g}" in panel.histogram.alt
 
 def test_a_balance_that_leaves_nothing_is_said_and_can_be_undone(profile):

@@ -36,7 +36,7 @@ def test_every_layer_has_one_mark_at_its_value_by_kind():
     marks.update(scores([0.3, -0.1, 0, -0.5], q=[0.01, 0.05, 1, 0.001], floored=[3]))
     assert points(marks.plain) == {1: -0.1, 2: 0} and points(marks.out) == {0: 0.3} and points(marks.floors) == {3: -0.5}
     assert len({line.get_marker() for line in (marks.plain, marks.out, marks.floors)}) == 3
-    assert marks.plain.get_color() != marks.out.get_color() and "nothing under ε" in all_text(marks.ax)
+    assert marks.plain.get_color() != marks.out.get_color() and "△ a bound" in all_text(marks.ax)
 
 def test_intervals_and_the_band_of_chance_are_those_of_the_scores():
     s = scores([0.3, -0.1])
@@ -49,7 +49,7 @@ def test_intervals_and_the_band_of_chance_are_those_of_the_scores():
     assert low < -0.2 and high > 0.5
 
 def test_titles_say_what_the_colour_means():
-    assert "orange ◆" in all_text(plot_eavss(scores([1, 2.], q=[0.04, 1]), axes()))
+    assert "◆ stands out" in all_text(plot_eavss(scores([1, 2.], q=[0.04, 1]), axes()))
     assert "no layer stands out" in all_text(plot_eavss(scores([1, 2.], q=[0.05, 1]), axes()))
     assert in_words(scores([1.])) == in_words(replace(scores([1.]), score="eavss")) == "on output at last prompt (ε = 0.1 RMS)"
 
@@ -74,7 +74,8 @@ def test_moving_the_marks_gives_the_picture_that_plotting_anew_gives():
 
 @pytest.mark.parametrize("layers", [1, 12, 80])
 def test_many_layers_keep_words_apart_and_inside(layers):
-    ax = plot_eavss(scores(np.linspace(-1, 1, layers) if layers > 1 else [0.]), highlight=layers - 1)
+    s = scores(np.linspace(-1, 1, layers) if layers > 1 else [0.], q=np.zeros(layers), floored=[0])
+    ax = plot_eavss(replace(s, site="relative_update", position="first_answer", eps=0.005), highlight=layers - 1)
     inked(ax)
     boxes = [label.get_window_extent() for label in ax.get_xticklabels()]
     assert all(a.x1 < b.x0 for a, b in zip(boxes, boxes[1:])) and ax.texts[0].get_window_extent().x1 <= ax.figure.bbox.x1
