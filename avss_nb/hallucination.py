@@ -159,6 +159,7 @@ class EAVSSScorer:
         balance: Iterable[str] = ("kind",),  # attributes of `Question`, "answer_tokens" or "prompt_tokens": the same in both kinds of answers
         draws: int = 1000,  # of the permutation test and of the bootstrap
         probe: bool = True,  # also train a linear probe for each layer
+        halves: int = 20,  # splits into disjoint halves whose agreement is measured; 0: none
         confidence: float = 0.95,  # of intervals and of the null band
         seed: int = 0,
     ):
@@ -169,7 +170,7 @@ class EAVSSScorer:
         if not 0 < confidence < 1: raise InputError(f"confidence {confidence} was given; it must lie between 0 and 1, for example 0.95")
         self.site, self.eps, self.relative, self.by = site, float(eps), relative, by
         self.balance = (balance,) if isinstance(balance, str) else tuple(balance)
-        self.draws, self.probe, self.confidence, self.seed = draws, probe, confidence, seed
+        self.draws, self.probe, self.halves, self.confidence, self.seed = draws, probe, halves, confidence, seed
 
     def score(self, profile: AnswerProfile) -> HallucinationScores:
         "Score every layer: shift, permutation test, bootstrap interval, stability, probe."
@@ -195,7 +196,8 @@ class EAVSSScorer:
         low, high = np.quantile(spread, around, axis=0)
         nothing = np.full(profile.layers, np.nan)
         probe = probe_auroc(profile, strata, self.seed) if self.probe else (nothing, nothing, nothing)
-        halves = half_agreement(profile, lambda chosen: logs(labels[chosen][None], torch.from_numpy(np.flatnonzero(chosen))).log_eavss[0], self.seed)
+        halves = half_agreement(profile, lambda chosen: logs(labels[chosen][None], torch.from_numpy(np.flatnonzero(chosen))).log_eavss[0],
+                                self.seed, self.halves)
         return HallucinationScores("eavss_z" if self.by == "z" else "eavss", values, low, high, nothing, nothing, seen.av[0], seen.as_[0],
             seen.floored[0], self.site, "elements", self.eps, self.relative, profile.model, profile.fingerprint,
             profile.faithful.tokens + profile.hallucinated.tokens, profile.partial, seen.hsav[0], seen.hss[0], found, log_low, log_high,

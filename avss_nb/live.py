@@ -13,18 +13,18 @@ from IPython.display import display, update_display
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
-from traitlets import HasTraits
-from .basics import InputError
+from traitlets import Any, HasTraits, Int, TraitError, observe, validate
+from .basics import InputError, Progress
 
 # %% auto #0
-__all__ = ['DRAWING', 'CELLS', 'RUNNING', 'STYLE', 'Picture', 'Throttle', 'Cells', 'sole_run', 'controls', 'Panel', 'listed',
-           'duration']
+__all__ = ['DRAWING', 'CELLS', 'RUNNING', 'STYLE', 'Picture', 'Throttle', 'Cells', 'sole_run', 'controls', 'Panel', 'stacked',
+           'listed', 'duration', 'LivePanel', 'LayerPanel']
 
 # %% ../nbs/11_live.ipynb #cell-005
 DRAWING = threading.RLock()
 
 class Picture:
-    "A matplotlib axes shown as an image in an `ipywidgets.HTML`."
+    "One matplotlib axes, or several side by side, shown as an image in an `ipywidgets.HTML`."
     def __init__(self,
         width: int,  # pixels
         height: int,
@@ -32,12 +32,16 @@ class Picture:
         right: int = 14,
         top: int = 28,
         bottom: int = 46,
+        columns: int = 1,  # axes side by side
+        gap: int = 0,  # pixels between two of them
     ):
         self.width, self.height, self.left, self.right = width, height, left, right
         self.figure = Figure(figsize=(width / 100, height / 100), dpi=100)
         FigureCanvasAgg(self.figure)
-        self.figure.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - top / height)
-        self.ax, self.widget, self.png, self.alt = self.figure.add_subplot(), widgets.HTML(), b"", ""
+        between = gap * columns / (width - left - right - gap * (columns - 1))
+        self.figure.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - top / height, between)
+        self.axs = self.figure.subplots(1, columns, squeeze=False)[0]
+        self.ax, self.widget, self.png, self.alt = self.axs[0], widgets.HTML(), b"", ""
         self.widget.layout.margin = "0"
 
     def show(self,
@@ -53,6 +57,10 @@ class Picture:
             self.png, self.alt = packed.getvalue(), alt
         self.widget.value = (f'<img alt="{html.escape(alt)}" width="{self.width}" height="{self.height}" '
                              f'style="max-width: 100%; height: auto" src="data:image/png;base64,{self.base64}">')
+
+    def clear(self) -> None:
+        "Show nothing."
+        self.png, self.alt, self.widget.value = b"", "", ""
 
     def _repr_png_(self): return self.png
 
@@ -124,6 +132,7 @@ class Panel(HasTraits):
         super().__init__()
         CELLS.watch()
         self.picture, self.text, self.display_id, self.shown = picture, "", uuid.uuid4().hex, False
+        self.pictures = [picture]  # that are kept, one under the other
         self.head = widgets.HTML(f"{STYLE}<b style='font-size: 15px'>{title}</b> &nbsp; {hint}")
         self.status = widgets.HTML()
         self.status.add_class("avss-status")
@@ -140,8 +149,9 @@ class Panel(HasTraits):
 
     def _repr_mimebundle_(self, include=None, exclude=None):
         data = {**self.widget._repr_mimebundle_(), "text/plain": repr(self)}
-        if self.picture.png: data["image/png"] = self.picture.base64
-        return data, {"image/png": {"width": self.picture.width, "height": self.picture.height}}
+        kept = [picture for picture in self.pictures if picture.png]
+        if kept: data["image/png"] = stacked(kept)
+        return data, {"image/png": {"width": max(p.width for p in self.pictures), "height": sum(p.height for p in kept)}}
 
     def _ipython_display_(self):
         data, metadata = self._repr_mimebundle_()
@@ -154,9 +164,116 @@ class Panel(HasTraits):
         data, metadata = self._repr_mimebundle_()
         update_display(data, metadata=metadata, raw=True, display_id=self.display_id)
 
+def stacked(
+    pictures,  # of the same resolution
+) -> str:  # PNG in base64
+    "Pictures, one under the other."
+    if len(pictures) == 1: return pictures[0].base64
+    parts, packed = [Image.open(io.BytesIO(picture.png)) for picture in pictures], io.BytesIO()
+    whole = Image.new("RGB", (max(p.width for p in parts), sum(p.height for p in parts)), "white")
+    for i, part in enumerate(parts): whole.paste(part, (0, sum(p.height for p in parts[:i])))
+    whole.save(packed, "PNG", compress_level=1)
+    return base64.b64encode(packed.getvalue()).decode()
+
 def listed(layers, most: int = 8) -> str:
     "Layer numbers in words: 3, 7, 9 and 4 more."
     layers = [*map(str, layers)]
     return ", ".join(layers[:most]) + (f" and {len(layers) - most} more" if len(layers) > most else "")
 
 def duration(seconds: float) -> str: return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+
+# %% ../nbs/11_live.ipynb #cell-019
+class LivePanel(Panel):
+    "A panel that listens to a piece of work. Others say what to do: `_hear` each event, `_live` draw, `_so_far` and `load` the result."
+    def __init__(self, title: str, hint: str, picture: Picture):
+        super().__init__(title, hint, picture)
+        self.throttle, self._progress = Throttle(), None
+        self.bar = widgets.IntProgress(0, 0, 1, layout=widgets.Layout(width="120px", display="none"))
+        self.row.children = [self.bar, self.status]
+
+    def __call__(self, progress: Progress) -> None:
+        "Listen to work."
+        if self._progress is None or progress.done <= self._progress.done: self._begin(progress)
+        self._progress = progress
+        self._hear(progress)
+        if progress.done == progress.total: return self._end()
+        if not self.throttle.due(): return
+        with self.throttle.frame():
+            words = self._live(progress)
+            self.bar.value, self.bar.max = progress.done, max(progress.total, 1)
+            each = (time.monotonic() - self._started) / max(progress.done - self._from, 1)
+            left = duration(each * (progress.total - progress.done))
+            of, when = (f" of {progress.total}", f", about {left} left") if progress.total else ("", "")
+            self.say(f"{progress.unit} {progress.done}{of}{words}{when}; press ■ to stop")
+
+    def _hear(self, progress: Progress) -> None: pass
+
+    def _begin(self, progress: Progress) -> None:
+        self._started, self._from, self.throttle.frames = time.monotonic(), progress.done, 0
+        self.bar.layout.display = ""
+        if get_ipython() is not None: get_ipython().events.register("post_run_cell", self._cell_ended)
+
+    def _cell_ended(self, *_) -> None:
+        "Work ends with its cell at the latest."
+        if self._progress is not None: self._end()
+
+    def _end(self, result=None) -> None:
+        "Show the final state, and keep its picture in the saved notebook."
+        self.load(self._so_far() if result is None else result)
+        self._progress, self.bar.layout.display = None, "none"
+        if get_ipython() is not None and self._cell_ended in get_ipython().events.callbacks["post_run_cell"]:
+            get_ipython().events.unregister("post_run_cell", self._cell_ended)
+        self.keep_picture()
+
+# %% ../nbs/11_live.ipynb #cell-022
+class LayerPanel(LivePanel):
+    "A live panel that can look inside one layer; others say how to `_draw`."
+    layer = Int(0, help="the picked layer")
+    scores = Any(help="the scores on show")
+
+    def __init__(self, title: str, hint: str, picture: Picture):
+        super().__init__(title, hint, picture)
+        self.layers, self._quiet = 0, False
+        self.pick = widgets.Dropdown(options=[("–", 0)], description="layer", layout=widgets.Layout(width="235px"),
+                                     style={"description_width": "80px"})
+        self.strip = widgets.ToggleButtons(options=[])
+        self.strip.add_class("avss-strip")
+        for picker in self.pick, self.strip: picker.observe(self._picked, "value")
+
+    def _number(self, layers: int) -> None:
+        "A button for each layer, under its mark where there is room."
+        self.layers = layers
+        with self._quietly():
+            if self.layer >= layers: self.layer = 0
+            self.pick.options = [(f"layer {i}", i) for i in range(layers)]
+            self.strip.options = [(f"{i}", i) for i in range(layers)]
+            self.strip.tooltips = [f"look inside layer {i}" for i in range(layers)]
+            self.pick.value = self.strip.value = self.layer
+        unit = (self.picture.width - self.picture.left - self.picture.right) / (layers + 0.4)
+        fits = unit >= 20
+        self.strip.style.button_width = f"{unit - 2:.2f}px" if fits else "28px"
+        self.strip.layout.margin = f"0 0 0 {self.picture.left + 0.2 * unit:.1f}px" if fits else "0"
+
+    @contextmanager
+    def _quietly(self):
+        "While controls are set by the panel itself, their changes are nobody's wish."
+        self._quiet = True
+        try: yield
+        finally: self._quiet = False
+
+    @validate("layer")
+    def _check_layer(self, proposal):
+        if self.layers and not 0 <= proposal["value"] < self.layers:
+            raise TraitError(f"there is no layer {proposal['value']}; the panel has layers 0 to {self.layers - 1}")
+        return proposal["value"]
+
+    def _picked(self, change) -> None:
+        with DRAWING:
+            if not self._quiet and change["new"] is not None: self.layer = change["new"]
+
+    @observe("layer")
+    def _layer_changed(self, change) -> None:
+        with DRAWING:
+            if not self.layers or self._quiet: return
+            with self._quietly(): self.pick.value = self.strip.value = self.layer
+            if self.scores is not None: self._draw()

@@ -4,16 +4,15 @@
 
 # %% ../nbs/11_panels.ipynb #cell-002
 from __future__ import annotations
-import html, time
-from contextlib import contextmanager, nullcontext
+import html
+from contextlib import nullcontext
 from dataclasses import replace
 import ipywidgets as widgets
 import numpy as np, pandas as pd
-from IPython import get_ipython
-from traitlets import Any, Int, TraitError, observe, validate
+from traitlets import Any, Int, observe
 from .basics import InputError, Progress
 from .calibration import MEASURES
-from .live import DRAWING, Panel, Picture, Throttle, controls, duration, listed, sole_run
+from .live import DRAWING, LayerPanel, Panel, Picture, controls, listed, sole_run
 from .moments import AGGREGATIONS, rms
 from .plots import HistogramSteps, RankingBars, histogram_limits, number_text, share_text
 from .profiler import LayerProfile, LayerProfiler
@@ -32,9 +31,8 @@ def scores_of(profile: LayerProfile) -> list[str]:
              "ablation": profile.losses is not None}
     return [score for score in SCORES if needs.get(score, True)]
 
-class LayerRankingPanel(Panel):
+class LayerRankingPanel(LayerPanel):
     "A ranking of the layers, live while a profile is made and adjustable afterwards."
-    layer = Int(0, help="the picked layer")
     scores = Any(help="the `LayerScores` on show")
     profile = Any(help="the `LayerProfile` that they come from")
 
@@ -46,8 +44,7 @@ class LayerRankingPanel(Panel):
         super().__init__("Which layers matter?", "Higher bar: the model needs the layer more. Press a number to look inside.",
                          Picture(760, 270))
         scorer = scorer or LayerScorer()
-        self.draws, self.confidence, self.throttle = scorer.draws, scorer.confidence, Throttle()
-        self._progress, self._bars, self._quiet, self._found = None, None, False, {}
+        self.draws, self.confidence, self._found = scorer.draws, scorer.confidence, {}
         self._build(scorer)
         if layers: self._make_room(layers)
         if profile is None: self.say("Waiting for a profile: pass this panel as progress= to LayerProfiler.profile.")
@@ -64,41 +61,20 @@ class LayerRankingPanel(Panel):
                                            layout=widgets.Layout(width="430px"), style={"description_width": "80px"})
         self.eps.add_class("avss-eps")
         self.relative = widgets.Checkbox(scorer.relative, description="ε relative to the layer's RMS", indent=False)
-        self.pick = widgets.Dropdown(options=[("–", 0)], description="layer", **narrow)
-        self.strip = widgets.ToggleButtons(options=[])
-        self.strip.add_class("avss-strip")
         self.histogram, self.numbers = Picture(420, 230, top=26), widgets.HTML()
         self._steps = HistogramSteps(self.histogram.ax)
-        self.bar = widgets.IntProgress(0, 0, 1, layout=widgets.Layout(width="120px", display="none"))
         self.picked = widgets.HBox([self.histogram.widget, widgets.VBox([self.pick, self.numbers])])
         self.after = widgets.VBox([controls(self.score, self.site, self.aggregation), controls(self.eps, self.relative)])
-        self.row.children, self.picked.layout.display = [self.bar, self.status], "none"
+        self.picked.layout.display = "none"
         self.widget.children = [self.head, self.after, self.row, self.picture.widget, self.strip, self.picked]
         for control in self.score, self.site, self.aggregation, self.eps, self.relative: control.observe(self._rescore, "value")
-        for picker in self.pick, self.strip: picker.observe(self._picked, "value")
 
     def _make_room(self, layers: int) -> None:
-        "Bars and buttons for this many layers; the buttons stand under the bars where there is room."
-        if self._bars is not None and self._bars.layers == layers: return
+        "Bars and buttons for this many layers."
+        if self.layers == layers: return
         self.picture.ax.clear()
         self._bars = RankingBars(self.picture.ax, layers)
-        with self._quietly():
-            if self.layer >= layers: self.layer = 0
-            self.pick.options = [(f"layer {i}", i) for i in range(layers)]
-            self.strip.options = [(f"{i}", i) for i in range(layers)]
-            self.strip.tooltips = [f"look inside layer {i}" for i in range(layers)]
-            self.pick.value = self.strip.value = self.layer
-        unit = (self.picture.width - self.picture.left - self.picture.right) / (layers + 0.4)
-        fits = unit >= 20
-        self.strip.style.button_width = f"{unit - 2:.2f}px" if fits else "28px"
-        self.strip.layout.margin = f"0 0 0 {self.picture.left + 0.2 * unit:.1f}px" if fits else "0"
-
-    @contextmanager
-    def _quietly(self):
-        "While controls are set by the panel itself, their changes are nobody's wish."
-        self._quiet = True
-        try: yield
-        finally: self._quiet = False
+        self._number(layers)
 
     # --- while a profile is made -------------------------------------------------------------------------------------
 
@@ -112,38 +88,19 @@ class LayerRankingPanel(Panel):
         if self._progress is not None: self._end(profile)  # it was stopped
         return profile
 
-    def __call__(self, progress: Progress) -> None:
-        "Listen to a profiler."
-        if self._progress is None or progress.done <= self._progress.done: self._begin(progress)
-        self._progress, self._tokens = progress, self._tokens + progress.info.get("tokens", 0)
-        if progress.done == progress.total: return self._end(self._so_far())
-        if not self.throttle.due(): return
-        with self.throttle.frame():
-            self._take(progress.partial(), live=True)
-            self.bar.value, self.bar.max = progress.done, max(progress.total, 1)
-            left = (time.monotonic() - self._started) / progress.done * (progress.total - progress.done)
-            of, when = (f" of {progress.total}", f", about {duration(left)} left") if progress.total else ("", "")
-            self.say(f"{progress.unit} {progress.done}{of}, {self._tokens:,} tokens{when}; press ■ to stop")
-
     def _begin(self, progress) -> None:
-        self._started, self._tokens, self.throttle.frames = time.monotonic(), 0, 0
-        self.bar.layout.display = ""
-        if get_ipython() is not None: get_ipython().events.register("post_run_cell", self._cell_ended)
+        super()._begin(progress)
+        self._tokens = 0
 
-    def _cell_ended(self, *_) -> None:
-        "A run ends with its cell at the latest; one that was stopped does not say so itself."
-        if self._progress is not None: self._end(self._so_far())
+    def _hear(self, progress) -> None: self._tokens += progress.info.get("tokens", 0)
+
+    def _live(self, progress) -> str:
+        self._take(progress.partial(), live=True)
+        return f", {self._tokens:,} tokens"
 
     def _so_far(self) -> LayerProfile:
         "The result so far; it is partial where a known total was not reached."
         return replace(self._progress.partial(), partial=self._progress.done < self._progress.total)
-
-    def _end(self, profile: LayerProfile) -> None:
-        "Show the final state: full intervals, a sharp picture, and that picture in the saved notebook."
-        self.load(profile)
-        self._progress, self.bar.layout.display = None, "none"
-        if get_ipython() is not None: get_ipython().events.unregister("post_run_cell", self._cell_ended)
-        self.keep_picture()
 
     # --- afterwards --------------------------------------------------------------------------------------------------
 
@@ -215,26 +172,6 @@ class LayerRankingPanel(Panel):
         eps = "whatever site, aggregation and ε" if free else f"ε = {s.eps:g}{' RMS' * s.relative}"
         self.say(f"{'Stopped early, partial result. ' * p.partial}Least important: layers {listed(s.order[:3])}; "
                  f"most important: {listed(s.layers(3))} ({p.tokens:,} tokens, {eps}).")
-
-    # --- picking a layer ---------------------------------------------------------------------------------------------
-
-    @validate("layer")
-    def _check_layer(self, proposal):
-        last = len(self.pick.options) - 1
-        if self._bars is not None and not 0 <= proposal["value"] <= last:
-            raise TraitError(f"there is no layer {proposal['value']}; the panel has layers 0 to {last}")
-        return proposal["value"]
-
-    def _picked(self, change) -> None:
-        with DRAWING:
-            if not self._quiet and change["new"] is not None: self.layer = change["new"]
-
-    @observe("layer")
-    def _layer_changed(self, change) -> None:
-        with DRAWING:
-            if self._bars is None or self._quiet: return
-            with self._quietly(): self.pick.value = self.strip.value = self.layer
-            if self.scores is not None: self._draw()
 
 def _between(low: float, high: float) -> str:
     "An interval in words, if there is one."

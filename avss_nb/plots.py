@@ -19,8 +19,8 @@ MARKERS = "osD^vPX*"
 
 # %% auto #0
 __all__ = ['PALETTE', 'KEPT', 'REMOVED', 'INK', 'FAINT', 'MARKERS', 'UNITS', 'plain_axes', 'number_text', 'RankingBars',
-           'plot_ranking', 'HistogramSteps', 'share_text', 'histogram_limits', 'plot_histogram',
-           'plot_variance_sparsity', 'plot_retention', 'plot_reliability']
+           'plot_ranking', 'HistogramSteps', 'share_text', 'per_decade', 'histogram_limits', 'plot_histogram',
+           'plot_variance_sparsity', 'numbered_discs', 'plot_retention', 'label_ends', 'plot_reliability']
 
 # %% ../nbs/10_plots.ipynb #cell-004
 def plain_axes(
@@ -144,16 +144,16 @@ class HistogramSteps:
         title: str = "",
     ) -> None:
         "Show these moments."
-        edges, per_decade = _per_decade(m.counts)
+        edges, percent = per_decade(m.counts)
         low, high = limits or histogram_limits(m)
         low, high = min(low, eps / 2) if eps else low, max(high, 10 * low)
-        self.ax.set(xlim=(low, high), ylim=(0, max(per_decade.max(), 1e-9) * 1.3))
-        self.all.set_data(per_decade, edges)
+        self.ax.set(xlim=(low, high), ylim=(0, max(percent.max(), 1e-9) * 1.3))
+        self.all.set_data(percent, edges)
         for artist in self.under, self.line, self.note: artist.set_visible(eps is not None)
         self.ax.set_title(title, loc="left", size=10, color=INK)
         if eps is None: return
         k = int(np.searchsorted(edges, eps))  # bins below ε; the last one is cut at ε
-        self.under.set_data(*((per_decade[:k], [*edges[:k], eps]) if 0 < k < len(edges) else ([0], [eps / 2, eps])))
+        self.under.set_data(*((percent[:k], [*edges[:k], eps]) if 0 < k < len(edges) else ([0], [eps / 2, eps])))
         self.line.set_xdata([eps, eps])
         left = math.log(eps / low) > 0.5 * math.log(high / low)
         self.note.xy = (eps, 0.97)
@@ -164,7 +164,9 @@ def share_text(share: float) -> str:
     "A share in words: 12.3 %, 0.0007 %."
     return f"{100 * share:.3g} %" if share == 0 or share >= 1e-6 else f"{100 * share:.0e} %"
 
-def _per_decade(counts: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+def per_decade(
+    counts: torch.Tensor,  # int64, (bins,): of one layer's `Moments`
+) -> tuple[np.ndarray, np.ndarray]:  # edges, (bins - 1,), and percent, (bins - 2,)
     "Edges, and percent of the activations a decade of |a|, so that the area is the share. What lies outside is left out."
     edges = EDGES.numpy()
     return edges, 100 * counts[1:-1].numpy() / max(int(counts.sum()), 1) / np.diff(np.log10(edges))
@@ -213,19 +215,27 @@ def plot_variance_sparsity(
         at = end * (start / end) ** 0.1
         ax.text(at, c * at, f"AVSS {number_text(c)}", ha="right", va="center", size=8, color=FAINT, zorder=1.5,
                 bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})
-    faces = np.where(scores.floored, "white", KEPT)
-    rims = np.where(scores.floored, INK, "white")
+    numbered_discs(ax, x, y, scores.floored)
+    ax.set_title(scores.title.replace("relative_update", "relative update"), loc="left", size=10, color=INK)
+    if scores.floored.any(): ax.set_title("white: nothing under ε", loc="right", size=9, color=INK)
+    return ax
+
+def numbered_discs(
+    ax: Axes,  # with its limits set
+    x: np.ndarray,  # float64, (layers,)
+    y: np.ndarray,
+    white: np.ndarray,  # bool, (layers,): draw these white with a dark rim
+) -> None:
+    "A disc with its number for each layer; discs that would overlap stand beside their dots."
+    faces, rims = np.where(white, "white", KEPT), np.where(white, INK, "white")
     ax.scatter(x, y, s=12, c=KEPT, zorder=3)
-    size = 13 if len(x) <= 40 else 10.5  # of the discs, points; discs that would overlap stand beside their dots
+    size = 13 if len(x) <= 40 else 10.5  # points
     places = ax.transData.inverted().transform(_spread(ax.transData.transform(np.stack([x, y], 1)), size * ax.figure.dpi / 72))
     ax.add_collection(LineCollection(np.stack([np.stack([x, y], 1), places], 1), colors=KEPT, linewidths=0.8), autolim=False)
     ax.scatter(*places.T, s=size**2, c=faces, edgecolors=rims, linewidths=0.8, zorder=4)
     for layer, (at_x, at_y) in enumerate(places):
         ax.text(at_x, at_y, f"{layer}", ha="center", va="center_baseline", size=0.62 * size, weight="bold", zorder=5,
-                color=INK if scores.floored[layer] else "white")
-    ax.set_title(scores.title.replace("relative_update", "relative update"), loc="left", size=10, color=INK)
-    if scores.floored.any(): ax.set_title("white: nothing under ε", loc="right", size=9, color=INK)
-    return ax
+                color=INK if white[layer] else "white")
 
 def _log_limits(a: np.ndarray) -> tuple[float, float]:
     "Limits with an eighth of the range, but at least a quarter, on either side."
@@ -285,15 +295,19 @@ def plot_retention(
     ax.set(xlabel=f"{'share of the ' * fraction}blocks removed", ylabel=metric)
     if fraction: ax.xaxis.set_major_formatter(PercentFormatter(1))
     else: ax.xaxis.get_major_locator().set_params(integer=True)
-    _label_ends(ax, ends)
+    label_ends(ax, ends)
     return ax
 
 def _need_columns(table, *names) -> None:
     missing = [name for name in names if name not in table]
     if missing: raise InputError(f"the table has no column {', '.join(missing)}; it has {', '.join(map(str, table))}")
 
-def _label_ends(ax, ends, gap: float = 0.075) -> None:
-    "A name at the right end of each line, moved apart where they would overlap; `gap` in heights of the axes."
+def label_ends(
+    ax: Axes,
+    ends,  # for each line its values (a Series over x), its name, its colour
+    gap: float = 0.075,  # between two names, in heights of the axes
+) -> None:
+    "A name at the right end of each line, moved apart where they would overlap."
     right = max(mean.index[-1] for mean, *_ in ends)
     ax.margins(x=0.02)
     ax.autoscale_view()

@@ -1,4 +1,4 @@
-"The ranking panel in a real JupyterLab, seen and used through a real browser. AVSS_SCREENSHOTS=folder keeps pictures."
+"The panels in a real JupyterLab, seen and used through a real browser. AVSS_SCREENSHOTS=folder keeps pictures."
 import json
 import os
 import re
@@ -97,6 +97,14 @@ def screenshot(page, name):
             for i, panel in enumerate(page.locator(".avss-panel").all()):
                 panel.screenshot(path=Path(folder) / f"{name}-{i}-{theme.lower()}.png")
 
+def remaining(page, path):
+    "The words beside the picture in the saved file."
+    page.evaluate("jupyterapp.commands.execute('docmanager:save')")
+    page.wait_for_function("!jupyterapp.shell.currentWidget.context.model.dirty")
+    data = next(o["data"] for o in json.loads(path.read_text())["cells"][0]["outputs"] if "image/png" in o.get("data", {}))
+    assert len("".join(data["image/png"])) > 10_000
+    return "".join(data["text/plain"])
+
 COUNT_FRAMES = """() => { window.frames_seen = new Set(); window.statuses = new Set();
     new MutationObserver(() => {
         const img = document.querySelector('.avss-panel img'), s = document.querySelector('.avss-panel [role=status]');
@@ -153,11 +161,7 @@ def test_ranking_panel(browser, lab):
     screenshot(page, "pruned")
 
     # What remains in the file when the kernel is gone.
-    page.evaluate("jupyterapp.commands.execute('docmanager:save')")
-    page.wait_for_function("!jupyterapp.shell.currentWidget.context.model.dirty")
-    saved = json.loads((lab[1] / "panel.ipynb").read_text())
-    data = next(o["data"] for o in saved["cells"][0]["outputs"] if "image/png" in o.get("data", {}))
-    assert len("".join(data["image/png"])) > 10_000 and "Least important" in "".join(data["text/plain"])
+    assert "Least important" in remaining(page, lab[1] / "panel.ipynb")
     page.close()
 
 def test_stop_keeps_what_was_measured(browser, lab):
@@ -170,4 +174,74 @@ def test_stop_keeps_what_was_measured(browser, lab):
     page.locator('[data-jp-item-name="interrupt"]').first.click()
     page.wait_for_function("document.querySelector('.avss-panel [role=status]').textContent.startsWith('Stopped early')")
     wait_idle(page)
+    page.close()
+
+SETTING = """
+from avss_nb.evaluator import Evaluator
+from avss_nb.hallucination import HallucinationAnalyzer
+from avss_nb.hallucination_panels import HallucinationPanel, MitigationPanel
+from avss_nb.live import Throttle
+from avss_nb.mitigation import ContrastiveMitigator, Recipe
+from avss_nb.teaching import TeachingWorld, load_teaching_model
+model, tokenizer = load_teaching_model()
+world = TeachingWorld()
+def questions(n, seed): return world.questions("rare", n, seed) + world.questions("unknown", n, seed)
+"""
+
+def test_hallucination_panel(browser, lab):
+    page = open_notebook(browser, lab, [SETTING + """
+panel = HallucinationPanel(HallucinationAnalyzer(model, tokenizer, batch_size=8), questions(100, 0), batch_size=8)
+panel.throttle = Throttle(least=0.05, share=0.5)
+panel""", "scores = panel.run()"], "hallucination.ipynb")
+    page.evaluate(COUNT_FRAMES)
+    assert page.evaluate("jupyterapp.commands.execute('notebook:run-all-cells')"), "a cell failed"
+    page.wait_for_function("/stands? out/.test(document.querySelector('.avss-panel [role=status]').textContent)")
+
+    # Answers were counted as they came, then the marks moved while the profile grew.
+    statuses = page.evaluate("[...window.statuses]")
+    for said in r"question \d+ of 200: \d+ right, \d+ wrong, 0 abstained, .* left; press ■ to stop", r"batch \d+ of 25, \d+ faithful .* to stop":
+        assert any(re.fullmatch(said, s) for s in statuses), statuses
+    assert page.evaluate("window.frames_seen.size") >= 4
+    assert page.locator(".avss-panel >> text=✗ wrong").count() == 3
+    screenshot(page, "hallucination")
+
+    # ε by keyboard, balance and a layer by mouse and by keyboard.
+    before = picture(page)
+    page.locator(".avss-eps .noUi-handle").focus()
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_selector(".avss-panel [role=status] >> text=ε = 0.05 RMS")
+    by_eps = picture(page)
+    page.get_by_label("compare only within the same kind").click()
+    page.wait_for_function("before => document.querySelector('.avss-panel img').src !== before", arg=by_eps)
+    strip = page.locator(".avss-strip button")
+    assert strip.count() == 12
+    strip.nth(3).click()
+    page.wait_for_selector(".avss-panel img[alt*='of layer 3,']")
+    strip.nth(5).focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".avss-panel img[alt*='of layer 5,']")
+    assert picture(page) not in (before, by_eps) and page.locator(".avss-panel select").nth(1).input_value() == "layer 5"
+    assert "log EAVSS of the 12 layers" in remaining(page, lab[1] / "hallucination.ipynb")
+    page.close()
+
+def test_mitigation_panel_and_its_stop(browser, lab):
+    page = open_notebook(browser, lab, [SETTING + """
+recipe = Recipe(steps=2000, every=10, batch_size=16, text_batch=4, learning_rate=2e-3)
+panel = MitigationPanel(ContrastiveMitigator(model, tokenizer, [10, 11], recipe), questions(60, 2))
+panel.throttle = Throttle(least=0.05, share=0.3)
+panel""", """
+answers = Evaluator(model, tokenizer).answer(questions(100, 0))
+mitigation = panel.run(answers, world.texts(40), questions(20, 1))"""], "mitigation.ipynb")
+    page.evaluate(COUNT_FRAMES)
+    page.evaluate("() => { jupyterapp.commands.execute('notebook:run-all-cells'); }")
+    seen = "training step \\\\d+ of 2000: loss .*, reliability .* on the development questions, about .* left; press ■ to stop"
+    page.wait_for_function(f"[...window.statuses].some(s => s.match('^{seen}$'))")
+    page.wait_for_function("[...window.statuses].some(s => s.match('^training step 1[2-9]. '))")
+    assert page.evaluate("window.frames_seen.size") >= 5
+    page.locator('[data-jp-item-name="interrupt"]').first.click()
+    page.wait_for_selector(".avss-panel [role=status] >> text=Stopped early. Layers 10, 11 have the weights of step")
+    wait_idle(page)
+    assert page.locator(".avss-panel img").count() == 2 and page.locator(".avss-panel tr >> text=hallucination rate").count() == 1
+    screenshot(page, "mitigation")
+    assert "On 120 test questions: right" in remaining(page, lab[1] / "mitigation.ipynb")
     page.close()
