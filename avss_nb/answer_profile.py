@@ -12,7 +12,7 @@ import numpy as np, torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from .basics import Bar, InputError, Progress, whole
+from .basics import Bar, InputError, Progress, check_replaceable, whole
 from .blocks import Blocks, evaluating, fingerprint
 from .data import Question, answered_rows, length_batches, prompt_ids, right_padded
 from .evaluator import Answers
@@ -76,6 +76,7 @@ class AnswerProfile:
 
     def save(self, folder: str | Path) -> None:
         "Write a folder: answers as JSON lines, statistics as safetensors."
+        check_replaceable(folder, "answers.safetensors", "answer profile")
         tensors = {f"{site}.{name}": t.contiguous() for site, m in self.sites.items() for name, t in vars(m).items()}
         tensors |= {"states": self.states, "prompt_tokens": torch.from_numpy(self.prompt_tokens)}
         header = {"format": "avss_nb.AnswerProfile/1", "position": self.position, "sites": [*self.sites], "partial": self.partial}
