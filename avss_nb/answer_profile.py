@@ -118,8 +118,9 @@ class AnswerProfiler:
         template: str = "Q: {question}\nA:",  # the prompt of a question that has none of its own, as in `Evaluator`
         groups: int = 16,  # of the two layer profiles, for bootstrap intervals
     ):
-        unknown = set(sites) - set(SITES)
+        unknown = set(sites := tuple(sites)) - set(SITES)
         if unknown or not sites: raise InputError(f"sites {sorted(unknown)} are not among {', '.join(SITES)}")
+        if batch_size < 1 or groups < 1: raise InputError("batch_size and groups must be at least 1")
         position_mask(torch.tensor([1]), torch.tensor([2]), 2, position)
         self.model, self.tokenizer, self.blocks, self.position = model, tokenizer, Blocks(model), position
         self.sites, self.batch_size, self.template, self.groups = tuple(s for s in SITES if s in sites), batch_size, template, groups

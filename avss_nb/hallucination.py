@@ -362,7 +362,7 @@ class HallucinationAnalyzer:
         template: str = "Q: {question}\nA:",  # as in `Evaluator`
         scorer: EAVSSScorer | None = None,  # None: the default one
     ):
-        self.scorer = scorer or EAVSSScorer()
+        self.scorer, sites = scorer or EAVSSScorer(), tuple(sites)
         if self.scorer.site not in sites: raise InputError(f"the scorer asks for site {self.scorer.site!r}, which is not among {', '.join(sites)}")
         self.profiler = AnswerProfiler(model, tokenizer, position, sites, batch_size, template)
 
