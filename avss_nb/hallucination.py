@@ -219,7 +219,7 @@ def relabelings(labels: np.ndarray, strata: np.ndarray) -> float:
     ways = 1.
     for stratum in np.unique(strata):
         inside = labels[strata == stratum]
-        ways = min(ways * comb(len(inside), int(inside.sum())), 1e9)
+        ways = min(ways * min(comb(len(inside), int(inside.sum())), 10**9), 1e9)  # as a float the number itself overflows
     return ways
 
 def strata_of(profile: AnswerProfile, balance: Iterable[str]) -> np.ndarray:
