@@ -178,6 +178,8 @@ class EAVSSScorer:
         used = balanced(labels, strata) > 0
         if not used.any():
             raise InputError(f"no {' and '.join(self.balance)} has both right and wrong answers, so that nothing is comparable; balance by less")
+        if dead := np.flatnonzero(variance(m.total()).numpy() <= 0).tolist():
+            raise InputError(f"layer {dead[0]} does nothing at site {self.site!r}: all activations are equal; choose another site")
         eps = self.eps * (rms(m.total()) if self.relative else torch.ones(profile.layers, dtype=torch.float64))
         def logs(labels, chosen=slice(None), counts=1.):
             weights = balanced(labels, strata[chosen]) * counts
