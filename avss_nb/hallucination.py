@@ -5,10 +5,11 @@
 # %% ../nbs/08_hallucination.ipynb #cell-003
 from __future__ import annotations
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 import numpy as np, pandas as pd, torch
 from .answer_profile import AnswerProfile, AnswerProfiler, both_kinds
 from .basics import InputError, Progress
+from .data import Question
 from .evaluator import Answers
 from .moments import Moments, rms, smallest_sparsity, sparsity, variance
 from .profiler import SITES
@@ -231,7 +232,7 @@ def strata_of(profile: AnswerProfile, balance: Iterable[str]) -> np.ndarray:
         if name in ("answer_tokens", "prompt_tokens"):
             tokens = getattr(profile, name)
             columns.append(np.searchsorted(np.quantile(tokens, [0.25, 0.5, 0.75]), tokens))
-        elif hasattr(profile.answers.questions[0], name): columns.append([str(getattr(q, name)) for q in profile.answers.questions])
+        elif name in (f.name for f in fields(Question)): columns.append([str(getattr(q, name)) for q in profile.answers.questions])
         else: raise InputError(f"answers cannot be balanced by {name!r}; give attributes of Question, such as 'kind', or 'answer_tokens'")
     if not columns: return np.zeros(len(profile), int)
     keys = [*zip(*columns)]
