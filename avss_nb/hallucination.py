@@ -349,7 +349,8 @@ def intrinsic_dimension(
     for layer in range(states.shape[1]):
         points = torch.unique(states[:, layer].double(), dim=0)
         if len(points) < 3: found.append(np.nan); continue
-        near = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist").fill_diagonal_(torch.inf).topk(2, largest=False).values
+        apart = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")  # exact wherever the points lie
+        near = apart.fill_diagonal_(torch.inf).topk(2, largest=False).values
         found.append(float(len(points) / (near[:, 1] / near[:, 0]).log().sum()))
     return np.array(found)
 

@@ -177,9 +177,9 @@ def test_a_confounder_is_found_and_vanishes_with_balance():
     "The kind decides how large activations are and how often answers are wrong; within a kind there is nothing."
     rng, low = np.random.default_rng(0), []
     for _ in range(20):
-        kinds = np.arange(80) % 2
-        labels = rng.random(80) < np.array([0.2, 0.8])[kinds]
-        profile = made(random_activations(rng, np.exp(rng.normal(0, 0.3, (1, 80)) + kinds)), labels, kinds)
+        kinds = np.arange(160) % 2
+        labels = rng.random(160) < np.array([0.2, 0.8])[kinds]
+        profile = made(random_activations(rng, np.exp(rng.normal(0, 0.3, (1, 160)) + kinds)), labels, kinds)
         found, gone = (EAVSSScorer(draws=199, probe=False, balance=balance).score(profile) for balance in ((), ("kind",)))
         assert found.p[0] <= 0.05 and 0.3 < found.log_eavss[0]
         low.append(gone.p[0])
