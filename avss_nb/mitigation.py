@@ -77,6 +77,7 @@ def student_of(
     blocks: Blocks,  # of the original
     layers: Sequence[int],  # that will be trained
     lora_rank: int | None = None,
+    seed: int = 0,  # of the adapters
 ) -> nn.Module:
     "A copy whose chosen blocks can be trained; everything else is frozen and shares the original's memory."
     own = {id(p) for layer in layers for p in blocks[layer].parameters()}
@@ -84,9 +85,9 @@ def student_of(
     student = copy.deepcopy(blocks.model, others).eval()
     chosen = student.get_submodule(blocks.path)
     for layer in layers: chosen[layer].requires_grad_(lora_rank is None)
-    return student if lora_rank is None else _with_adapters(student, {layer: f"{blocks.path}.{layer}" for layer in layers}, lora_rank)
+    return student if lora_rank is None else _with_adapters(student, {layer: f"{blocks.path}.{layer}" for layer in layers}, lora_rank, seed)
 
-def _with_adapters(student, paths, rank):
+def _with_adapters(student, paths, rank, seed):
     "Low-rank adapters on every linear module of the chosen blocks, and a check that they are there and nowhere else."
     try: from peft import LoraConfig, get_peft_model
     except ImportError: raise InputError("LoRA needs PEFT: pip install 'avss_nb[lora]', or leave lora_rank out") from None
@@ -94,7 +95,9 @@ def _with_adapters(student, paths, rank):
     wanted = {f"{path}.{name}" for path in paths.values() for name, module in student.get_submodule(path).named_modules()
               if isinstance(module, (nn.Linear, Conv1D))}
     if not wanted: raise InputError(f"the blocks {', '.join(map(str, paths))} have no linear module for an adapter; train without lora_rank")
-    adapted = get_peft_model(student, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=sorted(wanted), task_type="CAUSAL_LM"))
+    with torch.random.fork_rng([]):  # adapters begin at random
+        torch.default_generator.manual_seed(seed)
+        adapted = get_peft_model(student, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=sorted(wanted), task_type="CAUSAL_LM"))
     found = {name.removeprefix("base_model.model.") for name, module in adapted.named_modules() if hasattr(module, "lora_A")}
     if found != wanted:
         raise InputError(f"PEFT put adapters on {len(found)} modules where {len(wanted)} were asked for; train without lora_rank")
@@ -270,7 +273,7 @@ class _Run:
     def __init__(self, mitigator, examples, rows, development):
         self.mitigator, self.recipe, self.rows, self.development = mitigator, mitigator.recipe, rows, development
         self.right, self.wrong = ([e for e in examples if e.wrong == wrong] for wrong in (False, True))
-        self.student = student_of(mitigator.blocks, mitigator.layers, self.recipe.lora_rank)
+        self.student = student_of(mitigator.blocks, mitigator.layers, self.recipe.lora_rank, self.recipe.seed)
         inner = self.student.get_base_model() if self.recipe.lora_rank else self.student
         self.blocks = [inner.get_submodule(mitigator.blocks.path)[layer] for layer in mitigator.layers]
         self.trained = {name: p for name, p in self.student.named_parameters() if p.requires_grad}
