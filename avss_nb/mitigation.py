@@ -350,7 +350,8 @@ class _Run:
         self.best = {name: tensors[f"best.{name}"].to(p.device) for name, p in self.trained.items()}
         for name, p in self.trained.items():
             with torch.no_grad(): p.copy_(tensors[f"now.{name}"])
-            self.optimizer.state[p] = {key: tensors[f"{key}.{name}"].to(p.device if key != "step" else "cpu") for key in ("step", "exp_avg", "exp_avg_sq")}
+            state = {key: tensors[at] for key in ("step", "exp_avg", "exp_avg_sq") if (at := f"{key}.{name}") in tensors}
+            self.optimizer.state[p] = {key: t.to(p.device if key != "step" else "cpu") for key, t in state.items()}  # none: no gradient yet
 
     def result(self, partial: bool = True) -> Mitigation:
         "The best weights so far, in a model of their own."
