@@ -285,7 +285,9 @@ class _Run:
 
     def _identity(self, examples) -> str:
         "A hash of everything that the course of the training depends on."
-        parts = [fingerprint(self.mitigator.blocks), self.mitigator.layers, asdict(self.recipe), examples, self.rows, self.development]
+        e = self.evaluator
+        asked = [e.template, e.stop, e.max_new_tokens, e.abstentions, str(self.mitigator.model.dtype)]
+        parts = [fingerprint(self.mitigator.blocks), self.mitigator.layers, asdict(self.recipe), examples, self.rows, self.development, asked]
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
     def rate(self) -> float:
