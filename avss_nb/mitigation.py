@@ -214,7 +214,7 @@ class Mitigation:
 
     def to_frame(self) -> pd.DataFrame:
         "A row for each look at the development questions."
-        return pd.DataFrame([*self.history]).set_index("step")
+        return pd.DataFrame([*self.history], columns=None if self.history else ["step"]).set_index("step")
 
     def __repr__(self):
         looked = next((row for row in self.history if row["step"] == self.step), {})
