@@ -357,7 +357,8 @@ class _Run:
 
     def result(self, partial: bool = True) -> Mitigation:
         "The best weights so far, in a model of their own."
-        model = self.student if not partial else copy.deepcopy(self.student)
+        shared = {id(p): p for p in self.student.parameters() if not p.requires_grad}  # what is frozen is not copied
+        model = self.student if not partial else copy.deepcopy(self.student, shared)
         named = dict(model.named_parameters())
         with torch.no_grad():
             for name, value in (self.best or {}).items(): named[name].copy_(value)
