@@ -67,6 +67,8 @@ class Recipe:
             if not getattr(self, name) >= 0: raise InputError(f"{name}={getattr(self, name)} was given; a weight is 0 or more")
         for name in ("steps", "batch_size", "text_batch", "text_length", "every"):
             if getattr(self, name) < 1: raise InputError(f"{name}={getattr(self, name)} was given; at least 1 is needed")
+        for name in ("lora_rank", "patience"):
+            if (value := getattr(self, name)) is not None and value < 1: raise InputError(f"{name}={value} was given; give at least 1, or None")
         if self.batch_size < 4: raise InputError(f"batch_size={self.batch_size} was given; two right and two wrong answers are the least")
         if not self.temperature > 0 or not self.learning_rate > 0: raise InputError("temperature and learning_rate must be positive")
         if self.wrong not in WRONG: raise InputError(f"wrong={self.wrong!r} is not one of {', '.join(WRONG)}")
