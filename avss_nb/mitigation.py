@@ -253,6 +253,12 @@ class ContrastiveMitigator:
         recipe, progress, development = self.recipe, progress or Bar("training"), [*development]
         examples = examples_of(both_kinds(answers[~answers.abstained]), self.evaluator, recipe)
         rows = tokenize(texts, self.tokenizer, recipe.text_length, fewest=2) if texts is not None and recipe.retention else []
+        there = {"answer": any(e.target and not e.abstain for e in examples), "abstain": any(e.abstain for e in examples),
+                 "contrast": True, "retention": bool(rows)}
+        if not any(there[term] and getattr(recipe, term) for term in there):
+            on = ", ".join(term for term in there if getattr(recipe, term))
+            raise InputError(f"there is nothing to train on for what is switched on ({on}); give neutral texts for retention, "
+                             "unanswerable questions for abstain, or switch on another term")
         run = _Run(self, examples, rows, development)
         run.load(checkpoint)
         complete = False
