@@ -121,10 +121,11 @@ def examples_of(
     recipe: Recipe,
 ) -> list[Example]:
     "What each answer teaches."
-    def target(question, text, right):
-        if right: return text if question.accepts(text) and question.rules != "starts" else question.answers[0]
-        if not question.answerable or recipe.wrong == "abstain": return recipe.abstention
-        return question.answers[0]
+    def target(q, text, right):
+        if right: return text if not q.answers or (q.accepts(text) and q.rules != "starts") else q.answers[0]
+        if not q.answerable or recipe.wrong == "abstain": return recipe.abstention
+        if recipe.wrong == "learn" and not q.answers: raise InputError(f"{q.text!r} has no accepted answer to learn; give it one")
+        return q.answers[0] if q.answers else text
     questions, verdicts = answers.questions, answers.correct.tolist()
     prompts = [q.prompt or evaluator.template.replace("{question}", q.text) for q in questions]
     targets = [target(q, text, right) + (q.stop or evaluator.stop or ("",))[0] for q, text, right in zip(questions, answers.texts, verdicts)]
