@@ -16,7 +16,7 @@ from .answer_profile import both_kinds
 from .basics import Bar, InputError, Progress, check_replaceable, whole
 from .blocks import Blocks, block_output, evaluating, fingerprint
 from .calibration import measures
-from .data import Question, Text, answered_rows, right_padded, tokenize
+from .data import Question, Text, answered_rows, is_abstention, is_correct, right_padded, tokenize
 from .evaluator import Answers, Evaluator
 
 # %% auto #0
@@ -241,7 +241,9 @@ class ContrastiveMitigator:
         if not self.layers: raise InputError("no layers were given; give at least one to train")
         if model.dtype == torch.float16: raise InputError("the model is in float16, which training overflows; load it in float32 or bfloat16")
         self.model, self.tokenizer, self.evaluation = model, tokenizer, evaluation
-        self.evaluator = Evaluator(model, tokenizer, **evaluation)
+        self.evaluator, silence = Evaluator(model, tokenizer, **evaluation), self.recipe.abstention
+        if not silence.strip() or not (is_abstention(silence) or is_correct(silence, self.evaluator.abstentions)):
+            raise InputError(f"abstention={silence!r} would be judged a wrong answer; teach \"unknown\", or name it in abstentions= too")
 
     def train(self,
         answers: Answers,  # of the original to the training questions, with verdicts; abstentions are left out
