@@ -63,7 +63,8 @@ def rivals(
     found = {"original": test, "original, temperature scaling": scaled(TemperatureScaling)}
     try: found["original, Platt scaling"] = scaled(PlattScaling)
     except InputError: pass  # confidence separates right from wrong: there is no best fit
-    threshold = best_threshold(development.confidences, development.correct, development.correct)  # silence is right where the answer is wrong
+    verdicts = development.correct[given]
+    threshold = best_threshold(development.confidences[given], verdicts, verdicts)  # silence is right where the answer is wrong
     return found | {f"original, silent below {threshold:.2f}": test.abstain_below(np.nextafter(threshold, 2))}
 
 # %% ../nbs/10_arms.ipynb #cell-008
