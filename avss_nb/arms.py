@@ -90,7 +90,7 @@ class ArmRun:
                 arrays = {key: file.get_tensor(key).numpy() for key in file.keys()}
         except (SafetensorError, json.JSONDecodeError) as error: raise InputError(f"{path} is damaged ({error}); delete it") from None
         if header.get("format") != FORMAT or header["identity"] != identity:
-            raise InputError(f"{path} belongs to another comparison (model, questions, layers or recipe differ); give another folder")
+            raise InputError(f"{path} belongs to another comparison (model, questions, answers, texts, layers or recipe differ); give another folder")
         logprobs = tuple((float(x),) for x in np.log(np.maximum(arrays["confidences"], 1e-300)))
         answers = Answers(tuple(test), tuple(header["texts"]), arrays["confidences"], arrays["correct"], arrays["abstained"], logprobs)
         return cls(answers, header["perplexity"], header["step"])
@@ -117,11 +117,12 @@ def compare_arms(
     if len({arm.name for arm in arms}) < len(arms): raise InputError("two arms have the same name; give each its own")
     check_disjoint({"training": train.questions, "development": development, "test": test})
     texts, held_out = (None if t is None else [*t] for t in (texts, held_out))
+    data = train.questions, train.texts, train.correct.tolist(), train.abstained.tolist(), development, test, texts or (), held_out or ()
     evaluator, runs, total = Evaluator(model, tokenizer, **evaluation), {}, len(arms) * len(seeds) * recipe.steps
     def perplexity(model): return Evaluator(model, tokenizer, **evaluation).perplexity(held_out).value if held_out else None
     for number, (arm, seed) in enumerate((arm, seed) for arm in arms for seed in seeds):
         its = replace(recipe, **arm.changes, seed=seed)
-        identity = run_identity(evaluator, arm, its, train.questions, development, test)
+        identity = run_identity(evaluator, arm, its, *data)
         slug = f"{re.sub('[^a-z0-9]+', '-', arm.name.lower()).strip('-')}-{seed}"
         path = Path(folder) / f"{slug}.safetensors" if folder else None
         run = ArmRun.load(path, identity, test) if path else None
@@ -140,10 +141,10 @@ def compare_arms(
     same = {name: [ArmRun(answers, plain, 0)] for name, answers in beside.items()}
     return ArmTable(same | runs, arms[0].name, {arm.name: arm.layers for arm in arms})
 
-def run_identity(evaluator, arm, recipe, *questions) -> str:
-    "A hash of what a run depends on: model, layers, recipe, questions, and how they are asked."
-    asked = [evaluator.template, evaluator.stop, evaluator.max_new_tokens]
-    parts = [fingerprint(Blocks(evaluator.model)), arm.layers, asdict(recipe), *(tuple(part) for part in questions), asked]
+def run_identity(evaluator, arm, recipe, *data) -> str:
+    "A hash of what a run depends on: model, layers, recipe, questions, verdicts and texts, and how it is asked."
+    asked = [evaluator.template, evaluator.stop, evaluator.max_new_tokens, evaluator.abstentions, str(evaluator.model.dtype)]
+    parts = [fingerprint(Blocks(evaluator.model)), arm.layers, asdict(recipe), *map(tuple, data), asked]
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 def check_disjoint(parts: dict[str, Iterable[Question]]) -> None:
