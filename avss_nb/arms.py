@@ -114,20 +114,24 @@ def compare_arms(
 ) -> "ArmTable":
     "Train every arm with every seed, and put the rivals beside them."
     recipe, progress, test, development = recipe or Recipe(), progress or Bar("arms"), [*test], [*development]
-    if len({arm.name for arm in arms}) < len(arms): raise InputError("two arms have the same name; give each its own")
+    if not arms or not seeds: raise InputError("no arms or no seeds were given; give at least one of each")
+    def slug(arm): return re.sub("[^a-z0-9]+", "-", arm.name.lower()).strip("-")
+    if len({*map(slug, arms)}) < len(arms): raise InputError("two arms have the same name (up to case and punctuation); give each its own")
     check_disjoint({"training": train.questions, "development": development, "test": test})
     texts, held_out = (None if t is None else [*t] for t in (texts, held_out))
     data = train.questions, train.texts, train.correct.tolist(), train.abstained.tolist(), development, test, texts or (), held_out or ()
     evaluator, runs, total = Evaluator(model, tokenizer, **evaluation), {}, len(arms) * len(seeds) * recipe.steps
     def perplexity(model): return Evaluator(model, tokenizer, **evaluation).perplexity(held_out).value if held_out else None
+    plain, beside = perplexity(model), rivals(evaluator.answer(development), evaluator.answer(test))
+    if taken := {arm.name for arm in arms} & beside.keys(): raise InputError(f"the name {min(taken)!r} belongs to a rival; give that arm another")
     for number, (arm, seed) in enumerate((arm, seed) for arm in arms for seed in seeds):
         its = replace(recipe, **arm.changes, seed=seed)
         identity = run_identity(evaluator, arm, its, *data)
-        slug = f"{re.sub('[^a-z0-9]+', '-', arm.name.lower()).strip('-')}-{seed}"
-        path = Path(folder) / f"{slug}.safetensors" if folder else None
+        name = f"{slug(arm)}-{seed}"
+        path = Path(folder) / f"{name}.safetensors" if folder else None
         run = ArmRun.load(path, identity, test) if path else None
         if run is None:
-            checkpoint = Path(folder) / f"{slug}.checkpoint" if folder else None
+            checkpoint = Path(folder) / f"{name}.checkpoint" if folder else None
             def hear(p): progress(replace(p, done=number * recipe.steps + p.done, total=total, info=p.info | {"arm": arm.name, "seed": seed}))
             done = ContrastiveMitigator(model, tokenizer, arm.layers, its, **evaluation).train(train, texts, development, hear, checkpoint)
             if done.partial: raise KeyboardInterrupt
@@ -136,8 +140,6 @@ def compare_arms(
             if checkpoint: checkpoint.unlink(missing_ok=True)
         runs.setdefault(arm.name, []).append(run)
         progress(Progress((number + 1) * recipe.steps, total, "training step", {"arm": arm.name, "seed": seed}))
-    plain = perplexity(model)
-    beside = rivals(evaluator.answer(development), evaluator.answer(test))
     same = {name: [ArmRun(answers, plain, 0)] for name, answers in beside.items()}
     return ArmTable(same | runs, arms[0].name, {arm.name: arm.layers for arm in arms})
 

@@ -139,7 +139,7 @@ def test_a_damaged_run(teaching, parts, world, finished, tmp_path):
     with pytest.raises(InputError, match="is damaged"): compared(teaching, parts, world, tmp_path)
 
 @pytest.mark.parametrize("changes, message", [
-    (dict(arms=[]), "no arms"), (dict(seeds=()), "no seeds"), (dict(development=[]), "no questions"), (dict(test=[]), "no questions"),
+    (dict(arms=[]), "no arms or no seeds"), (dict(seeds=()), "no arms or no seeds"), (dict(development=[]), "there are no questions"), (dict(test=[]), "there are no questions"),
     (dict(arms=[ARMS[0], replace(ARMS[1], name="claim")]), "same name"), (dict(arms=[ARMS[0], replace(ARMS[1], name="Claim!")]), "same name"),
     (dict(arms=[ARMS[0], replace(ARMS[1], name="original")]), "original")])
 def test_what_cannot_be_compared_is_refused_before_any_training(teaching, parts, world, trainings, tmp_path, changes, message):
