@@ -178,9 +178,9 @@ class ArmTable:
 
     def measured(self) -> dict[str, pd.DataFrame]:
         "For each arm its measures (columns) on the data (row 0) and on every draw."
-        weights, rng = self._weights(self.draws), np.random.default_rng(self.seed)
-        found = {}
+        weights, found = self._weights(self.draws), {}
         for name, runs in self.runs.items():
+            rng = np.random.default_rng([self.seed, 1])  # the same for every arm: seeds are paired as questions are
             each = np.stack([_all_measures(weights, run.answers).to_numpy() for run in runs])
             seeds = np.concatenate([np.full((1, len(runs)), 1 / len(runs)),
                                     rng.multinomial(len(runs), np.full(len(runs), 1 / len(runs)), self.draws) / len(runs)])
