@@ -213,8 +213,10 @@ class ArmTable:
             if name == to: continue
             gap = values - found[to]
             low, high = interval(gap[1:])
-            sides = [(1 + (gap[1:] <= 0).sum()) / len(gap), (1 + (gap[1:] >= 0).sum()) / len(gap)]
-            rows[name] = {"difference": gap[0], "low": low, "high": high, "p": min(1., 2 * min(sides))}
+            known = gap[1:][~np.isnan(gap[1:])]
+            sides = [(1 + (known <= 0).sum()) / (1 + len(known)), (1 + (known >= 0).sum()) / (1 + len(known))]
+            p = np.nan if np.isnan(gap[0]) else min(1., 2 * min(sides))
+            rows[name] = {"difference": gap[0], "low": low, "high": high, "p": p}
         return pd.DataFrame(rows).T
 
     def summary(self) -> pd.DataFrame:
