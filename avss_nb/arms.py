@@ -250,7 +250,9 @@ def _all_measures(weights, answers) -> pd.DataFrame:
     "Measures of weighted questions, a row for each row of weights; groups as `group: measure`."
     table = pd.DataFrame(resampled_measures(weights, below_one(answers.confidences), answers.correct, answers.abstained), columns=[*MEASURES])
     table["answered"] = 1 - table["abstention_rate"]
-    def share(what, where): return (weights[:, where] @ what[where].astype(float)) / np.maximum(weights[:, where].sum(1), 1e-12)
+    def share(what, where):  # NaN where a draw holds none of them
+        drawn = weights[:, where].sum(1)
+        return (weights[:, where] @ what[where].astype(float)) / np.where(drawn > 0, drawn, np.nan)
     every = np.ones(len(answers), bool)
     table.insert(0, "right", share(answers.right, every))
     table.insert(0, "reliability", table["accuracy"] - table["hallucination_rate"])
