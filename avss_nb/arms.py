@@ -187,11 +187,16 @@ class ArmTable:
             found[name] = pd.DataFrame(np.einsum("ds,sdm->dm", seeds, each), columns=_all_measures(weights[:1], runs[0].answers).columns)
         return found
 
+    def _check(self, measures, measured):
+        for name in measures:
+            if name not in (there := measured[self.claim]): raise InputError(f"there is no measure {name!r}; there are {', '.join(there)}")
+
     def to_frame(self,
         measures: Sequence[str] | None = None,  # None: the usual ones
     ) -> pd.DataFrame:
         "A row for each arm, columns (measure, value/low/high)."
         found, rows = self.measured(), {}
+        self._check(measures or (), found)
         for name, table in found.items():
             shown = [m for m in (measures or USUAL) if m in table] if measures else [m for m in table if m in USUAL or ":" in m]
             rows[name] = {(m, side): value for m in shown
@@ -205,7 +210,9 @@ class ArmTable:
         to: str | None = None,  # None: the claim
     ) -> pd.DataFrame:
         "Every arm minus another, paired: value, interval, and the share of draws on the other side of zero, twice."
-        found = {name: table[measure].to_numpy() for name, table in self.measured().items()}
+        measured = self.measured()
+        self._check([measure], measured)
+        found = {name: table[measure].to_numpy() for name, table in measured.items()}
         to = to or self.claim
         if to not in found: raise InputError(f"there is no arm {to!r}; there are {', '.join(found)}")
         rows = {}
