@@ -4,7 +4,7 @@
 
 # %% ../nbs/10_arms.ipynb #cell-003
 from __future__ import annotations
-import hashlib, json, random, re
+import hashlib, json, math, random, re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -39,13 +39,16 @@ def standard_arms(
     seed: int = 0,
 ) -> list[Arm]:
     "The claim and its controls; the first arm is the claim."
-    layers, rng = len(scores.values), random.Random(seed)
+    layers, rng, drawn = len(scores.values), random.Random(seed), []
+    if not 1 <= top < layers: raise InputError(f"top={top} of {layers} layers was asked for; give at least 1 and fewer than all")
     def few(order): return tuple(sorted(int(i) for i in order[:top]))
     chosen, probed = few(scores.layers(top)), few(np.argsort(-np.nan_to_num(scores.probe), kind="stable"))
-    claim = "EAVSS layers" + " (the probe's, too)" * (chosen == probed)
+    claim = "EAVSS layers" + " (the probe's, too)" * (chosen == probed and not np.isnan(scores.probe).all())
     arms = [Arm(claim, chosen), Arm("EAVSS layers, no contrast", chosen, {"contrast": 0.})]
     if not np.isnan(scores.probe).all() and probed != chosen: arms.append(Arm("probe layers", probed))
-    arms += [Arm(f"random layers {draw + 1}", few(rng.sample(range(layers), top))) for draw in range(draws)]
+    while len(drawn) < min(draws, math.comb(layers, top) - 1):  # others than the chosen ones, and no draw twice
+        if (some := few(rng.sample(range(layers), top))) not in [chosen, *drawn]: drawn.append(some)
+    arms += [Arm(f"random layers {number}", some) for number, some in enumerate(drawn, 1)]
     return [*arms, Arm("lowest EAVSS layers", few(scores.order)), Arm("all layers", tuple(range(layers)))]
 
 # %% ../nbs/10_arms.ipynb #cell-006
