@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .basics import Bar, InputError, Progress, check_replaceable, whole
 from .blocks import Blocks, evaluating, fingerprint
 from .data import Question, answered_rows, length_batches, prompt_ids, right_padded
-from .evaluator import Answers
+from .evaluator import Answers, Evaluator
 from .moments import Moments
 from .profiler import SITES, LayerProfile, check_finite, site_activations
 
@@ -133,6 +133,7 @@ class AnswerProfiler:
         answers = both_kinds(answers[~answers.abstained])
         prompts = [q.prompt or self.template.replace("{question}", q.text) for q in answers.questions]
         rows, starts = self._rows(prompts, answers.texts)
+        Evaluator(self.model, self.tokenizer)._check_length(max(map(len, rows)), "shorten the prompts or the answers")
         progress, found, complete = progress or Bar("answers"), {}, False
         order = [*length_batches(rows, self.batch_size)]
         def both(): return len({label for n in found for label in answers.hallucinated[order[n]]}) == 2

@@ -264,3 +264,9 @@ def test_questions_without_a_prompt_use_the_template():
     plain = replace(given, questions=tuple(replace(q, text=q.prompt, prompt="") for q in given.questions))
     same_rows = profiled(tiny("llama"), "all", given=plain, template="{question}"), profiled(tiny("llama"), "all", given=given)
     assert torch.equal(same_rows[0].states, same_rows[1].states)
+
+def test_answers_that_are_too_long_for_the_model():
+    given = answers(6)
+    long = replace(given, texts=(words(150, 0), *given.texts[1:]))
+    with pytest.raises(InputError, match="too long for a model of 128 positions"): profiled(tiny("gpt2"), "answer", given=long)
+    profiled(tiny("gpt2"), given=long)                                 # before the answer nothing depends on it, and it is not read

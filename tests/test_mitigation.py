@@ -452,3 +452,11 @@ def test_student_of_shares_what_is_frozen(teaching):
     for name, p in student.named_parameters():
         assert p.requires_grad == inside((4,))(name) and (p.data_ptr() == original[name].data_ptr()) != inside((4,))(name)
     assert torch.equal(logits(student), logits(teaching[0]))
+
+@pytest.mark.parametrize("rank", [None, 2])
+def test_a_stopped_training_can_be_applied(asked, world, rank):
+    model, tokenizer = load_teaching_model()
+    found = trained((model, tokenizer), asked, world, recipe=replace(SMALL, lora_rank=rank, learning_rate=5e-3), progress=stop_at(3))
+    student = logits(found.model)
+    assert not torch.allclose(student, logits(model), atol=1e-3)
+    assert torch.allclose(logits(found.apply()), student, atol=1e-5)
