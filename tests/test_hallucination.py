@@ -173,7 +173,7 @@ def test_a_planted_layer_is_found_and_others_are_not():
         false += (scores.q[[0, 1, 2, 4, 5]] < 0.05).sum()
     assert false <= 1
 
-def test_a_confounder_is_found_and_vanishes_with_balance():
+def test_a_confounder_is_found_and_vanishes_with_balance(no_halves):
     "The kind decides how large activations are and how often answers are wrong; within a kind there is nothing."
     rng, low = np.random.default_rng(0), []
     for _ in range(20):
