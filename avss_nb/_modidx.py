@@ -99,6 +99,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'avss_nb.arms.ArmRun.save': ('arms.html#armrun.save', 'avss_nb/arms.py'),
                               'avss_nb.arms.ArmTable': ('arms.html#armtable', 'avss_nb/arms.py'),
                               'avss_nb.arms.ArmTable.__repr__': ('arms.html#armtable.__repr__', 'avss_nb/arms.py'),
+                              'avss_nb.arms.ArmTable._check': ('arms.html#armtable._check', 'avss_nb/arms.py'),
                               'avss_nb.arms.ArmTable._repr_html_': ('arms.html#armtable._repr_html_', 'avss_nb/arms.py'),
                               'avss_nb.arms.ArmTable._weights': ('arms.html#armtable._weights', 'avss_nb/arms.py'),
                               'avss_nb.arms.ArmTable.differences': ('arms.html#armtable.differences', 'avss_nb/arms.py'),

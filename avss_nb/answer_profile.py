@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .basics import Bar, InputError, Progress, check_replaceable, whole
 from .blocks import Blocks, evaluating, fingerprint
 from .data import answered_rows, length_batches, prompt_ids, right_padded
-from .evaluator import Answers
+from .evaluator import Answers, Evaluator
 from .moments import Moments
 from .profiler import SITES, LayerProfile, check_finite, site_activations
 
@@ -76,6 +76,7 @@ class AnswerProfile:
 
     def save(self, folder: str | Path) -> None:
         "Write a folder: answers as JSON lines, statistics as safetensors."
+        check_replaceable(folder, "answers.safetensors", "answer profile")
         tensors = {f"{site}.{name}": t.contiguous() for site, m in self.sites.items() for name, t in vars(m).items()}
         tensors |= {"states": self.states, "prompt_tokens": torch.from_numpy(self.prompt_tokens)}
         header = {"format": "avss_nb.AnswerProfile/1", "position": self.position, "sites": [*self.sites], "partial": self.partial}
@@ -118,8 +119,9 @@ class AnswerProfiler:
         template: str = "Q: {question}\nA:",  # the prompt of a question that has none of its own, as in `Evaluator`
         groups: int = 16,  # of the two layer profiles, for bootstrap intervals
     ):
-        unknown = set(sites) - set(SITES)
+        unknown = set(sites := tuple(sites)) - set(SITES)
         if unknown or not sites: raise InputError(f"sites {sorted(unknown)} are not among {', '.join(SITES)}")
+        if batch_size < 1 or groups < 1: raise InputError("batch_size and groups must be at least 1")
         position_mask(torch.tensor([1]), torch.tensor([2]), 2, position)
         self.model, self.tokenizer, self.blocks, self.position = model, tokenizer, Blocks(model), position
         self.sites, self.batch_size, self.template, self.groups = tuple(s for s in SITES if s in sites), batch_size, template, groups
@@ -132,6 +134,7 @@ class AnswerProfiler:
         answers = both_kinds(answers[~answers.abstained])
         prompts = [q.prompt or self.template.replace("{question}", q.text) for q in answers.questions]
         rows, starts = self._rows(prompts, answers.texts)
+        Evaluator(self.model, self.tokenizer)._check_length(max(map(len, rows)), "shorten the prompts or the answers")
         progress, found, complete = progress or Bar("answers"), {}, False
         order = [*length_batches(rows, self.batch_size)]
         def both(): return len({label for n in found for label in answers.hallucinated[order[n]]}) == 2

@@ -4,7 +4,7 @@
 
 # %% ../nbs/10_arms.ipynb #cell-003
 from __future__ import annotations
-import hashlib, json, random, re
+import hashlib, json, math, random, re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -40,13 +40,16 @@ def standard_arms(
     seed: int = 0,
 ) -> list[Arm]:
     "The claim and its controls; the first arm is the claim."
-    layers, rng = len(scores.values), random.Random(seed)
+    layers, rng, drawn = len(scores.values), random.Random(seed), []
+    if not 1 <= top < layers: raise InputError(f"top={top} of {layers} layers was asked for; give at least 1 and fewer than all")
     def few(order): return tuple(sorted(int(i) for i in order[:top]))
     chosen, probed = few(scores.layers(top)), few(np.argsort(-np.nan_to_num(scores.probe), kind="stable"))
-    claim = "EAVSS layers" + " (the probe's, too)" * (chosen == probed)
+    claim = "EAVSS layers" + " (the probe's, too)" * (chosen == probed and not np.isnan(scores.probe).all())
     arms = [Arm(claim, chosen), Arm("EAVSS layers, no contrast", chosen, {"contrast": 0.})]
     if not np.isnan(scores.probe).all() and probed != chosen: arms.append(Arm("probe layers", probed))
-    arms += [Arm("random layers", few(rng.sample(range(layers), top)), seeds=(draw,)) for draw in range(draws)]
+    while len(drawn) < min(draws, math.comb(layers, top) - 1):  # others than the chosen ones, and no draw twice
+        if (some := few(rng.sample(range(layers), top))) not in [chosen, *drawn]: drawn.append(some)
+    arms += [Arm("random layers", some, seeds=(number,)) for number, some in enumerate(drawn)]
     return [*arms, Arm("lowest EAVSS layers", few(scores.order)), Arm("all layers", tuple(range(layers)))]
 
 # %% ../nbs/10_arms.ipynb #cell-006
@@ -66,8 +69,9 @@ def rivals(
     except InputError: pass  # confidence separates right from wrong: there is no best fit
     sure = {"confidence": lambda answers: answers.confidences,
             "total probability": lambda answers: np.exp([np.sum(row) for row in answers.token_logprobs])}
+    verdicts = development.correct[given]
     for name, of in sure.items():
-        threshold = best_threshold(of(development), development.correct, development.correct)  # silence is right where the answer is wrong
+        threshold = best_threshold(of(development)[given], verdicts, verdicts)  # silence is right where the answer is wrong
         silent = (of(test) <= threshold) & asked
         found[f"original, silent below {name} {threshold:.2g}"] = replace(test, correct=test.correct & ~silent, abstained=test.abstained | silent)
     return found
@@ -95,7 +99,7 @@ class ArmRun:
                 arrays = {key: file.get_tensor(key).numpy() for key in file.keys()}
         except (SafetensorError, json.JSONDecodeError) as error: raise InputError(f"{path} is damaged ({error}); delete it") from None
         if header.get("format") != FORMAT or header["identity"] != identity:
-            raise InputError(f"{path} belongs to another comparison (model, questions, layers or recipe differ); give another folder")
+            raise InputError(f"{path} belongs to another comparison (model, questions, answers, texts, layers or recipe differ); give another folder")
         logprobs = tuple((float(x),) for x in np.log(np.maximum(arrays["confidences"], 1e-300)))
         answers = Answers(tuple(test), tuple(header["texts"]), arrays["confidences"], arrays["correct"], arrays["abstained"], logprobs)
         return cls(answers, header["perplexity"], header["step"])
@@ -119,20 +123,26 @@ def compare_arms(
 ) -> "ArmTable":
     "Train every arm with every seed, and put the rivals beside them."
     recipe, progress, test, development = recipe or Recipe(), progress or Bar("arms"), [*test], [*development]
+    def slug(arm, seed): return f"{re.sub('[^a-z0-9]+', '-', arm.name.lower()).strip('-')}-{seed}"
     plan = [(arm, seed) for arm in arms for seed in (seeds if arm.seeds is None else arm.seeds)]
-    if len({(arm.name, seed) for arm, seed in plan}) < len(plan): raise InputError("two arms have the same name and seed; give each its own name")
+    if not plan: raise InputError("no arms or no seeds were given; give at least one of each")
+    if len({slug(*each) for each in plan}) < len(plan):
+        raise InputError("two arms have the same name (up to case and punctuation) and seed; give each its own name")
     check_disjoint({"training": train.questions, "development": development, "test": test})
     texts, held_out = (None if t is None else [*t] for t in (texts, held_out))
+    data = train.questions, train.texts, train.correct.tolist(), train.abstained.tolist(), development, test, texts or (), held_out or ()
     evaluator, runs, layers, total = Evaluator(model, tokenizer, **evaluation), {}, {}, len(plan) * recipe.steps
     def perplexity(model): return Evaluator(model, tokenizer, **evaluation).perplexity(held_out).value if held_out else None
+    plain, beside = perplexity(model), rivals(evaluator.answer(development), evaluator.answer(test))
+    if taken := {arm.name for arm in arms} & beside.keys(): raise InputError(f"the name {min(taken)!r} belongs to a rival; give that arm another")
     for number, (arm, seed) in enumerate(plan):
         its = replace(recipe, **arm.changes, seed=seed)
-        identity = run_identity(evaluator, arm, its, train.questions, development, test)
-        slug = f"{re.sub('[^a-z0-9]+', '-', arm.name.lower()).strip('-')}-{seed}"
-        path = Path(folder) / f"{slug}.safetensors" if folder else None
+        identity = run_identity(evaluator, arm, its, *data)
+        name = slug(arm, seed)
+        path = Path(folder) / f"{name}.safetensors" if folder else None
         run = ArmRun.load(path, identity, test) if path else None
         if run is None:
-            checkpoint = Path(folder) / f"{slug}.checkpoint" if folder else None
+            checkpoint = Path(folder) / f"{name}.checkpoint" if folder else None
             def hear(p): progress(replace(p, done=number * recipe.steps + p.done, total=total, info=p.info | {"arm": arm.name, "seed": seed}))
             done = ContrastiveMitigator(model, tokenizer, arm.layers, its, **evaluation).train(train, texts, development, hear, checkpoint)
             if done.partial: raise KeyboardInterrupt
@@ -142,15 +152,13 @@ def compare_arms(
         runs.setdefault(arm.name, []).append(run)
         layers.setdefault(arm.name, {})[arm.layers] = None
         progress(Progress((number + 1) * recipe.steps, total, "training step", {"arm": arm.name, "seed": seed}))
-    plain = perplexity(model)
-    beside = rivals(evaluator.answer(development), evaluator.answer(test))
     same = {name: [ArmRun(answers, plain, 0)] for name, answers in beside.items()}
     return ArmTable(same | runs, arms[0].name, {name: tuple(sets) for name, sets in layers.items()})
 
-def run_identity(evaluator, arm, recipe, *questions) -> str:
-    "A hash of what a run depends on: model, layers, recipe, questions, and how they are asked."
-    asked = [evaluator.template, evaluator.stop, evaluator.max_new_tokens]
-    parts = [fingerprint(Blocks(evaluator.model)), arm.layers, asdict(recipe), *(tuple(part) for part in questions), asked]
+def run_identity(evaluator, arm, recipe, *data) -> str:
+    "A hash of what a run depends on: model, layers, recipe, questions, verdicts and texts, and how it is asked."
+    asked = [evaluator.template, evaluator.stop, evaluator.max_new_tokens, evaluator.abstentions, str(evaluator.model.dtype)]
+    parts = [fingerprint(Blocks(evaluator.model)), arm.layers, asdict(recipe), *map(tuple, data), asked]
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 def check_disjoint(parts: dict[str, Iterable[Question]]) -> None:
@@ -182,20 +190,25 @@ class ArmTable:
 
     def measured(self) -> dict[str, pd.DataFrame]:
         "For each arm its measures (columns) on the data (row 0) and on every draw."
-        weights, rng = self._weights(self.draws), np.random.default_rng(self.seed)
-        found = {}
+        weights, found = self._weights(self.draws), {}
         for name, runs in self.runs.items():
+            rng = np.random.default_rng([self.seed, 1])  # the same for every arm: seeds are paired as questions are
             each = np.stack([_all_measures(weights, run.answers).to_numpy() for run in runs])
             seeds = np.concatenate([np.full((1, len(runs)), 1 / len(runs)),
                                     rng.multinomial(len(runs), np.full(len(runs), 1 / len(runs)), self.draws) / len(runs)])
             found[name] = pd.DataFrame(np.einsum("ds,sdm->dm", seeds, each), columns=_all_measures(weights[:1], runs[0].answers).columns)
         return found
 
+    def _check(self, measures, measured):
+        for name in measures:
+            if name not in (there := measured[self.claim]): raise InputError(f"there is no measure {name!r}; there are {', '.join(there)}")
+
     def to_frame(self,
         measures: Sequence[str] | None = None,  # None: the usual ones
     ) -> pd.DataFrame:
         "A row for each arm, columns (measure, value/low/high)."
         found, rows = self.measured(), {}
+        self._check(measures or (), found)
         for name, table in found.items():
             shown = [m for m in (measures or USUAL) if m in table] if measures else [m for m in table if m in USUAL or ":" in m]
             rows[name] = {(m, side): value for m in shown
@@ -209,7 +222,9 @@ class ArmTable:
         to: str | None = None,  # None: the claim
     ) -> pd.DataFrame:
         "Every arm minus another, paired: value, interval, and the share of draws on the other side of zero, twice."
-        found = {name: table[measure].to_numpy() for name, table in self.measured().items()}
+        measured = self.measured()
+        self._check([measure], measured)
+        found = {name: table[measure].to_numpy() for name, table in measured.items()}
         to = to or self.claim
         if to not in found: raise InputError(f"there is no arm {to!r}; there are {', '.join(found)}")
         rows = {}
@@ -217,8 +232,10 @@ class ArmTable:
             if name == to: continue
             gap = values - found[to]
             low, high = interval(gap[1:])
-            sides = [(1 + (gap[1:] <= 0).sum()) / len(gap), (1 + (gap[1:] >= 0).sum()) / len(gap)]
-            rows[name] = {"difference": gap[0], "low": low, "high": high, "p": min(1., 2 * min(sides))}
+            known = gap[1:][~np.isnan(gap[1:])]
+            sides = [(1 + (known <= 0).sum()) / (1 + len(known)), (1 + (known >= 0).sum()) / (1 + len(known))]
+            p = np.nan if np.isnan(gap[0]) else min(1., 2 * min(sides))
+            rows[name] = {"difference": gap[0], "low": low, "high": high, "p": p}
         return pd.DataFrame(rows).T
 
     def summary(self) -> pd.DataFrame:
@@ -253,7 +270,9 @@ def _all_measures(weights, answers) -> pd.DataFrame:
     "Measures of weighted questions, a row for each row of weights; groups as `group: measure`."
     table = pd.DataFrame(resampled_measures(weights, below_one(answers.confidences), answers.correct, answers.abstained), columns=[*MEASURES])
     table["answered"] = 1 - table["abstention_rate"]
-    def share(what, where): return (weights[:, where] @ what[where].astype(float)) / np.maximum(weights[:, where].sum(1), 1e-12)
+    def share(what, where):  # NaN where a draw holds none of them
+        drawn = weights[:, where].sum(1)
+        return (weights[:, where] @ what[where].astype(float)) / np.where(drawn > 0, drawn, np.nan)
     every = np.ones(len(answers), bool)
     table.insert(0, "right", share(answers.right, every))
     table.insert(0, "reliability", table["accuracy"] - table["hallucination_rate"])

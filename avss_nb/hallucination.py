@@ -5,10 +5,11 @@
 # %% ../nbs/08_hallucination.ipynb #cell-003
 from __future__ import annotations
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 import numpy as np, pandas as pd, torch
 from .answer_profile import AnswerProfile, AnswerProfiler, both_kinds
 from .basics import InputError, Progress
+from .data import Question
 from .evaluator import Answers
 from .moments import Moments, rms, smallest_sparsity, sparsity, variance
 from .profiler import SITES
@@ -179,6 +180,8 @@ class EAVSSScorer:
         used = balanced(labels, strata) > 0
         if not used.any():
             raise InputError(f"no {' and '.join(self.balance)} has both right and wrong answers, so that nothing is comparable; balance by less")
+        if dead := np.flatnonzero(variance(m.total()).numpy() <= 0).tolist():
+            raise InputError(f"layer {dead[0]} does nothing at site {self.site!r}: all activations are equal; choose another site")
         eps = self.eps * (rms(m.total()) if self.relative else torch.ones(profile.layers, dtype=torch.float64))
         def logs(labels, chosen=slice(None), counts=1.):
             weights = balanced(labels, strata[chosen]) * counts
@@ -221,7 +224,7 @@ def relabelings(labels: np.ndarray, strata: np.ndarray) -> float:
     ways = 1.
     for stratum in np.unique(strata):
         inside = labels[strata == stratum]
-        ways = min(ways * comb(len(inside), int(inside.sum())), 1e9)
+        ways = min(ways * min(comb(len(inside), int(inside.sum())), 10**9), 1e9)  # as a float the number itself overflows
     return ways
 
 def strata_of(profile: AnswerProfile, balance: Iterable[str]) -> np.ndarray:
@@ -231,7 +234,7 @@ def strata_of(profile: AnswerProfile, balance: Iterable[str]) -> np.ndarray:
         if name in ("answer_tokens", "prompt_tokens"):
             tokens = getattr(profile, name)
             columns.append(np.searchsorted(np.quantile(tokens, [0.25, 0.5, 0.75]), tokens))
-        elif hasattr(profile.answers.questions[0], name): columns.append([str(getattr(q, name)) for q in profile.answers.questions])
+        elif name in (f.name for f in fields(Question)): columns.append([str(getattr(q, name)) for q in profile.answers.questions])
         else: raise InputError(f"answers cannot be balanced by {name!r}; give attributes of Question, such as 'kind', or 'answer_tokens'")
     if not columns: return np.zeros(len(profile), int)
     keys = [*zip(*columns)]
@@ -348,7 +351,8 @@ def intrinsic_dimension(
     for layer in range(states.shape[1]):
         points = torch.unique(states[:, layer].double(), dim=0)
         if len(points) < 3: found.append(np.nan); continue
-        near = torch.cdist(points, points).fill_diagonal_(torch.inf).topk(2, largest=False).values
+        apart = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")  # exact wherever the points lie
+        near = apart.fill_diagonal_(torch.inf).topk(2, largest=False).values
         found.append(float(len(points) / (near[:, 1] / near[:, 0]).log().sum()))
     return np.array(found)
 
@@ -364,7 +368,7 @@ class HallucinationAnalyzer:
         template: str = "Q: {question}\nA:",  # as in `Evaluator`
         scorer: EAVSSScorer | None = None,  # None: the default one
     ):
-        self.scorer = scorer or EAVSSScorer()
+        self.scorer, sites = scorer or EAVSSScorer(), tuple(sites)
         if self.scorer.site not in sites: raise InputError(f"the scorer asks for site {self.scorer.site!r}, which is not among {', '.join(sites)}")
         self.profiler = AnswerProfiler(model, tokenizer, position, sites, batch_size, template)
 

@@ -16,7 +16,7 @@ from .answer_profile import both_kinds
 from .basics import Bar, InputError, Progress, check_replaceable, whole
 from .blocks import Blocks, block_output, evaluating, fingerprint
 from .calibration import measures
-from .data import Question, Text, answered_rows, right_padded, tokenize
+from .data import Question, Text, answered_rows, is_abstention, is_correct, right_padded, tokenize
 from .evaluator import Answers, Evaluator
 
 # %% auto #0
@@ -67,6 +67,8 @@ class Recipe:
             if not getattr(self, name) >= 0: raise InputError(f"{name}={getattr(self, name)} was given; a weight is 0 or more")
         for name in ("steps", "batch_size", "text_batch", "text_length", "every"):
             if getattr(self, name) < 1: raise InputError(f"{name}={getattr(self, name)} was given; at least 1 is needed")
+        for name in ("lora_rank", "patience"):
+            if (value := getattr(self, name)) is not None and value < 1: raise InputError(f"{name}={value} was given; give at least 1, or None")
         if self.batch_size < 4: raise InputError(f"batch_size={self.batch_size} was given; two right and two wrong answers are the least")
         if not self.temperature > 0 or not self.learning_rate > 0: raise InputError("temperature and learning_rate must be positive")
         if self.wrong not in WRONG: raise InputError(f"wrong={self.wrong!r} is not one of {', '.join(WRONG)}")
@@ -77,6 +79,7 @@ def student_of(
     blocks: Blocks,  # of the original
     layers: Sequence[int],  # that will be trained
     lora_rank: int | None = None,
+    seed: int = 0,  # of the adapters
 ) -> nn.Module:
     "A copy whose chosen blocks can be trained; everything else is frozen and shares the original's memory."
     own = {id(p) for layer in layers for p in blocks[layer].parameters()}
@@ -84,9 +87,9 @@ def student_of(
     student = copy.deepcopy(blocks.model, others).eval()
     chosen = student.get_submodule(blocks.path)
     for layer in layers: chosen[layer].requires_grad_(lora_rank is None)
-    return student if lora_rank is None else _with_adapters(student, {layer: f"{blocks.path}.{layer}" for layer in layers}, lora_rank)
+    return student if lora_rank is None else _with_adapters(student, {layer: f"{blocks.path}.{layer}" for layer in layers}, lora_rank, seed)
 
-def _with_adapters(student, paths, rank):
+def _with_adapters(student, paths, rank, seed):
     "Low-rank adapters on every linear module of the chosen blocks, and a check that they are there and nowhere else."
     try: from peft import LoraConfig, get_peft_model
     except ImportError: raise InputError("LoRA needs PEFT: pip install 'avss_nb[lora]', or leave lora_rank out") from None
@@ -94,7 +97,9 @@ def _with_adapters(student, paths, rank):
     wanted = {f"{path}.{name}" for path in paths.values() for name, module in student.get_submodule(path).named_modules()
               if isinstance(module, (nn.Linear, Conv1D))}
     if not wanted: raise InputError(f"the blocks {', '.join(map(str, paths))} have no linear module for an adapter; train without lora_rank")
-    adapted = get_peft_model(student, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=sorted(wanted), task_type="CAUSAL_LM"))
+    with torch.random.fork_rng([]):  # adapters begin at random
+        torch.default_generator.manual_seed(seed)
+        adapted = get_peft_model(student, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=sorted(wanted), task_type="CAUSAL_LM"))
     found = {name.removeprefix("base_model.model.") for name, module in adapted.named_modules() if hasattr(module, "lora_A")}
     if found != wanted:
         raise InputError(f"PEFT put adapters on {len(found)} modules where {len(wanted)} were asked for; train without lora_rank")
@@ -116,10 +121,11 @@ def examples_of(
     recipe: Recipe,
 ) -> list[Example]:
     "What each answer teaches."
-    def target(question, text, right):
-        if right: return text if question.accepts(text) and question.rules != "starts" else question.answers[0]
-        if not question.answerable or recipe.wrong == "abstain": return recipe.abstention
-        return question.answers[0]
+    def target(q, text, right):
+        if right: return text if not q.answers or (q.accepts(text) and q.rules != "starts") else q.answers[0]
+        if not q.answerable or recipe.wrong == "abstain": return recipe.abstention
+        if recipe.wrong == "learn" and not q.answers: raise InputError(f"{q.text!r} has no accepted answer to learn; give it one")
+        return q.answers[0] if q.answers else text
     questions, verdicts = answers.questions, answers.correct.tolist()
     prompts = [q.prompt or evaluator.template.replace("{question}", q.text) for q in questions]
     targets = [target(q, text, right) + (q.stop or evaluator.stop or ("",))[0] for q, text, right in zip(questions, answers.texts, verdicts)]
@@ -211,7 +217,7 @@ class Mitigation:
 
     def to_frame(self) -> pd.DataFrame:
         "A row for each look at the development questions."
-        return pd.DataFrame([*self.history]).set_index("step")
+        return pd.DataFrame([*self.history], columns=None if self.history else ["step"]).set_index("step")
 
     def __repr__(self):
         looked = next((row for row in self.history if row["step"] == self.step), {})
@@ -235,7 +241,9 @@ class ContrastiveMitigator:
         if not self.layers: raise InputError("no layers were given; give at least one to train")
         if model.dtype == torch.float16: raise InputError("the model is in float16, which training overflows; load it in float32 or bfloat16")
         self.model, self.tokenizer, self.evaluation = model, tokenizer, evaluation
-        self.evaluator = Evaluator(model, tokenizer, **evaluation)
+        self.evaluator, silence = Evaluator(model, tokenizer, **evaluation), self.recipe.abstention
+        if not silence.strip() or not (is_abstention(silence) or is_correct(silence, self.evaluator.abstentions)):
+            raise InputError(f"abstention={silence!r} would be judged a wrong answer; teach \"unknown\", or name it in abstentions= too")
 
     def train(self,
         answers: Answers,  # of the original to the training questions, with verdicts; abstentions are left out
@@ -248,6 +256,12 @@ class ContrastiveMitigator:
         recipe, progress, development = self.recipe, progress or Bar("training"), [*development]
         examples = examples_of(both_kinds(answers[~answers.abstained]), self.evaluator, recipe)
         rows = tokenize(texts, self.tokenizer, recipe.text_length, fewest=2) if texts is not None and recipe.retention else []
+        there = {"answer": any(e.target and not e.abstain for e in examples), "abstain": any(e.abstain for e in examples),
+                 "contrast": True, "retention": bool(rows)}
+        if not any(there[term] and getattr(recipe, term) for term in there):
+            on = ", ".join(term for term in there if getattr(recipe, term))
+            raise InputError(f"there is nothing to train on for what is switched on ({on}); give neutral texts for retention, "
+                             "unanswerable questions for abstain, or switch on another term")
         run = _Run(self, examples, rows, development)
         run.load(checkpoint)
         complete = False
@@ -270,7 +284,7 @@ class _Run:
     def __init__(self, mitigator, examples, rows, development):
         self.mitigator, self.recipe, self.rows, self.development = mitigator, mitigator.recipe, rows, development
         self.right, self.wrong = ([e for e in examples if e.wrong == wrong] for wrong in (False, True))
-        self.student = student_of(mitigator.blocks, mitigator.layers, self.recipe.lora_rank)
+        self.student = student_of(mitigator.blocks, mitigator.layers, self.recipe.lora_rank, self.recipe.seed)
         inner = self.student.get_base_model() if self.recipe.lora_rank else self.student
         self.blocks = [inner.get_submodule(mitigator.blocks.path)[layer] for layer in mitigator.layers]
         self.trained = {name: p for name, p in self.student.named_parameters() if p.requires_grad}
@@ -282,7 +296,9 @@ class _Run:
 
     def _identity(self, examples) -> str:
         "A hash of everything that the course of the training depends on."
-        parts = [fingerprint(self.mitigator.blocks), self.mitigator.layers, asdict(self.recipe), examples, self.rows, self.development]
+        e = self.evaluator
+        asked = [e.template, e.stop, e.max_new_tokens, e.abstentions, str(self.mitigator.model.dtype)]
+        parts = [fingerprint(self.mitigator.blocks), self.mitigator.layers, asdict(self.recipe), examples, self.rows, self.development, asked]
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
     def rate(self) -> float:
@@ -347,11 +363,13 @@ class _Run:
         self.best = {name: tensors[f"best.{name}"].to(p.device) for name, p in self.trained.items()}
         for name, p in self.trained.items():
             with torch.no_grad(): p.copy_(tensors[f"now.{name}"])
-            self.optimizer.state[p] = {key: tensors[f"{key}.{name}"].to(p.device if key != "step" else "cpu") for key in ("step", "exp_avg", "exp_avg_sq")}
+            state = {key: tensors[at] for key in ("step", "exp_avg", "exp_avg_sq") if (at := f"{key}.{name}") in tensors}
+            self.optimizer.state[p] = {key: t.to(p.device if key != "step" else "cpu") for key, t in state.items()}  # none: no gradient yet
 
     def result(self, partial: bool = True) -> Mitigation:
         "The best weights so far, in a model of their own."
-        model = self.student if not partial else copy.deepcopy(self.student)
+        shared = {id(p): p for p in self.student.parameters() if not p.requires_grad}  # what is frozen is not copied
+        model = self.student if not partial else copy.deepcopy(self.student, shared)
         named = dict(model.named_parameters())
         with torch.no_grad():
             for name, value in (self.best or {}).items(): named[name].copy_(value)

@@ -1,8 +1,9 @@
-"Answering that is killed, interrupted or torn goes on where it stood, and ends with the same bits."
+"Answering and training that are killed, interrupted or torn go on where they stood, and end with the same bits."
 import json, random
 import numpy as np, pytest, torch
+from safetensors import safe_open
 from avss_nb.answers import Answers
-from avss_nb.basics import InputError
+from avss_nb.basics import InputError, silent
 from avss_nb.blocks import Blocks
 from avss_nb.data import Question
 from avss_nb.evaluator import Evaluator
@@ -31,6 +32,31 @@ def test_sigkill_at_random_moments(tmp_path):
     assert len({*history}) > 12 and history[-2] < history[-1] == 402 == len(reference)
     equal(Answers.load(path), reference)
     assert path.read_bytes() == (tmp_path / "uninterrupted.jsonl").read_bytes()
+
+def train(path):
+    "The work that is killed: 40 steps, with a look and a checkpoint after each."
+    from avss_nb.mitigation import ContrastiveMitigator, Recipe
+    from avss_nb.teaching import TeachingWorld, load_teaching_model
+    torch.set_num_threads(1)
+    (model, tokenizer), world = load_teaching_model(), TeachingWorld()
+    questions = [q for group in ("known", "unknown") for q in world.questions(group, 4)]
+    right = np.array([q.group == "known" for q in questions])
+    answers = Answers.given(questions, [q.answers[0] if fine else "Paris" for q, fine in zip(questions, right)], right, [[-1.]] * 8)
+    recipe = Recipe(steps=40, batch_size=4, text_batch=2, text_length=16, every=1)
+    return ContrastiveMitigator(model, tokenizer, [9], recipe, max_new_tokens=2).train(answers, world.texts(3), questions[3:5], silent, path)
+
+def test_sigkill_in_training(tmp_path):
+    path, threads = tmp_path / "checkpoint", torch.get_num_threads()
+    def done(): return json.loads(safe_open(path, "pt").metadata()["avss_nb"])["step"] if path.exists() else 0
+    history = run_with_kills(train, (path,), kills=10, done=done, growth=4, longest=0.1)
+    try: reference, again = train(tmp_path / "uninterrupted"), train(path)
+    finally: torch.set_num_threads(threads)
+    assert history == sorted(history) and len({*history}) > 10 and history[-1] == 40
+    assert not again.partial and again.history == reference.history and again.step == reference.step
+    assert [row["step"] for row in again.history] == [*range(1, 41)]
+    trained = dict(reference.model.named_parameters())
+    assert all(torch.equal(p, trained[name]) for name, p in again.model.named_parameters())
+    assert path.read_bytes() == (tmp_path / "uninterrupted").read_bytes()
 
 @pytest.fixture(scope="module")
 def run(teaching, world, tmp_path_factory):
