@@ -205,14 +205,18 @@ class EAVSSScorer:
             seen.floored[0], self.site, "elements", self.eps, self.relative, profile.model, profile.fingerprint,
             profile.faithful.tokens + profile.hallucinated.tokens, profile.partial, seen.hsav[0], seen.hss[0], found, log_low, log_high,
             null_low, null_high, z, p, benjamini_hochberg(p), *probe, halves, int((~labels & used).sum()), int((labels & used).sum()),
-            profile.position, self.balance, self._notes(labels, strata, used))
+            profile.position, self.balance, self._notes(profile, strata, used))
 
     def _chunks(self, statistic, rows: np.ndarray) -> np.ndarray:
         "The statistic of all rows, (draws, layers), a few rows at a time, so that memory stays small."
         return np.concatenate([statistic(part) for part in np.array_split(rows, max(1, rows.size // 500_000))])
 
-    def _notes(self, labels, strata, used) -> tuple[str, ...]:
-        notes = []
+    def _notes(self, profile, strata, used) -> tuple[str, ...]:
+        labels, notes = profile.labels, []
+        subjects = [q.subject or q.text for q in profile.answers.questions]
+        if len(set(subjects)) < len(subjects):
+            notes.append(f"{len(subjects):,} answers about {len(set(subjects)):,} subjects: answers about one subject are alike, so that p and q are "
+                         "too small; ask once about each (`one_per_subject`)")
         if (~used).any(): notes.append(f"{(~used).sum():,} answers of a {' and '.join(self.balance)} without both right and wrong ones were left out")
         smallest = 1 / max(relabelings(labels, strata), 1)
         if smallest > 0.05: notes.append(f"too few answers for a test: no p-value can fall below {smallest:.2g}")
