@@ -208,7 +208,7 @@ def made_table(seeds=2, **settings):
         other = invented(seed)
         return ArmRun(replace(base, correct=other.correct, abstained=other.abstained, confidences=other.confidences), 20. + seed, 1)
     runs = {"original": [run(1)], "claim": [run(s) for s in range(2, 2 + seeds)], "other": [run(s) for s in range(9, 9 + seeds)]}
-    return ArmTable(runs, "claim", {"claim": (1, 2), "other": (3,)}, **{"draws": 300} | settings)
+    return ArmTable(runs, "claim", {"claim": ((1, 2),), "other": ((3,),)}, **{"draws": 300} | settings)
 
 def direct(answers):
     "Measures of one run, one by one."
@@ -333,7 +333,8 @@ def test_standard_arms():
     scores = scored()
     arms = standard_arms(scores, top=3, draws=2, seed=1)
     by = {arm.name: arm for arm in arms}
-    assert set(arms[0].layers) == set(scores.layers(3)) and arms[0].name.startswith("EAVSS layers") and len(by) == len(arms)
+    assert set(arms[0].layers) == set(scores.layers(3)) and arms[0].name.startswith("EAVSS layers")
+    assert len({(arm.name, arm.seeds) for arm in arms}) == len(arms) and [arm.seeds for arm in arms if arm.name == "random layers"] == [(0,), (1,)]
     assert by["EAVSS layers, no contrast"] == Arm("EAVSS layers, no contrast", arms[0].layers, {"contrast": 0.})
     assert by["lowest EAVSS layers"].layers == tuple(sorted(scores.order[:3])) and by["all layers"].layers == tuple(range(12))
     assert by["probe layers"].layers == tuple(sorted(np.argsort(-scores.probe, kind="stable")[:3].tolist()))
