@@ -108,6 +108,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'avss_nb.arms.ArmTable.questions': ('arms.html#armtable.questions', 'avss_nb/arms.py'),
                               'avss_nb.arms.ArmTable.summary': ('arms.html#armtable.summary', 'avss_nb/arms.py'),
                               'avss_nb.arms.ArmTable.to_frame': ('arms.html#armtable.to_frame', 'avss_nb/arms.py'),
+                              'avss_nb.arms.ArmTable.trained': ('arms.html#armtable.trained', 'avss_nb/arms.py'),
                               'avss_nb.arms._all_measures': ('arms.html#_all_measures', 'avss_nb/arms.py'),
                               'avss_nb.arms.check_disjoint': ('arms.html#check_disjoint', 'avss_nb/arms.py'),
                               'avss_nb.arms.compare_arms': ('arms.html#compare_arms', 'avss_nb/arms.py'),

@@ -182,6 +182,10 @@ class ArmTable:
     @property
     def questions(self) -> tuple[Question, ...]: return self.runs["original"][0].answers.questions
 
+    def trained(self, name: str) -> str:
+        "The layers that an arm trained, in words; a stroke between draws."
+        return " / ".join(", ".join(map(str, some)) for some in self.layers.get(name, ()))
+
     def _weights(self, draws: int) -> np.ndarray:
         "How often each question counts, (1 + draws, questions); the first row is the data."
         subjects = np.unique([q.subject or q.text for q in self.questions], return_inverse=True)[1]
@@ -246,8 +250,7 @@ class ArmTable:
             return f"{row[(m, 'value')]:.3f} [{row[(m, 'low')]:.3f}, {row[(m, 'high')]:.3f}]"
         names = [*dict.fromkeys(m for m, _ in table.columns)]
         cells = pd.DataFrame({m: [cell(row, m) for _, row in table.iterrows()] for m in names}, index=table.index)
-        def words(sets): return " / ".join(", ".join(map(str, s)) for s in sets) or "–"
-        cells.insert(0, "layers", [words(self.layers.get(name, ())) for name in table.index])
+        cells.insert(0, "layers", [self.trained(name) or "–" for name in table.index])
         return cells
 
     def __repr__(self):

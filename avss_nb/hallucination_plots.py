@@ -306,8 +306,8 @@ def plot_arms(
         ax.annotate(text, (1.02, y), xycoords=ax.get_yaxis_transform(), size=9, color=INK, va="center",
                     weight="bold" if name == table.claim else None)
     def label(name):
-        layers = ", ".join(map(str, table.layers.get(name, ())))
-        return f"{name}  ({layers})" if layers and len(table.layers[name]) <= 4 else name
+        few = max(map(len, table.layers.get(name, ())), default=9) <= 4
+        return f"{name}  ({table.trained(name)})" if few else name
     ax.set_yticks(at, [label(name) for name in rows.index])
     for name, text in zip(rows.index, ax.get_yticklabels()): text.set_weight("bold" if name == table.claim else "normal")
     better = f"{'lower' if lower else 'higher'} is better; dashed: the original"

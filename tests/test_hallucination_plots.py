@@ -190,7 +190,7 @@ def table():
     def run(right): return [ArmRun(answers(rng.uniform(0.1, 1, n), rng.random(n) < right), 10., 0)]
     names = ["EAVSS layers (the probe's, too)", "EAVSS layers, no contrast", "random layers 1", "random layers 2", "random layers 3",
              "lowest EAVSS layers", "all layers"]
-    layers = {name: (i, i + 1, i + 2) for i, name in enumerate(names)} | {"all layers": tuple(range(12))}
+    layers = {name: ((i, i + 1, i + 2),) for i, name in enumerate(names)} | {"all layers": (tuple(range(12)),)}
     rivals = ["original", "original, temperature scaling", "original, Platt scaling", "original, silent below 0.90"]
     return ArmTable({name: run(0.1 * i) for i, name in enumerate(rivals + names)}, names[0], layers, draws=50)
 
