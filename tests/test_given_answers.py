@@ -1,0 +1,33 @@
+"Right and wrong answers to five real question sets, read by a real English model: the whole way from a file to detectors."
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+from avss_nb.answer_profile import AnswerProfiler
+from avss_nb.answers import Answers
+from avss_nb.basics import silent
+from avss_nb.data import load_answer_pairs
+from avss_nb.evaluator import Evaluator
+from avss_nb.hallucination import EAVSSScorer, detectors
+from conftest import shared
+
+@pytest.fixture(scope="module")
+def english():
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    folder = shared("models/wiki12")
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval(), AutoTokenizer.from_pretrained(folder)
+
+@pytest.mark.parametrize("name", ["nq_open", "sciq", "triviaqa", "truthfulqa", "wikiqa"])
+def test_given_answers_from_file_to_detectors(name, english):
+    questions, texts, correct = load_answer_pairs(shared(f"data/{name}/correct_and_wrong_answers.csv"))
+    some = np.random.default_rng(0).permutation(len(texts))[:48]
+    questions, texts, correct = [questions[i] for i in some], [texts[i] for i in some], correct[some]
+    answers = Answers.given(questions, texts, correct, Evaluator(*english).score(questions, texts))
+    assert (answers.correct == correct).all() and not answers.abstained.any()
+    profile = AnswerProfiler(*english, position="answer", sites=["output"]).profile(answers, silent)
+    scores = EAVSSScorer(draws=19, balance=()).score(profile)
+    table = detectors(profile, scores)
+    assert np.isfinite(scores.to_frame().to_numpy(float)).all() and np.isfinite(table.to_numpy(float)).all()
+    length = table.loc["long answer (tokens)"]  # stands beside every detector
+    assert np.isclose(length["AUROC"], roc_auc_score(~correct, profile.answer_tokens)) and length["low"] <= length["AUROC"] <= length["high"]
+    assert any("linear probe" in detector for detector in table.index) and "low confidence" in table.index
