@@ -121,6 +121,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'avss_nb.basics.InputError': ('basics.html#inputerror', 'avss_nb/basics.py'),
                                 'avss_nb.basics.Progress': ('basics.html#progress', 'avss_nb/basics.py'),
                                 'avss_nb.basics.check_replaceable': ('basics.html#check_replaceable', 'avss_nb/basics.py'),
+                                'avss_nb.basics.load_tensors': ('basics.html#load_tensors', 'avss_nb/basics.py'),
+                                'avss_nb.basics.save_tensors': ('basics.html#save_tensors', 'avss_nb/basics.py'),
                                 'avss_nb.basics.silent': ('basics.html#silent', 'avss_nb/basics.py'),
                                 'avss_nb.basics.whole': ('basics.html#whole', 'avss_nb/basics.py')},
             'avss_nb.batches': { 'avss_nb.batches.answered_rows': ('batches.html#answered_rows', 'avss_nb/batches.py'),

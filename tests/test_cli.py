@@ -329,7 +329,7 @@ def test_damaged_profiles(place, tmp_path):
         (tmp_path / "cut").write_bytes(content[:length])
         refused("rank", tmp_path / "cut", "--json", tmp_path / "j", match="damaged", absent=tmp_path / "j")
         refused("prune", place / "model", "--profile", tmp_path / "cut", "--count", 1, "--out", tmp_path / "o", match="damaged", absent=tmp_path / "o")
-    refused("rank", place / "model" / "model.safetensors", match="not a profile")
+    refused("rank", place / "model" / "model.safetensors", match="no profile")
 
 def test_wrong_options_of_rank_and_profile(place, tmp_path):
     for wrong in ["--score", "magic"], ["--site", "door"], ["--aggregation", "median"], ["--eps", "0"], ["--eps", "-1"]:
