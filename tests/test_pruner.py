@@ -410,9 +410,9 @@ def test_greedy_protects_and_leaves_the_model_as_it_was(llama):
     finally: llama.eval()
     assert not any(m._forward_hooks for m in llama.modules())
 
-def test_greedy_needs_a_causal_model_and_finite_losses():
-    with pytest.raises(InputError, match="does not predict the next token"):
-        LayerPruner(tiny("bert")).plan(search="greedy", count=1, texts=TEXTS)
+def test_greedy_needs_a_known_loss_and_finite_losses():
+    with pytest.raises(InputError, match="no head whose loss is known"):
+        LayerPruner(tiny("llama").model).plan(search="greedy", count=1, texts=TEXTS)
     model = tiny("llama")
     with torch.no_grad(): model.lm_head.weight.fill_(float("nan"))
     with pytest.raises(InputError, match="infinite or not a number"):
