@@ -5,26 +5,24 @@
 # %% ../nbs/10_healing.ipynb #cell-003
 from __future__ import annotations
 import copy, functools, hashlib, importlib.util, itertools, json, math, random, shutil, tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-import numpy as np, pandas as pd, torch
+import numpy as np, torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
-from .basics import Bar, InputError, Progress, check_replaceable, whole
+from .basics import Bar, InputError, Progress, whole
 from .blocks import Blocks, evaluating, fingerprint
-from .calibration import bootstrap, interval
-from .data import Question, Text, length_batches, right_padded, tokenize
-from .evaluator import LOGITS, Answers, Evaluator, Perplexity
+from .data import Question, Text, tokenize
+from .evaluator import Evaluator
+from .healed import Healing, HealingRecipe, measure
 from .mitigation import _with_adapters
-from .profiler import next_token_losses
 from .pruner import PrunedModel
 from .surgery import quiet, refuse
 
 # %% auto #0
-__all__ = ['PRECISIONS', 'CHECKPOINT', 'MARK', 'packed', 'healing_terms', 'HealingRecipe', 'randomness_kept', 'take_up',
-           'Measured', 'text_losses', 'kept', 'Healing', 'LayerHealer']
+__all__ = ['CHECKPOINT', 'MARK', 'packed', 'healing_terms', 'randomness_kept', 'take_up', 'LayerHealer']
 
 # %% ../nbs/10_healing.ipynb #cell-006
 def packed(
@@ -67,45 +65,6 @@ def healing_terms(
     return torch.stack([next_token, nn.functional.kl_div(after, before, reduction="sum", log_target=True)])
 
 # %% ../nbs/10_healing.ipynb #cell-012
-PRECISIONS = ("auto", "bf16", "float32")
-
-@dataclass(frozen=True)
-class HealingRecipe:
-    "How to train after the cut."
-    steps: int = 500
-    batch_size: int = 16  # windows in a step
-    micro_batch: int | None = None  # windows on the device at a time: gradients are summed up to `batch_size`; None: all of them
-    window: int = 256  # tokens
-    learning_rate: float = 3e-4  # peak; linear warm-up, then a cosine to zero
-    warmup: float = 0.05  # share of the steps
-    weight_decay: float = 0.1
-    clip: float = 1.  # largest norm of the gradient
-    distill: float = 0.  # w: weight of KL(original ‖ healed); 1 − w: that of the next token
-    lora_rank: int | None = None  # train low-rank adapters on every linear module of the blocks (PEFT) instead of all parameters
-    merge: bool = True  # write the adapters into the weights at the end; False: keep them apart
-    precision: str = "auto"  # of the forward pass: "bf16" (autocast), "float32", or "auto": bf16 on CUDA, else float32
-    compile: bool = False  # torch.compile
-    every: int = 25  # steps between two rows of the history
-    checkpoint_every: int = 200  # steps between two checkpoints, a multiple of `every`; used only with a checkpoint folder
-    seed: int = 0  # of the order of the windows, of dropout and of the adapters
-
-    def __post_init__(self):
-        for name in ("steps", "batch_size", "every", "checkpoint_every"):
-            if getattr(self, name) < 1: raise InputError(f"{name}={getattr(self, name)} was given; at least 1 is needed")
-        for name in ("micro_batch", "lora_rank"):
-            if (value := getattr(self, name)) is not None and value < 1: raise InputError(f"{name}={value} was given; give at least 1, or None")
-        if self.window < 2: raise InputError(f"window={self.window} was given; a window needs 2 tokens to predict one")
-        if self.batch_size % (self.micro_batch or 1):
-            raise InputError(f"micro_batch={self.micro_batch} does not divide batch_size={self.batch_size}; give a divisor")
-        if self.checkpoint_every % self.every:
-            raise InputError(f"checkpoint_every={self.checkpoint_every} is not a multiple of every={self.every}; give one")
-        for name in ("warmup", "distill"):
-            if not 0 <= getattr(self, name) <= 1: raise InputError(f"{name}={getattr(self, name)} was given; it lies between 0 and 1")
-        if not self.learning_rate > 0 or not self.clip > 0: raise InputError("learning_rate and clip must be positive")
-        if not self.weight_decay >= 0: raise InputError(f"weight_decay={self.weight_decay} was given; it is 0 or more")
-        if self.precision not in PRECISIONS: raise InputError(f"precision={self.precision!r} is not one of {', '.join(PRECISIONS)}")
-
-# %% ../nbs/10_healing.ipynb #cell-015
 @contextmanager
 def randomness_kept() -> Iterator[None]:
     "Afterwards the random states of Python, NumPy and PyTorch (all devices in use) are as they were."
@@ -261,7 +220,7 @@ class _Run:
         for p, before in zip(model.parameters(), self.model.parameters()): p.requires_grad_(before.requires_grad)
         return model.train(self.model.training)
 
-# %% ../nbs/10_healing.ipynb #cell-016
+# %% ../nbs/10_healing.ipynb #cell-013
 CHECKPOINT, MARK = "avss_nb.healing/1", "healing_run.json"
 
 def take_up(
@@ -288,140 +247,7 @@ def take_up(
         else: complete.append(path)
     return max(complete, key=lambda path: int(path.name.split("-")[1]), default=None)
 
-# %% ../nbs/10_healing.ipynb #cell-018
-@dataclass(frozen=True, eq=False)
-class Measured:
-    "What a model can do."
-    blocks: int
-    parameters: int
-    losses: np.ndarray | None = None  # float64, (texts,): summed negative log-likelihood
-    tokens: np.ndarray | None = None  # int, (texts,): predicted tokens
-    answers: Answers | None = None
-
-    @property
-    def perplexity(self) -> Perplexity | None: return None if self.losses is None else Perplexity.of(self.losses, self.tokens)
-
-def text_losses(
-    model: nn.Module,
-    rows: Sequence[Sequence[int]],  # token ids
-    batch_size: int = 64,
-) -> tuple[np.ndarray, np.ndarray]:  # (texts,): summed negative log-likelihood, predicted tokens
-    "What `Evaluator.perplexity` adds up, text by text."
-    embedding = model.get_input_embeddings().weight
-    size = min(batch_size, max(1, LOGITS // (max(map(len, rows)) * embedding.shape[0])))
-    losses, tokens = np.zeros(len(rows)), np.zeros(len(rows), int)
-    with torch.no_grad(), evaluating(model):
-        for indices in length_batches(rows, size):
-            found = next_token_losses(model, right_padded([rows[i] for i in indices], embedding.device))
-            losses[indices], tokens[indices] = (t.cpu().numpy() for t in found)
-    return losses, tokens
-
-def kept(
-    before: Measured,
-    after: Measured,
-    measure: str = "perplexity",  # before / after; "accuracy": after / before; "answers": share of the right answers that are right still
-    draws: int = 1000,
-    seed: int = 0,
-) -> tuple[float, float, float]:  # value, and its 95 % interval; NaN where there is nothing to keep
-    "Share of performance kept, paired over texts, or over the subjects of questions."
-    if measure == "perplexity":
-        (a, b), n, m = (before.losses, after.losses), before.tokens, after.tokens
-        def share(w): return np.exp(w @ a / (w @ n) - w @ b / (w @ m))
-        groups = np.arange(len(a))
-    else:
-        questions, a, b = before.answers.questions, before.answers.correct, after.answers.correct
-        top = (b if measure == "accuracy" else a & b).astype(float)
-        def share(w):
-            with np.errstate(invalid="ignore", divide="ignore"): return (w @ top) / (w @ a.astype(float))
-        groups = np.unique([q.subject or q.text for q in questions], return_inverse=True)[1]
-    drawn = bootstrap(lambda w: share(w[:, groups]), groups.max() + 1, draws, seed)
-    return float(share(np.ones((1, len(groups))))[0]), *interval(drawn[np.isfinite(drawn)])
-
-# %% ../nbs/10_healing.ipynb #cell-020
-@dataclass(frozen=True, eq=False)
-class Healing:
-    "A healed model, and what came back."
-    model: nn.Module = field(repr=False)
-    tokenizer: object = field(repr=False)
-    recipe: HealingRecipe
-    history: tuple[dict, ...] = field(repr=False)  # rows: step, loss, next_token, distillation, learning_rate, gradient_norm
-    step: int  # steps trained
-    measured: dict[str, Measured] = field(repr=False)  # original, pruned, healed, control: as far as they were measured
-    partial: bool = False  # interrupted? Then what follows the interruption was not measured
-    adapted: tuple[str, ...] = field(default=(), repr=False)  # modules that had adapters
-    control: nn.Module | None = field(default=None, repr=False)  # the original after the same training
-    control_history: tuple[dict, ...] = field(default=(), repr=False)
-    pruning: dict | None = field(default=None, repr=False)  # what pruning.json says
-
-    def kept(self,
-        measure: str = "perplexity",  # one of `measures`
-        name: str = "healed",
-        to: str = "original",  # or "control": what the same training makes of the whole model
-    ) -> tuple[float, float, float]:  # value, and its 95 % interval
-        "Share of performance kept (see `kept`)."
-        for key in (name, to):
-            if key not in self.measured: raise InputError(f"{key!r} was not measured; there are {', '.join(self.measured) or 'none'}")
-        if measure not in self.measures: raise InputError(f"measure {measure!r} is not one of {', '.join(self.measures) or 'none'}")
-        return kept(self.measured[to], self.measured[name], measure)
-
-    @property
-    def measures(self) -> tuple[str, ...]:
-        "What can be compared."
-        first = next(iter(self.measured.values()), Measured(0, 0))
-        return ("perplexity",) * (first.losses is not None) + ("accuracy", "answers") * (first.answers is not None)
-
-    def to_frame(self) -> pd.DataFrame:
-        "A row for each model: size, perplexity and accuracy, and the share kept of each, with intervals."
-        rows = {}
-        for name, m in self.measured.items():
-            row = {"blocks": m.blocks, "parameters": m.parameters}
-            if m.losses is not None: row |= dict(zip(("perplexity", "perplexity low", "perplexity high"), (m.perplexity.value, m.perplexity.low, m.perplexity.high)))
-            if m.answers is not None: row["accuracy"] = float(m.answers.correct.mean())
-            for measure in self.measures:
-                row |= dict(zip((f"{measure} kept", f"{measure} kept low", f"{measure} kept high"), self.kept(measure, name)))
-            rows[name] = row
-        return pd.DataFrame(rows).T.astype({"blocks": int, "parameters": int} if rows else {})
-
-    def summary(self) -> pd.DataFrame:
-        "The table for people: every cell a value with its interval."
-        table = self.to_frame()
-        def cell(row, name):
-            if f"{name} low" not in row: return f"{row[name]:,.3f}" if row[name] < 1 else f"{row[name]:,.4g}" if row[name] < 1e4 else f"{row[name]:,.0f}"
-            return f"{row[name]:.3g} [{row[f'{name} low']:.3g}, {row[f'{name} high']:.3g}]"
-        return pd.DataFrame({name: [cell(row, name) for _, row in table.iterrows()] for name in table
-                             if not name.endswith((" low", " high"))}, index=table.index)
-
-    def save(self,
-        path: str | Path,  # a folder: new, empty, or an earlier result, which is replaced
-    ) -> Path:
-        "Write the model (or, kept apart, its adapters), tokenizer, `pruning.json` and `healing.json`; the folder appears complete."
-        check_replaceable(path, "healing.json", "healing")
-        with whole(path) as folder, quiet():
-            self.model.save_pretrained(folder)
-            if self.tokenizer is not None: self.tokenizer.save_pretrained(folder)
-            for name, content in {"pruning": self.pruning, "healing": self.to_dict()}.items():
-                if content is not None: (folder / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
-        return Path(path)
-
-    def to_dict(self) -> dict:
-        "Recipe, history and figures, for JSON; undefined numbers are None."
-        def plain(x): return None if isinstance(x, float) and not math.isfinite(x) else x
-        figures = {name: {key: plain(x) for key, x in row.items()} for name, row in self.to_frame().to_dict("index").items()}
-        return {"recipe": asdict(self.recipe), "step": self.step, "partial": self.partial, "adapted": [*self.adapted], "figures": figures,
-                "history": [*self.history], "control_history": [*self.control_history]}
-
-    def __repr__(self):
-        found = f", perplexity kept {self.kept()[0]:.1%}" if "healed" in self.measured and "perplexity" in self.measures else ""
-        return f"Healing(step {self.step} of {self.recipe.steps}{found}{', PARTIAL' * self.partial})"
-
-    def _repr_html_(self): return f"<p>{self!r}; brackets: paired 95 % intervals.</p>" + self.summary().to_html()
-
-    def plot(self, ax=None):
-        "The share kept by each model (see `avss_nb.training_plots.plot_healing`)."
-        from avss_nb.training_plots import plot_healing
-        return plot_healing(self, ax)
-
-# %% ../nbs/10_healing.ipynb #cell-022
+# %% ../nbs/10_healing.ipynb #cell-015
 class LayerHealer:
     "Trains a pruned model so that it gets its performance back."
     def __init__(self,
@@ -457,7 +283,7 @@ class LayerHealer:
             raise InputError(f"the models are on {', '.join(map(str, sorted(devices, key=str)))}; put both on cpu, or both on cuda:0")
 
     def heal(self,
-        texts: Iterable[Text],  # to train on: strings, or lists of token ids; read only as far as the training goes
+        texts: Iterable[Text],  # to train on: strings, or lists of token ids, in random order: they are read only as far as the training goes
         held_out: Iterable[Text] | None = None,  # other texts, for the perplexity; None: it is not measured
         questions: Iterable[Question] = (),  # for the facts kept
         control: bool = False,  # train a copy of the original in the same way, too
@@ -473,7 +299,8 @@ class LayerHealer:
         if not 0 <= int(windows.min()) <= int(windows.max()) < vocabulary:
             raise InputError(f"the texts have token ids from {windows.min()} to {windows.max()}, the model knows 0 to {vocabulary - 1}; give its own tokenizer")
         total, runs = r.steps * (1 + control), {}
-        found = {name: self._measure(model, rows, questions) for name, model in {"original": self.original, "pruned": self.model}.items()}
+        def measured(model): return measure(model, self.tokenizer, rows, questions, **self.evaluation)
+        found = {name: measured(model) for name, model in {"original": self.original, "pruned": self.model}.items()}
         def result(partial=True):
             first, second = runs["healed"], runs.get("control")
             return Healing(first.result(), self.tokenizer, r, tuple(first.history), first.step, dict(found), partial, first.adapted,
@@ -483,16 +310,10 @@ class LayerHealer:
             runs[name] = _Run(model, self.original, r, windows, tell)
             complete = runs[name].train(None if checkpoint is None else Path(checkpoint) / name)
             if not complete and not runs["healed"].step: raise KeyboardInterrupt
-            if complete: found[name] = self._measure(runs[name].result(), rows, questions)
+            if complete: found[name] = measured(runs[name].result())
             return complete
         try: complete = train("healed", self.model, 0) and (not control or train("control", self.original, r.steps))
         except KeyboardInterrupt:
             if not runs["healed"].step: raise
             complete = False
         return result(partial=not complete)
-
-    def _measure(self, model, rows, questions) -> Measured:
-        losses, tokens = (None, None) if rows is None else text_losses(model, rows, self.evaluation.get("batch_size", 64))
-        answers = Evaluator(model, self.tokenizer, **self.evaluation).ask(questions) if questions else None
-        inner = model.get_base_model() if hasattr(model, "peft_config") else model
-        return Measured(len(Blocks(inner)), sum(p.numel() for p in model.parameters()), losses, tokens, answers)

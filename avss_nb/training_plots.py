@@ -6,9 +6,9 @@
 from __future__ import annotations
 import numpy as np, pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 from .basics import InputError
-from .healing import Healing
+from .healed import Healing
 from .plots import FAINT, INK, KEPT, PALETTE, REMOVED, plain_axes
 
 # %% auto #0
@@ -40,8 +40,11 @@ def plot_healing(
     ax.set(yticks=range(len(names)), ylim=(len(names) - 0.5, -0.8), xlabel=KEEPS[measure])
     ax.set_yticklabels([WORDS[name] for name in names], color=INK)
     ax.margins(x=0.08)
-    ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    ax.set_title(f"{healing.step} steps of healing{' (interrupted)' * healing.partial}", loc="left", size=10, color=INK)
+    ax.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    ax.xaxis.set_major_formatter(PercentFormatter(1))
+    words = [f"{healing.kept(measure, name)[0]:.1%} {when}" for name, when in {"pruned": "after the cut", "healed":
+             f"after {healing.step} steps of healing"}.items() if name in names]
+    ax.set_title("; ".join(words) + " (interrupted)" * healing.partial, loc="left", size=10, color=INK)
     ax.set_title("lines: 95 % intervals", loc="right", size=9, color=INK)
     return ax
 
