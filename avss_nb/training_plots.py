@@ -4,7 +4,7 @@
 
 # %% ../nbs/10_plots_training.ipynb #cell-003
 from __future__ import annotations
-import numpy as np, pandas as pd
+import numpy as np, seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from .basics import InputError
@@ -12,7 +12,8 @@ from .healed import Healing
 from .plots import FAINT, INK, KEPT, PALETTE, REMOVED, plain_axes
 
 # %% auto #0
-__all__ = ['LOOKS', 'WORDS', 'KEEPS', 'plot_healing', 'plot_healing_loss']
+__all__ = ['LOOKS', 'WORDS', 'KEEPS', 'CHANGES', 'WHAT', 'plot_healing', 'plot_healing_loss', 'factor_text', 'LayerChanges',
+           'plot_layer_changes', 'LossLines', 'plot_losses']
 
 # %% ../nbs/10_plots_training.ipynb #cell-006
 LOOKS = {"original": (FAINT, "s"), "pruned": (REMOVED, "D"), "healed": (KEPT, "o"), "control": (PALETTE[2], "^")}
@@ -67,3 +68,107 @@ def plot_healing_loss(
     ax.set(xlabel="step", ylabel={"loss": "training loss", "next_token": "next-token loss", "distillation": "KL(original ‖ trained)"}[term] + "\n(nats a token)")
     ax.margins(x=0.02)
     return ax
+
+# %% ../nbs/10_plots_training.ipynb #cell-011
+CHANGES = sns.blend_palette([KEPT, "#ffffff", REMOVED], as_cmap=True)
+WHAT = {"score": "", "variance": "activation variance", "sparsity": "activation sparsity"}
+
+def factor_text(change: float) -> str:
+    "A log-change in words: ×2.1, ÷1.3, or no change."
+    if not np.isfinite(change): return "not defined"
+    factor = np.exp(abs(change))
+    return "no change" if factor < 1.005 else f"{'×' if change > 0 else '÷'}{factor:.3g}"
+
+class LayerChanges:
+    "The heat map of `plot_layer_changes`: made once, moved by `update`."
+    def __init__(self, ax: Axes):
+        self.ax, self.mesh = plain_axes(ax), None
+        self.bar_ax = ax.inset_axes([1.02, 0, 0.022, 1])
+        self.best = ax.axvline(0, color=INK, lw=1, ls=":", visible=False)
+        ax.set(xlabel="training step", ylabel="layer (0: first)")
+
+    def update(self,
+        history,  # an `avss_nb.training.TrainingHistory`
+        what: str = "score",  # or variance, sparsity
+        last: int | None = None,  # the step at which the picture ends; None: the last measured
+    ) -> None:
+        "Show this history."
+        if what not in WHAT: raise InputError(f"{what!r} is not one of {', '.join(WHAT)}")
+        if not len(history): raise InputError("the history is empty; train with the callback first")
+        change, steps = history.change(what), history.steps.astype(float)
+        middle = (steps[1:] + steps[:-1]) / 2
+        half = (steps[-1] - middle[-1]) if len(middle) else max((last or 1) / 20, 0.5)
+        edges = np.concatenate([[steps[0] - (middle[0] - steps[0] if len(middle) else half)], middle, [steps[-1] + half]])
+        top = max(np.nanmax(np.abs(change), initial=0), np.log(1.1))
+        if self.mesh is not None: self.mesh.remove()
+        self.mesh = self.ax.pcolormesh(edges, np.arange(history.layers + 1) - 0.5, np.ma.masked_invalid(change.T), cmap=CHANGES,
+                                       vmin=-top, vmax=top, zorder=0.5)
+        self.ax.set(xlim=(edges[0], max(edges[-1], last or 0)), ylim=(-0.5, history.layers - 0.5), facecolor="0.85" if np.isnan(change).any() else "white")
+        self.ax.set_yticks(range(0, history.layers, 1 if history.layers <= 16 else 5 * -(-history.layers // 80)))
+        self._scale(top)
+        self._words(history, what, change)
+
+    def _scale(self, top) -> None:
+        "The colour bar, in factors."
+        self.bar_ax.clear()
+        self.ax.figure.colorbar(self.mesh, cax=self.bar_ax)
+        ticks = np.array([-top, -top / 2, 0, top / 2, top])
+        self.bar_ax.set_yticks(ticks, ["as at the start" if x == 0 else factor_text(x) for x in ticks])
+        self.bar_ax.tick_params(labelsize=9, colors=INK, length=2)
+        for spine in self.bar_ax.spines.values(): spine.set_visible(False)
+
+    def _words(self, history, what, change) -> None:
+        name = WHAT[what] or {"avss": "AVSS"}.get(history.measure, history.measure.replace("_", " "))
+        self.ax.set_title(f"How {name} changed in each layer", loc="left", size=10, color=INK)
+        self.best.set(visible=history.best_step is not None, xdata=[history.best_step or 0] * 2)
+        now = np.nan_to_num(change[-1])
+        layer = int(np.abs(now).argmax())
+        words = f"most: layer {layer}, {factor_text(now[layer])}" if np.abs(now[layer]) >= 0.005 else "no change yet"
+        self.ax.set_title(words + "; dotted: weights kept" * (history.best_step is not None), loc="right", size=9, color=INK)
+
+def plot_layer_changes(
+    history,  # an `avss_nb.training.TrainingHistory`
+    ax: Axes | None = None,
+    what: str = "score",  # or variance, sparsity
+) -> Axes:
+    "A heat map, layers against steps, of the change since the start of the training."
+    changes = LayerChanges(plain_axes(ax, 8, 3.4))
+    changes.update(history, what)
+    return changes.ax
+
+# %% ../nbs/10_plots_training.ipynb #cell-014
+class LossLines:
+    "The lines of `plot_losses`: made once, moved by `update`."
+    def __init__(self, ax: Axes):
+        self.ax = plain_axes(ax)
+        self.training, = ax.plot([], [], color=INK, lw=1.6)
+        self.evaluation, = ax.plot([], [], "o", color=REMOVED, mec="white", ms=7)
+        ax.set(xlabel="training step", ylabel="loss (nats)")
+
+    def update(self,
+        history,  # an `avss_nb.training.TrainingHistory`
+        limits: tuple[float, float] | None = None,  # of the steps; None: those of the rows
+    ) -> None:
+        "Show these losses."
+        for line, rows in (self.training, history.losses), (self.evaluation, history.evaluations): line.set_data(rows.T if len(rows) else ([], []))
+        self.training.set_marker("." if len(history.losses) < 3 else "")
+        rows = np.concatenate([history.losses, history.evaluations])
+        rows = rows[np.isfinite(rows[:, 1])] if len(rows) else rows
+        if len(rows):
+            low, high = rows[:, 1].min(), rows[:, 1].max()
+            room = max(high - low, 0.05 * abs(high), 1e-6)
+            self.ax.set_ylim(low - 0.08 * room, high + 0.12 * room)
+        left, right = limits or ((0, rows[:, 0].max()) if len(rows) else (0, 1))
+        self.ax.set_xlim(left, max(right, left + 1))
+        last = f", now {history.losses[-1, 1]:.3g}" if len(history.losses) else ": nothing logged yet"
+        self.ax.set_title(f"Training loss{last}", loc="left", size=10, color=INK)
+        self.ax.set_title("● evaluation loss" * bool(len(history.evaluations)), loc="right", size=9, color=REMOVED)
+
+def plot_losses(
+    history,  # an `avss_nb.training.TrainingHistory`
+    ax: Axes | None = None,
+) -> Axes:
+    "The training loss against steps, and the evaluation loss where it was measured."
+    lines = LossLines(plain_axes(ax, 8, 2.2))
+    lines.update(history)
+    return lines.ax
