@@ -168,7 +168,7 @@ class AVSSCallback(TrainerCallback):
         log = self._state.log_history if self._state is not None else []
         rows = [row for row in log if MARK in row]
         m = self.scorer.measure
-        def read(name): return np.array([[v for k, v in row.items() if k.startswith(f"{name}/layer_")] for row in rows], float).reshape(len(rows), -1)
+        def read(name): return np.array([[v for k, v in row.items() if k.startswith(f"{name}/layer_")] for row in rows], float).reshape(len(rows), -1 if rows else 0)
         def logged(name): return np.array([[row["step"], row[name]] for row in log if name in row], float).reshape(-1, 2)
         return TrainingHistory(np.array([row["step"] for row in rows], np.int64), read(m), read("variance"), read("sparsity"),
                                read("floored").astype(bool), logged("loss"), logged("eval_loss"), rows[-1][TITLE] if rows else "", m,

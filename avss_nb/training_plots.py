@@ -12,8 +12,8 @@ from .healed import Healing
 from .plots import FAINT, INK, KEPT, PALETTE, REMOVED, plain_axes
 
 # %% auto #0
-__all__ = ['LOOKS', 'WORDS', 'KEEPS', 'CHANGES', 'WHAT', 'plot_healing', 'plot_healing_loss', 'factor_text', 'LayerChanges',
-           'plot_layer_changes', 'LossLines', 'plot_losses']
+__all__ = ['LOOKS', 'WORDS', 'KEEPS', 'CHANGES', 'ROUND', 'WHAT', 'plot_healing', 'plot_healing_loss', 'factor_text',
+           'LayerChanges', 'plot_layer_changes', 'LossLines', 'plot_losses']
 
 # %% ../nbs/10_plots_training.ipynb #cell-006
 LOOKS = {"original": (FAINT, "s"), "pruned": (REMOVED, "D"), "healed": (KEPT, "o"), "control": (PALETTE[2], "^")}
@@ -36,7 +36,8 @@ def plot_healing(
         (colour, marker), (value, low, high) = LOOKS[name], healing.kept(measure, name)
         ax.plot([low, high], [y, y], color=colour, lw=2.5, solid_capstyle="butt")
         ax.plot(value, y, marker, color=colour, ms=9, mec="white", zorder=3)
-        ax.annotate(f"{value:.1%}", (value, y), (0, 8), textcoords="offset points", ha="center", color=INK, size=9)
+        ax.annotate(f"{value:.1%}", (value, y), (0, 8), textcoords="offset points", ha="center", color=INK, size=9,
+                    bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5}, zorder=2)
     ax.axvline(1, color=FAINT, lw=0.8, zorder=0)
     ax.set(yticks=range(len(names)), ylim=(len(names) - 0.5, -0.8), xlabel=KEEPS[measure])
     ax.set_yticklabels([WORDS[name] for name in names], color=INK)
@@ -71,6 +72,7 @@ def plot_healing_loss(
 
 # %% ../nbs/10_plots_training.ipynb #cell-011
 CHANGES = sns.blend_palette([KEPT, "#ffffff", REMOVED], as_cmap=True)
+ROUND = (1.05, 1.1, 1.2, 1.5, 2, 3, 5, 10, 30, 100, 1e3, 1e4, 1e6, 1e9, 1e12)  # factors for the colour bar
 WHAT = {"score": "", "variance": "activation variance", "sparsity": "activation sparsity"}
 
 def factor_text(change: float) -> str:
@@ -112,14 +114,16 @@ class LayerChanges:
         "The colour bar, in factors."
         self.bar_ax.clear()
         self.ax.figure.colorbar(self.mesh, cax=self.bar_ax)
-        ticks = np.array([-top, -top / 2, 0, top / 2, top])
-        self.bar_ax.set_yticks(ticks, ["as at the start" if x == 0 else factor_text(x) for x in ticks])
+        fit = [np.log(factor) for factor in ROUND if np.log(factor) <= top + 1e-9]
+        marks = {fit[-1], min(fit, key=lambda x: abs(x - fit[-1] / 2))}
+        ticks = sorted({0., *marks, *(-x for x in marks)})
+        self.bar_ax.set_yticks(ticks, ["same" if x == 0 else factor_text(x) for x in ticks])
         self.bar_ax.tick_params(labelsize=9, colors=INK, length=2)
         for spine in self.bar_ax.spines.values(): spine.set_visible(False)
 
     def _words(self, history, what, change) -> None:
         name = WHAT[what] or {"avss": "AVSS"}.get(history.measure, history.measure.replace("_", " "))
-        self.ax.set_title(f"How {name} changed in each layer", loc="left", size=10, color=INK)
+        self.ax.set_title(f"How {name} changed in each layer since the start", loc="left", size=10, color=INK)
         self.best.set(visible=history.best_step is not None, xdata=[history.best_step or 0] * 2)
         now = np.nan_to_num(change[-1])
         layer = int(np.abs(now).argmax())
@@ -142,7 +146,7 @@ class LossLines:
     def __init__(self, ax: Axes):
         self.ax = plain_axes(ax)
         self.training, = ax.plot([], [], color=INK, lw=1.6)
-        self.evaluation, = ax.plot([], [], "o", color=REMOVED, mec="white", ms=7)
+        self.evaluation, = ax.plot([], [], "o", color=REMOVED, mec="white", ms=7, clip_on=False, zorder=4)
         ax.set(xlabel="training step", ylabel="loss (nats)")
 
     def update(self,
