@@ -16,6 +16,7 @@ from .basics import Bar, InputError, Progress, whole
 from .blocks import Blocks, evaluating, fingerprint
 from .data import Question, Text, tokenize
 from .evaluator import Evaluator
+from .heads import head
 from .healed import Healing, HealingRecipe, measure
 from .mitigation import _with_adapters
 from .pruner import PrunedModel
@@ -270,6 +271,7 @@ class LayerHealer:
         "Do the two models belong together, and can the smaller one be trained?"
         for model in self.model, self.original:
             refuse(model)
+            if head(model) != "causal": raise InputError(f"{type(model).__name__} is not a causal language model; only such models are healed")
             Evaluator(model, self.tokenizer, **self.evaluation)
         (a, small), (b, whole_) = ((m, len(Blocks(m))) for m in (self.model, self.original))
         shapes = [tuple(m.get_input_embeddings().weight.shape) for m in (a, b)]
