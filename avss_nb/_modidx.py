@@ -240,6 +240,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'avss_nb.evaluator.Evaluator.score': ('evaluator.html#evaluator.score', 'avss_nb/evaluator.py'),
                                    'avss_nb.evaluator.Evaluator.score_choices': ( 'evaluator.html#evaluator.score_choices',
                                                                                   'avss_nb/evaluator.py'),
+                                   'avss_nb.evaluator.Evaluator.text_losses': ( 'evaluator.html#evaluator.text_losses',
+                                                                                'avss_nb/evaluator.py'),
                                    'avss_nb.evaluator.Perplexity': ('evaluator.html#perplexity', 'avss_nb/evaluator.py'),
                                    'avss_nb.evaluator.Perplexity.__repr__': ('evaluator.html#perplexity.__repr__', 'avss_nb/evaluator.py'),
                                    'avss_nb.evaluator.Perplexity.of': ('evaluator.html#perplexity.of', 'avss_nb/evaluator.py'),

@@ -108,12 +108,12 @@ class Evaluator:
     @property
     def device(self) -> torch.device: return self.model.get_input_embeddings().weight.device
 
-    def perplexity(self,
+    def text_losses(self,
         texts: Iterable[Text],  # strings, or lists of token ids, for example from `avss_nb.data.windows`
-        max_length: int = 256,  # tokens; longer texts are cut into windows
+        max_length: int = 256,  # tokens; longer texts are cut into windows, each of which counts as a text
         progress: Callable[[Progress], None] = silent,
-    ) -> Perplexity:
-        "exp of the token-weighted mean next-token loss, padding excluded."
+    ) -> tuple[np.ndarray, np.ndarray]:  # float64 (texts,): summed negative log-likelihoods; int (texts,): predicted tokens
+        "The next-token loss of each text, padding excluded."
         rows = tokenize(texts, self.tokenizer, max_length, fewest=2)
         self._check_length(max(map(len, rows)), "shorten the texts, or lower max_length")
         losses, tokens, done = np.zeros(len(rows)), np.zeros(len(rows), int), 0
@@ -124,7 +124,15 @@ class Evaluator:
                 losses[indices], tokens[indices] = (t.cpu().numpy() for t in found)
                 done += len(indices)
                 progress(Progress(done, len(rows), "text", {"perplexity": np.exp(losses.sum() / tokens.sum())}, result))
-        return result()
+        return losses, tokens
+
+    def perplexity(self,
+        texts: Iterable[Text],  # strings, or lists of token ids, for example from `avss_nb.data.windows`
+        max_length: int = 256,  # tokens; longer texts are cut into windows
+        progress: Callable[[Progress], None] = silent,
+    ) -> Perplexity:
+        "exp of the token-weighted mean next-token loss, padding excluded."
+        return Perplexity.of(*self.text_losses(texts, max_length, progress))
 
     def answer(self,
         questions: Iterable[Question | tuple[str, Sequence[str]]],  # or pairs (text, accepted answers)

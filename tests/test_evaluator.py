@@ -389,6 +389,13 @@ def test_perplexity_is_the_token_weighted_loss_of_single_texts(name, tokenizer):
         assert found.value == pytest.approx(math.exp(found.loss)) and found.low < found.value < found.high
     assert abs(found.loss - np.mean(losses)) > 1e-3                                 # and the plain mean is another number
 
+def test_text_losses_come_in_the_order_of_the_texts(tokenizer):
+    texts, model = [words(n, n) for n in (30, 4, 17, 50, 9)], tiny("llama")
+    losses, tokens = Evaluator(model, tokenizer, batch_size=2).text_losses(texts)
+    alone = [Evaluator(model, tokenizer).perplexity([text]) for text in texts]
+    assert losses.dtype == np.float64 and np.allclose(losses / tokens, [found.loss for found in alone], rtol=1e-5)
+    assert tokens.tolist() == [found.tokens for found in alone] == [30, 4, 17, 50, 9]
+
 def test_perplexity_interval_is_that_of_resampled_texts():
     rng = np.random.default_rng(0)
     tokens = rng.integers(5, 100, 60)
