@@ -18,12 +18,12 @@ __all__ = ['LABELS', 'FORMAT', 'SCORES', 'Report', 'Answers', 'AnswerLog', 'chec
            'length_baseline']
 
 # %% ../nbs/06_answers.ipynb #cell-005
-LABELS = MEASURES | {"right": "right (or rightly abstained)", "perplexity": "perplexity"}
+LABELS = MEASURES | {"right": "right (or rightly abstained)", "perplexity": "perplexity", "pseudo_perplexity": "pseudo-perplexity"}
 
 @dataclass(frozen=True)
 class Report:
     "Measures with 95 % bootstrap intervals; None where undefined. Calibration is over answered questions."
-    n: int = 0  # questions
+    n: int = 0  # questions, or labelled texts
     accuracy: float | None = None  # share of all questions answered rightly (exact match)
     hallucination_rate: float | None = None  # share of all questions answered wrongly
     abstention_rate: float | None = None  # share of all questions not answered
@@ -35,6 +35,7 @@ class Report:
     risk_coverage: float | None = None  # area under the risk–coverage curve
     right: float | None = None  # share of all questions: correct, or abstained where nothing is known
     perplexity: float | None = None
+    pseudo_perplexity: float | None = None  # of a masked language model: no perplexity, and not to be compared with one
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)  # measure → low, high
 
     def to_dict(self) -> dict:

@@ -6,18 +6,43 @@
 from __future__ import annotations
 import itertools, random
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 import torch
 from .basics import InputError
 
 # %% auto #0
-__all__ = ['Text', 'pieces', 'too_short', 'tokenize', 'windows', 'right_padded', 'length_batches', 'text_batches', 'prompt_ids',
-           'answered_rows']
+__all__ = ['Text', 'Labelled', 'LabelledRow', 'pieces', 'too_short', 'tokenize', 'windows', 'right_padded', 'length_batches',
+           'text_batches', 'prompt_ids', 'answered_rows']
 
 # %% ../nbs/02_batches.ipynb #cell-004
-Text = str | Sequence[int]
+@dataclass(frozen=True)
+class Labelled:
+    "A text, or a pair of texts, with its class."
+    text: str
+    label: int  # number of the class
+    pair: str = ""  # the second text of a pair
+
+class LabelledRow(list):
+    "The token ids of a text with a class."
+    def __init__(self,
+        ids: Iterable[int],
+        label: int,
+        segments: Sequence[int] = (),  # 0 for tokens of the first text, 1 for those of the second; for models that ask for it
+    ):
+        super().__init__(ids)
+        self.label, self.segments = label, segments
+
+    @classmethod
+    def of(cls, given: Labelled, tokenizer, max_length: int) -> LabelledRow:
+        "Tokenised, and truncated to `max_length` tokens."
+        found = tokenizer(given.text, given.pair or None, truncation=True, max_length=max_length, verbose=False)
+        if not found["input_ids"]: raise InputError(f"the text {given.text!r} has no tokens; leave it out")
+        return cls(found["input_ids"], given.label, found.get("token_type_ids", ()) if given.pair else ())
+
+Text = str | Sequence[int] | Labelled
 
 def pieces(
-    texts: Iterable[Text],  # strings, or lists of token ids
+    texts: Iterable[Text],  # strings, lists of token ids, or texts with a class
     tokenizer,
     max_length: int = 256,  # tokens; longer texts are cut into windows of this length
     fewest: int = 1,  # shorter pieces are left out
@@ -27,9 +52,12 @@ def pieces(
     if max_length < 1: raise InputError(f"max_length {max_length} was given; it must be at least 1 token")
     for text in texts:
         if isinstance(text, int): raise InputError("one list of token ids was given where a list of texts is expected; write [ids]")
-        if isinstance(text, str):
-            if tokenizer is None: raise InputError("texts were given without a tokenizer; pass a tokenizer, or lists of token ids")
-            text = tokenizer(text, verbose=False)["input_ids"] if text else []
+        if isinstance(text, (str, Labelled)) and tokenizer is None:
+            raise InputError("texts were given without a tokenizer; pass a tokenizer, or lists of token ids")
+        if isinstance(text, Labelled):
+            yield [LabelledRow.of(text, tokenizer, max_length)]
+            continue
+        if isinstance(text, str): text = tokenizer(text, verbose=False)["input_ids"] if text else []
         cut = (list(map(int, text[i:i + max_length])) for i in range(0, len(text), max_length))
         yield [piece for piece in cut if len(piece) >= fewest]
 
@@ -64,14 +92,17 @@ def windows(
 def right_padded(
     rows: Sequence[Sequence[int]],  # token ids
     device="cpu",
-) -> dict[str, torch.Tensor]:  # input_ids and attention_mask, int64, (rows, longest)
-    "One batch; padding is on the right and marked 0 in the mask. Its token id is 0: no unmasked position sees it."
-    longest = max(map(len, rows))
-    ids, mask = torch.zeros(2, len(rows), longest, dtype=torch.long)
+    pad: int = 0,  # token id of the padding
+) -> dict[str, torch.Tensor]:  # input_ids and attention_mask, int64, (rows, longest); token_type_ids for pairs that have them
+    "One batch; padding is on the right and marked 0 in the mask: no unmasked position sees it, whatever its token id."
+    ids, mask, segments = torch.zeros(3, len(rows), max(map(len, rows)), dtype=torch.long)
+    ids += pad
     for i, row in enumerate(rows):
         ids[i, :len(row)] = torch.tensor(row)
         mask[i, :len(row)] = 1
-    return {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
+        if kinds := getattr(row, "segments", ()): segments[i, :len(row)] = torch.tensor(kinds)
+    batch = {"input_ids": ids, "attention_mask": mask} | ({"token_type_ids": segments} if segments.any() else {})
+    return {name: t.to(device) for name, t in batch.items()}
 
 def length_batches(
     rows: Sequence[Sequence[int]],
@@ -109,7 +140,7 @@ def text_batches(
         done = last
     if not done: raise too_short(fewest)
 
-# %% ../nbs/02_batches.ipynb #cell-012
+# %% ../nbs/02_batches.ipynb #cell-013
 def prompt_ids(
     prompts: Sequence[str],
     tokenizer,

@@ -6,14 +6,14 @@
 from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 from .basics import InputError
 
 # %% auto #0
-__all__ = ['COUNTS', 'SUBLAYERS', 'block_input', 'block_output', 'layer_counts', 'probe_batch', 'evaluating', 'find_blocks',
-           'sublayer', 'Blocks', 'fingerprint']
+__all__ = ['COUNTS', 'SUBLAYERS', 'block_input', 'block_output', 'layer_counts', 'input_device', 'probe_batch', 'evaluating',
+           'eager', 'find_blocks', 'sublayer', 'Blocks', 'loaded', 'fingerprint']
 
 # %% ../nbs/00_blocks.ipynb #cell-007
 def block_input(args: tuple, kwargs: dict) -> Tensor:
@@ -34,10 +34,14 @@ def layer_counts(config) -> set[int]:
         if hasattr(value, "to_dict") and value is not config: found |= layer_counts(value)
     return found
 
+def input_device(model: nn.Module) -> torch.device:
+    "Where a batch is put: beside the embedding; to a model whose embedding is offloaded, accelerate brings it from the CPU."
+    device = model.get_input_embeddings().weight.device
+    return torch.device("cpu") if device.type == "meta" else device
+
 def probe_batch(model: nn.Module, length: int = 6) -> dict[str, Tensor]:
     "A few tokens that any text model can read."
-    device = model.get_input_embeddings().weight.device
-    ids = torch.arange(3, 3 + length, device=device)[None] % model.get_input_embeddings().weight.shape[0]
+    ids = torch.arange(3, 3 + length, device=input_device(model))[None] % model.get_input_embeddings().weight.shape[0]
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     if getattr(model.config, "is_encoder_decoder", False): batch["decoder_input_ids"] = ids
     return batch
@@ -50,6 +54,10 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     try: yield
     finally:
         for module, training in modes: module.training = training
+
+def eager():
+    "Compiled models run their plain code inside the `with` block: they would ignore hooks that are added now, without a word."
+    return torch.compiler.set_stance("force_eager")
 
 def find_blocks(
     model: nn.Module,
@@ -65,7 +73,7 @@ def find_blocks(
             handles.append(block.register_forward_hook(lambda *_, path=path, i=i: order[path].append(i)))
     try:
         if lists:
-            with torch.no_grad(), evaluating(model): model(**probe_batch(model))
+            with torch.no_grad(), evaluating(model), eager(): model(**probe_batch(model))
     finally:
         for handle in handles: handle.remove()
     ran = [path for path, blocks in lists.items() if order[path] == [*range(len(blocks))] and stack in (None, *path.split("."))]
@@ -120,14 +128,15 @@ class Blocks:
         sublayers: dict[str, Callable[[int, Tensor], None]] | None = None,  # site → called with layer and its output
     ) -> Iterator[None]:
         "Call `see` for every block at every forward pass inside the `with` block."
-        def hook(layer): return lambda _, args, kwargs, out: see(layer, block_input(args, kwargs), block_output(out))
+        def hook(layer):  # accelerate moves the input to the block's device after the hook has seen it
+            return lambda _, args, kwargs, out: see(layer, block_input(args, kwargs).to(block_output(out).device), block_output(out))
         def sub(layer, call): return lambda _, args, out: call(layer, block_output(out))
         handles = []
         try:
             for i, block in enumerate(self.modules):
                 handles += [sublayer(block, site).register_forward_hook(sub(i, call)) for site, call in (sublayers or {}).items()]
                 handles.append(block.register_forward_hook(hook(i), with_kwargs=True))
-            yield
+            with eager(): yield
         finally:
             for handle in handles: handle.remove()
 
@@ -137,14 +146,27 @@ class Blocks:
     ) -> Iterator[None]:
         "Inside the `with` block the given blocks hand on their input unchanged: virtual pruning, exact and reversible."
         def hook(_, args, kwargs, out):
-            x = block_input(args, kwargs)
+            x = block_input(args, kwargs).to(block_output(out).device)
             return (x, *out[1:]) if isinstance(out, (tuple, list)) else x
         handles = [self.modules[i].register_forward_hook(hook, with_kwargs=True) for i in self.check(layers)]
-        try: yield
+        try:
+            with eager(): yield
         finally:
             for handle in handles: handle.remove()
 
-# %% ../nbs/00_blocks.ipynb #cell-019
+# %% ../nbs/00_blocks.ipynb #cell-021
+@contextmanager
+def loaded(block: nn.Module) -> Iterator[None]:
+    "Inside the `with` block, weights that accelerate has offloaded are in their places."
+    with ExitStack() as stack:
+        if any(p.is_meta for p in block.parameters()):
+            from accelerate.utils import align_module_device
+            for module in block.modules(): stack.enter_context(align_module_device(module))
+        if any(p.is_meta for p in block.parameters()):
+            raise InputError(f"the weights of {type(block).__name__} are on the meta device and nothing says where their values are; "
+                             "load the model with device_map= or as a whole")
+        yield
+
 def fingerprint(
     blocks: Blocks,
     samples: int = 16,  # values a parameter
@@ -152,8 +174,9 @@ def fingerprint(
     "A short hash of the blocks' parameter names, shapes and sampled values."
     digest = hashlib.sha256()
     for i, block in enumerate(blocks.modules):
-        for name, p in block.named_parameters():
-            where = torch.linspace(0, p.numel() - 1, samples, device=p.device).long()
-            values = p.detach().flatten()[where].to(torch.bfloat16).float().cpu()
-            digest.update(f"{i} {name} {tuple(p.shape)} {values.tolist()}".encode())
+        with loaded(block):
+            for name, p in block.named_parameters():
+                where = torch.linspace(0, p.numel() - 1, samples, device=p.device).long()
+                values = p.detach().flatten()[where].to(torch.bfloat16).float().cpu()
+                digest.update(f"{i} {name.replace('_orig_mod.', '')} {tuple(p.shape)} {values.tolist()}".encode())
     return digest.hexdigest()[:16]

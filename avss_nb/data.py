@@ -5,20 +5,20 @@
 # %% ../nbs/02_data.ipynb #cell-002
 from __future__ import annotations
 import ast, csv, itertools, json, re, warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 import numpy as np, pandas as pd
 from .basics import InputError
 # the names of both modules can also be imported from here
-from .batches import (Text, answered_rows, length_batches, pieces, prompt_ids, right_padded, text_batches, tokenize, too_short,
+from .batches import (Labelled, Text, answered_rows, length_batches, pieces, prompt_ids, right_padded, text_batches, tokenize, too_short,
                              windows)
 from .questions import (ABSTENTIONS, Question, is_abstention, is_correct, normalize_answer, question_type, split_questions,
                                with_shots)
 
 # %% auto #0
-__all__ = ['AS_TEXT', 'READERS', 'ANSWERS', 'PUBLISHED', 'QUESTION_SETS', 'WRONG', 'load_texts', 'read_table', 'QuestionSet',
-           'recognize', 'load_questions', 'load_answer_pairs']
+__all__ = ['AS_TEXT', 'READERS', 'ANSWERS', 'PUBLISHED', 'QUESTION_SETS', 'WRONG', 'LABELLED', 'load_texts', 'read_table',
+           'QuestionSet', 'recognize', 'load_questions', 'load_answer_pairs', 'load_labelled']
 
 # %% ../nbs/02_data.ipynb #cell-004
 def load_texts(
@@ -326,3 +326,31 @@ def load_answer_pairs(
                       "a right one, are left out", stacklevel=2)
     questions, answers, labels = zip(*entries)
     return list(questions), list(answers), np.array(labels, bool)
+
+# %% ../nbs/02_data.ipynb #cell-023
+LABELLED = {"text": "pair", "sentence": "", "sentence1": "sentence2", "premise": "hypothesis"}  # column → that of a second text
+
+def load_labelled(
+    path: str | Path,  # a table: a column of `LABELLED`, and label
+    classes: Mapping[str, int] | None = None,  # name → number of a class, for example config.label2id
+    limit: int | None = None,  # at most so many texts
+) -> list[Labelled]:
+    "Texts with their class."
+    rows = read_table(path)
+    names = [*rows[0]] if rows else ["text", "label"]
+    if len(names) == 2 and str(names[1]).isdigit():  # no header: the names are the first text and its label
+        rows, names = [dict(zip(("text", "label"), cells)) for cells in (names, *(row.values() for row in rows))], ["text", "label"]
+    column = next((name for name in LABELLED if name in names), "text")
+    _check_columns(names, [column, "label"], path)
+    found = [Labelled(_string(row[column]), _class(row["label"], classes, path), _string(row.get(LABELLED[column])))
+             for row in rows if _string(row[column]).strip()][:limit]
+    if not found: raise InputError(f"{path} holds no text with a class")
+    if empty := sum(not _string(row[column]).strip() for row in rows): warnings.warn(f"{path}: {empty:,} empty texts are left out", stacklevel=2)
+    return found
+
+def _class(value, classes, path) -> int:
+    word, known = _string(value).strip(), {str(name).lower(): number for name, number in (classes or {}).items()}
+    if word.isdigit(): return int(word)
+    if word.lower() in known: return known[word.lower()]
+    raise InputError(f"{path}: {word!r} stands in column label; write numbers of classes"
+                     + (f", or {', '.join(map(str, classes))}" if classes else ", or give classes=model.config.label2id"))

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from transformers import GenerationConfig
 from .answers import AnswerLog, Answers, Report, check_choices, chosen
 from .basics import InputError, Progress, silent
-from .blocks import Blocks, evaluating, fingerprint, probe_batch
+from .blocks import Blocks, evaluating, fingerprint, input_device, probe_batch
 from .calibration import bootstrap, interval
-from .data import Question, Text, answered_rows, length_batches, prompt_ids, right_padded, tokenize
-from .profiler import causal, next_token_losses
+from .data import Labelled, Question, Text, answered_rows, length_batches, prompt_ids, right_padded, tokenize
+from .heads import batch_losses, head, masked_copies, model_batch, row_classes, target_batch, unwrapped, word_places
 
 # %% auto #0
 __all__ = ['LOGITS', 'Perplexity', 'left_padded', 'answer_span', 'generating', 'Evaluator', 'retention']
@@ -25,7 +25,7 @@ __all__ = ['LOGITS', 'Perplexity', 'left_padded', 'answer_span', 'generating', '
 # %% ../nbs/06_evaluator.ipynb #cell-005
 @dataclass(frozen=True)
 class Perplexity:
-    "exp of the token-weighted mean next-token loss, with a 95 % bootstrap interval over texts."
+    "exp of the token-weighted mean loss, with a 95 % bootstrap interval over texts."
     value: float
     low: float  # NaN for a single text, from which no interval can be had
     high: float
@@ -86,9 +86,9 @@ def generating(
 LOGITS = 2**27  # numbers: the logits of a batch of texts stay under 512 MB of float32
 
 class Evaluator:
-    "Perplexity and closed-book answers of a causal language model."
+    "Perplexity and closed-book answers of a causal language model; pseudo-perplexity of a masked one; accuracy of a classifier."
     def __init__(self,
-        model: nn.Module,  # causal language model
+        model: nn.Module,  # with a head that is known to `avss_nb.heads.head`
         tokenizer=None,  # not needed for the perplexity of token ids
         batch_size: int = 64,  # prompts, or texts
         max_new_tokens: int = 16,  # of an answer
@@ -96,8 +96,7 @@ class Evaluator:
         stop: Sequence[str] = ("\n",),  # strings that end an answer, unless the question names its own
         abstentions: Sequence[str] = (),  # phrases that are abstentions, besides those of `avss_nb.data.ABSTENTIONS`
     ):
-        if not causal(model) or getattr(model.config, "is_encoder_decoder", False):
-            raise InputError(f"{type(model).__name__} is not a causal language model; load one with AutoModelForCausalLM")
+        self.head = head(model)
         if batch_size < 1 or max_new_tokens < 1: raise InputError("batch_size and max_new_tokens must be at least 1")
         if "{question}" not in template: raise InputError(f"the template {template!r} has no place for {{question}}")
         self.stop, self.abstentions = ((x,) if isinstance(x, str) else tuple(x) for x in (stop, abstentions))
@@ -106,24 +105,24 @@ class Evaluator:
         self.max_new_tokens, self.template = max_new_tokens, template
 
     @property
-    def device(self) -> torch.device: return self.model.get_input_embeddings().weight.device
+    def device(self) -> torch.device: return input_device(self.model)
 
     def text_losses(self,
-        texts: Iterable[Text],  # strings, or lists of token ids, for example from `avss_nb.data.windows`
+        texts: Iterable[Text],  # strings, lists of token ids (`avss_nb.data.windows`), or `Labelled` texts for a classifier
         max_length: int = 256,  # tokens; longer texts are cut into windows, each of which counts as a text
         progress: Callable[[Progress], None] = silent,
     ) -> tuple[np.ndarray, np.ndarray]:  # float64 (texts,): summed negative log-likelihoods; int (texts,): predicted tokens
-        "The next-token loss of each text, padding excluded."
-        rows = tokenize(texts, self.tokenizer, max_length, fewest=2)
+        "The loss of each text, padding excluded: of every token for a language model, of the class for a classifier."
+        rows = tokenize(texts, self.tokenizer, max_length, fewest=2 if self.head == "causal" else 1)
+        if self.head == "masked": rows = [row for row in rows if word_places(row, self.tokenizer)]
+        if not rows: raise InputError("there is no text with a word; give at least one")
         self._check_length(max(map(len, rows)), "shorten the texts, or lower max_length")
-        losses, tokens, done = np.zeros(len(rows)), np.zeros(len(rows), int), 0
+        losses, tokens = np.zeros(len(rows)), np.zeros(len(rows), int)
         def result(): return Perplexity.of(losses[tokens > 0], tokens[tokens > 0])
         with torch.no_grad(), evaluating(self.model):
-            for indices, batch in self._batches(rows):
-                found = next_token_losses(self.model, batch)
-                losses[indices], tokens[indices] = (t.cpu().numpy() for t in found)
-                done += len(indices)
-                progress(Progress(done, len(rows), "text", {"perplexity": np.exp(losses.sum() / tokens.sum())}, result))
+            for owners, batch in self._target_batches(rows):
+                for total, found in zip((losses, tokens), batch_losses(self.model, batch)): np.add.at(total, owners, found.cpu().numpy())
+                progress(Progress(int((tokens > 0).sum()), len(rows), "text", {"perplexity": np.exp(losses.sum() / tokens.sum())}, result))
         return losses, tokens
 
     def perplexity(self,
@@ -131,8 +130,34 @@ class Evaluator:
         max_length: int = 256,  # tokens; longer texts are cut into windows
         progress: Callable[[Progress], None] = silent,
     ) -> Perplexity:
-        "exp of the token-weighted mean next-token loss, padding excluded."
+        "exp of the token-weighted mean loss, padding excluded; of a masked model the pseudo-perplexity (a pass for each token)."
+        if self.head == "classes": raise InputError("a classifier has no perplexity; give labelled texts to `evaluate` or `classify`")
         return Perplexity.of(*self.text_losses(texts, max_length, progress))
+
+    def classify(self,
+        texts: Iterable[Labelled],
+        max_length: int = 256,  # tokens; longer texts are truncated
+        progress: Callable[[Progress], None] = silent,
+    ) -> Answers:  # an answer is the name of a class, its confidence the probability that the classifier gives it
+        "Name the class of each text."
+        self._need("classes", "classify texts")
+        texts, config = [*texts], unwrapped(self.model).config
+        if not all(isinstance(text, Labelled) for text in texts):
+            raise InputError("a classifier is asked about texts with their class; give `Labelled` texts (see `avss_nb.data.load_labelled`)")
+        names = tuple(str(config.id2label[i]) for i in range(config.num_labels))
+        rows = tokenize(texts, self.tokenizer, max_length)
+        row_classes(self.model, rows)
+        self._check_length(max(map(len, rows)), "lower max_length")
+        found: dict[int, tuple[int, float]] = {}
+        with torch.no_grad(), evaluating(self.model):
+            for indices in length_batches(rows, self.batch_size):
+                logprobs = self.model(**model_batch(self.model, [rows[i] for i in indices])).logits.float().log_softmax(-1)
+                found |= {i: (int(row.argmax()), float(row.max())) for i, row in zip(indices, logprobs.cpu())}
+                progress(Progress(len(found), len(rows), "text"))
+        chosen = [found[i][0] for i in range(len(rows))]
+        questions = [Question(" | ".join(filter(None, (t.text, t.pair))), (names[t.label],), choices=names) for t in texts]
+        return Answers.given(questions, [names[i] for i in chosen], [i == t.label for i, t in zip(chosen, texts)],
+                             [(found[i][1],) for i in range(len(rows))])
 
     def answer(self,
         questions: Iterable[Question | tuple[str, Sequence[str]]],  # or pairs (text, accepted answers)
@@ -216,31 +241,50 @@ class Evaluator:
         return self.choose(questions, progress=progress) if questions and all(q.choices for q in questions) else self.answer(questions, progress)
 
     def evaluate(self,
-        questions: Iterable[Question] | None = None,
-        texts: Iterable[Text] | None = None,  # for the perplexity
+        questions: Iterable[Question | Labelled] | None = None,  # of a classifier: labelled texts
+        texts: Iterable[Text] | None = None,  # for the perplexity (of a masked model the pseudo-perplexity)
         progress: Callable[[Progress], None] = silent,
         max_length: int = 256,  # tokens of a text
     ) -> Report:
-        "Answers and perplexity in one report."
+        "Answers and perplexity in one report; accuracy and calibration of a classifier."
         if questions is None and texts is None: raise InputError("nothing to evaluate: give questions, texts or both")
+        if self.head == "classes":
+            if texts is not None: raise InputError("a classifier is evaluated on labelled texts: give them as the first argument")
+            report = self.classify(questions, max_length, progress).report()
+            return replace(report, hallucination_rate=None, abstention_rate=None, right=None)
         report = Report() if questions is None else self.ask(questions, progress).report()
         if texts is None: return report
-        found = self.perplexity(texts, max_length, progress)
-        return replace(report, perplexity=found.value, intervals=report.intervals | {"perplexity": (found.low, found.high)})
+        name, found = "perplexity" if self.head == "causal" else "pseudo_perplexity", self.perplexity(texts, max_length, progress)
+        return replace(report, **{name: found.value}, intervals=report.intervals | {name: (found.low, found.high)})
+
+    def _need(self, kind, what):
+        if self.head != kind:
+            raise InputError(f"{type(unwrapped(self.model)).__name__} cannot {what}: its head is {self.head!r}, not {kind!r} (see avss_nb.heads)")
 
     def _check_length(self, longest, advice):
         positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         if isinstance(positions, int) and 0 < positions < longest:
             raise InputError(f"{longest} tokens are too long for a model of {positions} positions; {advice}")
 
+    def _size(self, rows) -> int:
+        "How many rows have logits that fit in memory."
+        vocabulary = 1 if self.head == "classes" else self.model.get_input_embeddings().weight.shape[0]
+        return min(self.batch_size, max(1, LOGITS // (max(map(len, rows)) * vocabulary)))
+
     def _batches(self, rows) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
-        "Indices of rows, and the rows as a batch whose logits fit in memory."
-        vocabulary = self.model.get_input_embeddings().weight.shape[0]
-        size = min(self.batch_size, max(1, LOGITS // (max(map(len, rows)) * vocabulary)))
-        for indices in length_batches(rows, size): yield indices, right_padded([rows[i] for i in indices], self.device)
+        "Indices of rows, and the rows as a batch."
+        for indices in length_batches(rows, self._size(rows)): yield indices, right_padded([rows[i] for i in indices], self.device)
+
+    def _target_batches(self, rows) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
+        "Indices of rows, and a batch that asks for what the head predicts."
+        if self.head == "masked": yield from masked_copies(self.model, self.tokenizer, rows, self._size(rows))
+        else:
+            for indices in length_batches(rows, self._size(rows)):
+                yield indices, target_batch(self.model, self.tokenizer, [rows[i] for i in indices])
 
     def _asked(self, questions) -> list[str]:
         "What the model reads."
+        self._need("causal", "answer questions")
         if not questions: raise InputError("there are no questions; give at least one")
         if self.tokenizer is None: raise InputError("questions need a tokenizer; write Evaluator(model, tokenizer)")
         return [q.prompt or self.template.replace("{question}", q.text) for q in questions]
@@ -293,5 +337,6 @@ def retention(
 ) -> dict[str, float | None]:  # for the measures that both reports have; None where the original has nothing to keep
     "Share of performance kept: after / before for accuracy, before / after for perplexity."
     def ratio(above, below): return above / below if below else None
-    pairs = {"accuracy": (after.accuracy, before.accuracy), "perplexity": (before.perplexity, after.perplexity)}
+    pairs = {"accuracy": (after.accuracy, before.accuracy), "perplexity": (before.perplexity, after.perplexity),
+             "pseudo_perplexity": (before.pseudo_perplexity, after.pseudo_perplexity)}
     return {name: ratio(*pair) for name, pair in pairs.items() if None not in pair}

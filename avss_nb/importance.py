@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from .basics import Bar, InputError, Progress
 from .blocks import Blocks, evaluating, fingerprint
 from .calibration import bootstrap, interval
-from .data import Text, right_padded, text_batches
-from .profiler import next_token_loss
+from .data import Text, text_batches
+from .heads import batch_loss, head, model_batch, target_batch
 from .scorer import LayerScores, model_name
 
 # %% auto #0
@@ -49,8 +49,8 @@ def magnitude(
 
 # %% ../nbs/06_importance.ipynb #cell-008
 def taylor_importance(
-    model: nn.Module,  # causal language model; it is never changed
-    tokenizer=None,  # not needed for texts that are lists of token ids
+    model: nn.Module,  # with a head that is known to `avss_nb.heads.head`; it is never changed
+    tokenizer=None,  # not needed for lists of token ids (but for a masked model)
     texts: Iterable[Text] = (),  # strings, or lists of token ids
     batch_size: int = 8,  # texts
     max_length: int = 256,  # tokens; longer texts are cut into windows
@@ -60,6 +60,7 @@ def taylor_importance(
     "Σ |w · ∂L/∂w| over each block (arXiv 2402.02834). An interruption returns what is complete so far, marked partial."
     blocks, progress = Blocks(model, stack), progress or Bar("taylor")
     weights = [w for ws in block_weights(blocks) for w in ws]
+    fewest = 2 if head(model) == "causal" else 1
     sums = [torch.zeros_like(w, dtype=torch.promote_types(w.dtype, torch.float32)) for w in weights]
     read, predicted, complete = 0, 0, False
     def result(partial=True):
@@ -68,8 +69,8 @@ def taylor_importance(
         return LayerScores.of("taylor", values, blocks=blocks, tokens=read, partial=partial)
     try:
         with evaluating(model), differentiable(weights):
-            for number, (rows, total) in enumerate(text_batches(texts, tokenizer, batch_size, max_length, fewest=2)):
-                loss, targets = next_token_loss(model, right_padded(rows, model.get_input_embeddings().weight.device))
+            for number, (rows, total) in enumerate(text_batches(texts, tokenizer, batch_size, max_length, fewest)):
+                loss, targets = batch_loss(model, target_batch(model, tokenizer, rows))
                 found = torch.autograd.grad(loss, weights, allow_unused=True)  # None: of a block that is skipped
                 for part, g in zip(sums, found):
                     if g is not None: part += g
@@ -192,7 +193,7 @@ def angular_distances(
     try:
         with torch.no_grad(), evaluating(model):
             for number, (rows, total) in enumerate(text_batches(texts, tokenizer, batch_size, max_length)):
-                batch = right_padded(rows, model.get_input_embeddings().weight.device)
+                batch = model_batch(model, rows)
                 chosen = batch["attention_mask"].bool()
                 if position == "last": chosen = chosen & (chosen.cumsum(1) == chosen.sum(1, keepdim=True))
                 states = []

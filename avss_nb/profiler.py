@@ -14,12 +14,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from .basics import Bar, InputError, Progress, whole
 from .blocks import Blocks, evaluating, fingerprint
-from .data import Text, right_padded, text_batches
+from .data import Text, text_batches
+from .heads import batch_loss, head, model_batch, target_batch
 from .moments import Moments, rms, sparsity, variance
 
 # %% auto #0
-__all__ = ['SITES', 'site_activations', 'next_token_losses', 'causal', 'row_losses', 'next_token_loss', 'LayerProfile',
-           'LayerProfiler', 'check_finite']
+__all__ = ['SITES', 'site_activations', 'LayerProfile', 'LayerProfiler', 'check_finite']
 
 # %% ../nbs/04_profiler.ipynb #cell-005
 SITES = ("output", "update", "relative_update", "attention", "mlp")
@@ -38,39 +38,14 @@ def site_activations(
     return {site: made[site]() for site in sites if site in made}
 
 # %% ../nbs/04_profiler.ipynb #cell-007
-def next_token_losses(
-    model: nn.Module,  # causal language model
-    batch: dict[str, Tensor],  # input_ids and attention_mask, (rows, sequence), right padded
-) -> tuple[Tensor, Tensor]:  # float64 (rows,) summed negative log-likelihoods; int64 (rows,) predicted tokens
-    "The next-token loss of each row, padding excluded."
-    if not causal(model):
-        raise InputError(f"{type(model).__name__} does not predict the next token; load it with AutoModelForCausalLM")
-    return row_losses(model(**batch).logits, batch)
-
-def causal(model: nn.Module) -> bool:
-    "Does the model predict the next token?"
-    return "CausalLM" in type(model).__name__ or "LMHead" in type(model).__name__ or getattr(model, "can_generate", bool)()
-
-def row_losses(logits: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    "Summed negative log-likelihoods (float64) and predicted tokens of each row."
-    target, real = batch["input_ids"][:, 1:].to(logits.device), batch["attention_mask"][:, 1:].to(logits.device).bool()
-    losses = nn.functional.cross_entropy(logits[:, :-1].float().flatten(0, 1), target.flatten(), reduction="none")
-    return losses.view_as(target).double().masked_fill(~real, 0).sum(1), real.sum(1)
-
-def next_token_loss(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, int]:
-    "Summed negative log-likelihood (float64) of a batch, and the number of predicted tokens."
-    losses, predicted = next_token_losses(model, batch)
-    return losses.sum(), int(predicted.sum())
-
-# %% ../nbs/04_profiler.ipynb #cell-009
 @dataclass(frozen=True)
 class LayerProfile:
     "Statistics of every layer and site over some texts."
     model: str  # name of the model
     fingerprint: str  # of its blocks: see `avss_nb.blocks.fingerprint`
     sites: dict[str, Moments]  # leading dimensions (groups, layers)
-    losses: Tensor | None = None  # float64 (groups, 1 + layers): summed next-token loss intact, and with each layer skipped
-    predicted: Tensor | None = None  # int64 (groups,): predicted tokens
+    losses: Tensor | None = None  # float64 (groups, 1 + layers): summed loss (`avss_nb.heads`) intact, and with each layer skipped
+    predicted: Tensor | None = None  # int64 (groups,): tokens (or classes) that were asked for
     partial: bool = False  # interrupted before the last text?
     settings: dict = field(default_factory=dict)  # how it was made
 
@@ -153,14 +128,14 @@ def _padded_sum(a: Tensor, b: Tensor) -> Tensor:
     if len(a) < len(b): a, b = b, a
     return torch.cat([a[:len(b)] + b, a[len(b):]])
 
-# %% ../nbs/04_profiler.ipynb #cell-011
+# %% ../nbs/04_profiler.ipynb #cell-009
 class LayerProfiler:
     "Measures every layer of a model in one forward pass over texts."
     def __init__(self,
         model: nn.Module,  # any transformers model with a stack of blocks
-        tokenizer=None,  # not needed for texts that are lists of token ids
+        tokenizer=None,  # not needed for texts that are lists of token ids, except for the ablation of masked models
         sites: Iterable[str] = SITES,  # where to look
-        ablation: bool = False,  # also measure the loss without each layer (causal models; costs layers + 1 passes)
+        ablation: bool = False,  # also measure the loss without each layer (see `avss_nb.heads`; costs layers + 1 passes)
         batch_size: int = 16,  # texts
         max_length: int = 256,  # tokens; longer texts are cut into windows
         groups: int = 16,  # for bootstrap intervals
@@ -169,12 +144,13 @@ class LayerProfiler:
         unknown = set(sites) - set(SITES)
         if unknown or not sites: raise InputError(f"sites {sorted(unknown)} are not among {', '.join(SITES)}")
         if batch_size < 1 or max_length < 1 or groups < 1: raise InputError("batch_size, max_length and groups must be at least 1")
+        if ablation: head(model)  # refuses a model without a loss
         self.model, self.tokenizer, self.blocks = model, tokenizer, Blocks(model, stack)
         self.sites, self.ablation = tuple(s for s in SITES if s in sites), ablation
         self.batch_size, self.max_length, self.groups = batch_size, max_length, groups
 
     def profile(self,
-        texts: Iterable[Text],  # strings, or lists of token ids
+        texts: Iterable[Text],  # strings, lists of token ids, or `Labelled` texts
         progress: Callable[[Progress], None] | None = None,  # a listener; None: a tqdm bar
     ) -> LayerProfile:
         "Profile the texts. An interruption (Ctrl-C, ■) returns what is complete so far, marked partial."
@@ -183,7 +159,7 @@ class LayerProfiler:
         try:
             with evaluating(self.model):
                 for number, (rows, total) in enumerate(batches):
-                    seen = self._measure(right_padded(rows, self.model.get_input_embeddings().weight.device), number)
+                    seen = self._measure(rows, number)
                     group = sums.get(number % self.groups)
                     sums[number % self.groups] = {key: group[key] + seen[key] for key in seen} if group else seen
                     progress(Progress(number + 1, total, "batch", {"tokens": sum(map(len, rows))},
@@ -194,8 +170,9 @@ class LayerProfiler:
         return self._profile(sums, identity, partial=not complete)
 
     @torch.no_grad()
-    def _measure(self, batch, number) -> dict:
+    def _measure(self, rows, number) -> dict:
         "Moments of one batch: site → Moments with leading dimension layers; and the losses, if asked for."
+        batch = model_batch(self.model, rows)
         real, lengths = batch["attention_mask"].bool(), batch["attention_mask"].sum(1)
         found = {site: [None] * len(self.blocks) for site in self.sites}
         def states(a): return a.reshape(*real.shape, -1)[real.to(a.device)]
@@ -205,16 +182,16 @@ class LayerProfiler:
                 found[site][layer] = Moments.of(a, lengths, reference=x if site == "output" else None)
         def sub(site): return lambda layer, a: found[site].__setitem__(layer, Moments.of(states(a), lengths))
         with self.blocks.watch(see, {site: sub(site) for site in ("attention", "mlp") if site in self.sites}):
-            out = self.model(**batch)
+            self.model(**batch)
         seen = {site: Moments.stack([m.map(lambda t: t.cpu()) for m in ms]) for site, ms in found.items()}
         for site, m in seen.items(): check_finite(m, site, number)
-        if self.ablation: seen |= self._ablate(batch)
+        if self.ablation: seen |= self._ablate(target_batch(self.model, self.tokenizer, rows))
         return seen
 
     def _ablate(self, batch) -> dict:
         losses, predicted = [], 0
         for skipped in [[], *([layer] for layer in range(len(self.blocks)))]:
-            with self.blocks.skip(skipped): loss, predicted = next_token_loss(self.model, batch)
+            with self.blocks.skip(skipped): loss, predicted = batch_loss(self.model, batch)
             losses.append(loss.cpu())
         return {"losses": torch.stack(losses), "predicted": torch.tensor(predicted)}
 

@@ -14,8 +14,9 @@ import torch
 from torch import nn
 from .basics import InputError, Progress, check_replaceable, silent, whole
 from .blocks import Blocks, fingerprint
-from .data import Text, length_batches, right_padded, tokenize
-from .profiler import SITES, LayerProfiler, next_token_loss
+from .data import Text, length_batches, tokenize
+from .heads import batch_loss, target_batch
+from .profiler import SITES, LayerProfiler
 from .scorer import LayerScorer, LayerScores
 from .surgery import quiet, rebuild, refuse, run_checks, undisturbed
 
@@ -140,11 +141,11 @@ def how_many(
 # %% ../nbs/07_pruner.ipynb #cell-020
 def mean_loss(
     blocks: Blocks,
-    batches: Sequence[dict],  # right padded
+    batches: Sequence[dict],  # from `target_batch`
     skipped: Iterable[int] = (),
 ) -> float:  # nats a token; infinite where the model breaks
-    "Mean next-token loss with some blocks skipped."
-    with blocks.skip(skipped): parts = [next_token_loss(blocks.model, batch) for batch in batches]
+    "Mean loss of the model's head with some blocks skipped."
+    with blocks.skip(skipped): parts = [batch_loss(blocks.model, batch) for batch in batches]
     loss = float(sum(total for total, _ in parts)) / sum(predicted for _, predicted in parts)
     return loss if math.isfinite(loss) else math.inf
 
@@ -258,9 +259,8 @@ class LayerPruner:
 
     def _greedily(self, texts, number, protect, progress) -> PrunePlan:
         rows = tokenize(texts, self.tokenizer, LENGTH, fewest=2)
-        device = self.model.get_input_embeddings().weight.device
-        batches = [right_padded([rows[i] for i in indices], device) for indices in length_batches(rows, BATCH)]
-        how = f"greedy search by next-token loss on {sum(map(len, rows)):,} tokens"
+        batches = [target_batch(self.model, self.tokenizer, [rows[i] for i in indices]) for indices in length_batches(rows, BATCH)]
+        how = f"greedy search by loss on {sum(map(len, rows)):,} tokens"
         def plan(steps): return self._found(how, steps)
         with undisturbed(self.model): return plan(greedy_search(self.blocks, batches, number, protect, progress, plan))
 

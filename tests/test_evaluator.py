@@ -211,10 +211,10 @@ def test_end_token_that_a_tokenizer_appends_is_not_part_of_the_prompt(questions)
 T5 = tf.T5Config(vocab_size=50, d_model=16, d_ff=16, num_layers=1, num_heads=2, d_kv=8)
 
 @pytest.mark.parametrize("make, message", [
-    (lambda t: Evaluator(tiny("bert"), t), "BertForMaskedLM is not a causal language model"),
-    (lambda t: Evaluator(tf.LlamaModel(tiny("llama").config), t), "LlamaModel is not a causal language model"),
-    (lambda t: Evaluator(tf.GPT2ForSequenceClassification(tiny("gpt2").config), t), "is not a causal language model"),
-    (lambda t: Evaluator(tf.T5ForConditionalGeneration(T5), t), "is not a causal language model"),
+    (lambda t: Evaluator(tiny("bert"), t).answer([("q", "a")]), "BertForMaskedLM cannot answer questions"),
+    (lambda t: Evaluator(tf.LlamaModel(tiny("llama").config), t), "LlamaModel has no head whose loss is known"),
+    (lambda t: Evaluator(tf.GPT2ForSequenceClassification(tiny("gpt2").config), t).answer([("q", "a")]), "cannot answer questions"),
+    (lambda t: Evaluator(tf.T5ForConditionalGeneration(T5), t), "has no head whose loss is known"),
     (lambda t: Evaluator(tiny("llama"), t, batch_size=0), "at least 1"),
     (lambda t: Evaluator(tiny("llama"), t, template="no place"), "has no place for"),
     (lambda t: Evaluator(tiny("llama"), t, stop=("",)), "empty stop string"),
@@ -418,11 +418,11 @@ def test_long_texts_are_cut_and_token_ids_need_no_tokenizer(tokenizer):
 def test_large_vocabularies_make_small_batches(tokenizer, monkeypatch):
     "The logits of one batch stay within memory."
     import avss_nb.evaluator as module
-    rows, original = [], module.next_token_losses
+    rows, original = [], module.batch_losses
     def count(model, batch):
         rows.append(len(batch["input_ids"]))
         return original(model, batch)
-    monkeypatch.setattr(module, "next_token_losses", count)
+    monkeypatch.setattr(module, "batch_losses", count)
     monkeypatch.setattr(module, "LOGITS", 16 * VOCABULARY * 3)
     Evaluator(tiny("llama"), tokenizer).perplexity([words(15, i) for i in range(8)])
     assert sorted(rows) == [2, 3, 3]

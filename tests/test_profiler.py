@@ -263,7 +263,8 @@ def test_wrong_settings_are_refused():
         with pytest.raises(InputError, match="at least 1"): LayerProfiler(model, TOKENIZER, **{bad: 0})
     with pytest.raises(InputError, match="one string"): LayerProfiler(model, TOKENIZER).profile("one text", progress=silent)
     with pytest.raises(InputError, match="tokenizer"): LayerProfiler(model).profile(["a text"], progress=silent)
-    with pytest.raises(InputError, match="next token"): LayerProfiler(tiny("bert"), TOKENIZER, ablation=True).profile(TEXTS, progress=silent)
+    with pytest.raises(InputError, match="no head whose loss is known"): LayerProfiler(tiny().model, TOKENIZER, ablation=True)
+    with pytest.raises(InputError, match="mask token"): LayerProfiler(tiny("bert"), TOKENIZER, ablation=True).profile(TEXTS, progress=silent)
 
 def test_a_model_without_blocks_is_refused():
     with pytest.raises(InputError, match="no list of blocks"): LayerProfiler(nn.Sequential(nn.Linear(3, 3)))

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import transformers as tf
 from matplotlib.figure import Figure
 from avss_nb import rankings as module
 from avss_nb.basics import InputError, silent
@@ -21,7 +22,7 @@ from avss_nb.ranking_plots import plot_distances, plot_rankings
 from avss_nb.rankings import RANKINGS, RankingComparison, choice, compare_rankings, random_choices
 from avss_nb.scorer import LayerScorer, LayerScores
 from conftest import shared
-from tiny import CAUSAL, VOCABULARY, tiny
+from tiny import CAUSAL, CONFIGS, VOCABULARY, tiny
 
 matplotlib.use("Agg")
 
@@ -121,8 +122,8 @@ def test_quantised_and_offloaded_weights_are_refused():
     Blocks(model)[2].mlp.up_proj.weight = torch.nn.Parameter(torch.zeros(48, 32, device="meta"))
     with pytest.raises(InputError, match="layer 2 are offloaded"): weights_of(model)
 
-def test_taylor_needs_a_causal_model_and_text():
-    with pytest.raises(InputError, match="does not predict the next token"): taylor_importance(tiny("bert"), texts=texts(2), progress=silent)
+def test_taylor_needs_a_head_and_text():
+    with pytest.raises(InputError, match="no head whose loss is known"): taylor_importance(tf.AutoModel.from_config(CONFIGS["bert"]()), texts=texts(2), progress=silent)
     with pytest.raises(InputError, match="at least one"): taylor_importance(tiny("llama"), progress=silent)
 
 # --- angular distance -----------------------------------------------------------------------------------------------
