@@ -44,7 +44,7 @@ def plot_rankings(
     ax.axhline(keep, color=INK, lw=1, ls=(0, (6, 3)), zorder=0.5)
     quarter = comparison.layers / 4
     ax.plot(quarter, keep, "o", ms=9, mfc="none", mec=INK, mew=1.2, zorder=5)
-    ax.text(0.01, keep - 0.012, f"the papers' claim: {keep:.0%} at 25 %", transform=ax.get_yaxis_transform(), size=8, color=INK, va="top",
+    ax.text(0.01, keep - 0.012, f"the papers' claim: {100 * keep:g} % at 25 %", transform=ax.get_yaxis_transform(), size=8, color=INK, va="top",
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 1, "alpha": 0.8}, zorder=5)
     counts = sorted(set(table["removed"]))
     ax.set_xticks([0, *counts], ["0", *(f"{count}\n{count / comparison.layers:.0%}" for count in counts)])

@@ -469,7 +469,7 @@ def words(ax): return " ".join(t.get_text() for t in ax.findobj(matplotlib.text.
 def test_the_picture_shows_lines_band_and_claim():
     c = compared(draws=3)
     ax = plot_rankings(c, Figure(figsize=(8, 4)).add_subplot())
-    assert "depth = function" in words(ax) and "random: median, range" in words(ax) and "90% at 25 %" in words(ax)
+    assert "depth = function" in words(ax) and "random: median, range" in words(ax) and "90 % at 25 %" in words(ax)
     table = c.to_frame().set_index(["ranking", "removed"])["retention"]
     line = next(l for l in ax.lines if l.get_color() == ax.lines[1].get_color() and len(l.get_xdata()) == 3)
     assert any(np.allclose(l.get_ydata(), [1, *table["depth"]]) for l in ax.lines) and line is not None
