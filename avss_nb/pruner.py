@@ -16,7 +16,7 @@ from .basics import InputError, Progress, check_replaceable, silent, whole
 from .blocks import Blocks, fingerprint
 from .data import Text, length_batches, tokenize
 from .heads import batch_loss, target_batch
-from .profiler import SITES, LayerProfiler
+from .profiler import LayerProfiler
 from .scorer import LayerScorer, LayerScores
 from .surgery import quiet, rebuild, refuse, run_checks, undisturbed
 
@@ -275,6 +275,6 @@ class LayerPruner:
 
     def _scored(self, scorer, texts) -> LayerScores:
         "Profile the model as it is now, and score it."
-        sites, ablation = {*SITES[:3], scorer.site}, scorer.measure == "ablation"
-        profiler = LayerProfiler(self.model, self.tokenizer, sites, ablation, BATCH, LENGTH, stack=self.stack)
+        sites = {scorer.site, {"block_influence": "output", "update_norm": "relative_update"}.get(scorer.measure, scorer.site)}
+        profiler = LayerProfiler(self.model, self.tokenizer, sites, scorer.measure == "ablation", BATCH, LENGTH, stack=self.stack)
         return scorer.score(profiler.profile(texts, silent))
