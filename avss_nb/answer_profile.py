@@ -4,15 +4,12 @@
 
 # %% ../nbs/08_answer_profile.ipynb #cell-003
 from __future__ import annotations
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np, torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
-from .basics import Bar, InputError, Progress, check_replaceable, whole
+from .basics import Bar, InputError, Progress, check_replaceable, load_tensors, save_tensors, whole
 from .blocks import Blocks, evaluating, fingerprint
 from .data import answered_rows, length_batches, prompt_ids, right_padded
 from .evaluator import Answers, Evaluator
@@ -20,7 +17,7 @@ from .moments import Moments
 from .profiler import SITES, LayerProfile, check_finite, site_activations
 
 # %% auto #0
-__all__ = ['POSITIONS', 'position_mask', 'AnswerProfile', 'AnswerProfiler', 'both_kinds']
+__all__ = ['POSITIONS', 'ANSWER_PROFILE', 'position_mask', 'AnswerProfile', 'AnswerProfiler', 'both_kinds']
 
 # %% ../nbs/08_answer_profile.ipynb #cell-005
 POSITIONS = ("last_prompt", "first_answer", "answer", "all")
@@ -40,6 +37,8 @@ def position_mask(
     raise InputError(f"position {position!r} is not one of {', '.join(POSITIONS)}")
 
 # %% ../nbs/08_answer_profile.ipynb #cell-008
+ANSWER_PROFILE = "avss_nb.AnswerProfile/1"
+
 @dataclass(frozen=True, eq=False)
 class AnswerProfile:
     "Statistics of every layer for every answer, right and wrong apart."
@@ -76,14 +75,12 @@ class AnswerProfile:
 
     def save(self, folder: str | Path) -> None:
         "Write a folder: answers as JSON lines, statistics as safetensors."
-        check_replaceable(folder, "answers.safetensors", "answer profile")
-        tensors = {f"{site}.{name}": t.contiguous() for site, m in self.sites.items() for name, t in vars(m).items()}
-        tensors |= {"states": self.states, "prompt_tokens": torch.from_numpy(self.prompt_tokens)}
-        header = {"format": "avss_nb.AnswerProfile/1", "position": self.position, "sites": [*self.sites], "partial": self.partial}
         check_replaceable(folder, "answers.safetensors", "hallucination profiling")
+        tensors = {f"{site}.{name}": t for site, m in self.sites.items() for name, t in vars(m).items()}
+        tensors |= {"states": self.states, "prompt_tokens": torch.from_numpy(self.prompt_tokens)}
+        header = {"position": self.position, "sites": [*self.sites], "partial": self.partial}
         with whole(folder) as path:
-            path.mkdir()
-            save_file(tensors, path / "answers.safetensors", {"avss_nb": json.dumps(header)})
+            save_tensors(path / "answers.safetensors", tensors, ANSWER_PROFILE, header)
             self.answers.save(path / "answers.jsonl")
             self.faithful.save(path / "faithful.safetensors")
             self.hallucinated.save(path / "hallucinated.safetensors")
@@ -91,16 +88,8 @@ class AnswerProfile:
     @classmethod
     def load(cls, folder: str | Path) -> AnswerProfile:
         "Read a folder written by `save`."
-        path = Path(folder)
-        if not (path / "answers.safetensors").is_file():
-            raise InputError(f"there is no answer profile at {folder}; make one with `avss-nb hallucination` or `AnswerProfile.save`")
-        try:
-            with safe_open(path / "answers.safetensors", "pt") as file:
-                header = json.loads((file.metadata() or {}).get("avss_nb", "{}"))
-                tensors = {key: file.get_tensor(key) for key in file.keys()}
-        except (SafetensorError, json.JSONDecodeError) as error:
-            raise InputError(f"{folder} is damaged or not an answer profile ({error}); make it again") from None
-        if header.get("format") != "avss_nb.AnswerProfile/1": raise InputError(f"{folder} holds no answer profile")
+        path, advice = Path(folder), "make one with `avss-nb hallucination` or `AnswerProfile.save`"
+        header, tensors = load_tensors(path / "answers.safetensors", ANSWER_PROFILE, "answer profile", advice)
         sites = {site: Moments(**{k.removeprefix(site + "."): t for k, t in tensors.items() if k.startswith(site + ".")})
                  for site in header["sites"]}
         return cls(Answers.load(path / "answers.jsonl"), header["position"], sites, tensors["states"],

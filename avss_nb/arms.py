@@ -4,15 +4,13 @@
 
 # %% ../nbs/10_arms.ipynb #cell-003
 from __future__ import annotations
-import hashlib, json, math, random, re
+import hashlib, math, random, re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 import numpy as np, pandas as pd, torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
-from .basics import Bar, InputError, Progress, silent, whole
+from .basics import Bar, InputError, Progress, load_tensors, save_tensors, silent
 from .blocks import Blocks, fingerprint
 from .calibration import MEASURES, PlattScaling, TemperatureScaling, below_one, best_threshold, bootstrap, interval, resampled_measures
 from .data import Question, Text
@@ -72,8 +70,8 @@ def rivals(
     verdicts = development.correct[given]
     for name, of in sure.items():
         threshold = best_threshold(of(development)[given], verdicts, verdicts)  # silence is right where the answer is wrong
-        silent = (of(test) <= threshold) & asked
-        found[f"original, silent below {name} {threshold:.2g}"] = replace(test, correct=test.correct & ~silent, abstained=test.abstained | silent)
+        withheld = (of(test) <= threshold) & asked
+        found[f"original, silent below {name} {threshold:.2g}"] = replace(test, correct=test.correct & ~withheld, abstained=test.abstained | withheld)
     return found
 
 # %% ../nbs/10_arms.ipynb #cell-008
@@ -86,20 +84,17 @@ class ArmRun:
 
     def save(self, path: Path, identity: str) -> None:
         tensors = {name: torch.from_numpy(getattr(self.answers, name)) for name in ("confidences", "correct", "abstained")}
-        header = {"format": FORMAT, "identity": identity, "perplexity": self.perplexity, "step": self.step, "texts": [*self.answers.texts]}
-        with whole(path) as file: save_file(tensors, file, {"avss_nb": json.dumps(header)})
+        header = {"identity": identity, "perplexity": self.perplexity, "step": self.step, "texts": [*self.answers.texts]}
+        save_tensors(path, tensors, FORMAT, header)
 
     @classmethod
     def load(cls, path: Path, identity: str, test: Sequence[Question]) -> ArmRun | None:
         "None where there is no such file; InputError where it belongs to another comparison."
         if not path.is_file(): return None
-        try:
-            with safe_open(path, "pt") as file:
-                header = json.loads((file.metadata() or {}).get("avss_nb", "{}"))
-                arrays = {key: file.get_tensor(key).numpy() for key in file.keys()}
-        except (SafetensorError, json.JSONDecodeError) as error: raise InputError(f"{path} is damaged ({error}); delete it") from None
-        if header.get("format") != FORMAT or header["identity"] != identity:
+        header, tensors = load_tensors(path, FORMAT, "run of an arm", "delete it, or give another folder")
+        if header["identity"] != identity:
             raise InputError(f"{path} belongs to another comparison (model, questions, answers, texts, layers or recipe differ); give another folder")
+        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
         logprobs = tuple((float(x),) for x in np.log(np.maximum(arrays["confidences"], 1e-300)))
         answers = Answers(tuple(test), tuple(header["texts"]), arrays["confidences"], arrays["correct"], arrays["abstained"], logprobs)
         return cls(answers, header["perplexity"], header["step"])

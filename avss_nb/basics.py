@@ -4,7 +4,7 @@
 
 # %% ../nbs/00_basics.ipynb #cell-002
 from __future__ import annotations
-import os, shutil, tempfile
+import json, os, shutil, tempfile
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 # %% auto #0
-__all__ = ['InputError', 'whole', 'check_replaceable', 'Progress', 'silent', 'Bar']
+__all__ = ['InputError', 'whole', 'check_replaceable', 'save_tensors', 'load_tensors', 'Progress', 'silent', 'Bar']
 
 # %% ../nbs/00_basics.ipynb #cell-004
 class InputError(ValueError):
@@ -46,6 +46,36 @@ def check_replaceable(
         raise InputError(f"{folder} exists and is not an earlier result of {kind}; give a folder that does not exist yet")
 
 # %% ../nbs/00_basics.ipynb #cell-012
+def save_tensors(
+    path: str | Path,  # whole or absent
+    tensors: dict,  # name → tensor
+    kind: str,  # of file, with its version: "avss_nb.LayerProfile/1"
+    header: dict,  # what else there is to keep, for JSON
+) -> None:
+    "Write tensors and a header to a safetensors file."
+    from safetensors.torch import save_file
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    with whole(path) as file: save_file(tensors, file, {"avss_nb": json.dumps({"format": kind} | header)})
+
+def load_tensors(
+    path: str | Path,
+    kind: str,  # as it was saved
+    what: str,  # the kind in words, for errors: "profile"
+    advice: str = "make it again",
+) -> tuple[dict, dict]:  # header, and name → tensor
+    "Read a file written by `save_tensors`."
+    from safetensors import SafetensorError, safe_open
+    if not Path(path).is_file(): raise InputError(f"there is no {what} at {path}; {advice}")
+    try:
+        with safe_open(path, "pt") as file:
+            header = json.loads((file.metadata() or {}).get("avss_nb", "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+        raise InputError(f"{path} is damaged or no {what} ({error}); {advice}") from None
+    if header.get("format") != kind: raise InputError(f"{path} is a safetensors file but no {what}; {advice}")
+    return header, tensors
+
+# %% ../nbs/00_basics.ipynb #cell-015
 @dataclass(frozen=True)
 class Progress:
     "Where a piece of work stands."
@@ -58,7 +88,7 @@ class Progress:
 def silent(progress: Progress) -> None:
     "The listener that does nothing."
 
-# %% ../nbs/00_basics.ipynb #cell-013
+# %% ../nbs/00_basics.ipynb #cell-016
 class Bar:
     "A listener that shows a tqdm bar (a widget in notebooks, text in a terminal)."
     def __init__(self, label: str = ""): self.label, self.bar = label, None

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Annotated
 from typer import Argument, Exit, Option, echo
 from .basics import InputError, silent, whole
-from .terminal import (TEXTS, Aggregation, BatchSize, Column, Device, Dtype, Eps, Json, Limit, MaxLength, Model, Published,
+from .terminal import (LABELS, TEXTS, Aggregation, BatchSize, Column, Device, Dtype, Eps, Json, Limit, MaxLength, Model, Published,
                               Relative, Score, Site, Split, Tokens, app, check_place, cut, given, layer_numbers, listener,
-                              load_model, prepare_hub, read_questions, read_texts, show, table_text)
+                              load_model, prepare_hub, read_corpus, read_labelled, read_questions, read_texts, show, table_text)
 
 # %% auto #0
 __all__ = ['profile', 'score_profile', 'ranking_table', 'rank', 'prune', 'plan_text', 'evaluate', 'accuracies', 'demo']
@@ -21,8 +21,9 @@ __all__ = ['profile', 'score_profile', 'ranking_table', 'rank', 'prune', 'plan_t
 @app.command()
 def profile(
     model: Model,
-    texts: Annotated[str, TEXTS],
     out: Annotated[str, Option(help="File for the profile (safetensors).")],
+    texts: Annotated[str | None, TEXTS] = None,
+    labels: Annotated[str | None, LABELS] = None,
     sites: Annotated[str | None, Option(help="Some of output,update,relative_update,attention,mlp (default: all).")] = None,
     ablation: Annotated[bool, Option("--ablation", help="Also measure the loss without each block (layers + 1 passes).")] = False,
     batch_size: BatchSize = 16, max_length: MaxLength = 256, limit: Limit = None, tokens: Tokens = None,
@@ -31,7 +32,7 @@ def profile(
     "Measure every layer over texts. Ctrl-C saves what is complete."
     check_place(out)
     prepare_hub(model, texts)
-    found = read_texts(texts, limit, split=split, column=column)
+    found = read_corpus(texts, labels, model, limit, split=split, column=column)
     loaded, tokenizer = load_model(model, dtype, device)
     from avss_nb.profiler import SITES, LayerProfiler
     chosen = sites.replace(" ", "").split(",") if sites else SITES
@@ -82,8 +83,9 @@ def prune(
     count: Annotated[int | None, Option(help="Remove so many blocks.")] = None,
     threshold: Annotated[float | None, Option(help="Remove blocks while the cumulative score is at most this.")] = None,
     protect: Annotated[str | None, Option(help="Comma-separated layers that stay, for example 0,1.")] = None,
-    search: Annotated[str | None, Option(help="greedy: choose by the loss on --texts instead of by a score.")] = None,
+    search: Annotated[str | None, Option(help="greedy: choose by the loss on --texts (or --labels) instead of by a score.")] = None,
     texts: Annotated[str | None, TEXTS] = None,
+    labels: Annotated[str | None, LABELS] = None,
     score: Score = None, site: Site = None, aggregation: Aggregation = None, eps: Eps = None, relative: Relative = None,
     published: Published = False, limit: Limit = None, tokens: Tokens = None, max_length: MaxLength = 256,
     split: Split = None, column: Column = None, dtype: Dtype = "auto", device: Device = None, to: Json = None,
@@ -95,11 +97,11 @@ def prune(
     if len(given(fraction=fraction, count=count, threshold=threshold)) != 1:
         raise InputError("give exactly one of --fraction, --count and --threshold")
     if search is None and profile is None: raise InputError("give --profile, or --search greedy with --texts")
-    if search is not None and texts is None: raise InputError(f"--search {search} measures the loss on texts; give --texts")
+    if search is not None and not (texts or labels): raise InputError(f"--search {search} measures the loss on texts; give --texts")
     options = dict(score=score, site=site, aggregation=aggregation, eps=eps, relative=relative)
     scores = None if search else score_profile(profile, published, **options)
     prepare_hub(model, texts)
-    found = read_texts(texts, limit, split=split, column=column) if search else None
+    found = read_corpus(texts, labels, model, limit, split=split, column=column) if search else None
     loaded, tokenizer = load_model(model, dtype, device)
     from avss_nb.pruner import LayerPruner
     plan = LayerPruner(loaded, tokenizer).plan(
@@ -122,14 +124,16 @@ def evaluate(
     model: Model,
     questions: Annotated[str | None, Option(help="`teaching`, `teaching:GROUP`, a table (.csv, …), or a data set.")] = None,
     texts: Annotated[str | None, TEXTS] = None,
+    labels: Annotated[str | None, LABELS] = None,
     limit: Limit = None, tokens: Tokens = None, max_length: MaxLength = 256, batch_size: BatchSize = 64,
     split: Split = None, column: Column = None, dtype: Dtype = "auto", device: Device = None, to: Json = None,
 ) -> None:
-    "Accuracy, calibration, perplexity. With 95 % intervals."
+    "Accuracy, calibration, perplexity (of a masked model pseudo-perplexity). With 95 % intervals."
     check_place(to)
-    if questions is None and texts is None: raise InputError("nothing to evaluate: give --questions, --texts or both")
+    if not (questions or texts or labels): raise InputError("nothing to evaluate: give --questions, --texts or both; for a classifier --labels")
+    if labels and (questions or texts): raise InputError("--labels are for a classifier, --questions and --texts for a language model; give one kind")
     prepare_hub(model, questions, texts)
-    asked = read_questions(questions, limit, split=split) if questions else None
+    asked = read_labelled(labels, model, limit) if labels else read_questions(questions, limit, split=split) if questions else None
     found = read_texts(texts, limit, split=split, column=column) if texts else None
     loaded, tokenizer = load_model(model, dtype, device)
     from avss_nb.evaluator import Evaluator

@@ -131,7 +131,7 @@ class Evaluator:
         progress: Callable[[Progress], None] = silent,
     ) -> Perplexity:
         "exp of the token-weighted mean loss, padding excluded; of a masked model the pseudo-perplexity (a pass for each token)."
-        if self.head == "classes": raise InputError("a classifier has no perplexity; give labelled texts to `evaluate` or `classify`")
+        if self.head == "classes": raise InputError("a classifier has no perplexity; give `Labelled` texts to `evaluate` or `classify`")
         return Perplexity.of(*self.text_losses(texts, max_length, progress))
 
     def classify(self,
@@ -249,7 +249,7 @@ class Evaluator:
         "Answers and perplexity in one report; accuracy and calibration of a classifier."
         if questions is None and texts is None: raise InputError("nothing to evaluate: give questions, texts or both")
         if self.head == "classes":
-            if texts is not None: raise InputError("a classifier is evaluated on labelled texts: give them as the first argument")
+            if texts is not None: raise InputError("a classifier is evaluated on texts with their class: give `Labelled` texts as questions (--labels)")
             report = self.classify(questions, max_length, progress).report()
             return replace(report, hallucination_rate=None, abstention_rate=None, right=None)
         report = Report() if questions is None else self.ask(questions, progress).report()

@@ -9,11 +9,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 import pandas as pd, torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from .answer_profile import both_kinds
-from .basics import Bar, InputError, Progress, check_replaceable, whole
+from .basics import Bar, InputError, Progress, check_replaceable, load_tensors, save_tensors, whole
 from .blocks import Blocks, block_output, evaluating, fingerprint
 from .calibration import measures
 from .data import Question, Text, answered_rows, is_abstention, is_correct, right_padded, tokenize
@@ -344,19 +342,13 @@ class _Run:
         tensors = {f"now.{name}": p.detach() for name, p in self.trained.items()} | {f"best.{name}": t for name, t in self.best.items()}
         for name, p in self.trained.items():
             tensors |= {f"{key}.{name}": value for key, value in self.optimizer.state[p].items()}
-        header = {"format": CHECKPOINT, "identity": self.identity, "step": self.step, "history": self.history, "best": self.best_row}
-        with whole(path) as file: save_file({k: t.contiguous().cpu() for k, t in tensors.items()}, file, {"avss_nb": json.dumps(header)})
+        header = {"identity": self.identity, "step": self.step, "history": self.history, "best": self.best_row}
+        save_tensors(path, tensors, CHECKPOINT, header)
 
     def load(self, path) -> None:
         "Continue from a checkpoint, if there is one."
         if path is None or not Path(path).exists(): return
-        try:
-            with safe_open(path, "pt") as file:
-                header = json.loads((file.metadata() or {}).get("avss_nb", "{}"))
-                tensors = {key: file.get_tensor(key) for key in file.keys()}
-        except (SafetensorError, OSError, json.JSONDecodeError) as error:
-            raise InputError(f"{path} is damaged or not a checkpoint ({error}); delete it, or give another name") from None
-        if header.get("format") != CHECKPOINT: raise InputError(f"{path} is not a checkpoint of a mitigation; give another name")
+        header, tensors = load_tensors(path, CHECKPOINT, "checkpoint of a mitigation", "delete it, or give another name")
         if header["identity"] != self.identity:
             raise InputError(f"{path} belongs to a training with another model, layers, recipe or data; give another name, or delete it")
         self.step, self.history, self.best_row = header["step"], header["history"], header["best"]

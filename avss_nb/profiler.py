@@ -4,22 +4,19 @@
 
 # %% ../nbs/04_profiler.ipynb #cell-003
 from __future__ import annotations
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 import pandas as pd, torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
-from .basics import Bar, InputError, Progress, whole
+from .basics import Bar, InputError, Progress, load_tensors, save_tensors
 from .blocks import Blocks, evaluating, fingerprint
 from .data import Text, text_batches
 from .heads import batch_loss, head, model_batch, target_batch
 from .moments import Moments, rms, sparsity, variance
 
 # %% auto #0
-__all__ = ['SITES', 'site_activations', 'LayerProfile', 'LayerProfiler', 'check_finite']
+__all__ = ['SITES', 'PROFILE', 'site_activations', 'LayerProfile', 'LayerProfiler', 'check_finite']
 
 # %% ../nbs/04_profiler.ipynb #cell-005
 SITES = ("output", "update", "relative_update", "attention", "mlp")
@@ -38,6 +35,8 @@ def site_activations(
     return {site: made[site]() for site in sites if site in made}
 
 # %% ../nbs/04_profiler.ipynb #cell-007
+PROFILE = "avss_nb.LayerProfile/1"
+
 @dataclass(frozen=True)
 class LayerProfile:
     "Statistics of every layer and site over some texts."
@@ -95,23 +94,15 @@ class LayerProfile:
 
     def save(self, path: str | Path) -> None:
         "Write one safetensors file; its header holds the rest as JSON."
-        tensors = {f"{site}.{name}": t.contiguous() for site, m in self.sites.items() for name, t in vars(m).items()}
+        tensors = {f"{site}.{name}": t for site, m in self.sites.items() for name, t in vars(m).items()}
         if self.losses is not None: tensors |= {"losses": self.losses, "predicted": self.predicted}
-        header = {"format": "avss_nb.LayerProfile/1", "model": self.model, "fingerprint": self.fingerprint,
-                  "partial": self.partial, "sites": [*self.sites], "settings": self.settings}
-        with whole(path) as file: save_file({k: t.clone() for k, t in tensors.items()}, file, {"avss_nb": json.dumps(header)})
+        header = {"model": self.model, "fingerprint": self.fingerprint, "partial": self.partial, "sites": [*self.sites], "settings": self.settings}
+        save_tensors(path, tensors, PROFILE, header)
 
     @classmethod
     def load(cls, path: str | Path) -> LayerProfile:
         "Read a profile written by `save`."
-        if not Path(path).is_file(): raise InputError(f"there is no profile at {path}; make one with `avss-nb profile` or `LayerProfile.save`")
-        try:
-            with safe_open(path, "pt") as file:
-                header = json.loads((file.metadata() or {}).get("avss_nb", "{}"))
-                tensors = {key: file.get_tensor(key) for key in file.keys()}
-        except (SafetensorError, json.JSONDecodeError) as error:
-            raise InputError(f"{path} is damaged or not a profile ({error}); make it again") from None
-        if header.get("format") != "avss_nb.LayerProfile/1": raise InputError(f"{path} is a safetensors file but not a profile")
+        header, tensors = load_tensors(path, PROFILE, "profile", "make one with `avss-nb profile` or `LayerProfile.save`")
         sites = {site: Moments(**{k.removeprefix(site + "."): t for k, t in tensors.items() if k.startswith(site + ".")})
                  for site in header["sites"]}
         return cls(header["model"], header["fingerprint"], sites, tensors.get("losses"), tensors.get("predicted"),

@@ -13,11 +13,11 @@ from . import __version__
 from .basics import Bar, InputError, check_replaceable, silent, whole
 
 # %% auto #0
-__all__ = ['QUIET', 'app', 'DTYPES', 'Model', 'TEXTS', 'Dtype', 'Device', 'Limit', 'Tokens', 'BatchSize', 'MaxLength', 'Split',
-           'Column', 'Json', 'Score', 'Site', 'Aggregation', 'Eps', 'Relative', 'Published', 'Commands', 'one_line',
-           'print_version', 'start', 'load_model', 'auto_class', 'is_teaching', 'is_path', 'prepare_hub', 'hub_answers',
-           'read_texts', 'cut', 'read_questions', 'teaching_questions', 'given', 'show', 'check_place', 'listener',
-           'table_text', 'layer_numbers']
+__all__ = ['QUIET', 'app', 'DTYPES', 'Model', 'LABELS', 'TEXTS', 'Dtype', 'Device', 'Limit', 'Tokens', 'BatchSize', 'MaxLength',
+           'Split', 'Column', 'Json', 'Score', 'Site', 'Aggregation', 'Eps', 'Relative', 'Published', 'Commands',
+           'one_line', 'print_version', 'start', 'load_model', 'model_class', 'is_teaching', 'is_path', 'prepare_hub',
+           'hub_answers', 'read_texts', 'read_labelled', 'read_corpus', 'cut', 'read_questions', 'teaching_questions',
+           'given', 'show', 'check_place', 'listener', 'table_text', 'layer_numbers']
 
 # %% ../nbs/12_terminal.ipynb #cell-005
 class Commands(TyperGroup):
@@ -79,23 +79,26 @@ def _pretrained(name: str, dtype: str):
     from transformers import AutoConfig, AutoTokenizer
     try:  # nothing but the library runs here: whatever it says is about the files
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-        model, info = auto_class(config).from_pretrained(name, dtype=dtype, use_safetensors=True, trust_remote_code=False,
-                                                         output_loading_info=True)
+        made = model_class(config)
+        model, info = made.from_pretrained(name, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True)
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as error:
         place = "a folder here" if Path(name).is_dir() else "no folder here; from the hub"
         raise InputError(f"{name} could not be loaded as a model ({place}: {str(error).strip().splitlines()[0]})") from None
-    missing = sorted(key for key in info["missing_keys"] if "pooler" not in key)  # a pooler comes after the blocks
+    headless = type(model).__name__.endswith("Model")  # its pooler comes after the blocks, and is used by nothing
+    missing = sorted(key for key in info["missing_keys"] if not (headless and "pooler" in key))
     if missing: raise InputError(f"{name} lacks weights, for example {missing[0]}, and would be partly random; complete it")
     return model, tokenizer
 
-def auto_class(config):
-    "The class that loads a checkpoint with the head that its configuration names."
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
-    names = " ".join(config.architectures or ["CausalLM"])
-    if "MaskedLM" in names: return AutoModelForMaskedLM
-    generates = any(head in names for head in ("CausalLM", "LMHead", "ConditionalGeneration"))
-    return AutoModelForCausalLM if generates and type(config) in MODEL_FOR_CAUSAL_LM_MAPPING else AutoModel
+def model_class(config):
+    "The class that a checkpoint's configuration names, so that it keeps its head; a language model where none is named."
+    import transformers
+    generates = type(config) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING
+    name = next(iter(config.architectures or []), None)
+    if name is None: return transformers.AutoModelForCausalLM if generates else transformers.AutoModel
+    found = getattr(transformers, name, None)
+    if isinstance(found, type) and issubclass(found, transformers.PreTrainedModel): return found
+    raise InputError(f"its configuration names the architecture {name!r}, which transformers {transformers.__version__} does not have")
 
 # %% ../nbs/12_terminal.ipynb #cell-010
 def is_teaching(name: str) -> bool:
@@ -136,6 +139,29 @@ def read_texts(
     if source not in kinds: raise InputError(f"texts {source!r} are not one of {', '.join(kinds)}")
     return kinds[source](limit or 256)
 
+def read_labelled(
+    source: str,  # a table: a column text or sentence, and label
+    model: str,  # whose configuration names the classes
+    limit: int | None = None,
+) -> list:
+    "Texts with their class, for a classifier."
+    from avss_nb.data import load_labelled
+    from transformers import AutoConfig
+    try: classes = AutoConfig.from_pretrained(model, trust_remote_code=False).label2id
+    except Exception: classes = None  # loading the model will say what is wrong
+    return load_labelled(source, classes, limit)
+
+def read_corpus(
+    texts: str | None,
+    labels: str | None,  # instead of texts, for a classifier
+    model: str,
+    limit: int | None = None,
+    **where,
+) -> list:
+    "What a model reads: texts, or texts with their class."
+    if (texts is None) == (labels is None): raise InputError("give either --texts or, for a classifier, --labels")
+    return read_texts(texts, limit, **where) if texts else read_labelled(labels, model, limit)
+
 def cut(
     texts: list[str],
     tokenizer,
@@ -144,7 +170,8 @@ def cut(
 ) -> list:
     "The texts, or windows of token ids over all of them."
     if tokens is None: return texts
-    from avss_nb.data import windows
+    from avss_nb.data import Labelled, windows
+    if isinstance(texts[0], Labelled): raise InputError("a text with a class is never cut into windows; give --limit instead of --tokens")
     length = min(max_length, tokens)
     return windows(texts, tokenizer, length)[:tokens // length]
 
@@ -207,6 +234,7 @@ def table_text(table, **options) -> str:
 
 # %% ../nbs/12_terminal.ipynb #cell-017
 Model = Annotated[str, Argument(metavar="MODEL", help="`teaching`, a local folder, or a name on the Hugging Face hub.")]
+LABELS = Option(help="For a classifier: a table with a column text or sentence, and label.")
 TEXTS = Option(help="`teaching`, `teaching:solved`, a text file (a blank line ends a text), or a data set.")
 Dtype = Annotated[str, Option(help="auto (as stored), float32, bfloat16 or float16.")]
 Device = Annotated[str | None, Option(help="For example cpu or cuda; default: cuda where there is one.")]

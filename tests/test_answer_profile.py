@@ -144,7 +144,7 @@ def test_damaged_and_foreign_folders(tmp_path):
     file.write_bytes(whole[:len(whole) // 2])
     with pytest.raises(InputError, match="damaged"): AnswerProfile.load(tmp_path / "p")
     save_file({"a": torch.zeros(1)}, file)
-    with pytest.raises(InputError, match="holds no answer profile"): AnswerProfile.load(tmp_path / "p")
+    with pytest.raises(InputError, match="but no answer profile"): AnswerProfile.load(tmp_path / "p")
     file.write_bytes(whole)
     for missing in "answers.jsonl", "faithful.safetensors":
         moved = (tmp_path / "p" / missing).rename(tmp_path / "elsewhere")

@@ -329,7 +329,7 @@ def test_damaged_profiles(place, tmp_path):
         (tmp_path / "cut").write_bytes(content[:length])
         refused("rank", tmp_path / "cut", "--json", tmp_path / "j", match="damaged", absent=tmp_path / "j")
         refused("prune", place / "model", "--profile", tmp_path / "cut", "--count", 1, "--out", tmp_path / "o", match="damaged", absent=tmp_path / "o")
-    refused("rank", place / "model" / "model.safetensors", match="not a profile")
+    refused("rank", place / "model" / "model.safetensors", match="no profile")
 
 def test_wrong_options_of_rank_and_profile(place, tmp_path):
     for wrong in ["--score", "magic"], ["--site", "door"], ["--aggregation", "median"], ["--eps", "0"], ["--eps", "-1"]:
@@ -351,10 +351,10 @@ def test_places_that_cannot_be_written_are_refused_at_once(place, tmp_path, monk
     refused(*line, place / "texts.txt" / "p", match="cannot be written")
     refused("evaluate", place / "model", "--texts", place / "texts.txt", "--json", tmp_path, match="is a folder")
 
-def test_a_bidirectional_model_is_not_evaluated(place, tmp_path):
+def test_a_masked_model_needs_a_mask_token(place, tmp_path):
     folder = saved(tmp_path / "bert", tiny("bert"))
-    refused("evaluate", folder, "--texts", place / "texts.txt", match="causal")
-    refused("profile", folder, "--texts", place / "texts.txt", "--ablation", "--out", tmp_path / "p", match="next token", absent=tmp_path / "p")
+    refused("evaluate", folder, "--texts", place / "texts.txt", match="mask token")
+    refused("profile", folder, "--texts", place / "texts.txt", "--ablation", "--out", tmp_path / "p", match="mask token", absent=tmp_path / "p")
 
 # ---------------------------------------------------------------- real models
 

@@ -1,6 +1,7 @@
 "Causal, masked and classifying models: losses, pseudo-perplexity, accuracy and pruning, against one-by-one computation and Hugging Face's own loss."
 import collections
 import copy
+import json
 import math
 import warnings
 import numpy as np, pandas as pd, pytest, torch
@@ -17,6 +18,7 @@ from avss_nb.profiler import LayerProfiler
 from avss_nb.pruner import LayerPruner
 from avss_nb.scorer import LayerScorer
 from conftest import shared
+from test_cli import done, refused
 from tiny import CAUSAL, CONFIGS, VOCABULARY, tiny
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -178,7 +180,7 @@ def test_long_texts_are_truncated_and_keep_their_class():
     assert [len(row) for row in rows] == [16, 16] and [row.label for row in rows] == [2, 1]
 
 @pytest.mark.parametrize("run, message", [
-    (lambda: Evaluator(classifier("bert"), TOKENIZER).evaluate(texts=TEXTS), "give them as the first argument"),
+    (lambda: Evaluator(classifier("bert"), TOKENIZER).evaluate(texts=TEXTS), "texts with their class"),
     (lambda: Evaluator(classifier("bert"), TOKENIZER).perplexity(TEXTS), "classifier has no perplexity"),
     (lambda: Evaluator(classifier("bert"), TOKENIZER).evaluate(TEXTS), "give `Labelled` texts"),
     (lambda: Evaluator(classifier("bert"), TOKENIZER).evaluate([("q", "a")]), "give `Labelled` texts"),
@@ -286,3 +288,60 @@ def test_a_trained_classifier_before_and_after_a_block_is_pruned(sst2):
     with plan.preview(): previewed = evaluator.evaluate(test)
     after = Evaluator(plan.apply().model, tokenizer).evaluate(test)
     assert after == previewed and retention(before, after)["accuracy"] > 0.9
+
+# --- the command line
+
+def kept(folder, model, tokenizer=TOKENIZER):
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+def test_a_classifier_on_the_command_line(tmp_path):
+    model = classifier("distilbert")
+    folder, table = kept(tmp_path / "model", model), tmp_path / "labels.tsv"
+    pd.DataFrame({"sentence": [e.text for e in EXAMPLES], "label": [f"label_{e.label}" for e in EXAMPLES]}).to_csv(table, sep="\t", index=False)
+    found = json.loads(done("evaluate", folder, "--labels", table, "--json", "-").stdout)
+    assert found["accuracy"] == Evaluator(model, TOKENIZER).evaluate(EXAMPLES).accuracy and found["n"] == 6 and found["hallucination_rate"] is None
+    done("profile", folder, "--labels", table, "--ablation", "--out", tmp_path / "p")
+    profile = LayerProfiler(model, TOKENIZER, ablation=True).profile(EXAMPLES, progress=silent)
+    scores = [layer["score"] for layer in json.loads(done("rank", tmp_path / "p", "--score", "ablation", "--json", "-").stdout)["layers"]]
+    assert scores == pytest.approx(LayerScorer("ablation").score(profile).values.tolist(), abs=1e-6)
+    line = ["prune", folder, "--search", "greedy", "--labels", table, "--count", 1, "--out", tmp_path / "small", "--json", "-"]
+    removed = json.loads(done(*line).stdout)["removed"]
+    with LayerPruner(model).remove(removed).preview(): expected = Evaluator(model, TOKENIZER).evaluate(EXAMPLES).to_dict()
+    assert json.loads(done("evaluate", tmp_path / "small", "--labels", table, "--json", "-").stdout) == json.loads(json.dumps(expected))
+    refused("evaluate", folder, "--texts", table, match="--labels")
+    refused("evaluate", folder, "--labels", table, "--texts", table, match="give one kind")
+    refused("profile", folder, "--out", tmp_path / "q", match="give either --texts or", absent=tmp_path / "q")
+    refused("profile", folder, "--labels", table, "--tokens", 5, "--out", tmp_path / "q", match="--limit instead", absent=tmp_path / "q")
+    refused("evaluate", folder, "--labels", tmp_path / "none.csv", match="there is no file")
+    refused("evaluate", "teaching", "--labels", table, match="'label_0' stands in column label")
+
+def test_a_masked_model_on_the_command_line(tmp_path):
+    folder, texts = kept(tmp_path / "model", tiny("bert")), tmp_path / "texts.txt"
+    texts.write_text("\n\n".join(TEXTS))
+    found = json.loads(done("evaluate", folder, "--texts", texts, "--json", "-").stdout)
+    assert found["pseudo_perplexity"] == pytest.approx(Evaluator(tiny("bert"), TOKENIZER).perplexity(TEXTS).value) and found["perplexity"] is None
+    assert "pseudo-perplexity" in done("evaluate", folder, "--texts", texts).stdout
+    refused("evaluate", folder, "--questions", "teaching", match="BertForMaskedLM cannot answer questions")
+
+def test_a_checkpoint_keeps_the_head_that_it_names(tmp_path):
+    texts = tmp_path / "texts.txt"
+    texts.write_text("\n\n".join(TEXTS))
+    folder = kept(tmp_path / "model", tf.BertForTokenClassification(CONFIGS["bert"]()))
+    done("profile", folder, "--texts", texts, "--out", tmp_path / "p")
+    done("prune", folder, "--profile", tmp_path / "p", "--count", 1, "--out", tmp_path / "small")
+    again, info = tf.BertForTokenClassification.from_pretrained(tmp_path / "small", output_loading_info=True)
+    assert len(Blocks(again)) == 3 and not any(info.values())
+    refused("evaluate", folder, "--texts", texts, match="BertForTokenClassification has no head whose loss is known")
+    config = json.loads((folder / "config.json").read_text()) | {"architectures": ["BertForEverything"]}
+    (folder / "config.json").write_text(json.dumps(config))
+    refused("profile", folder, "--texts", texts, "--out", tmp_path / "q", match="'BertForEverything', which transformers .* does not have")
+
+def test_a_classifier_without_its_pooler_is_incomplete(tmp_path):
+    folder = kept(tmp_path / "model", tf.BertModel(CONFIGS["bert"](), add_pooling_layer=False))
+    config = json.loads((folder / "config.json").read_text()) | {"architectures": ["BertForSequenceClassification"]}
+    (folder / "config.json").write_text(json.dumps(config))
+    table = tmp_path / "t.csv"
+    table.write_text("text,label\nw007,1\n")
+    refused("evaluate", folder, "--labels", table, match="lacks weights, for example bert.pooler")

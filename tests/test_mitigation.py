@@ -322,11 +322,11 @@ def test_a_foreign_or_damaged_checkpoint_is_refused(teaching, asked, world, tmp_
     trained(teaching, asked, world, checkpoint=path)
     content = path.read_bytes()
     save_file({"a": torch.zeros(2)}, tmp_path / "foreign")
-    for message, data in {"damaged": content[:len(content) // 2], "damaged ": b"notes of mine", "not a checkpoint": (tmp_path / "foreign").read_bytes()}.items():
+    for message, data in {"damaged": content[:len(content) // 2], "damaged ": b"notes of mine", "but no checkpoint": (tmp_path / "foreign").read_bytes()}.items():
         path.write_bytes(data)
         with pytest.raises(InputError, match=message.strip()): trained(teaching, asked, world, checkpoint=path)
         assert path.read_bytes() == data
-    with pytest.raises(InputError, match="damaged or not a checkpoint"): trained(teaching, asked, world, checkpoint=tmp_path)
+    with pytest.raises(InputError, match="there is no checkpoint"): trained(teaching, asked, world, checkpoint=tmp_path)
 
 # --- the best look
 

@@ -225,7 +225,7 @@ def test_files_that_are_no_profile_are_refused(tmp_path):
         (tmp_path / "cut").write_bytes(content[:length])
         with pytest.raises(InputError, match="damaged"): LayerProfile.load(tmp_path / "cut")
     save_file({"weight": torch.zeros(3)}, tmp_path / "other")
-    with pytest.raises(InputError, match="not a profile"): LayerProfile.load(tmp_path / "other")
+    with pytest.raises(InputError, match="but no profile"): LayerProfile.load(tmp_path / "other")
     with pytest.raises(InputError, match="there is no profile"): LayerProfile.load(tmp_path / "absent")
     with pytest.raises(InputError, match="there is no profile"): LayerProfile.load(tmp_path)
 
