@@ -16,7 +16,7 @@ from torch import nn
 from .basics import Bar, InputError, Progress, silent, whole
 from .blocks import Blocks, fingerprint
 from .calibration import bootstrap, interval
-from .data import Question, Text
+from .data import Labelled, Question, Text
 from .evaluator import Evaluator
 from .importance import AngularDistances, angular_distances, magnitude, taylor_importance
 from .profiler import SITES, LayerProfiler
@@ -279,11 +279,11 @@ class RankingComparison:
 
 # %% ../nbs/07_rankings.ipynb #cell-012
 def compare_rankings(
-    model: nn.Module,  # causal language model; it is never changed
+    model: nn.Module,  # with a head that is known to `avss_nb.heads.head`; it is never changed
     tokenizer,
     texts: Iterable[Text],  # for the rankings: strings, or lists of token ids
-    held_out: Iterable[Text] | None = None,  # other texts, for the perplexity
-    questions: Iterable[Question] | None = None,  # for the accuracy; not asked in `texts`
+    held_out: Iterable[Text] | None = None,  # other texts, for the perplexity (of a masked model the pseudo-perplexity)
+    questions: Iterable[Question | Labelled] | None = None,  # for the accuracy; not asked in `texts` (a classifier: labelled texts)
     rankings: Iterable[str] | dict[str, str | Ranking] | None = None,  # names of `RANKINGS`, or label → such a name or your own
     counts: Iterable[int | float] | None = None,  # layers to remove, or shares of them; None: 1 to half of them
     protect: Iterable[int] = (),  # layers that stay
@@ -298,7 +298,8 @@ def compare_rankings(
     "Compare rankings on data that they have not seen. An interruption returns what is complete so far, marked partial."
     blocks, evaluator, progress = Blocks(model), Evaluator(model, tokenizer, **evaluation), progress or Bar("rankings")
     texts, held_out, questions = ([*(given or ())] for given in (texts, held_out, questions))
-    questions = [Question.of(question) for question in questions]
+    questions = [q if isinstance(q, Labelled) else Question.of(q) for q in questions]
+    ask = evaluator.classify if evaluator.head == "classes" else evaluator.ask
     check_apart(texts, held_out, questions)
     protect, labels = blocks.check(protect), checked_rankings(rankings, blocks)
     free = [layer for layer in range(len(blocks)) if layer not in protect]
@@ -315,7 +316,7 @@ def compare_rankings(
             raise InputError(f"{path} belongs to another comparison (model, held-out texts or questions differ); give another file")
         losses, correct, tokens = earlier.losses, earlier.correct, earlier.tokens
         if kept["calibration"] == notes["calibration"]: notes["chosen"] = kept["chosen"]
-    subjects = np.unique([q.subject or q.text for q in questions], return_inverse=True)[1] if questions else np.zeros(0, int)
+    subjects = np.unique([getattr(q, "subject", "") or q.text for q in questions] or [""], return_inverse=True)[1][:len(questions)]
     controls = {count: random_choices(free, count, draws, seed) for count in counts} if draws else {}
     removed = {}
     def so_far(partial=True):
@@ -331,7 +332,7 @@ def compare_rankings(
         for number, layers in enumerate(sets):
             if layers not in (losses if held_out else correct):
                 with blocks.skip(layers):
-                    if questions: verdicts = evaluator.ask(questions).correct
+                    if questions: verdicts = ask(questions).correct
                     if held_out: found, tokens = evaluator.text_losses(held_out, max_length)
                 if held_out: losses[layers] = found
                 if questions: correct[layers] = verdicts
@@ -384,8 +385,8 @@ def check_apart(texts, held_out, questions) -> None:
     "Refuse data that rankings have seen."
     if not texts: raise InputError("there are no texts for the rankings; give at least one")
     if not held_out and not questions: raise InputError("nothing to measure with: give held_out texts, questions or both")
-    def key(text): return text if isinstance(text, str) else tuple(map(int, text))
-    both = {*map(key, texts)} & {*map(key, held_out)}
+    def key(text): return text if isinstance(text, (str, Labelled)) else tuple(map(int, text))
+    both = {*map(key, texts)} & {*map(key, [*held_out, *(q for q in questions if isinstance(q, Labelled))])}
     if both: raise InputError(f"{len(both)} held-out texts are among the calibration texts; give texts that no ranking has seen")
     read = "\0".join(text for text in texts if isinstance(text, str))
     seen = [q.text for q in questions if q.text in read]

@@ -397,6 +397,21 @@ def test_the_model_is_as_before():
     assert_untouched(model, before)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
+def test_classifiers_and_masked_models_are_compared_by_their_own_measure():
+    from avss_nb.data import Labelled
+    from test_heads import TOKENIZER, classifier
+    from test_heads import words as some_words
+    model = classifier("distilbert")
+    labelled = [Labelled(text, i % 3) for i, text in enumerate(some_words(9, seed) for seed in range(14))]
+    c = compare_rankings(model, TOKENIZER, labelled[:8], questions=labelled[8:], counts=[1], draws=2, search_texts=4, progress=silent)
+    assert c.measures == ["accuracy"] and {*c.removed} == {label for label, _ in RANKINGS.values()}
+    with LayerPruner(model).remove(c.removed["Taylor"][1]).preview(): right = Evaluator(model, TOKENIZER).classify(labelled[8:]).correct
+    assert np.array_equal(c.correct[c.removed["Taylor"][1]], right)
+    with pytest.raises(InputError, match="1 held-out texts are among"): compare_rankings(model, TOKENIZER, labelled[:8], questions=labelled[7:])
+    texts = [some_words(7, seed) for seed in range(8)]
+    c = compare_rankings(tiny("bert"), TOKENIZER, texts[:5], texts[5:], counts=[1], draws=0, rankings=["greedy", "taylor", "last"], progress=silent)
+    assert c.values()[0] == pytest.approx(Evaluator(tiny("bert"), TOKENIZER).perplexity(texts[5:]).value)
+
 # --- files and interruptions --------------------------------------------------------------------------------------------
 
 def test_saved_and_loaded_it_is_the_same(tmp_path):
