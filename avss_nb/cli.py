@@ -142,7 +142,7 @@ def evaluate(
     show(table_text(report.to_frame(), index=True), report.to_dict(), to)
 
 # %% ../nbs/13_cli.ipynb #cell-023
-from . import answer_commands  # registers its commands
+from . import answer_commands, ranking_commands  # registers their commands
 
 # %% ../nbs/13_cli.ipynb #cell-025
 def accuracies(

@@ -46,7 +46,8 @@ def number_text(x: float) -> str:
 
 # %% ../nbs/10_plots.ipynb #cell-006
 UNITS = {"avss": "AVSS (variance / sparsity)", "normalized_avss": "AVSS (share of the sum)", "block_influence": "1 − cos(x, y)",
-         "update_norm": "RMS of the relative update", "ablation": "rise of loss (nats a token)", "random": "random order"}
+         "update_norm": "RMS of the relative update", "ablation": "rise of loss (nats a token)", "random": "random order",
+         "taylor": "Σ |w · ∂L/∂w|", "magnitude": "Σ |w|", "magnitude_l2": "root of Σ w²", "angular_distance": "angle (half turns)"}
 
 class RankingBars:
     "The bars of `plot_ranking`: made once, moved by `update`."
@@ -199,6 +200,7 @@ def plot_variance_sparsity(
     ax: Axes | None = None,
 ) -> Axes:
     "Every layer in the plane of sparsity and variance, with lines of equal AVSS."
+    if np.isnan(scores.sparsity).any(): raise InputError(f"{scores.title} has no variance and sparsity; give scores of a LayerProfile")
     ax = plain_axes(ax, 6, 3.6)
     x, y = np.asarray(scores.sparsity, float), np.maximum(scores.variance, np.finfo(float).tiny)
     (left, right), (low, high) = _log_limits(x), _log_limits(y)

@@ -16,10 +16,13 @@ from .basics import InputError, Progress, check_replaceable, silent, whole
 from .blocks import Blocks, fingerprint
 from .data import Text, length_batches, tokenize
 from .heads import batch_loss, target_batch
+from .profiler import LayerProfiler
+from .scorer import LayerScorer, LayerScores
 from .surgery import quiet, rebuild, refuse, run_checks, undisturbed
 
 # %% auto #0
-__all__ = ['BATCH', 'LENGTH', 'PrunedModel', 'PrunePlan', 'how_many', 'mean_loss', 'greedy_search', 'LayerPruner']
+__all__ = ['BATCH', 'LENGTH', 'PrunedModel', 'PrunePlan', 'how_many', 'mean_loss', 'greedy_search', 'iterative_search',
+           'LayerPruner']
 
 # %% ../nbs/07_pruner.ipynb #cell-007
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class PrunePlan:
     how: str  # the ranking or search that chose them, in words
     blocks: Blocks = field(repr=False, compare=False)  # of the original model
     tokenizer: object = field(default=None, repr=False, compare=False)
-    trace: tuple[tuple[int, float], ...] = field(default=(), repr=False)  # of a search: layer removed, mean loss after that
+    trace: tuple[tuple[int, float], ...] = field(default=(), repr=False)  # of a search: layer removed, loss or score
 
     def __post_init__(self):
         object.__setattr__(self, "removed", tuple(self.blocks.check(self.removed)))
@@ -172,6 +175,25 @@ def greedy_search(
         candidates.remove(best)
     return steps
 
+def iterative_search(
+    blocks: Blocks,
+    measure: Callable[[], LayerScores],  # called with the removed blocks skipped
+    count: int,  # how many blocks to remove
+    protect: Iterable[int] = (),  # layers that stay
+    progress: Callable[[Progress], None] = silent,  # hears of every removal
+    partial: Callable[[Sequence], object] | None = None,  # makes the result so far from the steps so far
+) -> list[tuple[int, float]]:  # layer removed, its score before that
+    "Remove the block of the lowest score, measure again, and so on."
+    steps, stay = [], {*protect}
+    for number in range(count):
+        with blocks.skip(layer for layer, _ in steps): scores = measure()
+        if scores.partial: raise KeyboardInterrupt  # it was interrupted, and returned what it had
+        lowest, = scores.lowest(1, stay | {layer for layer, _ in steps})
+        steps.append((lowest, float(scores.values[lowest])))
+        progress(Progress(number + 1, count, "block", {"layer": lowest, "score": steps[-1][1]},
+                          (lambda steps=tuple(steps): partial(steps)) if partial else None))
+    return steps
+
 # %% ../nbs/07_pruner.ipynb #cell-022
 BATCH, LENGTH = 16, 256  # texts in a batch, tokens in a text, for the search
 
@@ -186,16 +208,17 @@ class LayerPruner:
         except Exception:
             refuse(model)  # where a reason is known, say that one
             raise
-        self.model, self.tokenizer = model, tokenizer
+        self.model, self.tokenizer, self.stack = model, tokenizer, stack
 
     def plan(self,
-        scores=None,  # `LayerScores` of this model
+        scores=None,  # `LayerScores` of this model, or `AngularDistances`: then the blocks are contiguous
         fraction: float | None = None,  # of the layers; exactly one of fraction, count, threshold
         count: int | None = None,  # of layers
         threshold: float | None = None,  # on the cumulative normalised score
         protect: Iterable[int] = (),  # layers that stay, whatever their score
-        search: str | None = None,  # "greedy": by loss on `texts` instead of by scores
+        search: str | None = None,  # "greedy": by loss on `texts`; "iterative": by scores measured again after each removal
         texts: Iterable[Text] | None = None,  # for the search: strings, or lists of token ids
+        scorer: LayerScorer | Callable[[Sequence[Text]], LayerScores] | None = None,  # of the iterative search: texts → scores
         progress: Callable[[Progress], None] = silent,  # a listener of the search
     ) -> PrunePlan:
         "Choose the blocks to remove."
@@ -203,11 +226,14 @@ class LayerPruner:
         free = len(self.blocks) - len(protect)
         if free < (number or 1):
             raise InputError(f"{number or 1} of {len(self.blocks)} layers must go, but only {free} are unprotected; protect fewer")
+        if scorer is not None and search != "iterative":
+            raise InputError("a scorer was given without search='iterative'; give both, or scores=")
         if search is None: return self._by_scores(scores, number, threshold, protect)
-        if search != "greedy": raise InputError(f"search {search!r} was given; there is 'greedy', or none (by scores)")
-        if scores is not None or texts is None: raise InputError("a search measures the loss on texts: give texts=, no scores")
+        if search not in (kinds := {"greedy": self._greedily, "iterative": self._iteratively}):
+            raise InputError(f"search {search!r} was given; there is {', '.join(map(repr, kinds))}, or none (by scores)")
+        if scores is not None or texts is None: raise InputError("a search measures on texts: give texts=, no scores")
         if number is None: raise InputError("a threshold needs scores; give count or fraction for a search")
-        return self._by_search(texts, number, protect, progress)
+        return kinds[search](texts, number, protect, progress, *([scorer] if search == "iterative" else []))
 
     def remove(self, layers: Iterable[int], how: str = "chosen by hand") -> PrunePlan:
         "A plan that removes just these layers."
@@ -215,11 +241,12 @@ class LayerPruner:
 
     def _by_scores(self, scores, number, threshold, protect) -> PrunePlan:
         if scores is None: raise InputError("nothing says which layers to remove; give scores, or search='greedy' with texts")
-        if scores.fingerprint != fingerprint(self.blocks) or sorted(scores.order) != [*range(len(self.blocks))]:
+        if scores.fingerprint != fingerprint(self.blocks):
             raise InputError(f"scores of another model were given ({scores.title}); profile and score this model")
         kind = f"{scores.title}, {f'{len(protect)} protected, ' if protect else ''}"
-        order = [layer for layer in scores.order if layer not in protect]
-        if number is not None: return self.remove(order[:number], f"{kind}lowest {number}")
+        if number is not None: return self.remove(scores.lowest(number, protect), f"{kind}lowest {number}")
+        if not hasattr(scores, "cumulative"): raise InputError(f"a threshold does not fit {scores.title}; give count or fraction")
+        order = scores.lowest(len(self.blocks), protect)
         up_to = dict(zip(scores.order, scores.cumulative))
         chosen = [layer for layer in order if up_to[layer] <= threshold + 1e-9]
         if not chosen:
@@ -227,10 +254,27 @@ class LayerPruner:
                              f"cumulative score is {up_to[order[0]]:.3g} already; give at least that")
         return self.remove(chosen, f"{kind}cumulative score up to {threshold:g}")
 
-    def _by_search(self, texts, number, protect, progress) -> PrunePlan:
+    def _found(self, how, steps) -> PrunePlan:
+        return PrunePlan(tuple(layer for layer, _ in steps), len(self.blocks), how, self.blocks, self.tokenizer, tuple(steps))
+
+    def _greedily(self, texts, number, protect, progress) -> PrunePlan:
         rows = tokenize(texts, self.tokenizer, LENGTH, fewest=2)
         batches = [target_batch(self.model, self.tokenizer, [rows[i] for i in indices]) for indices in length_batches(rows, BATCH)]
         how = f"greedy search by loss on {sum(map(len, rows)):,} tokens"
-        def plan(steps):
-            return PrunePlan(tuple(layer for layer, _ in steps), len(self.blocks), how, self.blocks, self.tokenizer, tuple(steps))
+        def plan(steps): return self._found(how, steps)
         with undisturbed(self.model): return plan(greedy_search(self.blocks, batches, number, protect, progress, plan))
+
+    def _iteratively(self, texts, number, protect, progress, scorer) -> PrunePlan:
+        texts, scorer, title = [*texts], scorer or LayerScorer(draws=0), []
+        def measure():
+            found = self._scored(scorer, texts) if isinstance(scorer, LayerScorer) else scorer(texts)
+            title[:] = [found.title]
+            return found
+        def plan(steps): return self._found(f"iterative search by {title[0]} on {len(texts):,} texts", steps)
+        return plan(iterative_search(self.blocks, measure, number, protect, progress, plan))
+
+    def _scored(self, scorer, texts) -> LayerScores:
+        "Profile the model as it is now, and score it."
+        sites = {scorer.site, {"block_influence": "output", "update_norm": "relative_update"}.get(scorer.measure, scorer.site)}
+        profiler = LayerProfiler(self.model, self.tokenizer, sites, scorer.measure == "ablation", BATCH, LENGTH, stack=self.stack)
+        return scorer.score(profiler.profile(texts, silent))

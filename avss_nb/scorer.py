@@ -4,18 +4,24 @@
 
 # %% ../nbs/05_scorer.ipynb #cell-003
 from __future__ import annotations
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 import numpy as np, pandas as pd, torch
 from .basics import InputError
+from .blocks import Blocks, fingerprint
 from .moments import AGGREGATIONS, Moments, rms, smallest_sparsity, sparsity, variance
 from .profiler import SITES, LayerProfile
 
 SCORES = ("avss", "normalized_avss", "block_influence", "update_norm", "ablation", "random")
 
 # %% auto #0
-__all__ = ['SCORES', 'LayerScores', 'LayerScorer']
+__all__ = ['SCORES', 'model_name', 'LayerScores', 'LayerScorer']
 
 # %% ../nbs/05_scorer.ipynb #cell-006
+def model_name(blocks: Blocks) -> str:
+    "What to call a model: where it was loaded from, or its class."
+    return getattr(blocks.model.config, "_name_or_path", "") or type(blocks.model).__name__
+
 @dataclass(frozen=True)
 class LayerScores:
     "A ranking of layers: every array has one entry per layer."
@@ -37,6 +43,33 @@ class LayerScores:
     tokens: int = 0
     partial: bool = False  # from an interrupted profile?
 
+    @classmethod
+    def of(cls,
+        score: str,  # its name
+        values: Sequence[float],  # (layers,): higher is more important
+        draws: np.ndarray | None = None,  # float64, (draws, layers): bootstrapped values, for the intervals
+        confidence: float = 0.95,  # of the intervals
+        blocks: Blocks | None = None,  # of the model that is scored: plans are made for that one only
+        **fields,  # any other field
+    ) -> LayerScores:
+        "Scores of your own; what is not given is unknown."
+        values = np.asarray(values, np.float64)
+        if values.ndim != 1 or not len(values): raise InputError(f"values of shape {values.shape} were given; give one for each layer")
+        if np.isnan(values).any():
+            raise InputError(f"the {score.replace('_', ' ')} of layer {np.flatnonzero(np.isnan(values))[0]} is not a number; "
+                             "load the model in bfloat16 or float32, and check its weights and the texts")
+        if blocks is not None:
+            if len(values) != len(blocks):
+                raise InputError(f"{len(values)} values were given for {len(blocks)} layers; give one for each")
+            fields = {"model": model_name(blocks), "fingerprint": fingerprint(blocks)} | fields
+        none, around = np.full(len(values), np.nan), [(1 - confidence) / 2, (1 + confidence) / 2]
+        (low, high), (rank_low, rank_high) = (none, none), (none, none)
+        if draws is not None and len(draws):
+            ranks = draws.argsort(1, kind="stable").argsort(1, kind="stable")
+            (low, high), (rank_low, rank_high) = (np.quantile(x, around, axis=0) for x in (draws, ranks))
+        rest = {"variance": none, "sparsity": none, "floored": np.zeros(len(values), bool)} | fields
+        return cls(score, values, low, high, rank_low, rank_high, **rest)
+
     @property
     def order(self) -> tuple[int, ...]:
         "Layer numbers, least important first."
@@ -47,6 +80,13 @@ class LayerScores:
         "Cumulative normalised score along `order`, from the least important layer up (arXiv 2411.02117; negatives count as 0)."
         ordered = np.clip(self.values[list(self.order)], 0, None)
         return np.cumsum(ordered) / ordered.sum() if ordered.sum() > 0 else np.linspace(0, 1, len(ordered) + 1)[1:]
+
+    def lowest(self,
+        count: int,  # how many
+        protect: Iterable[int] = (),  # layers that stay, whatever their score
+    ) -> tuple[int, ...]:
+        "The layers to remove: those with the lowest scores, lowest first."
+        return tuple(layer for layer in self.order if layer not in set(protect))[:count]
 
     def layers(self,
         top: int = 3,  # how many
@@ -82,9 +122,10 @@ class LayerScores:
     def __repr__(self): return f"LayerScores({self.title}; least important first: {', '.join(map(str, self.order))})"
 
     def _repr_html_(self):
-        table = self.to_frame().sort_values("rank").to_html(index=False, float_format="{:.4g}".format)
+        table = self.to_frame().sort_values("rank").dropna(axis=1, how="all").to_html(index=False, float_format="{:.4g}".format)
         floors = f" {self.floored.sum()} layers are floored: their scores are lower bounds." if self.floored.any() else ""
-        return f"<p>{self.title}; {self.tokens:,} tokens; least important first; 95 % intervals.{floors}</p>{table}"
+        read, bounds = f" {self.tokens:,} tokens;" * bool(self.tokens), "; 95 % intervals" * bool(np.isfinite(self.low).any())
+        return f"<p>{self.title};{read} least important first{bounds}.{floors}</p>{table}"
 
     def plot(self, ax=None, **kwargs):
         "Ranking bars with intervals; returns the axes (see `avss_nb.plots.plot_ranking`)."
@@ -124,13 +165,10 @@ class LayerScorer:
         share, floored = self._sparsity(total, eps)
         draws = self._bootstrap(profile, moments, eps)
         values = self._values(profile, torch.ones(1, profile.groups, dtype=torch.float64), moments, eps)[0]
-        around = [(1 - self.confidence) / 2, (1 + self.confidence) / 2]
-        low, high = np.quantile(draws, around, axis=0) if len(draws) else np.full((2, profile.layers), np.nan)
-        ranks = draws.argsort(1, kind="stable").argsort(1, kind="stable")
-        rank_low, rank_high = np.quantile(ranks, around, axis=0) if len(draws) else np.full((2, profile.layers), np.nan)
-        return LayerScores(self.measure, values, low, high, rank_low, rank_high, variance(total, self.aggregation).numpy(),
-            share.numpy(), floored.numpy() & self._uses_sparsity, self.site, self.aggregation, self.eps, self.relative,
-            profile.model, profile.fingerprint, profile.tokens, profile.partial)
+        return LayerScores.of(self.measure, values, draws, self.confidence, variance=variance(total, self.aggregation).numpy(),
+            sparsity=share.numpy(), floored=floored.numpy() & self._uses_sparsity, site=self.site, aggregation=self.aggregation,
+            eps=self.eps, relative=self.relative, model=profile.model, fingerprint=profile.fingerprint, tokens=profile.tokens,
+            partial=profile.partial)
 
     @property
     def _uses_sparsity(self): return self.measure in ("avss", "normalized_avss")

@@ -3,7 +3,6 @@ import copy
 import json
 import subprocess
 import sys
-from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
@@ -14,6 +13,7 @@ from avss_nb import pruner as pruner_module, surgery
 from avss_nb.basics import InputError
 from avss_nb.blocks import Blocks, fingerprint
 from avss_nb.pruner import LayerPruner, PrunePlan
+from avss_nb.scorer import LayerScores
 from conftest import shared
 from tiny import CAUSAL, CONFIGS, SIZES, VOCABULARY, padded_batch, tiny
 
@@ -314,11 +314,8 @@ def test_deleting_from_the_list_is_refused(monkeypatch, removed, reason):
 # --- plans
 
 def scores_of(model, values, title="a score"):
-    "What the pruner uses of `LayerScores`."
-    values = np.asarray(values, float)
-    order = tuple(int(i) for i in np.argsort(values, kind="stable"))
-    return SimpleNamespace(values=values, order=order, cumulative=np.cumsum(values[list(order)]) / values.sum(), title=title,
-                           fingerprint=fingerprint(Blocks(model)))
+    "Scores with these values."
+    return LayerScores.of(title, values, fingerprint=fingerprint(Blocks(model)))
 
 @pytest.fixture(scope="module")
 def llama(): return tiny("llama")
