@@ -9,13 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 import numpy as np, torch
 from torch import Tensor, nn
-<<<<<<< HEAD
 from .basics import Bar, InputError, Progress, check_replaceable, load_tensors, save_tensors, whole
-from .blocks import Blocks, evaluating, fingerprint
-=======
-from .basics import Bar, InputError, Progress, check_replaceable, whole
 from .blocks import Blocks, evaluating, fingerprint, input_device
->>>>>>> w-heads
 from .data import answered_rows, length_batches, prompt_ids, right_padded
 from .evaluator import Answers, Evaluator
 from .moments import Moments
