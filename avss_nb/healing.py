@@ -18,7 +18,7 @@ from .data import Question, Text, tokenize
 from .evaluator import Evaluator
 from .heads import head
 from .healed import Healing, HealingRecipe, measure
-from .mitigation import _with_adapters
+from .mitigation import with_adapters
 from .pruner import PrunedModel
 from .surgery import quiet, refuse
 
@@ -104,7 +104,7 @@ def _student(model: nn.Module, recipe: HealingRecipe) -> nn.Module:
         return student
     blocks = Blocks(student.requires_grad_(False))
     paths = {layer: f"{blocks.path}.{layer}" for layer in range(len(blocks))}
-    return _with_adapters(student, paths, recipe.lora_rank, recipe.seed)
+    return with_adapters(student, paths, recipe.lora_rank, recipe.seed)
 
 @functools.cache
 def _classes():

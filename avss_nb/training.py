@@ -4,17 +4,15 @@
 
 # %% ../nbs/12_training.ipynb #cell-003
 from __future__ import annotations
-import hashlib, json, math
+import hashlib, math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 import numpy as np, pandas as pd, torch
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 from torch import nn
 from transformers import TrainerCallback
-from .basics import InputError, Progress, silent, whole
+from .basics import InputError, Progress, load_tensors, save_tensors, silent
 from .data import Text, tokenize
 from .healing import randomness_kept
 from .profiler import LayerProfiler
@@ -93,22 +91,15 @@ class TrainingHistory:
 
     def save(self, path: str | Path) -> None:
         "Write one safetensors file; its header holds the rest as JSON."
-        arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in (*TABLES, "losses", "evaluations")}
-        header = {"format": FORMAT} | {name: getattr(self, name) for name in ("title", "measure", "identity", "best_step")}
-        with whole(path) as file: save_file(arrays, file, {"avss_nb": json.dumps(header)})
+        tensors = {name: torch.from_numpy(np.ascontiguousarray(getattr(self, name))) for name in (*TABLES, "losses", "evaluations")}
+        save_tensors(path, tensors, FORMAT, {name: getattr(self, name) for name in ("title", "measure", "identity", "best_step")})
 
     @classmethod
     def load(cls, path: str | Path) -> TrainingHistory:
         "Read a history written by `save`."
-        if not Path(path).is_file(): raise InputError(f"there is no history at {path}; give a file written by TrainingHistory.save")
-        try:
-            with safe_open(path, "np") as file:
-                header = json.loads((file.metadata() or {}).get("avss_nb", "{}"))
-                arrays = {key: file.get_tensor(key) for key in file.keys()}
-        except (SafetensorError, json.JSONDecodeError) as error:
-            raise InputError(f"{path} is damaged or not a history ({error}); measure again") from None
-        if header.pop("format", None) != FORMAT: raise InputError(f"{path} is a safetensors file but not a history of a training")
-        return cls(**arrays, **header)
+        header, tensors = load_tensors(path, FORMAT, "history of a training", "give a file written by TrainingHistory.save")
+        del header["format"]
+        return cls(**{name: tensor.numpy() for name, tensor in tensors.items()}, **header)
 
 TABLES = ("steps", "scores", "variance", "sparsity", "floored")
 
