@@ -15,7 +15,7 @@ from .terminal import (LABELS, TEXTS, Aggregation, BatchSize, Column, Device, Dt
                               load_model, prepare_hub, read_corpus, read_labelled, read_questions, read_texts, show, table_text)
 
 # %% auto #0
-__all__ = ['profile', 'score_profile', 'ranking_table', 'rank', 'prune', 'plan_text', 'evaluate', 'accuracies', 'demo']
+__all__ = ['profile', 'score_profile', 'ranking_table', 'rank', 'prune', 'plan_text', 'evaluate', 'harness', 'accuracies', 'demo']
 
 # %% ../nbs/13_cli.ipynb #cell-007
 @app.command()
@@ -139,6 +139,29 @@ def evaluate(
     from avss_nb.evaluator import Evaluator
     pieces = cut(found, tokenizer, tokens, max_length) if texts else None
     report = Evaluator(loaded, tokenizer, batch_size).evaluate(asked, pieces, listener("evaluate"), max_length)
+    show(table_text(report.to_frame(), index=True), report.to_dict(), to)
+
+# %% ../nbs/13_cli.ipynb #3f148fdf
+@app.command()
+def harness(
+    model: Model,
+    tasks: Annotated[str, Option(help="Comma-separated: names that lm-evaluation-harness knows, or task files (.yaml).")],
+    include: Annotated[str | None, Option(help="A folder of task files of your own.")] = None,
+    remove: Annotated[str | None, Option(help="Comma-separated layers: also run the model without them.")] = None,
+    shots: Annotated[int | None, Option(min=0, help="Examples before a question (default: as the task says).")] = None,
+    limit: Annotated[int | None, Option(min=1, help="At most so many questions of each task.")] = None,
+    batch_size: BatchSize = 16, dtype: Dtype = "auto", device: Device = None, to: Json = None,
+) -> None:
+    "Tasks of lm-evaluation-harness, before and after blocks are removed. Needs the extra `eval`."
+    check_place(to)
+    chosen, removed = [name for name in tasks.replace(" ", "").split(",") if name], layer_numbers(remove, "--remove")
+    prepare_hub(model, *(() if include else chosen))
+    from avss_nb.harness import find_tasks, run_tasks
+    find_tasks(chosen, include)
+    loaded, tokenizer = load_model(model, dtype, device)
+    from avss_nb.pruner import LayerPruner
+    models = {"original": loaded} | ({f"without {remove}": LayerPruner(loaded, tokenizer).remove(removed).apply().model} if removed else {})
+    report = run_tasks(models, tokenizer, chosen, include, limit, shots, batch_size, listener("harness"))
     show(table_text(report.to_frame(), index=True), report.to_dict(), to)
 
 # %% ../nbs/13_cli.ipynb #cell-023
