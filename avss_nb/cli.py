@@ -141,7 +141,7 @@ def evaluate(
     report = Evaluator(loaded, tokenizer, batch_size).evaluate(asked, pieces, listener("evaluate"), max_length)
     show(table_text(report.to_frame(), index=True), report.to_dict(), to)
 
-# %% ../nbs/13_cli.ipynb #3f148fdf
+# %% ../nbs/13_cli.ipynb #cell-023
 @app.command()
 def harness(
     model: Model,
@@ -164,10 +164,10 @@ def harness(
     report = run_tasks(models, tokenizer, chosen, include, limit, shots, batch_size, listener("harness"))
     show(table_text(report.to_frame(), index=True), report.to_dict(), to)
 
-# %% ../nbs/13_cli.ipynb #cell-023
+# %% ../nbs/13_cli.ipynb #cell-025
 from . import answer_commands  # registers its commands
 
-# %% ../nbs/13_cli.ipynb #cell-025
+# %% ../nbs/13_cli.ipynb #cell-027
 def accuracies(
     evaluator,
     questions: list,
@@ -220,5 +220,5 @@ def demo(
     with whole(folder / "ranking.png") as file: figure.savefig(file, dpi=150)
     echo(f"\n{plan_text(pruned)}\n\nIn {folder}: profile.safetensors, ranking.png, and the smaller model in smaller")
 
-# %% ../nbs/13_cli.ipynb #cell-030
+# %% ../nbs/13_cli.ipynb #cell-032
 if __name__ == "__main__" and __spec__ is not None: app()
