@@ -44,7 +44,7 @@ def plot_rankings(
         ends.append((_drawn(ax, rows, color=colour, **style), " = ".join(names), colour))
     ax.axhline(keep, color=INK, lw=1, ls=(0, (6, 3)), zorder=0.5)
     quarter = comparison.layers / 4
-    ax.plot(quarter, keep, "o", ms=9, mfc="none", mec=INK, mew=1.2, zorder=5)
+    ax.plot(quarter, keep, "o", ms=9, mfc="none", mec=INK, mew=1.2, zorder=6)
     ax.text(0.01, keep - 0.012, f"the papers' claim: {100 * keep:g} % at 25 %", transform=ax.get_yaxis_transform(), size=8, color=INK, va="top",
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 1, "alpha": 0.8}, zorder=5)
     counts = sorted(set(table["removed"]))
