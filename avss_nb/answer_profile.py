@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np, torch
 from torch import Tensor, nn
 from .basics import Bar, InputError, Progress, check_replaceable, load_tensors, save_tensors, whole
-from .blocks import Blocks, evaluating, fingerprint
+from .blocks import Blocks, evaluating, fingerprint, input_device
 from .data import answered_rows, length_batches, prompt_ids, right_padded
 from .evaluator import Answers, Evaluator
 from .moments import Moments
@@ -148,7 +148,7 @@ class AnswerProfiler:
     @torch.no_grad()
     def _measure(self, rows, starts, labels, number) -> dict:
         "Moments and states of one batch: `each` answer (answers, layers), and over each kind of answer (layers)."
-        batch = right_padded(rows, self.model.get_input_embeddings().weight.device)
+        batch = right_padded(rows, input_device(self.model))
         mask = position_mask(starts, torch.tensor([*map(len, rows)]), batch["input_ids"].shape[1], self.position)
         lengths, states = mask.sum(1), []
         kinds = {name: chosen for name, chosen in (("faithful", ~labels), ("hallucinated", labels)) if chosen.any()}

@@ -37,7 +37,9 @@ def layer_counts(config) -> set[int]:
 def input_device(model: nn.Module) -> torch.device:
     "Where a batch is put: beside the embedding; to a model whose embedding is offloaded, accelerate brings it from the CPU."
     device = model.get_input_embeddings().weight.device
-    return torch.device("cpu") if device.type == "meta" else device
+    if device.type != "meta": return device
+    if any(hasattr(module, "_hf_hook") for module in model.modules()): return torch.device("cpu")
+    raise InputError(f"the weights of {type(model).__name__} have no values (meta device); load them with from_pretrained")
 
 def probe_batch(model: nn.Module, length: int = 6) -> dict[str, Tensor]:
     "A few tokens that any text model can read."
@@ -163,8 +165,7 @@ def loaded(block: nn.Module) -> Iterator[None]:
             from accelerate.utils import align_module_device
             for module in block.modules(): stack.enter_context(align_module_device(module))
         if any(p.is_meta for p in block.parameters()):
-            raise InputError(f"the weights of {type(block).__name__} are on the meta device and nothing says where their values are; "
-                             "load the model with device_map= or as a whole")
+            raise InputError(f"weights of {type(block).__name__} have no values (meta device); load them with from_pretrained")
         yield
 
 def fingerprint(

@@ -47,7 +47,8 @@ class HealingRecipe:
         for name in ("steps", "batch_size", "every", "checkpoint_every"):
             if getattr(self, name) < 1: raise InputError(f"{name}={getattr(self, name)} was given; at least 1 is needed")
         for name in ("micro_batch", "lora_rank"):
-            if (value := getattr(self, name)) is not None and value < 1: raise InputError(f"{name}={value} was given; give at least 1, or None")
+            value = getattr(self, name)
+            if value is not None and value < 1: raise InputError(f"{name}={value} was given; give at least 1, or None")
         if self.window < 2: raise InputError(f"window={self.window} was given; a window needs 2 tokens to predict one")
         if self.batch_size % (self.micro_batch or 1):
             raise InputError(f"micro_batch={self.micro_batch} does not divide batch_size={self.batch_size}; give a divisor")
@@ -145,7 +146,9 @@ class Healing:
         rows = {}
         for name, m in self.measured.items():
             row = {"blocks": m.blocks, "parameters": m.parameters}
-            if m.losses is not None: row |= dict(zip(("perplexity", "perplexity low", "perplexity high"), (m.perplexity.value, m.perplexity.low, m.perplexity.high)))
+            if m.losses is not None:
+                p = m.perplexity
+                row |= {"perplexity": p.value, "perplexity low": p.low, "perplexity high": p.high}
             if m.answers is not None: row["accuracy"] = float(m.answers.correct.mean())
             for measure in self.measures:
                 row |= dict(zip((f"{measure} kept", f"{measure} kept low", f"{measure} kept high"), self.kept(measure, name)))
@@ -156,7 +159,8 @@ class Healing:
         "The table for people: every cell a value with its interval."
         table = self.to_frame()
         def cell(row, name):
-            if f"{name} low" not in row: return f"{row[name]:,.3f}" if row[name] < 1 else f"{row[name]:,.4g}" if row[name] < 1e4 else f"{row[name]:,.0f}"
+            if name in ("blocks", "parameters"): return f"{int(row[name]):,}"
+            if f"{name} low" not in row: return f"{row[name]:.3f}"
             return f"{row[name]:.3g} [{row[f'{name} low']:.3g}, {row[f'{name} high']:.3g}]"
         return pd.DataFrame({name: [cell(row, name) for _, row in table.iterrows()] for name in table
                              if not name.endswith((" low", " high"))}, index=table.index)

@@ -16,8 +16,9 @@ from .basics import Bar, InputError, Progress, whole
 from .blocks import Blocks, evaluating, fingerprint
 from .data import Question, Text, tokenize
 from .evaluator import Evaluator
+from .heads import head
 from .healed import Healing, HealingRecipe, measure
-from .mitigation import _with_adapters
+from .mitigation import with_adapters
 from .pruner import PrunedModel
 from .surgery import quiet, refuse
 
@@ -39,7 +40,8 @@ def packed(
         ids = [row + [end] * (end is not None and row[-1] != end) for row in _ids(some, tokenizer) if row]
         parts.append(np.fromiter(itertools.chain.from_iterable(ids), np.int32))
         size += len(parts[-1])
-    if size < window: raise InputError(f"the texts have {size} tokens, fewer than one window of {window}; give more text, or a shorter window")
+    if size < window:
+        raise InputError(f"the texts have {size} tokens, fewer than one window of {window}; give more text, or a shorter window")
     joined = torch.from_numpy(np.concatenate(parts))[:(count or size) * window]
     return joined[:len(joined) // window * window].view(-1, window)
 
@@ -68,9 +70,10 @@ def healing_terms(
 @contextmanager
 def randomness_kept() -> Iterator[None]:
     "Afterwards the random states of Python, NumPy and PyTorch (all devices in use) are as they were."
-    python, numpy, devices = random.getstate(), np.random.get_state(), range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0)
+    python, numpy = random.getstate(), np.random.get_state()
+    devices = torch.cuda.device_count() if torch.cuda.is_initialized() else 0
     try:
-        with torch.random.fork_rng(devices): yield
+        with torch.random.fork_rng(range(devices)): yield
     finally:
         random.setstate(python)
         np.random.set_state(numpy)
@@ -101,7 +104,7 @@ def _student(model: nn.Module, recipe: HealingRecipe) -> nn.Module:
         return student
     blocks = Blocks(student.requires_grad_(False))
     paths = {layer: f"{blocks.path}.{layer}" for layer in range(len(blocks))}
-    return _with_adapters(student, paths, recipe.lora_rank, recipe.seed)
+    return with_adapters(student, paths, recipe.lora_rank, recipe.seed)
 
 @functools.cache
 def _classes():
@@ -195,8 +198,8 @@ class _Run:
         r, (Ordered, Listener) = self.recipe, _classes()
         micro = r.micro_batch or r.batch_size
         args = TrainingArguments(
-            output_dir=str(folder), max_steps=r.steps, per_device_train_batch_size=micro, gradient_accumulation_steps=r.batch_size // micro,
-            learning_rate=r.learning_rate, adam_beta1=0.9, adam_beta2=0.95, weight_decay=r.weight_decay, max_grad_norm=r.clip,
+            output_dir=str(folder), max_steps=r.steps, per_device_train_batch_size=micro,
+            gradient_accumulation_steps=r.batch_size // micro, learning_rate=r.learning_rate, adam_beta1=0.9, adam_beta2=0.95, weight_decay=r.weight_decay, max_grad_norm=r.clip,
             lr_scheduler_type="cosine", warmup_steps=math.ceil(r.warmup * r.steps), seed=r.seed, bf16=self.bf16, torch_compile=r.compile,
             logging_steps=r.every, logging_first_step=True, logging_nan_inf_filter=False, save_strategy="steps" if keep else "no",
             save_steps=r.checkpoint_every, save_total_limit=1, report_to=[], disable_tqdm=True, remove_unused_columns=False,
@@ -211,9 +214,10 @@ class _Run:
     def result(self) -> nn.Module:
         "The trained model as it is now, a copy in the precision and mode of the given one."
         if self.final is not None: return self.final
-        wrapped = {name: vars(self.student).pop(name) for name in ("forward", "_original_forward") if "_original_forward" in vars(self.student)}
+        own = vars(self.student)
+        wrapped = {name: own.pop(name) for name in ("forward", "_original_forward") if "_original_forward" in own}
         try: model = copy.deepcopy(self.student)
-        finally: vars(self.student).update(wrapped)  # by accelerate, for autocast
+        finally: own.update(wrapped)  # by accelerate, for autocast
         model.zero_grad(set_to_none=True)
         if self.recipe.lora_rank is not None: return (model.merge_and_unload() if self.recipe.merge else model).train(self.model.training)
         for p, before in zip(model.parameters(), self.model.parameters()): p.data = p.data.to(before.dtype)
@@ -261,29 +265,35 @@ class LayerHealer:
         if isinstance(pruned, PrunedModel):
             self.pruning = pruned.to_dict() | {"how": pruned.plan.how}
             pruned, tokenizer, original = pruned.model, tokenizer or pruned.tokenizer, original or pruned.plan.blocks.model
-        elif (note := Path(getattr(pruned, "name_or_path", "") or ".") / "pruning.json").is_file(): self.pruning = json.loads(note.read_text())
-        if original is None: raise InputError("no original was given, so that nothing says what was lost; write LayerHealer(model, tokenizer, original=…)")
-        self.model, self.tokenizer, self.original, self.recipe, self.evaluation = pruned, tokenizer, original, recipe or HealingRecipe(), evaluation
+        elif place := getattr(pruned, "name_or_path", ""):  # the folder that it was read from
+            note = Path(place) / "pruning.json"
+            if note.is_file(): self.pruning = json.loads(note.read_text())
+        if original is None:
+            raise InputError("no original was given, so that nothing says what was lost; write LayerHealer(model, tokenizer, original=…)")
+        self.model, self.tokenizer, self.original = pruned, tokenizer, original
+        self.recipe, self.evaluation = recipe or HealingRecipe(), evaluation
         self._check()
 
     def _check(self) -> None:
         "Do the two models belong together, and can the smaller one be trained?"
         for model in self.model, self.original:
             refuse(model)
+            if head(model) != "causal": raise InputError(f"{type(model).__name__} is not a causal language model; only such models are healed")
             Evaluator(model, self.tokenizer, **self.evaluation)
         (a, small), (b, whole_) = ((m, len(Blocks(m))) for m in (self.model, self.original))
         shapes = [tuple(m.get_input_embeddings().weight.shape) for m in (a, b)]
         if a.config.model_type != b.config.model_type or small > whole_ or shapes[0][1] != shapes[1][1]:
-            raise InputError(f"the model ({a.config.model_type}, {small} blocks, hidden {shapes[0][1]}) is not what is left of the original "
-                             f"({b.config.model_type}, {whole_} blocks, hidden {shapes[1][1]}); give the pair that belongs together")
+            raise InputError(f"the model ({a.config.model_type}, {small} blocks, hidden {shapes[0][1]}) is not what is left of "
+                             f"the original ({b.config.model_type}, {whole_} blocks, hidden {shapes[1][1]}); give the pair that belongs together")
         if shapes[0][0] != shapes[1][0]:
-            raise InputError(f"the model has a vocabulary of {shapes[0][0]:,}, the original one of {shapes[1][0]:,}; give the pair that belongs together")
+            raise InputError(f"the model has a vocabulary of {shapes[0][0]:,}, the original one of {shapes[1][0]:,}; "
+                             "give the pair that belongs together")
         devices = {m.get_input_embeddings().weight.device for m in (a, b)}
         if len(devices) > 1 or devices - {torch.device("cpu"), torch.device("cuda", 0)}:
             raise InputError(f"the models are on {', '.join(map(str, sorted(devices, key=str)))}; put both on cpu, or both on cuda:0")
 
     def heal(self,
-        texts: Iterable[Text],  # to train on: strings, or lists of token ids, in random order: they are read only as far as the training goes
+        texts: Iterable[Text],  # to train on: strings or lists of token ids, in random order; read only as far as the training goes
         held_out: Iterable[Text] | None = None,  # other texts, for the perplexity; None: it is not measured
         questions: Iterable[Question] = (),  # for the facts kept
         control: bool = False,  # train a copy of the original in the same way, too
@@ -297,7 +307,8 @@ class LayerHealer:
         windows = packed(texts, self.tokenizer, r.window, r.steps * r.batch_size)
         vocabulary = self.model.get_input_embeddings().weight.shape[0]
         if not 0 <= int(windows.min()) <= int(windows.max()) < vocabulary:
-            raise InputError(f"the texts have token ids from {windows.min()} to {windows.max()}, the model knows 0 to {vocabulary - 1}; give its own tokenizer")
+            raise InputError(f"the texts have token ids from {windows.min()} to {windows.max()}, the model knows 0 to {vocabulary - 1}; "
+                             "give its own tokenizer")
         total, runs = r.steps * (1 + control), {}
         def measured(model): return measure(model, self.tokenizer, rows, questions, **self.evaluation)
         found = {name: measured(model) for name, model in {"original": self.original, "pruned": self.model}.items()}
@@ -306,7 +317,9 @@ class LayerHealer:
             return Healing(first.result(), self.tokenizer, r, tuple(first.history), first.step, dict(found), partial, first.adapted,
                            second.result() if second else None, tuple(second.history) if second else (), self.pruning)
         def train(name, model, done):
-            def tell(step, history): progress(Progress(done + step, total, "training step", (history[-1] if history else {}) | {"model": name}, result))
+            def tell(step, history):
+                info = (history[-1] if history else {}) | {"model": name}
+                progress(Progress(done + step, total, "training step", info, result))
             runs[name] = _Run(model, self.original, r, windows, tell)
             complete = runs[name].train(None if checkpoint is None else Path(checkpoint) / name)
             if not complete and not runs["healed"].step: raise KeyboardInterrupt

@@ -18,8 +18,8 @@ from .data import Question, Text, answered_rows, is_abstention, is_correct, righ
 from .evaluator import Answers, Evaluator
 
 # %% auto #0
-__all__ = ['WRONG', 'CHECKPOINT', 'supervised_contrast', 'Recipe', 'student_of', 'Example', 'examples_of', 'losses_of',
-           'retention_loss', 'development_measures', 'Mitigation', 'ContrastiveMitigator']
+__all__ = ['WRONG', 'CHECKPOINT', 'supervised_contrast', 'Recipe', 'student_of', 'with_adapters', 'Example', 'examples_of',
+           'losses_of', 'retention_loss', 'development_measures', 'Mitigation', 'ContrastiveMitigator']
 
 # %% ../nbs/09_mitigation.ipynb #cell-005
 def supervised_contrast(
@@ -85,9 +85,9 @@ def student_of(
     student = copy.deepcopy(blocks.model, others).eval()
     chosen = student.get_submodule(blocks.path)
     for layer in layers: chosen[layer].requires_grad_(lora_rank is None)
-    return student if lora_rank is None else _with_adapters(student, {layer: f"{blocks.path}.{layer}" for layer in layers}, lora_rank, seed)
+    return student if lora_rank is None else with_adapters(student, {layer: f"{blocks.path}.{layer}" for layer in layers}, lora_rank, seed)
 
-def _with_adapters(student, paths, rank, seed):
+def with_adapters(student, paths, rank, seed):
     "Low-rank adapters on every linear module of the chosen blocks, and a check that they are there and nowhere else."
     try: from peft import LoraConfig, get_peft_model
     except ImportError: raise InputError("LoRA needs PEFT: pip install 'avss_nb[lora]', or leave lora_rank out") from None

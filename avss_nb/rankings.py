@@ -4,16 +4,14 @@
 
 # %% ../nbs/07_rankings.ipynb #cell-003
 from __future__ import annotations
-import hashlib, itertools, json, math, random
+import hashlib, itertools, math, random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 import numpy as np, pandas as pd, torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
-from .basics import Bar, InputError, Progress, silent, whole
+from .basics import Bar, InputError, Progress, load_tensors, save_tensors, silent
 from .blocks import Blocks, fingerprint
 from .calibration import bootstrap, interval
 from .data import Labelled, Question, Text
@@ -249,10 +247,10 @@ class RankingComparison:
         tensors = {"tokens": torch.from_numpy(self.tokens), "subjects": torch.from_numpy(self.subjects)}
         if self.losses: tensors["losses"] = torch.from_numpy(np.stack([self.losses[s] for s in sets]))
         if self.correct: tensors["correct"] = torch.from_numpy(np.stack([self.correct[s] for s in sets]))
-        header = {"format": FORMAT, "sets": sets, "removed": {name: [*chosen.values()] for name, chosen in self.removed.items()},
+        header = {"sets": sets, "removed": {name: [*chosen.values()] for name, chosen in self.removed.items()},
                   "controls": [[count, sets] for count, sets in self.controls.items()], "layers": self.layers, "model": self.model,
                   "partial": self.partial, "draws": self.draws, "seed": self.seed, "notes": notes}
-        with whole(path) as file: save_file(tensors, file, {"avss_nb": json.dumps(header)})
+        save_tensors(path, tensors, FORMAT, header)
 
     @classmethod
     def load(cls, path: str | Path) -> RankingComparison:
@@ -262,14 +260,8 @@ class RankingComparison:
     @classmethod
     def _read(cls, path) -> tuple[RankingComparison, dict]:
         "The comparison and its notes."
-        if not Path(path).is_file(): raise InputError(f"there is no comparison at {path}; make one with `compare_rankings`")
-        try:
-            with safe_open(path, "pt") as file:
-                header = json.loads((file.metadata() or {}).get("avss_nb", "{}"))
-                arrays = {key: file.get_tensor(key).numpy() for key in file.keys()}
-        except (SafetensorError, json.JSONDecodeError) as error:
-            raise InputError(f"{path} is damaged or not a comparison ({error}); make it again") from None
-        if header.get("format") != FORMAT: raise InputError(f"{path} is a safetensors file but not a comparison of rankings")
+        header, tensors = load_tensors(path, FORMAT, "comparison of rankings", "make one with `compare_rankings`")
+        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
         sets = [*map(tuple, header["sets"])]
         losses, correct = (dict(zip(sets, arrays.get(name, ()))) for name in ("losses", "correct"))
         removed = {name: {len(layers): tuple(layers) for layers in chosen} for name, chosen in header["removed"].items()}

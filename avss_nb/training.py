@@ -4,17 +4,15 @@
 
 # %% ../nbs/12_training.ipynb #cell-003
 from __future__ import annotations
-import hashlib, json, math
+import hashlib, math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 import numpy as np, pandas as pd, torch
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 from torch import nn
 from transformers import TrainerCallback
-from .basics import InputError, Progress, silent, whole
+from .basics import InputError, Progress, load_tensors, save_tensors, silent
 from .data import Text, tokenize
 from .healing import randomness_kept
 from .profiler import LayerProfiler
@@ -93,21 +91,15 @@ class TrainingHistory:
 
     def save(self, path: str | Path) -> None:
         "Write one safetensors file; its header holds the rest as JSON."
-        arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in (*TABLES, "losses", "evaluations")}
-        header = {"format": FORMAT} | {name: getattr(self, name) for name in ("title", "measure", "identity", "best_step")}
-        with whole(path) as file: save_file(arrays, file, {"avss_nb": json.dumps(header)})
+        tensors = {name: torch.from_numpy(np.ascontiguousarray(getattr(self, name))) for name in (*TABLES, "losses", "evaluations")}
+        save_tensors(path, tensors, FORMAT, {name: getattr(self, name) for name in ("title", "measure", "identity", "best_step")})
 
     @classmethod
     def load(cls, path: str | Path) -> TrainingHistory:
         "Read a history written by `save`."
-        if not Path(path).is_file(): raise InputError(f"there is no history at {path}; give a file written by TrainingHistory.save")
-        try:
-            with safe_open(path, "np") as file:
-                header = json.loads((file.metadata() or {}).get("avss_nb", "{}"))
-                arrays = {key: file.get_tensor(key) for key in file.keys()}
-        except (SafetensorError, json.JSONDecodeError) as error: raise InputError(f"{path} is damaged or not a history ({error}); measure again") from None
-        if header.pop("format", None) != FORMAT: raise InputError(f"{path} is a safetensors file but not a history of a training")
-        return cls(**arrays, **header)
+        header, tensors = load_tensors(path, FORMAT, "history of a training", "give a file written by TrainingHistory.save")
+        del header["format"]
+        return cls(**{name: tensor.numpy() for name, tensor in tensors.items()}, **header)
 
 TABLES = ("steps", "scores", "variance", "sparsity", "floored")
 
@@ -128,10 +120,10 @@ def traceless(model: nn.Module) -> Iterator[None]:
 def bare(model: nn.Module) -> nn.Module:
     "The model inside the wrappers of data parallelism, compilation and adapters (which stay active)."
     while True:
-        inner = getattr(model, "_orig_mod", None) or (model.module if isinstance(model, (nn.parallel.DistributedDataParallel, nn.DataParallel)) else None)
-        inner = inner or (model.get_base_model() if hasattr(model, "peft_config") and hasattr(model, "get_base_model") else None)
-        if inner is None: return model
-        model = inner
+        if hasattr(model, "_orig_mod"): model = model._orig_mod
+        elif isinstance(model, (nn.parallel.DistributedDataParallel, nn.DataParallel)): model = model.module
+        elif hasattr(model, "peft_config") and hasattr(model, "get_base_model"): model = model.get_base_model()
+        else: return model
 
 # %% ../nbs/12_training.ipynb #cell-012
 class AVSSCallback(TrainerCallback):
@@ -168,7 +160,9 @@ class AVSSCallback(TrainerCallback):
         log = self._state.log_history if self._state is not None else []
         rows = [row for row in log if MARK in row]
         m = self.scorer.measure
-        def read(name): return np.array([[v for k, v in row.items() if k.startswith(f"{name}/layer_")] for row in rows], float).reshape(len(rows), -1 if rows else 0)
+        def read(name):
+            table = [[v for k, v in row.items() if k.startswith(f"{name}/layer_")] for row in rows]
+            return np.array(table, float).reshape(len(rows), -1 if rows else 0)
         def logged(name): return np.array([[row["step"], row[name]] for row in log if name in row], float).reshape(-1, 2)
         return TrainingHistory(np.array([row["step"] for row in rows], np.int64), read(m), read("variance"), read("sparsity"),
                                read("floored").astype(bool), logged("loss"), logged("eval_loss"), rows[-1][TITLE] if rows else "", m,
@@ -199,7 +193,8 @@ class AVSSCallback(TrainerCallback):
     def _tell(self, state) -> None:
         self._told = state.global_step
         loss = next((row["loss"] for row in reversed(state.log_history) if "loss" in row), None)
-        self.progress(Progress(state.global_step, state.max_steps, "training step", {} if loss is None else {"loss": loss}, lambda: self.history))
+        info = {} if loss is None else {"loss": loss}
+        self.progress(Progress(state.global_step, state.max_steps, "training step", info, lambda: self.history))
 
     def _measure(self, args, state, model) -> None:
         "Profile and score the model, and put the values into the log; each step once, in the main process only."
@@ -210,7 +205,8 @@ class AVSSCallback(TrainerCallback):
         tables = {self.scorer.measure: scores.values, "variance": scores.variance, "sparsity": scores.sparsity}
         logs = {f"{name}/layer_{i:0{digits}}": float(x) for name, values in tables.items() for i, x in enumerate(values)}
         floors = {f"floored/layer_{i:0{digits}}": int(x) for i, x in enumerate(scores.floored)}
-        state.log_history.append(logs | floors | {MARK: self.identity, TITLE: scores.title, "epoch": state.epoch, "step": state.global_step})
+        when = {"epoch": state.epoch, "step": state.global_step}
+        state.log_history.append(logs | floors | {MARK: self.identity, TITLE: scores.title} | when)
         self._share(logs | {"epoch": state.epoch})
 
     def _scores(self, model) -> LayerScores:

@@ -75,8 +75,9 @@ class TrainingPanel(LivePanel):
             self._changes.update(h, self.what.value, self._last)
             self._lines.update(h, self._changes.ax.get_xlim())
             change = h.change(self.what.value)[-1]
-            self.picture.show(f"Heat map of the change in {self.what.value} of {h.layers} layers over training steps {h.steps[0]} to {h.steps[-1]}; at the "
-                              f"end: {', '.join(f'layer {i} {factor_text(x)}' for i, x in enumerate(change))}.", sharp=not live)
+            words = ", ".join(f"layer {i} {factor_text(x)}" for i, x in enumerate(change))
+            self.picture.show(f"Heat map of the change in {self.what.value} of {h.layers} layers over training steps {h.steps[0]} to "
+                              f"{h.steps[-1]}; at the end: {words}.", sharp=not live)
             self.losses.show(f"Line of the training loss, {len(h.losses)} values.", sharp=not live)
 
     def _tell(self) -> None:

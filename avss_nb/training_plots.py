@@ -29,7 +29,8 @@ def plot_healing(
     "What each model keeps of the original's performance, with its paired interval."
     measure = measure or next(iter(healing.measures), None)
     if measure not in healing.measures:
-        raise InputError(f"measure {measure!r} was not measured ({', '.join(healing.measures) or 'nothing was'}); heal with held_out= or questions=")
+        raise InputError(f"measure {measure!r} was not measured ({', '.join(healing.measures) or 'nothing was'}); "
+                         "heal with held_out= or questions=")
     names = [name for name in LOOKS if name in healing.measured]
     ax = plain_axes(ax, 7.5, 0.9 + 0.5 * len(names))
     for y, name in enumerate(names):
@@ -65,8 +66,10 @@ def plot_healing_loss(
         steps, values = [row["step"] for row in rows], [row[term] for row in rows]
         ax.plot(steps, values, color=colour, lw=1.8, marker=marker, ms=4, markevery=max(1, len(rows) // 20))
         ax.annotate(f" {name}", (steps[-1], values[-1]), (4, 0), textcoords="offset points", color=colour, size=9, va="center")
-    if not ax.lines: raise InputError(f"the history has no {term!r}; it has {', '.join(healing.history[0]) if healing.history else 'no rows'}")
-    ax.set(xlabel="step", ylabel={"loss": "training loss", "next_token": "next-token loss", "distillation": "KL(original ‖ trained)"}[term] + "\n(nats a token)")
+    if not ax.lines:
+        raise InputError(f"the history has no {term!r}; it has {', '.join(healing.history[0]) if healing.history else 'no rows'}")
+    words = {"loss": "training loss", "next_token": "next-token loss", "distillation": "KL(original ‖ trained)"}
+    ax.set(xlabel="step", ylabel=f"{words.get(term, term)}\n(nats a token)")
     ax.margins(x=0.02)
     return ax
 
@@ -105,7 +108,8 @@ class LayerChanges:
         if self.mesh is not None: self.mesh.remove()
         self.mesh = self.ax.pcolormesh(edges, np.arange(history.layers + 1) - 0.5, np.ma.masked_invalid(change.T), cmap=CHANGES,
                                        vmin=-top, vmax=top, zorder=0.5)
-        self.ax.set(xlim=(edges[0], max(edges[-1], last or 0)), ylim=(-0.5, history.layers - 0.5), facecolor="0.85" if np.isnan(change).any() else "white")
+        self.ax.set(xlim=(edges[0], max(edges[-1], last or 0)), ylim=(-0.5, history.layers - 0.5))
+        self.ax.set_facecolor("0.85" if np.isnan(change).any() else "white")
         self.ax.set_yticks(range(0, history.layers, 1 if history.layers <= 16 else 5 * -(-history.layers // 80)))
         self._scale(top)
         self._words(history, what, change)
@@ -154,7 +158,8 @@ class LossLines:
         limits: tuple[float, float] | None = None,  # of the steps; None: those of the rows
     ) -> None:
         "Show these losses."
-        for line, rows in (self.training, history.losses), (self.evaluation, history.evaluations): line.set_data(rows.T if len(rows) else ([], []))
+        for line, rows in (self.training, history.losses), (self.evaluation, history.evaluations):
+            line.set_data(rows.T if len(rows) else ([], []))
         self.training.set_marker("." if len(history.losses) < 3 else "")
         rows = np.concatenate([history.losses, history.evaluations])
         rows = rows[np.isfinite(rows[:, 1])] if len(rows) else rows

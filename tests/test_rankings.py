@@ -420,14 +420,14 @@ def test_saved_and_loaded_it_is_the_same(tmp_path):
     again = RankingComparison.load(tmp_path / "c.safetensors")
     pd.testing.assert_frame_equal(again.to_frame(), c.to_frame())
     assert again.removed == c.removed and again.controls == c.controls and repr(again) == repr(c)
-    for content, reason in [(b"x", "damaged or not a comparison"), (None, "no comparison at")]:
+    for content, reason in [(b"x", "damaged or no comparison"), (None, "no comparison at")]:
         place = tmp_path / "other"
         if content: place.write_bytes(content)
         else: place.unlink()
         with pytest.raises(InputError, match=reason): RankingComparison.load(place)
     magnitude_file = tmp_path / "profile.safetensors"
     LayerProfiler(tiny("llama")).profile(texts(2), silent).save(magnitude_file)
-    with pytest.raises(InputError, match="not a comparison of rankings"): RankingComparison.load(magnitude_file)
+    with pytest.raises(InputError, match="but no comparison of rankings"): RankingComparison.load(magnitude_file)
 
 def test_a_second_call_measures_only_what_is_new(tmp_path, monkeypatch):
     path, model = tmp_path / "c.safetensors", tiny("llama")

@@ -258,7 +258,7 @@ def test_saved_and_loaded(tmp_path):
     for path, words in (tmp_path / "none", "there is no history"), (tmp_path / "bad", "damaged"):
         with pytest.raises(InputError, match=words): TrainingHistory.load(path)
     LayerProfiler(tiny("llama"), sites=["output"]).profile(PROBE, silent).save(tmp_path / "profile")
-    with pytest.raises(InputError, match="not a history"): TrainingHistory.load(tmp_path / "profile")
+    with pytest.raises(InputError, match="but no history"): TrainingHistory.load(tmp_path / "profile")
 
 def test_an_empty_history_shows_itself_and_refuses_to_be_drawn():
     h = AVSSCallback(PROBE).history
