@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from .basics import Bar, InputError, Progress, whole
-from .blocks import Blocks, evaluating, fingerprint
+from .blocks import Blocks, evaluating, fingerprint, text_batch
 from .data import Text, right_padded, text_batches
 from .moments import Moments, rms, sparsity, variance
 
@@ -205,7 +205,7 @@ class LayerProfiler:
                 found[site][layer] = Moments.of(a, lengths, reference=x if site == "output" else None)
         def sub(site): return lambda layer, a: found[site].__setitem__(layer, Moments.of(states(a), lengths))
         with self.blocks.watch(see, {site: sub(site) for site in ("attention", "mlp") if site in self.sites}):
-            out = self.model(**batch)
+            out = self.model(**text_batch(self.model, batch["input_ids"], batch["attention_mask"]))
         seen = {site: Moments.stack([m.map(lambda t: t.cpu()) for m in ms]) for site, ms in found.items()}
         for site, m in seen.items(): check_finite(m, site, number)
         if self.ablation: seen |= self._ablate(batch)
