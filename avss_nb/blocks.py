@@ -136,7 +136,7 @@ def sublayer(
     site: str,  # "attention" or "mlp"
 ) -> nn.Module:
     "The module in a block whose output is that of its attention or MLP sub-layer."
-    modules = dict(block.named_modules())
+    modules = dict(getattr(block, "_orig_mod", block).named_modules())  # inside the wrapper of `torch.compile`
     found = [modules[path] for path in SUBLAYERS[site] if not isinstance(modules.get(path), (nn.ModuleList, type(None)))]
     if found: return found[0]
     raise InputError(f"{type(block).__name__} has no {site} sub-layer under a known name ({', '.join(SUBLAYERS[site])}); "
