@@ -12,20 +12,22 @@ from torch import Tensor, nn
 from .basics import InputError
 
 # %% auto #0
-__all__ = ['COUNTS', 'SUBLAYERS', 'block_input', 'block_output', 'layer_counts', 'input_device', 'probe_batch', 'evaluating',
-           'eager', 'find_blocks', 'sublayer', 'Blocks', 'loaded', 'fingerprint']
+__all__ = ['COUNTS', 'PROBE', 'SUBLAYERS', 'block_input', 'block_output', 'layer_counts', 'input_device', 'text_batch',
+           'batch_of', 'probe_batch', 'evaluating', 'eager', 'find_blocks', 'sublayer', 'Blocks', 'loaded',
+           'fingerprint']
 
 # %% ../nbs/00_blocks.ipynb #cell-007
 def block_input(args: tuple, kwargs: dict) -> Tensor:
     "The hidden states that a block receives, (batch, sequence, hidden)."
-    return args[0] if args else kwargs["hidden_states"]
+    return args[0] if args else kwargs.get("hidden_states")
 
 def block_output(out) -> Tensor:
     "The hidden states that a block returns, (batch, sequence, hidden)."
     return out[0] if isinstance(out, (tuple, list)) else out
 
 # %% ../nbs/00_blocks.ipynb #cell-009
-COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers", "encoder_layers", "num_decoder_layers")
+COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers", "encoder_layers", "num_decoder_layers",
+          "num_encoder_layers")  # fields of a configuration that count layers
 
 def layer_counts(config) -> set[int]:
     "Every layer count that a configuration, or a configuration inside it, states."
@@ -41,12 +43,32 @@ def input_device(model: nn.Module) -> torch.device:
     if any(hasattr(module, "_hf_hook") for module in model.modules()): return torch.device("cpu")
     raise InputError(f"the weights of {type(model).__name__} have no values (meta device); load them with from_pretrained")
 
-def probe_batch(model: nn.Module, length: int = 6) -> dict[str, Tensor]:
+def text_batch(
+    model: nn.Module,
+    ids: Tensor,  # token ids, (rows, sequence)
+    mask: Tensor,  # 1: a token, 0: padding
+) -> dict[str, Tensor]:
+    "What a model takes to read texts: an encoder–decoder model reads them on both sides."
+    if getattr(model, "main_input_name", "input_ids") != "input_ids":
+        raise InputError(f"{type(model).__name__} reads {model.main_input_name}, not text; hand it a batch of your own inside "
+                         "`with Blocks(model).watch(...)`")
+    batch = {"input_ids": ids, "attention_mask": mask}
+    both = getattr(model.config, "is_encoder_decoder", False)
+    return batch | {"decoder_input_ids": ids, "decoder_attention_mask": mask} if both else batch
+
+def batch_of(model: nn.Module, ids: Tensor) -> dict[str, Tensor]:
+    "Token ids without padding as a batch; a model that hears (Whisper) takes noise on one side and the text on the other."
+    if getattr(model, "main_input_name", "") != "input_features": return text_batch(model, ids, torch.ones_like(ids))
+    bins, frames = model.config.num_mel_bins, 2 * model.config.max_source_positions
+    sound = torch.rand(len(ids), bins, frames, generator=torch.Generator().manual_seed(0))
+    return {"input_features": sound.to(ids.device, model.dtype), "decoder_input_ids": ids}
+
+PROBE = 6  # tokens
+
+def probe_batch(model: nn.Module, length: int = PROBE) -> dict[str, Tensor]:
     "A few tokens that any text model can read."
     ids = torch.arange(3, 3 + length, device=input_device(model))[None] % model.get_input_embeddings().weight.shape[0]
-    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    if getattr(model.config, "is_encoder_decoder", False): batch["decoder_input_ids"] = ids
-    return batch
+    return batch_of(model, ids)
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
@@ -64,32 +86,49 @@ def eager():
 def find_blocks(
     model: nn.Module,
     stack: str | None = None,  # part of the path, for models with two stacks ("encoder", "decoder")
-) -> tuple[str, nn.ModuleList]:  # path of the list, and the list
+) -> tuple[str, nn.ModuleList, tuple[int, ...]]:  # path of the list, the list, shape of its states for a probe of 1 × PROBE
     "The block list of a transformer, found by behaviour."
-    counts = layer_counts(model.config) if hasattr(model, "config") else set()
+    name, counts = type(model).__name__, layer_counts(model.config) if hasattr(model, "config") else set()
     lists = {path: module for path, module in model.named_modules()
-             if isinstance(module, nn.ModuleList) and len(module) in counts}
-    order, handles = {path: [] for path in lists}, []
+             if isinstance(module, nn.ModuleList) and len(module) in counts and stack in (None, *path.split("."))}
+    order, passed, broken, handles = {path: [] for path in lists}, {}, set(), []
+    def hook(path, i):
+        def see(_, args, kwargs, out):
+            x, before = block_input(args, kwargs), passed.get(path)
+            if i and not (isinstance(x, Tensor) and isinstance(before, Tensor) and torch.equal(x.to(before.device), before)): broken.add(path)
+            passed[path] = block_output(out)
+            order[path].append(i)
+        return see
     for path, blocks in lists.items():
-        for i, block in enumerate(blocks):
-            handles.append(block.register_forward_hook(lambda *_, path=path, i=i: order[path].append(i)))
+        handles += [block.register_forward_hook(hook(path, i), with_kwargs=True) for i, block in enumerate(blocks)]
     try:
         if lists:
             with torch.no_grad(), evaluating(model), eager(): model(**probe_batch(model))
+    except InputError: raise
+    except Exception as error:
+        raise InputError(f"{name} cannot read a few tokens ({type(error).__name__}: {' '.join(str(error).split())[:200]}); "
+                         "give a model that reads text") from error
     finally:
         for handle in handles: handle.remove()
-    ran = [path for path, blocks in lists.items() if order[path] == [*range(len(blocks))] and stack in (None, *path.split("."))]
+    ran = [path for path, blocks in lists.items() if order[path] == [*range(len(blocks))]]
     ran = [path for path in ran if not any(path.startswith(other + ".") for other in ran)]  # a list inside a block is not the stack
-    if len(ran) == 1: return ran[0], lists[ran[0]]
-    name = type(model).__name__
+    if len(ran) > 1: ran = [path for path in ran if path not in broken]
+    if len(ran) == 1: return ran[0], lists[ran[0]], tuple(passed[ran[0]].shape)
     if ran: raise InputError(f"{name} has several stacks of blocks ({', '.join(ran)}); choose one with stack=, a part of its path")
-    raise InputError(f"{name} has no list of blocks that run once each and in order; give a transformers model made of one "
-                     f"stack of blocks (layer counts in its config: {sorted(counts) or 'none'})")
+    raise InputError(f"{name} has no list of blocks that run once each and in order, each on what the one before it returned; give "
+                     "a transformers model made of one stack of blocks (layer counts in its config: "
+                     f"{sorted(counts) or 'none'})")
 
 # %% ../nbs/00_blocks.ipynb #cell-012
 SUBLAYERS = {
-    "attention": ("attention.output.dense", "self_attn", "attn", "attention", "self_attention"),
-    "mlp": ("mlp", "ffn", "feed_forward", "output.dense", "fc2", "block_sparse_moe"),
+    "attention": (
+        "attention.output.dense", "attention.attn", "self_attention.dense", "norm_attn_norm.attn",
+        "self_attn", "attn", "attention", "self_attention", "self_att", "multi_head_attention",
+        "layer.0.SelfAttention", "layer.0.LocalSelfAttention", "layer.0.TransientGlobalSelfAttention",
+        "linear_attn", "mamba", "conv", "temporal_block", "fourier.self"),
+    "mlp": (
+        "mlp.dense_4h_to_h", "ffn.down_proj", "mlp", "output.dense", "ffn", "feed_forward", "fc2", "block_sparse_moe", "mlp_block",
+        "layer.1.DenseReluDense", "layer.2.DenseReluDense", "layer.1.mlp", "layer.2.mlp"),
 }
 
 def sublayer(
@@ -97,9 +136,9 @@ def sublayer(
     site: str,  # "attention" or "mlp"
 ) -> nn.Module:
     "The module in a block whose output is that of its attention or MLP sub-layer."
-    for path in SUBLAYERS[site]:
-        try: return block.get_submodule(path)
-        except AttributeError: continue
+    modules = dict(getattr(block, "_orig_mod", block).named_modules())  # inside the wrapper of `torch.compile`
+    found = [modules[path] for path in SUBLAYERS[site] if not isinstance(modules.get(path), (nn.ModuleList, type(None)))]
+    if found: return found[0]
     raise InputError(f"{type(block).__name__} has no {site} sub-layer under a known name ({', '.join(SUBLAYERS[site])}); "
                      f"leave the site {site!r} out, or add its path to avss_nb.blocks.SUBLAYERS")
 
@@ -111,7 +150,7 @@ class Blocks:
         stack: str | None = None,  # "encoder" or "decoder" where there are two
     ):
         self.model = model
-        self.path, self.modules = find_blocks(model, stack)
+        self.path, self.modules, self.shape = find_blocks(model, stack)
 
     def __len__(self) -> int: return len(self.modules)
     def __getitem__(self, i: int) -> nn.Module: return self.modules[i]
@@ -130,6 +169,10 @@ class Blocks:
         sublayers: dict[str, Callable[[int, Tensor], None]] | None = None,  # site → called with layer and its output
     ) -> Iterator[None]:
         "Call `see` for every block at every forward pass inside the `with` block."
+        name, reads = type(self.model).__name__, getattr(self.model, "main_input_name", "input_ids")
+        if reads == "input_ids" and (len(self.shape) != 3 or self.shape[:2] != (1, PROBE)):
+            raise InputError(f"the blocks of {name} make states of shape {self.shape} of {PROBE} tokens, not (1, {PROBE}, hidden): "
+                             "positions of its own, several streams, or another order; they cannot be told apart by token")
         def hook(layer):  # accelerate moves the input to the block's device after the hook has seen it
             return lambda _, args, kwargs, out: see(layer, block_input(args, kwargs).to(block_output(out).device), block_output(out))
         def sub(layer, call): return lambda _, args, out: call(layer, block_output(out))

@@ -15,7 +15,7 @@ from .terminal import (LABELS, TEXTS, Aggregation, BatchSize, Column, Device, Dt
                               load_model, prepare_hub, read_corpus, read_labelled, read_questions, read_texts, show, table_text)
 
 # %% auto #0
-__all__ = ['profile', 'score_profile', 'ranking_table', 'rank', 'prune', 'plan_text', 'evaluate', 'accuracies', 'demo']
+__all__ = ['profile', 'score_profile', 'ranking_table', 'rank', 'prune', 'plan_text', 'evaluate', 'harness', 'accuracies', 'demo']
 
 # %% ../nbs/13_cli.ipynb #cell-007
 @app.command()
@@ -142,9 +142,32 @@ def evaluate(
     show(table_text(report.to_frame(), index=True), report.to_dict(), to)
 
 # %% ../nbs/13_cli.ipynb #cell-023
-from . import answer_commands, ranking_commands  # registers their commands
+@app.command()
+def harness(
+    model: Model,
+    tasks: Annotated[str, Option(help="Comma-separated: names that lm-evaluation-harness knows, or task files (.yaml).")],
+    include: Annotated[str | None, Option(help="A folder of task files of your own.")] = None,
+    remove: Annotated[str | None, Option(help="Comma-separated layers: also run the model without them.")] = None,
+    shots: Annotated[int | None, Option(min=0, help="Examples before a question (default: as the task says).")] = None,
+    limit: Annotated[int | None, Option(min=1, help="At most so many questions of each task.")] = None,
+    batch_size: BatchSize = 16, dtype: Dtype = "auto", device: Device = None, to: Json = None,
+) -> None:
+    "Tasks of lm-evaluation-harness, before and after blocks are removed. Needs the extra `eval`."
+    check_place(to)
+    chosen, removed = [name for name in tasks.replace(" ", "").split(",") if name], layer_numbers(remove, "--remove")
+    prepare_hub(model, *(() if include else chosen))
+    from avss_nb.harness import find_tasks, run_tasks
+    find_tasks(chosen, include)
+    loaded, tokenizer = load_model(model, dtype, device)
+    from avss_nb.pruner import LayerPruner
+    models = {"original": loaded} | ({f"without {remove}": LayerPruner(loaded, tokenizer).remove(removed).apply().model} if removed else {})
+    report = run_tasks(models, tokenizer, chosen, include, limit, shots, batch_size, listener("harness"))
+    show(table_text(report.to_frame(), index=True), report.to_dict(), to)
 
 # %% ../nbs/13_cli.ipynb #cell-025
+from . import answer_commands, ranking_commands  # registers their commands
+
+# %% ../nbs/13_cli.ipynb #cell-027
 def accuracies(
     evaluator,
     questions: list,
@@ -197,5 +220,5 @@ def demo(
     with whole(folder / "ranking.png") as file: figure.savefig(file, dpi=150)
     echo(f"\n{plan_text(pruned)}\n\nIn {folder}: profile.safetensors, ranking.png, and the smaller model in smaller")
 
-# %% ../nbs/13_cli.ipynb #cell-030
+# %% ../nbs/13_cli.ipynb #cell-032
 if __name__ == "__main__" and __spec__ is not None: app()

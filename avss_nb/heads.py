@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from .basics import InputError
 from .batches import LabelledRow, length_batches, right_padded
-from .blocks import input_device
+from .blocks import input_device, text_batch
 
 # %% auto #0
 __all__ = ['unwrapped', 'head', 'model_batch', 'word_places', 'masked_batch', 'row_classes', 'target_batch', 'batch_losses',
@@ -48,7 +48,8 @@ def model_batch(
     if pad is None and len(rows) > 1:
         raise InputError(f"{type(plain).__name__} has no padding token, and reads its answer off the last token that is none; "
                          "set model.config.pad_token_id, or batch_size=1")
-    return right_padded(rows, input_device(model), pad or 0)
+    batch = right_padded(rows, input_device(model), pad or 0)
+    return batch | text_batch(model, batch["input_ids"], batch["attention_mask"])
 
 def word_places(
     row: Sequence[int],  # token ids

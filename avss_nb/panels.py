@@ -271,7 +271,7 @@ class PruningPanel(Panel):
     ) -> pd.DataFrame:
         "Measures of the model as it is, of the model without the layers, and the share kept."
         before, after = self.reports[()], self.reports[self.removed if removed is None else removed]
-        names = [name for name in (*MEASURES, "perplexity") if before.get(name) is not None and after.get(name) is not None]
+        names = [name for name in (*MEASURES, "perplexity", "pseudo_perplexity") if before.get(name) is not None and after.get(name) is not None]
         def kept(name):
             if name not in ("accuracy", "perplexity") or not before[name]: return np.nan
             return after[name] / before[name] if name == "accuracy" else before[name] / after[name]

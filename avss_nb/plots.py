@@ -317,7 +317,7 @@ def label_ends(
     heights = [float(to_axes((mean.index[-1], mean.iloc[-1]))[1]) for mean, *_ in ends]
     for (mean, name, colour), y, place in zip(ends, heights, _apart(heights, gap)):
         ax.annotate(name, (mean.index[-1], mean.iloc[-1]), xytext=(1.03, place), textcoords="axes fraction", size=9, color=colour,
-                    va="center", annotation_clip=False, arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.6, "shrinkA": 1})
+                    va="center", annotation_clip=False, arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.6, "shrinkA": 1, "relpos": (0, 0.5)})
 
 def _apart(heights, gap: float) -> list[float]:
     "The heights, moved as little as needed to stand at least `gap` apart, in their order."

@@ -4,6 +4,7 @@
 
 # %% ../nbs/10_plots_rankings.ipynb #cell-002
 from __future__ import annotations
+from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
@@ -43,7 +44,7 @@ def plot_rankings(
         ends.append((_drawn(ax, rows, color=colour, **style), " = ".join(names), colour))
     ax.axhline(keep, color=INK, lw=1, ls=(0, (6, 3)), zorder=0.5)
     quarter = comparison.layers / 4
-    ax.plot(quarter, keep, "o", ms=9, mfc="none", mec=INK, mew=1.2, zorder=5)
+    ax.plot(quarter, keep, "o", ms=9, mfc="none", mec=INK, mew=1.2, zorder=6)
     ax.text(0.01, keep - 0.012, f"the papers' claim: {100 * keep:g} % at 25 %", transform=ax.get_yaxis_transform(), size=8, color=INK, va="top",
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 1, "alpha": 0.8}, zorder=5)
     counts = sorted(set(table["removed"]))
@@ -51,7 +52,7 @@ def plot_rankings(
     ax.set(xlabel=f"blocks removed, of {comparison.layers}", ylim=(0, max(1.05, 1.03 * float(table["retention"].max()))),
            ylabel={"perplexity": "perplexity kept (original / pruned)", "accuracy": "accuracy kept (pruned / original)"}[measure])
     ax.yaxis.set_major_formatter(PercentFormatter(1))
-    if comparison.model: ax.set_title(comparison.model, loc="left", size=10, color=INK)
+    if comparison.model: ax.set_title(Path(comparison.model).name, loc="left", size=10, color=INK)
     label_ends(ax, ends, gap=0.058)
     return ax
 
@@ -99,5 +100,5 @@ def plot_distances(
     ax.set_xticks(range(0, layers, step))
     ax.set_yticks(range(1, most + 1, 1 if most <= 12 else 4))
     ax.set(xlabel="first block of the run", ylabel="blocks in a row")
-    ax.set_title(f"{distances.model}: ring, the run over which the state turns least".removeprefix(": "), loc="left", size=10, color=INK)
+    ax.set_title(f"{Path(distances.model).name}: ring, the run over which the state turns least".removeprefix(": "), loc="left", size=10, color=INK)
     return ax

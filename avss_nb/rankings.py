@@ -227,12 +227,12 @@ class RankingComparison:
 
     def __repr__(self):
         original = ", ".join(f"{measure} {self.values((), measure)[0]:.4g}" for measure in self.measures)
-        return (f"RankingComparison({self.model}: {len(self.removed)} rankings, {len(self.losses or self.correct)} sets of layers"
+        return (f"RankingComparison({Path(self.model).name}: {len(self.removed)} rankings, {len(self.losses or self.correct)} sets of layers"
                 f"{', PARTIAL' * self.partial}; original: {original})")
 
     def _repr_html_(self):
         n = {"perplexity": f"{len(self.tokens):,} texts", "accuracy": f"{len(self.subjects):,} questions"}
-        def part(m): return (f"<p>{self.model}, {self.layers} layers, {n[m]}, original {m} {self.values((), m)[0]:.4g}; share kept "
+        def part(m): return (f"<p>{Path(self.model).name}, {self.layers} layers, {n[m]}, original {m} {self.values((), m)[0]:.4g}; share kept "
                              f"with its 95 % paired bootstrap interval{'; PARTIAL' * self.partial}.</p>{self.summary(m).to_html()}")
         return "".join(map(part, self.measures))
 

@@ -13,19 +13,21 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.utils import logging
 from .basics import InputError
-from .blocks import COUNTS, Blocks
+from .blocks import COUNTS, Blocks, batch_of
 
 # %% auto #0
-__all__ = ['REFUSED_TYPES', 'REFUSED_FLAGS', 'STACK_COUNTS', 'PER_LAYER', 'LAYER_SETS', 'LEADING', 'REWRITES', 'BOOKKEEPING',
-           'NUMBERS', 'STATES', 'TOLERANCE', 'LONGEST', 'NEW', 'WINDOWS', 'refuse', 'configs', 'shrunk_fields', 'facts',
-           'config_place', 'shrunk_config', 'facts_of', 'same_facts', 'reasons', 'new_name', 'remapped_state',
-           'load_exactly', 'settings', 'same_settings', 'rebuild', 'probe', 'outputs', 'relative_error',
-           'largest_error', 'cache_errors', 'stepped_logits', 'cache_tolerance', 'check_cache', 'quiet', 'undisturbed',
-           'cast_buffers', 'run_checks', 'check_reload']
+__all__ = ['REFUSED_TYPES', 'REFUSED_FLAGS', 'STACK_COUNTS', 'PER_LAYER', 'LAYER_SETS', 'LEADING', 'FIRST_STAYS', 'REWRITES',
+           'BOOKKEEPING', 'NUMBERS', 'STATES', 'TOLERANCE', 'LONGEST', 'NEW', 'WINDOWS', 'LOOP', 'refuse', 'configs',
+           'shrunk_fields', 'facts', 'overrides', 'config_place', 'shrunk_config', 'facts_of', 'same_facts', 'reasons',
+           'new_name', 'remapped_state', 'load_exactly', 'settings', 'same_settings', 'rebuild', 'probe', 'outputs',
+           'relative_error', 'largest_error', 'cache_errors', 'stepped_logits', 'cache_tolerance', 'check_cache',
+           'quiet', 'undisturbed', 'cast_buffers', 'run_checks', 'check_reload']
 
 # %% ../nbs/06_surgery.ipynb #cell-012
 REFUSED_TYPES = {"albert": "all its layers are one shared block, so that there is nothing to remove"}  # by config.model_type
-REFUSED_FLAGS = {"scale_attn_by_inverse_layer_idx": "its attention is scaled by the number of the block, which removal changes"}
+REFUSED_FLAGS = {  # by a field of the configuration that is neither absent nor 0
+    "scale_attn_by_inverse_layer_idx": "its attention is scaled by the number of the block, which removal changes",
+    "hidden_size_per_layer_input": "one table of embeddings holds a part for every layer"}
 
 def refuse(model: nn.Module) -> None:
     "Raise InputError for a model whose blocks cannot be removed exactly, as far as that is known beforehand."
@@ -47,7 +49,7 @@ def refuse(model: nn.Module) -> None:
     for config in configs(model.config).values():
         if config.model_type in REFUSED_TYPES: raise InputError(f"{name} cannot lose blocks: {REFUSED_TYPES[config.model_type]}")
         for flag, why in REFUSED_FLAGS.items():
-            if getattr(config, flag, False): raise InputError(f"{name} cannot lose blocks exactly: {why} ({flag})")
+            if vars(config).get(flag): raise InputError(f"{name} cannot lose blocks exactly: {why} ({flag})")
 
 def configs(config: PretrainedConfig, place: tuple[str, ...] = ()) -> dict[tuple[str, ...], PretrainedConfig]:
     "A configuration and those inside it, by their place: () is the whole, ('text_config',) a part."
@@ -57,25 +59,43 @@ def configs(config: PretrainedConfig, place: tuple[str, ...] = ()) -> dict[tuple
     return found
 
 # %% ../nbs/06_surgery.ipynb #cell-015
-STACK_COUNTS = {"encoder": ("num_layers", "encoder_layers"), "decoder": ("num_decoder_layers", "decoder_layers")}  # of two stacks
+STACK_COUNTS = {"encoder": ("num_layers", "encoder_layers", "num_encoder_layers"),
+                "decoder": ("num_decoder_layers", "decoder_layers")}  # of models with two stacks
 PER_LAYER = ("layer_types", "mlp_layer_types", "layers_block_type", "no_rope_layers", "attention_layers", "layer_rope_theta",
-             "num_attention_heads_per_layer", "activation_sparsity_pattern", "intermediate_size")  # one entry for each layer
-LAYER_SETS = ("mlp_only_layers", "moe_layers", "attn_layer_indices")  # numbers of the layers that are special
-LEADING = ("first_k_dense_replace", "max_window_layers")  # how many of the first layers are special
+             "num_attention_heads_per_layer", "attention_window")  # an entry a layer
+LAYER_SETS = ("moe_layers", "attn_layer_indices", "hybrid_layer_ids")  # numbers of the layers that are special
+LEADING = ("first_k_dense_replace", "max_window_layers", "num_dense_layers", "moe_layer_start_index")  # how many come first
+FIRST_STAYS = {"deberta-v2": ("conv_kernel_size", "a convolution runs beside its first block")}  # by model_type: a field, and why
 
 def _dense(config, kept):
     "Every `decoder_sparse_step`-th layer has experts, except `mlp_only_layers`: afterwards all do except those named."
-    step, only = config.decoder_sparse_step, config.mlp_only_layers or ()
-    return {"decoder_sparse_step": 1, "mlp_only_layers": [j for j, i in enumerate(kept) if i in only or (i + 1) % step]}
+    step, only = getattr(config, "decoder_sparse_step", 1), config.mlp_only_layers
+    dense = {"mlp_only_layers": [j for j, i in enumerate(kept) if i in only or (i + 1) % step]}
+    return dense | {"decoder_sparse_step": 1} if hasattr(config, "decoder_sparse_step") else dense
 
 def _cycle(config, kept):
     "The kinds of blocks are a pattern that repeats: afterwards the list names every one."
     return {"block_types": [config.block_types[i % len(config.block_types)] for i in kept]}
 
+def _period(config, kept):
+    "Attention and experts each come every so many layers: find a period and an offset that fit those that stay."
+    new = {}
+    for kind in "attn", "expert":
+        period, offset = getattr(config, f"{kind}_layer_period"), getattr(config, f"{kind}_layer_offset")
+        wanted = [i % period == offset for i in kept]
+        fits = [(p, o) for p in range(1, len(kept) + 2) for o in range(p) if [j % p == o for j in range(len(kept))] == wanted]
+        if not fits: raise InputError(f"refused: no period and offset puts the {kind} layers where those that stay have them; "
+                                      "remove others, so that they come at equal distances")
+        new |= {f"{kind}_layer_period": fits[0][0], f"{kind}_layer_offset": fits[0][1]}
+    return new
+
 REWRITES = {  # what states the layers in a notation of its own
     "attention_types": lambda config, kept: {"attention_types": [[[config.attention_layers[i] for i in kept], 1]]},  # gpt_neo
     "block_types": _cycle,  # recurrent_gemma
-    "decoder_sparse_step": _dense,  # qwen2_moe, qwen3_moe
+    "mlp_only_layers": _dense,  # qwen2_moe, qwen3_moe
+    "moe_layer_end_index": lambda config, kept: {  # ernie4_5_moe
+        "moe_layer_end_index": sum(i <= config.moe_layer_end_index for i in kept) - 1},
+    "expert_layer_period": _period,  # jamba
 }
 
 def shrunk_fields(
@@ -86,9 +106,12 @@ def shrunk_fields(
 ) -> dict:  # field → new value
     "The fields of a configuration that change when only the layers `kept` remain."
     given = vars(config)
+    field, why = FIRST_STAYS.get(config.model_type, ("", ""))
+    if given.get(field) and 0 not in kept: raise InputError(f"refused: {why} ({field}); protect block 0")
     new = {name: len(kept) for name in (STACK_COUNTS[stack] if stack else COUNTS) if given.get(name) == layers}
-    if not new: raise InputError(f"no field of {type(config).__name__} that is known to count layers says {layers}; "
-                                 "add its name to avss_nb.blocks.COUNTS")
+    if not new and getattr(config, "num_hidden_layers", 0) != layers:  # nemotron_h: the length of a list is the count
+        raise InputError(f"no field of {type(config).__name__} that is known to count layers says {layers}; "
+                         "add its name to avss_nb.blocks.COUNTS")
     for name in PER_LAYER:
         if isinstance(given.get(name), (list, tuple)) and len(given[name]) == layers: new[name] = [given[name][i] for i in kept]
     for name in LAYER_SETS:
@@ -105,8 +128,13 @@ BOOKKEEPING = ("architectures", "dtype", "model_type", "transformers_version")  
 def facts(config: PretrainedConfig) -> dict[str, str]:
     "Every field of a configuration, and of those inside it, as text that can be compared."
     def text(value): return json.dumps(value, sort_keys=True, default=lambda v: sorted(v) if isinstance(v, set) else str(v))
-    return {".".join((*place, name)): text(value) for place, part in configs(config).items() for name, value in vars(part).items()
+    return {".".join((*place, name)): text(value) for place, part in configs(config).items()
+            for name, value in (vars(part) | overrides(part)).items()
             if not name.startswith("_") and name not in BOOKKEEPING and not isinstance(value, PretrainedConfig)}
+
+def overrides(config: PretrainedConfig) -> dict[str, dict]:
+    "What a configuration changes for single layers (Gemma 4), by layer number: {} or {'per_layer_config': ...}."
+    return {"per_layer_config": config.to_dict()["per_layer_config"]} if getattr(config, "is_heterogeneous", False) else {}
 
 def config_place(blocks: Blocks) -> tuple[str, ...]:
     "Where in the model's configuration the one of its stack of blocks is."
@@ -120,7 +148,10 @@ def shrunk_config(blocks: Blocks, kept: Sequence[int]) -> PretrainedConfig:
     root, place = blocks.model.config, config_place(blocks)
     stack = next((name for name in STACK_COUNTS if name in blocks.path.split(".")), None) if root.is_encoder_decoder else None
     data = root.to_dict()
-    edits = shrunk_fields(reduce(getattr, place, root), kept, len(blocks), stack)
+    part = reduce(getattr, place, root)
+    edits = shrunk_fields(part, kept, len(blocks), stack)
+    edits |= {name: {str(kept.index(int(i))): own for i, own in layers.items() if int(i) in kept}
+              for name, layers in overrides(part).items()}
     reduce(lambda part, name: part[name], place, data).update(edits)
     with reasons("its smaller configuration is invalid"): small = type(root).from_dict(data)
     same_facts(small, facts(root) | facts_of(edits, place), "building its smaller configuration")
@@ -143,8 +174,8 @@ def reasons(what: str) -> Iterator[None]:
     try: yield
     except InputError: raise
     except Exception as error:
-        first = (str(error).strip() or "no message").splitlines()[0]
-        raise InputError(f"refused: {what} ({type(error).__name__}: {first})") from error
+        words = " ".join(str(error).split())[:300] or "no message"
+        raise InputError(f"refused: {what} ({type(error).__name__}: {words})") from error
 
 # %% ../nbs/06_surgery.ipynb #cell-021
 def new_name(
@@ -180,14 +211,17 @@ def load_exactly(model: nn.Module, state: dict[str, Tensor]) -> None:
     model.load_state_dict(state, strict=True)
 
 # %% ../nbs/06_surgery.ipynb #cell-024
-NUMBERS = ("layer_idx", "layer_id", "layer_index", "layer_number", "block_idx")  # attributes that hold the block's number
-STATES = ("training", "gradient_checkpointing")  # attributes of use, not of the architecture
+NUMBERS = ("layer_idx", "layer_id", "layer_index", "layer_number", "block_idx",  # attributes that hold the block's number,
+           "num_hidden_layers", "layer_block_map", "attention_layers")  # or speak of all blocks
+STATES = ("training", "gradient_checkpointing", "expert_capacity")  # attributes of use, not of the architecture
 
 def settings(block: nn.Module) -> dict[str, object]:
     "The plain attributes of a block and the modules in it (window, scaling, heads ...), without its number."
-    plain = (bool, int, float, str, tuple, type(None))
-    return {f"{name}.{key}".strip("."): value for name, module in block.named_modules() for key, value in vars(module).items()
-            if not key.startswith("_") and key not in NUMBERS + STATES and isinstance(value, plain)}
+    def plain(value): return (isinstance(value, (bool, int, float, str, type(None)))
+                              or isinstance(value, (tuple, list)) and all(map(plain, value)))
+    return {f"{name}.{key}".strip("."): tuple(value) if isinstance(value, list) else value
+            for name, module in block.named_modules() for key, value in vars(module).items()
+            if not key.startswith("_") and key not in NUMBERS + STATES and plain(value)}
 
 def same_settings(blocks: Iterable[nn.Module], others: Iterable[nn.Module], step: str) -> None:
     "Refuse when a block's settings are not those of its counterpart."
@@ -212,8 +246,9 @@ def rebuild(
         small = type(model)._from_config(config, dtype=model.dtype, attn_implementation=model.config._attn_implementation)
     load_exactly(small, remapped_state(model, blocks.path, kept))
     same_settings([blocks[i] for i in kept], small.get_submodule(blocks.path), "rebuilding")
-    originals = {new_name(name, blocks.path, kept): p for name, p in model.named_parameters(remove_duplicate=False)}
-    for name, p in small.named_parameters(): p.requires_grad_(originals[name].requires_grad)
+    own = dict(small.named_parameters())
+    for name, p in model.named_parameters(remove_duplicate=False):
+        if (name := new_name(name, blocks.path, kept)) in own: own[name].requires_grad_(p.requires_grad)
     if model.can_generate(): small.generation_config = copy.deepcopy(model.generation_config)
     return small.train(model.training)
 
@@ -233,8 +268,7 @@ def probe(model: PreTrainedModel) -> dict[str, Tensor]:
     embedding = model.get_input_embeddings().weight
     length = max(2, min(window + 2 * NEW, limit - NEW))
     ids = torch.randint(embedding.shape[0], (1, length), generator=torch.Generator().manual_seed(0)).to(embedding.device)
-    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    return batch | {"decoder_input_ids": ids} if model.config.is_encoder_decoder else batch
+    return batch_of(model, ids)
 
 def outputs(model: PreTrainedModel, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     "Every floating-point tensor that the model returns: logits, or the last hidden states, or a pooled state."
@@ -251,16 +285,19 @@ def largest_error(found: dict[str, Tensor], reference: dict[str, Tensor]) -> flo
     return max(errors) if all(error == error for error in errors) else float("nan")
 
 # %% ../nbs/06_surgery.ipynb #cell-030
+LOOP = "a loop over past_key_values"
+
 def cache_errors(model: PreTrainedModel, batch: dict[str, Tensor]) -> dict[str, float]:
     "Relative difference between the logits of greedy generation with the cache and of one pass without, by way of reading."
-    prompt = {name: value for name, value in batch.items() if name != "decoder_input_ids"}
+    prompt = {name: value for name, value in batch.items() if not name.startswith("decoder_")}
     made = model.generate(**prompt, max_new_tokens=NEW, min_new_tokens=NEW, do_sample=False, num_beams=1, num_return_sequences=1,
                           use_cache=True, return_dict_in_generate=True, output_logits=True, pad_token_id=0)
     read, rest = ("decoder_input_ids", prompt) if model.config.is_encoder_decoder else ("input_ids", {})
     uncached = model(**rest, **{read: made.sequences}, use_cache=False).logits[:, -NEW - 1:-1]
-    ways = {"generate": torch.stack(made.logits, 1),
-            "a loop over past_key_values": stepped_logits(model, made.sequences, read, rest)}
-    return {way: relative_error(cached, uncached) for way, cached in ways.items() if cached is not None}
+    errors = {"generate": relative_error(torch.stack(made.logits, 1), uncached)}
+    try: stepped = stepped_logits(model, made.sequences, read, rest)
+    except Exception: return errors | {LOOP: float("inf")}  # not every intact model can be read in this way
+    return errors if stepped is None else errors | {LOOP: relative_error(stepped, uncached)}
 
 def stepped_logits(model: PreTrainedModel, ids: Tensor, read: str, rest: dict[str, Tensor]) -> Tensor | None:
     "Logits of the last `NEW` tokens, read one by one with `past_key_values`; None where the model has another kind of cache."
@@ -277,11 +314,15 @@ def cache_tolerance(dtype: torch.dtype) -> float:
     return max(TOLERANCE, 8 * torch.finfo(dtype).eps)
 
 def check_cache(model: PreTrainedModel, small: PreTrainedModel, batch: dict[str, Tensor]) -> None:
-    "Refuse where the cache is wrong in the smaller model, unless that way of reading is already wrong in the original."
+    "Refuse where the cache is wrong in the smaller model; a loop that is already wrong in the original proves nothing."
     allowed, errors = cache_tolerance(small.dtype), cache_errors(small, batch)
     for way, error in errors.items():
-        if not error <= allowed and (way == "generate" or cache_errors(model, batch)[way] <= allowed):
+        if error <= allowed: continue
+        if cache_errors(model, batch)[way] <= allowed:
             _close(error, allowed, f"generation with the cache ({way}) differs from that without")
+        elif way == "generate":
+            raise InputError("refused: the intact model already generates something else with its cache than without, so that "
+                             "the cache of a smaller one cannot be checked")
 
 def _close(error, allowed, what):
     if not error <= allowed:
@@ -323,8 +364,9 @@ def run_checks(
     kept: Sequence[int],
 ) -> dict:
     "Compare the smaller model with the original, blocks skipped; refuse at the first difference, else report the checks."
-    model, batch = blocks.model, probe(blocks.model)
+    model = blocks.model
     with undisturbed(model, small), reasons("the smaller model does not run"):
+        batch = probe(model)
         with blocks.skip(set(range(len(blocks))) - set(kept)): reference = outputs(model, batch)
         found = outputs(small, batch)
         error = largest_error(found, reference)

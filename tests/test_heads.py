@@ -201,7 +201,7 @@ def test_errors_say_what_to_do(run, message):
 
 def without(model, removed):
     "A copy of the model from whose list some blocks are deleted."
-    path, blocks = find_blocks(model)
+    path, blocks, _ = find_blocks(model)
     made = copy.deepcopy(model)
     owner, _, name = path.rpartition(".")
     setattr(made.get_submodule(owner), name, torch.nn.ModuleList(b for i, b in enumerate(made.get_submodule(path)) if i not in removed))

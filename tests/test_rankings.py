@@ -420,7 +420,7 @@ def test_saved_and_loaded_it_is_the_same(tmp_path):
     again = RankingComparison.load(tmp_path / "c.safetensors")
     pd.testing.assert_frame_equal(again.to_frame(), c.to_frame())
     assert again.removed == c.removed and again.controls == c.controls and repr(again) == repr(c)
-    for content, reason in [(b"x", "damaged or no comparison"), (None, "there is no comparison")]:
+    for content, reason in [(b"x", "damaged or no comparison"), (None, "no comparison of rankings at")]:
         place = tmp_path / "other"
         if content: place.write_bytes(content)
         else: place.unlink()
