@@ -13,7 +13,7 @@ from .basics import InputError
 from .moments import Moments, histogram
 
 # %% auto #0
-__all__ = ['Segments', 'moments_of', 'token_norms', 'block_moments']
+__all__ = ['Segments', 'moments_of', 'token_norms', 'block_moments', 'BlockStatistics']
 
 # %% ../nbs/03_fused.ipynb #cell-005
 class Segments:
@@ -25,6 +25,14 @@ class Segments:
         if not lengths or min(lengths) < 1: raise InputError("a text without tokens has no statistics; leave it out")
         self.lengths, self.device, self.tokens, self.longest = [*map(int, lengths)], torch.device(device), sum(lengths), max(lengths)
 
+    def on(self, device: torch.device) -> "Segments":
+        "The same texts on another device; made once."
+        if device == self.device: return self
+        return self._others.setdefault(device, Segments(self.lengths, device))
+
+    @cached_property
+    def _others(self) -> dict: return {}
+
     @cached_property
     def counts(self) -> Tensor: return torch.tensor(self.lengths, device=self.device)  # int64, (texts,)
 
@@ -34,20 +42,18 @@ class Segments:
         return torch.repeat_interleave(torch.arange(len(self.lengths), device=self.device), self.counts, output_size=self.tokens)
 
     @cached_property
-    def mask(self) -> Tensor:  # int8, (texts, longest): 1 where a token is real
-        return (torch.arange(self.longest, device=self.device) < self.counts[:, None]).to(torch.int8)
-
-    @cached_property
     def means(self) -> Tensor:  # float32, (texts, tokens)
         "The matrix that takes activations to the mean state of each text."
-        return torch.nn.functional.one_hot(self.text, len(self.lengths)).T / self.counts[:, None].float()
+        own = self.text == torch.arange(len(self.lengths), device=self.device)[:, None]
+        return own / self.counts[:, None].float()
 
     @cached_property
-    def _real(self) -> Tensor: return self.mask.flatten().nonzero().flatten()
+    def _real(self) -> Tensor:
+        rows = [torch.arange(i * self.longest, i * self.longest + n) for i, n in enumerate(self.lengths)]
+        return torch.cat(rows).to(self.device)
 
     def pack(self, a: Tensor) -> Tensor:  # (texts, longest, …) → (tokens, hidden)
         "Activations without padding, one text after the other."
-        if a.device != self.device: a = a.to(self.device)
         a = a.reshape(len(self.lengths) * self.longest, -1)
         return a if len(a) == self.tokens else a.index_select(0, self._real)
 
@@ -97,3 +103,31 @@ def block_moments(
             "update": lambda: moments_of(u, texts, update),
             "relative_update": lambda: moments_of(u.mul_(inverse.to(u.dtype)[:, None]), texts, update * inverse)}  # the last: it changes u
     return {site: made[site]() for site in made if site in [*sites]}
+
+# %% ../nbs/03_fused.ipynb #cell-014
+class BlockStatistics:
+    "Collects the moments of all blocks while a batch runs."
+    def __init__(self,
+        sites: Iterable[str],
+        layers: int,
+        texts: Segments,
+    ):
+        self.sites, self.texts, self.found = tuple(sites), texts, {site: [None] * layers for site in sites}
+
+    def see(self, layer: int, x: Tensor, y: Tensor) -> None:
+        "What enters and leaves a block, (texts, longest, hidden)."
+        texts = self.texts.on(y.device)
+        for site, m in block_moments(texts.pack(x), texts.pack(y), texts, self.sites).items(): self.found[site][layer] = m
+
+    def part(self, site: str, layer: int, a: Tensor) -> None:
+        "What a sub-layer of a block returns."
+        texts = self.texts.on(a.device)
+        a = texts.pack(a)
+        self.found[site][layer] = moments_of(a if a.dtype == torch.float64 else a.float(), texts)
+
+    def moments(self) -> dict[str, Moments]:  # leading dimension layers
+        "The moments of each site, on the device of the first block."
+        def together(ms):
+            device = ms[0].tokens.device
+            return Moments.stack([m.map(lambda t: t.to(device)) for m in ms])
+        return {site: together(ms) for site, ms in self.found.items()}
