@@ -4,6 +4,7 @@
 
 # %% ../nbs/04_profiler.ipynb #cell-003
 from __future__ import annotations
+import hashlib, json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -149,29 +150,37 @@ class LayerProfiler:
         texts: Iterable[Text],  # strings, lists of token ids, or `Labelled` texts
         progress: Callable[[Progress], None] | None = None,  # a listener; None: a tqdm bar
         until: str | Callable[[LayerProfile], bool] | None = None,  # stop early: "stable" (`avss_nb.scorer.stable`), or your own condition
-        share: tuple[int, int] = (0, 1),  # this process and how many there are: measure only every so many-th batch
+        share: tuple[int, int] = (0, 1),  # this process and how many there are: measure only every so many-th group of batches
     ) -> LayerProfile:
         "Profile the texts. An interruption (Ctrl-C, ■) returns what is complete so far, marked partial."
         until = _condition(until)
-        if not 0 <= share[0] < share[1] or self.groups % share[1]:
-            raise InputError(f"share {share} was given for {self.groups} groups; give (process, processes), and a multiple of the processes as groups")
+        if not 0 <= share[0] < share[1] <= self.groups:
+            raise InputError(f"share {share} was given for {self.groups} groups; give (process, processes), and at least one group a process")
+        if until and share[1] > 1: raise InputError("a share alone does not tell when the whole is stable; leave until out, or profile in one process")
         batches = text_batches(texts, self.tokenizer, self.batch_size, self.max_length, fewest=2 if self.ablation else 1)
         progress, identity, sums, complete = progress or Bar("profile"), fingerprint(self.blocks), {}, False
+        shared = {"share": [*share]} if share[1] > 1 else {}
         try:
             with evaluating(self.model):
                 for number, (rows, total) in enumerate(batches):
-                    if number % share[1] != share[0]: continue
+                    if shared: shared |= {"run": shared.get("run") or self._run(rows, identity), "batches": number + 1}
+                    if number % self.groups % share[1] != share[0]: continue
                     seen = self._measure(rows, number)
                     group = sums.get(number % self.groups)
                     sums[number % self.groups] = {key: group[key] + seen[key] for key in seen} if group else seen
                     progress(Progress(number + 1, total, "batch", {"tokens": sum(map(len, rows))},
-                                      lambda: self._profile(sums, identity, partial=True)))
-                    if until and (number + 1) % self.groups == 0 and until(self._profile(sums, identity, partial=False)): break
+                                      lambda: self._profile(sums, identity, True, shared)))
+                    if until and (number + 1) % self.groups == 0 and until(self._profile(sums, identity, False)): break
             if not sums: raise InputError(f"process {share[0]} of {share[1]} has no batch; give more texts, or fewer processes")
             complete = True
         except KeyboardInterrupt:
             if not sums: raise
-        return self._profile(sums, identity, partial=not complete)
+        return self._profile(sums, identity, not complete, shared)
+
+    def _run(self, rows, identity) -> str:
+        "Tells a run that is shared from others: a digest of the model, the settings and the first texts."
+        told = [identity, self.sites, self.ablation, self.batch_size, self.max_length, self.groups, str(self.model.dtype), [*map(list, rows)]]
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
     @torch.no_grad()
     def _measure(self, rows, number) -> dict:
@@ -193,7 +202,7 @@ class LayerProfiler:
             losses.append(loss.cpu())
         return {"losses": torch.stack(losses), "predicted": torch.tensor(predicted)}
 
-    def _profile(self, sums, identity, partial) -> LayerProfile:
+    def _profile(self, sums, identity, partial, shared=None) -> LayerProfile:
         sums = [{key: found.map(lambda t: t.cpu()) if isinstance(found, Moments) else found for key, found in s.items()} for s in sums.values()]
         for s in sums:
             for site in self.sites: check_finite(s[site], site)
@@ -202,7 +211,7 @@ class LayerProfiler:
             fingerprint=identity, sites={site: Moments.stack([s[site] for s in sums]) for site in self.sites},
             losses=torch.stack([s["losses"] for s in sums]) if self.ablation else None,
             predicted=torch.stack([s["predicted"] for s in sums]) if self.ablation else None, partial=partial,
-            settings={"batch_size": self.batch_size, "max_length": self.max_length, "dtype": str(self.model.dtype).removeprefix("torch.")})
+            settings={"batch_size": self.batch_size, "max_length": self.max_length, "dtype": str(self.model.dtype).removeprefix("torch.")} | (shared or {}))
 
 def check_finite(m: Moments, site: str, batch: int | None = None) -> None:
     "Refuse activations that are not numbers, naming the first layer in which they appear."
