@@ -100,7 +100,7 @@ def hallucination(
     limit: Limit = None, split: Split = None, batch_size: BatchSize = 64, dtype: Dtype = "auto", device: Device = None,
     device_map: DeviceMap = None, to: Json = None,
 ) -> None:
-    "Which layers behave differently when the model is wrong. With controls. Several processes share the asking."
+    "Which layers behave differently when the model is wrong. With controls. Shared among processes."
     check_place(out, folder=True, mark="answers.safetensors", kind="hallucination")
     check_place(to)
     if (questions is None) == (pairs is None): raise InputError("give --questions, or --pairs with right and wrong answers")
@@ -119,9 +119,9 @@ def hallucination(
         progress = silent if processes.rank else listener("answers")
         if questions: answers = evaluator.answer(one_per_subject(wanted), progress)
         else: answers = Answers.given(wanted, texts, correct, evaluator.score(wanted, texts, progress))
+        analyzer = HallucinationAnalyzer(loaded, tokenizer, position, {*HALLUCINATION_SITES, site}, batch_size, scorer=scorer, processes=processes)
+        profile = analyzer.profile(answers, silent if processes.rank else listener("profile"))
     if processes.rank: return
-    analyzer = HallucinationAnalyzer(loaded, tokenizer, position, {*HALLUCINATION_SITES, site}, batch_size, scorer=scorer)
-    profile = analyzer.profile(answers, listener("profile"))
     scores = scorer.score(profile)
     table, result = detectors(profile, scores), scores.to_dict()
     profile.save(out)

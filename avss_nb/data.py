@@ -40,10 +40,10 @@ def load_texts(
     return itertools.chain(first, texts) if streaming else first
 
 def _file_texts(path) -> Iterator[str]:
-    "The texts of a file, ended by NUL where its first 16 million characters hold one, else by blank lines."
+    "The texts of a file, ended by NUL where its first million characters hold one, else by blank lines."
     with open(path, encoding="utf-8-sig") as file:
         try:
-            marked, text = "\0" in file.read(2**24), ""
+            marked, text = "\0" in file.read(2**20), ""
             file.seek(0)
             for line in file:
                 *ended, rest = line.split("\0") if marked else [line] if line.strip() else ["", ""]

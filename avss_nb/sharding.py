@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 import torch
+from torch import Tensor
 from .basics import InputError, Progress, silent
 from .moments import Moments
 from .profiler import LayerProfile, LayerProfiler
@@ -156,14 +157,26 @@ class Processes:
     ) -> dict[int, Any]:  # in the order of the places
         "What all processes have found."
         if self.of == 1: return found
-        own = torch.frombuffer(bytearray(json.dumps([*found.items()]).encode()), dtype=torch.uint8)
+        entries = [entry for part in self._exchange(json.dumps([*found.items()]).encode()) for entry in json.loads(part)]
+        return dict(sorted(entries, key=lambda entry: entry[0]))
+
+    def tensors_together(self,
+        found: dict[str, Tensor],  # each process has names of its own
+    ) -> dict[str, Tensor]:
+        "The same for tensors."
+        if self.of == 1: return found
+        from safetensors.torch import load, save
+        return {name: t for part in self._exchange(save(found)) for name, t in load(part).items()}
+
+    def _exchange(self, content: bytes) -> list[bytes]:
+        "What each process gives, by rank."
+        own = torch.frombuffer(bytearray(content), dtype=torch.uint8)
         sizes = [torch.zeros(1, dtype=torch.long) for _ in range(self.of)]
         self._run(torch.distributed.all_gather, sizes, torch.tensor([len(own)]))
         longest = max(map(int, sizes))
         parts = [torch.zeros(longest, dtype=torch.uint8) for _ in sizes]
         self._run(torch.distributed.all_gather, parts, torch.nn.functional.pad(own, (0, longest - len(own))))
-        entries = [entry for part, n in zip(parts, sizes) for entry in json.loads(bytes(part[:int(n)].tolist()))]
-        return dict(sorted(entries, key=lambda entry: entry[0]))
+        return [part[:int(n)].numpy().tobytes() for part, n in zip(parts, sizes)]
 
     def _run(self, collective, *tensors) -> None:
         "Begin, and look again and again whether it is done: so that Ctrl-C and SIGTERM are heard."
@@ -187,7 +200,7 @@ def joined(
         return
     def stop(*_):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one shall not disturb the saving
-        raise Stopped
+        raise Stopped(f"{processes!r} was ended by its engine (SIGTERM), as happens when another process fails or is killed")
     before = signal.signal(signal.SIGTERM, stop)
     try:
         try:
@@ -197,7 +210,7 @@ def joined(
             raise ProcessLost(f"{processes!r} found not all others within {patience:g} s ({str(error).splitlines()[0][:120]}); "
                               "see that each was started, and reaches MASTER_ADDR") from None
         yield replace(processes, group=group)
-    except Stopped: raise ProcessLost(f"{processes!r} was ended by its engine (SIGTERM), as happens when another process fails or is killed") from None
+    except Stopped as stopped: raise ProcessLost(str(stopped)) from None
     finally:
         if torch.distributed.is_initialized(): torch.distributed.destroy_process_group()
         if signal.getsignal(signal.SIGTERM) is stop: signal.signal(signal.SIGTERM, before)
@@ -220,9 +233,9 @@ def profile_together(
     try:
         share = profiler.profile(texts, keeping(shard, progress or silent), share=(rank, of))
         share.save(shard)
-        if share.partial: raise ProcessLost(f"{processes!r} was stopped, as happens when another process fails or is killed")
+        if share.partial: raise ProcessLost(f"{processes!r} was interrupted, as happens when another process fails or is killed")
         processes.wait()
-    except ProcessLost as error: raise ProcessLost(f"{error}. {usable(shards, out)}") from None
+    except (ProcessLost, Stopped) as error: raise ProcessLost(f"{error}. {usable(shards, out)}") from None
     if rank: return None
     if absent := [path for path in shards if not path.exists()]:
         raise InputError(f"{absent[0]} is not here, though it was written: the machines do not share this folder; bring all shards to one, and "
