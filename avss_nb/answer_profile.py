@@ -15,7 +15,7 @@ from .data import answered_rows, length_batches, prompt_ids, right_padded
 from .evaluator import Answers, Evaluator
 from .moments import Moments
 from .profiler import SITES, LayerProfile, check_finite, site_activations
-from .sharding import ALONE, Processes
+from .sharding import Processes
 
 # %% auto #0
 __all__ = ['POSITIONS', 'ANSWER_PROFILE', 'position_mask', 'AnswerProfile', 'AnswerProfiler', 'both_kinds']
@@ -108,7 +108,7 @@ class AnswerProfiler:
         batch_size: int = 32,  # answers
         template: str = "Q: {question}\nA:",  # the prompt of a question that has none of its own, as in `Evaluator`
         groups: int = 16,  # of the two layer profiles, for bootstrap intervals
-        processes: Processes = ALONE,  # that share the batches; each of them gets the whole
+        processes: Processes = Processes(),  # that share the batches; each of them gets the whole
     ):
         unknown = set(sites := tuple(sites)) - set(SITES)
         if unknown or not sites: raise InputError(f"sites {sorted(unknown)} are not among {', '.join(SITES)}")

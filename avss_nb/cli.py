@@ -50,7 +50,7 @@ def profile(
         echo("interrupted: the profile holds the texts until then, and is marked partial", err=True)
         raise Exit(130)
 
-# %% ../nbs/13_cli.ipynb #merge-1
+# %% ../nbs/13_cli.ipynb #cell-010
 @app.command()
 def merge(
     profiles: Annotated[list[str], Argument(metavar="PROFILE…", help="Shards of a run, or profiles of different texts.")],
@@ -67,7 +67,7 @@ def merge(
              "tokens": result.tokens, "partial": result.partial, "path": out}
     show(f"{result}\nsaved to {out}", facts, to)
 
-# %% ../nbs/13_cli.ipynb #cell-010
+# %% ../nbs/13_cli.ipynb #cell-013
 def score_profile(path: str, published: bool, **settings):
     "The scores of a saved profile, as the options ask for them."
     from avss_nb.profiler import LayerProfile
@@ -96,7 +96,7 @@ def rank(
     scores = score_profile(profile, published, score=score, site=site, aggregation=aggregation, eps=eps, relative=relative)
     show(ranking_table(scores), scores.to_dict(), to)
 
-# %% ../nbs/13_cli.ipynb #cell-015
+# %% ../nbs/13_cli.ipynb #cell-018
 @app.command()
 def prune(
     model: Model,
@@ -141,7 +141,7 @@ def plan_text(pruned) -> str:
     return (f"{plan.how}\nremoved {len(plan.removed)} of {plan.layers} layers: {', '.join(map(str, plan.removed))}; "
             f"{plan.parameters_before:,} → {plan.parameters_after:,} parameters\nchecks: {checks}")
 
-# %% ../nbs/13_cli.ipynb #cell-020
+# %% ../nbs/13_cli.ipynb #cell-023
 @app.command()
 def evaluate(
     model: Model,
@@ -167,7 +167,7 @@ def evaluate(
     if processes.rank: return
     show(table_text(report.to_frame(), index=True), report.to_dict(), to)
 
-# %% ../nbs/13_cli.ipynb #cell-023
+# %% ../nbs/13_cli.ipynb #cell-026
 @app.command()
 def harness(
     model: Model,
@@ -190,10 +190,10 @@ def harness(
     report = run_tasks(models, tokenizer, chosen, include, limit, shots, batch_size, listener("harness"))
     show(table_text(report.to_frame(), index=True), report.to_dict(), to)
 
-# %% ../nbs/13_cli.ipynb #cell-025
+# %% ../nbs/13_cli.ipynb #cell-028
 from . import answer_commands, ranking_commands  # registers their commands
 
-# %% ../nbs/13_cli.ipynb #cell-027
+# %% ../nbs/13_cli.ipynb #cell-030
 def accuracies(
     evaluator,
     questions: list,
@@ -246,5 +246,5 @@ def demo(
     with whole(folder / "ranking.png") as file: figure.savefig(file, dpi=150)
     echo(f"\n{plan_text(pruned)}\n\nIn {folder}: profile.safetensors, ranking.png, and the smaller model in smaller")
 
-# %% ../nbs/13_cli.ipynb #cell-032
+# %% ../nbs/13_cli.ipynb #cell-035
 if __name__ == "__main__" and __spec__ is not None: app()

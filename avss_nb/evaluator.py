@@ -18,7 +18,7 @@ from .blocks import Blocks, evaluating, fingerprint, input_device, probe_batch
 from .calibration import bootstrap, interval
 from .data import Labelled, Question, Text, answered_rows, length_batches, prompt_ids, right_padded, tokenize
 from .heads import batch_losses, head, masked_copies, model_batch, row_classes, target_batch, unwrapped, word_places
-from .sharding import ALONE, Processes
+from .sharding import Processes
 
 # %% auto #0
 __all__ = ['LOGITS', 'Perplexity', 'left_padded', 'answer_span', 'generating', 'Evaluator', 'retention']
@@ -96,7 +96,7 @@ class Evaluator:
         template: str = "Q: {question}\nA:",  # the prompt of a question that has none of its own
         stop: Sequence[str] = ("\n",),  # strings that end an answer, unless the question names its own
         abstentions: Sequence[str] = (),  # phrases that are abstentions, besides those of `avss_nb.data.ABSTENTIONS`
-        processes: Processes = ALONE,  # that share the batches; each of them gets all results
+        processes: Processes = Processes(),  # that share the batches; each of them gets all results
     ):
         self.head, self.processes = head(model), processes
         if batch_size < 1 or max_new_tokens < 1: raise InputError("batch_size and max_new_tokens must be at least 1")

@@ -18,7 +18,7 @@ from .moments import Moments
 from .profiler import LayerProfile, LayerProfiler
 
 # %% auto #0
-__all__ = ['SHARED', 'RANKS', 'LOCAL', 'ALONE', 'of_share', 'interleaved', 'state_of', 'shard_path', 'keeping', 'merge_profiles',
+__all__ = ['SHARED', 'RANKS', 'LOCAL', 'of_share', 'interleaved', 'state_of', 'shard_path', 'keeping', 'merge_profiles',
            'ProcessLost', 'Stopped', 'Processes', 'joined', 'profile_together', 'usable']
 
 # %% ../nbs/04_sharding.ipynb #cell-005
@@ -187,8 +187,6 @@ class Processes:
         except RuntimeError as error:
             raise ProcessLost(f"{self!r} lost its connection to another, which has ended or was killed ({str(error).splitlines()[0][:120]})") from None
 
-ALONE = Processes()
-
 @contextmanager
 def joined(
     patience: float = 600,  # s to wait for all processes to start
@@ -220,7 +218,7 @@ def profile_together(
     profiler: LayerProfiler,
     texts: Iterable,  # the same for all processes
     out: str | Path,  # file for the profile; shards lie beside it, where all processes must be able to write
-    processes: Processes = ALONE,
+    processes: Processes = Processes(),
     progress: Callable[[Progress], None] | None = None,
 ) -> LayerProfile | None:  # None: the first process has it
     "Profile the texts with all processes, and save the profile."
