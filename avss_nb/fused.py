@@ -48,6 +48,10 @@ class Segments:
         return own / self.counts[:, None].float()
 
     @cached_property
+    def mask(self) -> Tensor:  # int8, (texts, longest): 1 where a token is real
+        return (torch.arange(self.longest, device=self.device) < self.counts[:, None]).to(torch.int8)
+
+    @cached_property
     def _real(self) -> Tensor:
         rows = [torch.arange(i * self.longest, i * self.longest + n) for i, n in enumerate(self.lengths)]
         return torch.cat(rows).to(self.device)
@@ -83,7 +87,8 @@ def token_norms(
     u: Tensor,  # y − x
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # float64, (tokens,): |x|, |y|, |u|, 1 − cos(x, y)
     "What three sums over the units of each token tell."
-    xx, uu, change = ((a * b).sum(1).double() for a, b in ((x, x), (u, u), (u, x + y)))
+    xx = torch.linalg.vector_norm(x, dim=1, dtype=torch.float64).square()  # r, and so its counts, hang on the last digit
+    uu, change = ((u * b).sum(1).double() for b in (u, x + y))
     before, after, update = xx.sqrt(), (xx + change).clamp_min(0).sqrt(), uu.sqrt()
     gap = change / (before + after).clamp_min(1e-300)
     return before, after, update, (uu - gap.square()) / (2 * before * after).clamp_min(1e-300)

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from .basics import Bar, InputError, Progress, load_tensors, save_tensors
 from .blocks import Blocks, evaluating, fingerprint
 from .data import Text, text_batches
-from .heads import batch_loss, body, head, model_batch, target_batch
-from .fused import BlockStatistics, Segments
+from .heads import batch_loss, body, cacheless, head, model_batch, target_batch
+from .fused import Segments
+from .kernels import statistics
 from .moments import Moments, rms, sparsity, variance
 
 # %% auto #0
@@ -158,7 +159,7 @@ class LayerProfiler:
         batches = text_batches(texts, self.tokenizer, self.batch_size, self.max_length, fewest=2 if self.ablation else 1)
         progress, identity, sums, complete = progress or Bar("profile"), fingerprint(self.blocks), {}, False
         try:
-            with evaluating(self.model):
+            with evaluating(self.model), cacheless(self.model):
                 for number, (rows, total) in enumerate(batches):
                     if number % share[1] != share[0]: continue
                     seen = self._measure(rows, number)
@@ -177,7 +178,7 @@ class LayerProfiler:
     def _measure(self, rows, number) -> dict:
         "Moments of one batch: site → Moments with leading dimension layers; and the losses, if asked for."
         batch = model_batch(self.model, rows)
-        seen = BlockStatistics(self.sites, len(self.blocks), Segments([*map(len, rows)], batch["input_ids"].device))
+        seen = statistics(self.sites, len(self.blocks), Segments([*map(len, rows)], batch["input_ids"].device), self.model.dtype)
         with self.blocks.watch(seen.see, {site: partial(seen.part, site) for site in ("attention", "mlp") if site in self.sites}):
             self.body(**batch)
         found = seen.moments()
