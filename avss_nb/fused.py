@@ -42,10 +42,9 @@ class Segments:
         return torch.repeat_interleave(torch.arange(len(self.lengths), device=self.device), self.counts, output_size=self.tokens)
 
     @cached_property
-    def means(self) -> Tensor:  # float32, (texts, tokens)
-        "The matrix that takes activations to the mean state of each text."
-        own = self.text == torch.arange(len(self.lengths), device=self.device)[:, None]
-        return own / self.counts[:, None].float()
+    def own(self) -> Tensor:  # float32, (texts, tokens)
+        "1 where a token belongs to a text: the matrix that adds up activations text by text."
+        return (self.text == torch.arange(len(self.lengths), device=self.device)[:, None]).float()
 
     @cached_property
     def mask(self) -> Tensor:  # int8, (texts, longest): 1 where a token is real
@@ -71,7 +70,7 @@ def moments_of(
     "The moments of a site: what `Moments.of` computes, in fewer passes."
     if norms is None: norms = torch.linalg.vector_norm(a, dim=1).double()
     n = texts.counts.double()
-    states = texts.means.to(a.dtype) @ a
+    states = texts.own.to(a.dtype) @ a / texts.counts[:, None]
     inside = (a - states.index_select(0, texts.text)).square_().sum(0).double()
     states = states.double()
     mean = n @ states / texts.tokens

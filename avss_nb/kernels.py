@@ -31,7 +31,7 @@ def bin_table(device: torch.device) -> Tensor:  # int32, (2048,): bin where the 
     low[(bits >> 20)[inside]] = (bits & 0xFFFFF)[inside]
     return ((first << 21) | low).to(device)
 
-# %% ../nbs/03_kernels.ipynb #cell-007
+# %% ../nbs/03_kernels.ipynb #cell-008
 if triton:
     @triton.jit
     def _rows(x_ptr, y_ptr, mask_ptr, inverse_ptr, sizes_ptr, sums_ptr, tokens, H, PAIR: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr):
@@ -174,7 +174,7 @@ if triton:
         tl.store(text_mean_ptr + at, mean, mask=cols)
         tl.store(text_m2_ptr + at, m2, mask=cols)
 
-# %% ../nbs/03_kernels.ipynb #cell-009
+# %% ../nbs/03_kernels.ipynb #cell-010
 ROW = dict(ROWS=2, COLS=512, num_warps=4)  # chosen by measuring (benchmarks/kernels.py)
 COLUMN = dict(ROWS=64, TILE=8, COLS=64, WINDOW=32, BELOW=25, num_warps=1)
 SLOTS = 256  # room for the bins of a site
