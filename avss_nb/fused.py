@@ -42,10 +42,13 @@ class Segments:
         return torch.repeat_interleave(torch.arange(len(self.lengths), device=self.device), self.counts, output_size=self.tokens)
 
     @cached_property
-    def means(self) -> Tensor:  # float32, (texts, tokens)
-        "The matrix that takes activations to the mean state of each text."
-        own = self.text == torch.arange(len(self.lengths), device=self.device)[:, None]
-        return own / self.counts[:, None].float()
+    def own(self) -> Tensor:  # float32, (texts, tokens)
+        "1 where a token belongs to a text: the matrix that adds up activations text by text."
+        return (self.text == torch.arange(len(self.lengths), device=self.device)[:, None]).float()
+
+    @cached_property
+    def mask(self) -> Tensor:  # int8, (texts, longest): 1 where a token is real
+        return (torch.arange(self.longest, device=self.device) < self.counts[:, None]).to(torch.int8)
 
     @cached_property
     def _real(self) -> Tensor:
@@ -67,7 +70,7 @@ def moments_of(
     "The moments of a site: what `Moments.of` computes, in fewer passes."
     if norms is None: norms = torch.linalg.vector_norm(a, dim=1).double()
     n = texts.counts.double()
-    states = texts.means.to(a.dtype) @ a
+    states = texts.own.to(a.dtype) @ a / texts.counts[:, None]
     inside = (a - states.index_select(0, texts.text)).square_().sum(0).double()
     states = states.double()
     mean = n @ states / texts.tokens
@@ -83,7 +86,8 @@ def token_norms(
     u: Tensor,  # y − x
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # float64, (tokens,): |x|, |y|, |u|, 1 − cos(x, y)
     "What three sums over the units of each token tell."
-    xx, uu, change = ((a * b).sum(1).double() for a, b in ((x, x), (u, u), (u, x + y)))
+    xx = torch.linalg.vector_norm(x, dim=1, dtype=torch.float64).square()  # r, and so its counts, hang on the last digit
+    uu, change = ((u * b).sum(1).double() for b in (u, x + y))
     before, after, update = xx.sqrt(), (xx + change).clamp_min(0).sqrt(), uu.sqrt()
     gap = change / (before + after).clamp_min(1e-300)
     return before, after, update, (uu - gap.square()) / (2 * before * after).clamp_min(1e-300)

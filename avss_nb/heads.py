@@ -6,6 +6,7 @@
 from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 from .basics import InputError
@@ -13,7 +14,7 @@ from .batches import LabelledRow, length_batches, right_padded
 from .blocks import Blocks, evaluating, input_device, probe_batch, text_batch
 
 # %% auto #0
-__all__ = ['unwrapped', 'head', 'body', 'model_batch', 'word_places', 'masked_batch', 'row_classes', 'target_batch',
+__all__ = ['unwrapped', 'head', 'body', 'cacheless', 'model_batch', 'word_places', 'masked_batch', 'row_classes', 'target_batch',
            'batch_losses', 'batch_loss', 'masked_copies']
 
 # %% ../nbs/03_heads.ipynb #cell-005
@@ -47,6 +48,17 @@ def body(blocks: Blocks) -> nn.Module:
     if inner is unwrapped(model): return model
     try: return inner if torch.equal(states(inner), states(model)) else model
     except Exception: return model  # whatever the reason, the whole model is right
+
+@contextmanager
+def cacheless(model: nn.Module) -> Iterator[None]:
+    "Inside the `with` block the model keeps no keys and values of past tokens: nobody reads on."
+    plain = unwrapped(model)
+    configs = [config for config in (getattr(plain, "config", None), plain.config.get_text_config()) if getattr(config, "use_cache", None)]
+    try:
+        for config in configs: config.use_cache = False
+        yield
+    finally:
+        for config in configs: config.use_cache = True
 
 # %% ../nbs/03_heads.ipynb #cell-010
 def model_batch(

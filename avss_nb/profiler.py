@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from .basics import Bar, InputError, Progress, load_tensors, save_tensors
 from .blocks import Blocks, evaluating, fingerprint
 from .data import Text, text_batches
-from .heads import batch_loss, body, head, model_batch, target_batch
-from .fused import BlockStatistics, Segments
+from .heads import batch_loss, body, cacheless, head, model_batch, target_batch
+from .fused import Segments
+from .kernels import statistics
 from .moments import Moments, rms, sparsity, variance
 
 # %% auto #0
@@ -161,7 +162,7 @@ class LayerProfiler:
         progress, identity, sums, complete = progress or Bar("profile"), fingerprint(self.blocks), {}, False
         shared = {"share": [*share]} if share[1] > 1 else {}
         try:
-            with evaluating(self.model):
+            with evaluating(self.model), cacheless(self.model):
                 for number, (rows, total) in enumerate(batches):
                     if shared: shared |= {"run": shared.get("run") or self._run(rows, identity), "batches": number + 1}
                     if number % self.groups % share[1] != share[0]: continue
@@ -186,7 +187,7 @@ class LayerProfiler:
     def _measure(self, rows, number) -> dict:
         "Moments of one batch: site → Moments with leading dimension layers; and the losses, if asked for."
         batch = model_batch(self.model, rows)
-        seen = BlockStatistics(self.sites, len(self.blocks), Segments([*map(len, rows)], batch["input_ids"].device))
+        seen = statistics(self.sites, len(self.blocks), Segments([*map(len, rows)], batch["input_ids"].device), self.model.dtype)
         with self.blocks.watch(seen.see, {site: partial(seen.part, site) for site in ("attention", "mlp") if site in self.sites}):
             self.body(**batch)
         found = seen.moments()
