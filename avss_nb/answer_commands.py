@@ -8,9 +8,9 @@ import json
 from pathlib import Path
 from typing import Annotated
 from typer import Argument, Exit, Option, echo
-from .basics import InputError
-from .terminal import (BatchSize, Device, Dtype, Json, Limit, Model, Split, TEXTS, app, check_place, given, layer_numbers,
-                              listener, load_model, prepare_hub, read_questions, read_texts, show, table_text)
+from .basics import InputError, silent
+from .terminal import (BatchSize, Device, DeviceMap, Dtype, Json, Limit, Model, Split, TEXTS, app, check_place, given, layer_numbers,
+                              listener, load_model, prepare_hub, read_questions, read_texts, show, table_text, together)
 
 # %% auto #0
 __all__ = ['TRUTHS', 'CALIBRATION', 'QUESTIONS', 'HALLUCINATION_SITES', 'PARTS', 'read_answers', 'calibration', 'asked',
@@ -97,9 +97,10 @@ def hallucination(
     absolute: Annotated[bool, Option("--absolute", help="ε as it is, not in units of the RMS.")] = False,
     balance: Annotated[str, Option(help="Comma-separated: what right and wrong answers have in common (kind, answer_tokens, …); none.")] = "kind",
     max_new_tokens: Annotated[int, Option(min=1, help="Tokens of an answer.")] = 16,
-    limit: Limit = None, split: Split = None, batch_size: BatchSize = 64, dtype: Dtype = "auto", device: Device = None, to: Json = None,
+    limit: Limit = None, split: Split = None, batch_size: BatchSize = 64, dtype: Dtype = "auto", device: Device = None,
+    device_map: DeviceMap = None, to: Json = None,
 ) -> None:
-    "Which layers behave differently when the model is wrong. With controls."
+    "Which layers behave differently when the model is wrong. With controls. Shared among processes."
     check_place(out, folder=True, mark="answers.safetensors", kind="hallucination")
     check_place(to)
     if (questions is None) == (pairs is None): raise InputError("give --questions, or --pairs with right and wrong answers")
@@ -110,14 +111,17 @@ def hallucination(
     else:
         from avss_nb.data import load_answer_pairs
         wanted, texts, correct = load_answer_pairs(pairs, limit=limit)
-    loaded, tokenizer = load_model(model, dtype, device)
     from avss_nb.evaluator import Answers, Evaluator
     from avss_nb.questions import one_per_subject
-    evaluator = Evaluator(loaded, tokenizer, batch_size, max_new_tokens)
-    if questions: answers = evaluator.answer(one_per_subject(wanted), listener("answers"))
-    else: answers = Answers.given(wanted, texts, correct, evaluator.score(wanted, texts, listener("reading")))
-    analyzer = HallucinationAnalyzer(loaded, tokenizer, position, {*HALLUCINATION_SITES, site}, batch_size, scorer=scorer)
-    profile = analyzer.profile(answers, listener("profile"))
+    with together(device_map) as processes:
+        loaded, tokenizer = load_model(model, dtype, processes.device(device), device_map)
+        evaluator = Evaluator(loaded, tokenizer, batch_size, max_new_tokens, processes=processes)
+        progress = silent if processes.rank else listener("answers")
+        if questions: answers = evaluator.answer(one_per_subject(wanted), progress)
+        else: answers = Answers.given(wanted, texts, correct, evaluator.score(wanted, texts, progress))
+        analyzer = HallucinationAnalyzer(loaded, tokenizer, position, {*HALLUCINATION_SITES, site}, batch_size, scorer=scorer, processes=processes)
+        profile = analyzer.profile(answers, silent if processes.rank else listener("profile"))
+    if processes.rank: return
     scores = scorer.score(profile)
     table, result = detectors(profile, scores), scores.to_dict()
     profile.save(out)

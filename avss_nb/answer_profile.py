@@ -15,6 +15,7 @@ from .data import answered_rows, length_batches, prompt_ids, right_padded
 from .evaluator import Answers, Evaluator
 from .moments import Moments
 from .profiler import SITES, LayerProfile, check_finite, site_activations
+from .sharding import Processes
 
 # %% auto #0
 __all__ = ['POSITIONS', 'ANSWER_PROFILE', 'position_mask', 'AnswerProfile', 'AnswerProfiler', 'both_kinds']
@@ -107,6 +108,7 @@ class AnswerProfiler:
         batch_size: int = 32,  # answers
         template: str = "Q: {question}\nA:",  # the prompt of a question that has none of its own, as in `Evaluator`
         groups: int = 16,  # of the two layer profiles, for bootstrap intervals
+        processes: Processes = Processes(),  # that share the batches; each of them gets the whole
     ):
         unknown = set(sites := tuple(sites)) - set(SITES)
         if unknown or not sites: raise InputError(f"sites {sorted(unknown)} are not among {', '.join(SITES)}")
@@ -114,6 +116,7 @@ class AnswerProfiler:
         position_mask(torch.tensor([1]), torch.tensor([2]), 2, position)
         self.model, self.tokenizer, self.blocks, self.position = model, tokenizer, Blocks(model), position
         self.sites, self.batch_size, self.template, self.groups = tuple(s for s in SITES if s in sites), batch_size, template, groups
+        self.processes = processes
 
     def profile(self,
         answers: Answers,  # with verdicts; abstentions are left out
@@ -130,13 +133,14 @@ class AnswerProfiler:
         def result(partial=True): return self._result(answers, np.array(starts), found, order, partial)
         try:
             with evaluating(self.model):
-                for number, indices in enumerate(order):
+                for number, indices in self.processes.mine(enumerate(order)):
                     labels = torch.from_numpy(answers.hallucinated[indices])
                     found[number] = self._measure([rows[i] for i in indices], torch.tensor([starts[i] for i in indices]), labels, number)
                     progress(Progress(number + 1, len(order), "batch", {"answers": len(indices)}, result if both() else None))
             complete = True
         except KeyboardInterrupt:
-            if not both(): raise
+            if not both() or self.processes.of > 1: raise
+        if self.processes.of > 1: found = _unpacked(self.processes.tensors_together(_packed(found)))
         return result(not complete)
 
     def _rows(self, prompts, texts):
@@ -184,6 +188,23 @@ class AnswerProfiler:
         sites = {site: Moments.stack([Moments.stack([p[site] for p in group]).total() for group in groups]) for site in self.sites}
         return LayerProfile(getattr(self.model.config, "_name_or_path", "") or type(self.model).__name__, fingerprint(self.blocks), sites,
                             partial=partial, settings={"position": self.position, "batch_size": self.batch_size})
+
+def _packed(found) -> dict[str, Tensor]:
+    "Batch → kind → site → `Moments`, and batch → states, as tensors with names."
+    names = {f"{n}/{kind}/{site}/{name}": t for n, part in found.items() for kind, sites in part.items() if kind != "states"
+             for site, m in sites.items() for name, t in vars(m).items()}
+    return names | {f"{n}/states": part["states"] for n, part in found.items()}
+
+def _unpacked(tensors) -> dict:
+    "The same from tensors, in the order of the batches."
+    found: dict = {}
+    for name, t in tensors.items():
+        n, kind, *rest = name.split("/")
+        part = found.setdefault(int(n), {})
+        if rest: part.setdefault(kind, {}).setdefault(rest[0], {})[rest[1]] = t
+        else: part[kind] = t
+    def whole(kind, value): return value if kind == "states" else {site: Moments(**fields) for site, fields in value.items()}
+    return {n: {kind: whole(kind, value) for kind, value in found[n].items()} for n in sorted(found)}
 
 def both_kinds(answers: Answers, fewest: int = 2) -> Answers:
     "The answers, after checking that there are right and wrong ones."

@@ -220,7 +220,8 @@ def fingerprint(
     for i, block in enumerate(blocks.modules):
         with loaded(block):
             for name, p in block.named_parameters():
-                where = torch.linspace(0, p.numel() - 1, samples, device=p.device).long()
+                exact = torch.float32 if p.numel() < 2**24 else torch.float64  # float32 counts up to there
+                where = torch.linspace(0, p.numel() - 1, samples, device=p.device, dtype=exact).long()
                 values = p.detach().flatten()[where].to(torch.bfloat16).float().cpu()
                 digest.update(f"{i} {name.replace('_orig_mod.', '')} {tuple(p.shape)} {values.tolist()}".encode())
     return digest.hexdigest()[:16]

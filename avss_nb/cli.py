@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Annotated
 from typer import Argument, Exit, Option, echo
 from .basics import InputError, silent, whole
-from .terminal import (LABELS, TEXTS, Aggregation, BatchSize, Column, Device, Dtype, Eps, Json, Limit, MaxLength, Model, Published,
-                              Relative, Score, Site, Split, Tokens, app, check_place, cut, given, layer_numbers, listener,
-                              load_model, prepare_hub, read_corpus, read_labelled, read_questions, read_texts, show, table_text)
+from .terminal import (LABELS, TEXTS, Aggregation, BatchSize, Column, Device, DeviceMap, Dtype, Eps, Json, Limit, MaxLength, Model,
+                              Published, Relative, Score, Site, Split, Streaming, Tokens, app, check_place, cut, given, layer_numbers,
+                              listener, load_model, prepare_hub, read_corpus, read_labelled, read_questions, read_texts, show, table_text,
+                              together)
 
 # %% auto #0
-__all__ = ['profile', 'score_profile', 'ranking_table', 'rank', 'prune', 'plan_text', 'evaluate', 'harness', 'accuracies', 'demo']
+__all__ = ['profile', 'merge', 'score_profile', 'ranking_table', 'rank', 'prune', 'plan_text', 'evaluate', 'harness',
+           'accuracies', 'demo']
 
 # %% ../nbs/13_cli.ipynb #cell-007
 @app.command()
@@ -27,24 +29,45 @@ def profile(
     sites: Annotated[str | None, Option(help="Some of output,update,relative_update,attention,mlp (default: all).")] = None,
     ablation: Annotated[bool, Option("--ablation", help="Also measure the loss without each block (layers + 1 passes).")] = False,
     batch_size: BatchSize = 16, max_length: MaxLength = 256, limit: Limit = None, tokens: Tokens = None,
-    split: Split = None, column: Column = None, dtype: Dtype = "auto", device: Device = None,
+    split: Split = None, column: Column = None, streaming: Streaming = False, dtype: Dtype = "auto", device: Device = None,
+    device_map: DeviceMap = None,
 ) -> None:
-    "Measure every layer over texts. Ctrl-C saves what is complete."
+    "Measure every layer over texts. Ctrl-C saves what is complete. Shared among the processes of torchrun or accelerate launch."
     check_place(out)
     prepare_hub(model, texts)
-    found = read_corpus(texts, labels, model, limit, split=split, column=column)
-    loaded, tokenizer = load_model(model, dtype, device)
-    from avss_nb.profiler import SITES, LayerProfiler
-    chosen = sites.replace(" ", "").split(",") if sites else SITES
-    result = LayerProfiler(loaded, tokenizer, chosen, ablation, batch_size, max_length).profile(
-        cut(found, tokenizer, tokens, max_length), listener("profile"))
-    result.save(out)
+    with together(device_map) as processes:
+        found = read_corpus(texts, labels, model, limit, split=split, column=column, streaming=streaming or None)
+        loaded, tokenizer = load_model(model, dtype, processes.device(device), device_map)
+        from avss_nb.profiler import SITES, LayerProfiler
+        from avss_nb.sharding import profile_together
+        chosen = sites.replace(" ", "").split(",") if sites else SITES
+        profiler = LayerProfiler(loaded, tokenizer, chosen, ablation, batch_size, max_length)
+        progress = silent if processes.rank else listener("profile")
+        result = profile_together(profiler, cut(found, tokenizer, tokens, max_length), out, processes, progress)
+    if result is None: return
     echo(f"{result}\nsaved to {out}")
     if result.partial:
         echo("interrupted: the profile holds the texts until then, and is marked partial", err=True)
         raise Exit(130)
 
 # %% ../nbs/13_cli.ipynb #cell-010
+@app.command()
+def merge(
+    profiles: Annotated[list[str], Argument(metavar="PROFILE…", help="Shards of a run, or profiles of different texts.")],
+    out: Annotated[str, Option(help="File for the profile (safetensors).")],
+    partial: Annotated[bool, Option("--partial", help="Take what is there, where shards are missing or were interrupted.")] = False,
+    to: Json = None,
+) -> None:
+    "Make one profile of several: the shards of a run are put together, profiles of different texts are added."
+    for place in out, to: check_place(place)
+    from avss_nb.sharding import merge_profiles
+    result = merge_profiles(profiles, partial)
+    result.save(out)
+    facts = {"model": result.model, "layers": result.layers, "groups": result.groups, "sites": [*result.sites], "texts": result.texts,
+             "tokens": result.tokens, "partial": result.partial, "path": out}
+    show(f"{result}\nsaved to {out}", facts, to)
+
+# %% ../nbs/13_cli.ipynb #cell-013
 def score_profile(path: str, published: bool, **settings):
     "The scores of a saved profile, as the options ask for them."
     from avss_nb.profiler import LayerProfile
@@ -73,7 +96,7 @@ def rank(
     scores = score_profile(profile, published, score=score, site=site, aggregation=aggregation, eps=eps, relative=relative)
     show(ranking_table(scores), scores.to_dict(), to)
 
-# %% ../nbs/13_cli.ipynb #cell-015
+# %% ../nbs/13_cli.ipynb #cell-018
 @app.command()
 def prune(
     model: Model,
@@ -118,7 +141,7 @@ def plan_text(pruned) -> str:
     return (f"{plan.how}\nremoved {len(plan.removed)} of {plan.layers} layers: {', '.join(map(str, plan.removed))}; "
             f"{plan.parameters_before:,} → {plan.parameters_after:,} parameters\nchecks: {checks}")
 
-# %% ../nbs/13_cli.ipynb #cell-020
+# %% ../nbs/13_cli.ipynb #cell-023
 @app.command()
 def evaluate(
     model: Model,
@@ -126,22 +149,25 @@ def evaluate(
     texts: Annotated[str | None, TEXTS] = None,
     labels: Annotated[str | None, LABELS] = None,
     limit: Limit = None, tokens: Tokens = None, max_length: MaxLength = 256, batch_size: BatchSize = 64,
-    split: Split = None, column: Column = None, dtype: Dtype = "auto", device: Device = None, to: Json = None,
+    split: Split = None, column: Column = None, dtype: Dtype = "auto", device: Device = None, device_map: DeviceMap = None, to: Json = None,
 ) -> None:
-    "Accuracy, calibration, perplexity (of a masked model pseudo-perplexity). With 95 % intervals."
+    "Accuracy, calibration, perplexity (of a masked model pseudo-perplexity). With 95 % intervals. Shared among processes."
     check_place(to)
     if not (questions or texts or labels): raise InputError("nothing to evaluate: give --questions, --texts or both; for a classifier --labels")
     if labels and (questions or texts): raise InputError("--labels are for a classifier, --questions and --texts for a language model; give one kind")
     prepare_hub(model, questions, texts)
-    asked = read_labelled(labels, model, limit) if labels else read_questions(questions, limit, split=split) if questions else None
-    found = read_texts(texts, limit, split=split, column=column) if texts else None
-    loaded, tokenizer = load_model(model, dtype, device)
-    from avss_nb.evaluator import Evaluator
-    pieces = cut(found, tokenizer, tokens, max_length) if texts else None
-    report = Evaluator(loaded, tokenizer, batch_size).evaluate(asked, pieces, listener("evaluate"), max_length)
+    with together(device_map) as processes:
+        asked = read_labelled(labels, model, limit) if labels else read_questions(questions, limit, split=split) if questions else None
+        found = read_texts(texts, limit, split=split, column=column) if texts else None
+        loaded, tokenizer = load_model(model, dtype, processes.device(device), device_map)
+        from avss_nb.evaluator import Evaluator
+        pieces = cut(found, tokenizer, tokens, max_length) if texts else None
+        evaluator = Evaluator(loaded, tokenizer, batch_size, processes=processes)
+        report = evaluator.evaluate(asked, pieces, silent if processes.rank else listener("evaluate"), max_length)
+    if processes.rank: return
     show(table_text(report.to_frame(), index=True), report.to_dict(), to)
 
-# %% ../nbs/13_cli.ipynb #cell-023
+# %% ../nbs/13_cli.ipynb #cell-026
 @app.command()
 def harness(
     model: Model,
@@ -164,10 +190,10 @@ def harness(
     report = run_tasks(models, tokenizer, chosen, include, limit, shots, batch_size, listener("harness"))
     show(table_text(report.to_frame(), index=True), report.to_dict(), to)
 
-# %% ../nbs/13_cli.ipynb #cell-025
+# %% ../nbs/13_cli.ipynb #cell-028
 from . import answer_commands, ranking_commands  # registers their commands
 
-# %% ../nbs/13_cli.ipynb #cell-027
+# %% ../nbs/13_cli.ipynb #cell-030
 def accuracies(
     evaluator,
     questions: list,
@@ -220,5 +246,5 @@ def demo(
     with whole(folder / "ranking.png") as file: figure.savefig(file, dpi=150)
     echo(f"\n{plan_text(pruned)}\n\nIn {folder}: profile.safetensors, ranking.png, and the smaller model in smaller")
 
-# %% ../nbs/13_cli.ipynb #cell-032
+# %% ../nbs/13_cli.ipynb #cell-035
 if __name__ == "__main__" and __spec__ is not None: app()

@@ -26,18 +26,33 @@ def load_texts(
     split: str = "test",  # for a data set
     column: str = "text",  # for a data set
     limit: int | None = None,  # at most so many texts
-) -> list[str]:
+    streaming: bool = False,  # read them as they are asked for: for corpora larger than memory or disk
+) -> list[str] | Iterator[str]:  # an iterator, if streaming
     "Non-empty texts from a file or from `datasets`."
-    if Path(source).is_file():
-        content = _read(source)
-        texts = content.split("\0") if "\0" in content else re.split(r"\n\s*\n", content)
+    if Path(source).is_file(): texts = _file_texts(source)
     else:
         first, rows = _peek(_dataset(source, split))
         if first: _check_columns(first, [column], f"data set {source}")
         texts = (_string(row[column]) for row in rows)
-    texts = list(itertools.islice((text.strip() for text in texts if text.strip()), limit))  # many data sets hold empty rows
-    if not texts: raise InputError(f"{source} holds no text")
-    return texts
+    texts = itertools.islice((text.strip() for text in texts if text.strip()), limit)  # many data sets hold empty rows
+    first = list(itertools.islice(texts, 1 if streaming else None))
+    if not first: raise InputError(f"{source} holds no text")
+    return itertools.chain(first, texts) if streaming else first
+
+def _file_texts(path) -> Iterator[str]:
+    "The texts of a file, ended by NUL where its first million characters hold one, else by blank lines."
+    with open(path, encoding="utf-8-sig") as file:
+        try:
+            marked, text = "\0" in file.read(2**20), ""
+            file.seek(0)
+            for line in file:
+                *ended, rest = line.split("\0") if marked else [line] if line.strip() else ["", ""]
+                for part in ended:
+                    yield text + part
+                    text = ""
+                text += rest
+        except UnicodeDecodeError as error: raise InputError(f"{path} is not UTF-8 text ({error}); convert it first") from None
+        yield text
 
 def _read(path):
     try: return Path(path).read_text(encoding="utf-8-sig")

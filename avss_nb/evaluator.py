@@ -18,6 +18,7 @@ from .blocks import Blocks, evaluating, fingerprint, input_device, probe_batch
 from .calibration import bootstrap, interval
 from .data import Labelled, Question, Text, answered_rows, length_batches, prompt_ids, right_padded, tokenize
 from .heads import batch_losses, head, masked_copies, model_batch, row_classes, target_batch, unwrapped, word_places
+from .sharding import Processes
 
 # %% auto #0
 __all__ = ['LOGITS', 'Perplexity', 'left_padded', 'answer_span', 'generating', 'Evaluator', 'retention']
@@ -95,8 +96,9 @@ class Evaluator:
         template: str = "Q: {question}\nA:",  # the prompt of a question that has none of its own
         stop: Sequence[str] = ("\n",),  # strings that end an answer, unless the question names its own
         abstentions: Sequence[str] = (),  # phrases that are abstentions, besides those of `avss_nb.data.ABSTENTIONS`
+        processes: Processes = Processes(),  # that share the batches; each of them gets all results
     ):
-        self.head = head(model)
+        self.head, self.processes = head(model), processes
         if batch_size < 1 or max_new_tokens < 1: raise InputError("batch_size and max_new_tokens must be at least 1")
         if "{question}" not in template: raise InputError(f"the template {template!r} has no place for {{question}}")
         self.stop, self.abstentions = ((x,) if isinstance(x, str) else tuple(x) for x in (stop, abstentions))
@@ -117,12 +119,17 @@ class Evaluator:
         if self.head == "masked": rows = [row for row in rows if word_places(row, self.tokenizer)]
         if not rows: raise InputError("there is no text with a word; give at least one")
         self._check_length(max(map(len, rows)), "shorten the texts, or lower max_length")
-        losses, tokens = np.zeros(len(rows)), np.zeros(len(rows), int)
+        losses, tokens, found = np.zeros(len(rows)), np.zeros(len(rows), int), {}
         def result(): return Perplexity.of(losses[tokens > 0], tokens[tokens > 0])
+        def add(owners, *seen):
+            for total, values in zip((losses, tokens), seen): np.add.at(total, owners, values)
         with torch.no_grad(), evaluating(self.model):
-            for owners, batch in self._target_batches(rows):
-                for total, found in zip((losses, tokens), batch_losses(self.model, batch)): np.add.at(total, owners, found.cpu().numpy())
+            for number, (owners, batch) in self.processes.mine(enumerate(self._target_batches(rows))):
+                found[number] = [[*map(int, owners)], *(values.tolist() for values in batch_losses(self.model, batch))]
+                add(*found[number])
                 progress(Progress(int((tokens > 0).sum()), len(rows), "text", {"perplexity": np.exp(losses.sum() / tokens.sum())}, result))
+        losses[:], tokens[:] = 0, 0
+        for seen in self.processes.together(found).values(): add(*seen)
         return losses, tokens
 
     def perplexity(self,
@@ -150,10 +157,11 @@ class Evaluator:
         self._check_length(max(map(len, rows)), "lower max_length")
         found: dict[int, tuple[int, float]] = {}
         with torch.no_grad(), evaluating(self.model):
-            for indices in length_batches(rows, self.batch_size):
+            for indices in self.processes.mine(length_batches(rows, self.batch_size)):
                 logprobs = self.model(**model_batch(self.model, [rows[i] for i in indices])).logits.float().log_softmax(-1)
                 found |= {i: (int(row.argmax()), float(row.max())) for i, row in zip(indices, logprobs.cpu())}
                 progress(Progress(len(found), len(rows), "text"))
+        found = self.processes.together(found)
         chosen = [found[i][0] for i in range(len(rows))]
         questions = [Question(" | ".join(filter(None, (t.text, t.pair))), (names[t.label],), choices=names) for t in texts]
         return Answers.given(questions, [names[i] for i in chosen], [i == t.label for i, t in zip(chosen, texts)],
@@ -170,6 +178,7 @@ class Evaluator:
         batches = [*length_batches(prompts, self.batch_size)]
         generation = GenerationConfig(max_new_tokens=self.max_new_tokens, do_sample=False, num_beams=1, use_cache=True,
                                       eos_token_id=self._ends() or None, pad_token_id=0)
+        if resume and self.processes.of > 1: raise InputError("a file to resume from is for one process; leave resume out, or answer in one process")
         log = None if resume is None else AnswerLog(resume, self._run(questions, prompts), batches)
         found: dict[int, tuple[str, Sequence[float]]] = log.take_up() if log else {}
         def judged(places):
@@ -178,12 +187,13 @@ class Evaluator:
         def tell(): progress(Progress(len(found), len(questions), "question", partial=result))
         if found: tell()
         with torch.no_grad(), evaluating(self.model), generating(self.model, generation):
-            for indices in batches:
+            for indices in self.processes.mine(batches):
                 if indices[0] in found: continue
                 stops = [questions[i].stop or self.stop for i in indices]
                 found |= zip(indices, self._generate([prompts[i] for i in indices], stops, generation))
                 if log: log.add(indices, judged(indices))
                 tell()
+        found = self.processes.together(found)
         return result()
 
     def score(self,
@@ -203,13 +213,14 @@ class Evaluator:
         self._check_length(max(map(len, rows)), "shorten the prompts or the answers")
         found: dict[int, tuple[float, ...]] = {}
         with torch.no_grad(), evaluating(self.model):
-            for indices, batch in self._batches(rows):
+            for indices, batch in self.processes.mine(self._batches(rows)):
                 logits = self.model(**batch).logits[:, :-1].float()
                 losses = nn.functional.cross_entropy(logits.flatten(0, 1), batch["input_ids"][:, 1:].flatten().to(logits.device),
                                                      reduction="none").view(logits.shape[:2]).tolist()
                 for i, row in zip(indices, losses): found[i] = tuple(-loss for loss in row[starts[i] - 1:len(rows[i]) - 1])
                 progress(Progress(len(found), len(rows), "answer"))
-        return tuple(found[i] for i in range(len(rows)))
+        found = self.processes.together(found)
+        return tuple(tuple(found[i]) for i in range(len(rows)))
 
     def score_choices(self,
         questions: Iterable[Question],  # with choices

@@ -13,6 +13,7 @@ from .data import Question
 from .evaluator import Answers
 from .moments import Moments, rms, smallest_sparsity, sparsity, variance
 from .profiler import SITES
+from .sharding import Processes
 from .scorer import LayerScores
 
 # %% auto #0
@@ -371,10 +372,11 @@ class HallucinationAnalyzer:
         batch_size: int = 32,  # answers
         template: str = "Q: {question}\nA:",  # as in `Evaluator`
         scorer: EAVSSScorer | None = None,  # None: the default one
+        processes: Processes = Processes(),  # that share the reading; each of them gets the whole
     ):
         self.scorer, sites = scorer or EAVSSScorer(), tuple(sites)
         if self.scorer.site not in sites: raise InputError(f"the scorer asks for site {self.scorer.site!r}, which is not among {', '.join(sites)}")
-        self.profiler = AnswerProfiler(model, tokenizer, position, sites, batch_size, template)
+        self.profiler = AnswerProfiler(model, tokenizer, position, sites, batch_size, template, processes=processes)
 
     def profile(self, answers: Answers, progress: Callable[[Progress], None] | None = None) -> AnswerProfile:
         "See `AnswerProfiler.profile`."

@@ -6,15 +6,16 @@
 from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 from .basics import InputError
 from .batches import LabelledRow, length_batches, right_padded
-from .blocks import input_device, text_batch
+from .blocks import Blocks, evaluating, input_device, probe_batch, text_batch
 
 # %% auto #0
-__all__ = ['unwrapped', 'head', 'model_batch', 'word_places', 'masked_batch', 'row_classes', 'target_batch', 'batch_losses',
-           'batch_loss', 'masked_copies']
+__all__ = ['unwrapped', 'head', 'body', 'cacheless', 'model_batch', 'word_places', 'masked_batch', 'row_classes', 'target_batch',
+           'batch_losses', 'batch_loss', 'masked_copies']
 
 # %% ../nbs/03_heads.ipynb #cell-005
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -36,7 +37,30 @@ def head(model: nn.Module) -> str:  # "causal", "masked" or "classes"
     raise InputError(f"{name} has no head whose loss is known; load it with AutoModelForCausalLM (predicts the next token), "
                      "AutoModelForMaskedLM or AutoModelForSequenceClassification")
 
-# %% ../nbs/03_heads.ipynb #cell-008
+# %% ../nbs/03_heads.ipynb #cell-007
+def body(blocks: Blocks) -> nn.Module:
+    "The part of a model that runs its blocks without the head; the model itself where that cannot be had."
+    model = blocks.model
+    inner, last = getattr(unwrapped(model), "base_model", model), {}
+    def states(runs):
+        with blocks.watch(lambda layer, x, y: last.__setitem__(layer, y)), torch.no_grad(), evaluating(model): runs(**probe_batch(model))
+        return last.pop(len(blocks) - 1)
+    if inner is unwrapped(model): return model
+    try: return inner if torch.equal(states(inner), states(model)) else model
+    except Exception: return model  # whatever the reason, the whole model is right
+
+@contextmanager
+def cacheless(model: nn.Module) -> Iterator[None]:
+    "Inside the `with` block the model keeps no keys and values of past tokens: nobody reads on."
+    plain = unwrapped(model)
+    configs = [config for config in (getattr(plain, "config", None), plain.config.get_text_config()) if getattr(config, "use_cache", None)]
+    try:
+        for config in configs: config.use_cache = False
+        yield
+    finally:
+        for config in configs: config.use_cache = True
+
+# %% ../nbs/03_heads.ipynb #cell-010
 def model_batch(
     model: nn.Module,
     rows: Sequence[Sequence[int]],  # token ids
@@ -99,7 +123,7 @@ def target_batch(
     batch = model_batch(model, rows)
     return batch | {"labels": torch.tensor(labels, device=batch["input_ids"].device)}
 
-# %% ../nbs/03_heads.ipynb #cell-011
+# %% ../nbs/03_heads.ipynb #cell-013
 def batch_losses(
     model: nn.Module,
     batch: dict[str, Tensor],  # from `target_batch`, (rows, sequence)
@@ -120,7 +144,7 @@ def batch_loss(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, int]
     losses, targets = batch_losses(model, batch)
     return losses.sum(), int(targets.sum())
 
-# %% ../nbs/03_heads.ipynb #cell-015
+# %% ../nbs/03_heads.ipynb #cell-017
 def masked_copies(
     model: nn.Module,
     tokenizer,

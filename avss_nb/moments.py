@@ -18,6 +18,7 @@ __all__ = ['EDGES', 'BINS', 'AGGREGATIONS', 'histogram', 'Moments', 'variance', 
 EDGES = torch.tensor([float(f"{m}e{d}") for d in range(-8, 5) for m in (1, 1.25, 1.6, 2, 2.5, 3, 4, 5, 6, 8)], dtype=torch.float64)
 BINS = len(EDGES) + 1  # bin 0: |a| < EDGES[0]; bin i: EDGES[i-1] <= |a| < EDGES[i]; last bin: the rest
 _SHIFT = 20  # float32: 23 bits of mantissa, of which 3 stay
+_PART = 1 << 17  # numbers that stay in a CPU's cache while they are sorted into bins
 
 @lru_cache
 def _cells(device: torch.device) -> tuple[Tensor, Tensor]:
@@ -36,18 +37,16 @@ def histogram(
     a: Tensor,  # activations, any shape; float32, or float64 (slower)
 ) -> Tensor:  # int64, (BINS,)
     "How many |a| lie in each bin of `EDGES`; exact."
-    if a.dtype == torch.float64: key, table = torch.bucketize(a.abs(), EDGES.to(a.device), right=True), None
-    else:
-        bits = a.contiguous().view(torch.int32) & 0x7FFFFFFF
-        cell = bits >> _SHIFT
-        split, table = _cells(a.device)
-        above = (split.index_select(0, cell.flatten()).view_as(cell) - 1 - bits) >> 31  # −1 where bits >= the cell's edge, else 0
-        key = (cell << 1) - above
-    key = key.flatten()
-    size = BINS if table is None else len(table)
-    counts = (torch.from_numpy(np.bincount(key.numpy(), minlength=size)) if key.device.type == "cpu"
-              else torch.bincount(key, minlength=size))
-    return counts if table is None else torch.zeros(BINS, dtype=torch.long, device=a.device).index_add_(0, table, counts)
+    if a.dtype == torch.float64:
+        return torch.bincount(torch.bucketize(a.abs(), EDGES.to(a.device), right=True).flatten(), minlength=BINS)
+    split, table = _cells(a.device)
+    counts = torch.zeros(len(table), dtype=torch.long, device=a.device)
+    for part in a.reshape(-1).split(_PART if a.device.type == "cpu" else a.numel()):
+        bits = part.abs().view(torch.int32)
+        cell = bits.bitwise_right_shift(_SHIFT)
+        above = split.index_select(0, cell).sub_(1).sub_(bits).bitwise_right_shift_(31)  # −1 where bits >= the cell's edge, else 0
+        counts += torch.bincount(cell.bitwise_left_shift_(1).sub_(above), minlength=len(table))
+    return torch.zeros(BINS, dtype=torch.long, device=a.device).index_add_(0, table, counts)
 
 # %% ../nbs/01_moments.ipynb #cell-012
 AGGREGATIONS = ("elements", "pooled", "neurons", "mean_state")

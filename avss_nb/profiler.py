@@ -4,19 +4,23 @@
 
 # %% ../nbs/04_profiler.ipynb #cell-003
 from __future__ import annotations
+import hashlib, json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 import pandas as pd, torch
 from torch import Tensor, nn
 from .basics import Bar, InputError, Progress, load_tensors, save_tensors
 from .blocks import Blocks, evaluating, fingerprint
 from .data import Text, text_batches
-from .heads import batch_loss, head, model_batch, target_batch
+from .heads import batch_loss, body, cacheless, head, model_batch, target_batch
+from .fused import Segments
+from .kernels import statistics
 from .moments import Moments, rms, sparsity, variance
 
 # %% auto #0
-__all__ = ['SITES', 'PROFILE', 'site_activations', 'LayerProfile', 'LayerProfiler', 'check_finite']
+__all__ = ['SITES', 'PROFILE', 'CHECKED', 'site_activations', 'LayerProfile', 'LayerProfiler', 'check_finite']
 
 # %% ../nbs/04_profiler.ipynb #cell-005
 SITES = ("output", "update", "relative_update", "attention", "mlp")
@@ -29,8 +33,8 @@ def site_activations(
     "The activations of the sites that follow from a block's input and output."
     if y.dtype != torch.float64: x, y = x.float(), y.float()
     def relative():
-        scale = x.double().square().mean(-1, keepdim=True).sqrt().clamp_min(1e-300)
-        return ((y - x).double() / scale).to(y.dtype)
+        inverse = x.shape[1]**0.5 / torch.linalg.vector_norm(x, dim=1, dtype=torch.float64).clamp_min(1e-30)  # 1 / RMS(x)
+        return (y - x) * inverse.to(y.dtype)[:, None]
     made = {"output": lambda: y, "update": lambda: y - x, "relative_update": relative}  # computed only when asked for
     return {site: made[site]() for site in sites if site in made}
 
@@ -120,6 +124,8 @@ def _padded_sum(a: Tensor, b: Tensor) -> Tensor:
     return torch.cat([a[:len(b)] + b, a[len(b):]])
 
 # %% ../nbs/04_profiler.ipynb #cell-009
+CHECKED = 32  # batches between two looks at whether all is finite, on devices that work ahead
+
 class LayerProfiler:
     "Measures every layer of a model in one forward pass over texts."
     def __init__(self,
@@ -137,47 +143,58 @@ class LayerProfiler:
         if batch_size < 1 or max_length < 1 or groups < 1: raise InputError("batch_size, max_length and groups must be at least 1")
         if ablation: head(model)  # refuses a model without a loss
         self.model, self.tokenizer, self.blocks = model, tokenizer, Blocks(model, stack)
+        self.body = body(self.blocks)
         self.sites, self.ablation = tuple(s for s in SITES if s in sites), ablation
         self.batch_size, self.max_length, self.groups = batch_size, max_length, groups
 
     def profile(self,
         texts: Iterable[Text],  # strings, lists of token ids, or `Labelled` texts
         progress: Callable[[Progress], None] | None = None,  # a listener; None: a tqdm bar
+        until: str | Callable[[LayerProfile], bool] | None = None,  # stop early: "stable" (`avss_nb.scorer.stable`), or your own condition
+        share: tuple[int, int] = (0, 1),  # this process and how many there are: measure only every so many-th group of batches
     ) -> LayerProfile:
         "Profile the texts. An interruption (Ctrl-C, ■) returns what is complete so far, marked partial."
+        until = _condition(until)
+        if not 0 <= share[0] < share[1] <= self.groups:
+            raise InputError(f"share {share} was given for {self.groups} groups; give (process, processes), and at least one group a process")
+        if until and share[1] > 1: raise InputError("a share alone does not tell when the whole is stable; leave until out, or profile in one process")
         batches = text_batches(texts, self.tokenizer, self.batch_size, self.max_length, fewest=2 if self.ablation else 1)
         progress, identity, sums, complete = progress or Bar("profile"), fingerprint(self.blocks), {}, False
+        shared = {"share": [*share]} if share[1] > 1 else {}
         try:
-            with evaluating(self.model):
+            with evaluating(self.model), cacheless(self.model):
                 for number, (rows, total) in enumerate(batches):
+                    if shared: shared |= {"run": shared.get("run") or self._run(rows, identity), "batches": number + 1}
+                    if number % self.groups % share[1] != share[0]: continue
                     seen = self._measure(rows, number)
                     group = sums.get(number % self.groups)
                     sums[number % self.groups] = {key: group[key] + seen[key] for key in seen} if group else seen
                     progress(Progress(number + 1, total, "batch", {"tokens": sum(map(len, rows))},
-                                      lambda: self._profile(sums, identity, partial=True)))
+                                      lambda: self._profile(sums, identity, True, shared)))
+                    if until and (number + 1) % self.groups == 0 and until(self._profile(sums, identity, False)): break
+            if not sums: raise InputError(f"process {share[0]} of {share[1]} has no batch; give more texts, or fewer processes")
             complete = True
         except KeyboardInterrupt:
             if not sums: raise
-        return self._profile(sums, identity, partial=not complete)
+        return self._profile(sums, identity, not complete, shared)
+
+    def _run(self, rows, identity) -> str:
+        "Tells a run that is shared from others: a digest of the model, the settings and the first texts."
+        told = [identity, self.sites, self.ablation, self.batch_size, self.max_length, self.groups, str(self.model.dtype), [*map(list, rows)]]
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
     @torch.no_grad()
     def _measure(self, rows, number) -> dict:
         "Moments of one batch: site → Moments with leading dimension layers; and the losses, if asked for."
         batch = model_batch(self.model, rows)
-        real, lengths = batch["attention_mask"].bool(), batch["attention_mask"].sum(1)
-        found = {site: [None] * len(self.blocks) for site in self.sites}
-        def states(a): return a.reshape(*real.shape, -1)[real.to(a.device)]
-        def see(layer, x, y):
-            x, y = states(x), states(y)
-            for site, a in site_activations(x, y, self.sites).items():
-                found[site][layer] = Moments.of(a, lengths, reference=x if site == "output" else None)
-        def sub(site): return lambda layer, a: found[site].__setitem__(layer, Moments.of(states(a), lengths))
-        with self.blocks.watch(see, {site: sub(site) for site in ("attention", "mlp") if site in self.sites}):
-            self.model(**batch)
-        seen = {site: Moments.stack([m.map(lambda t: t.cpu()) for m in ms]) for site, ms in found.items()}
-        for site, m in seen.items(): check_finite(m, site, number)
-        if self.ablation: seen |= self._ablate(target_batch(self.model, self.tokenizer, rows))
-        return seen
+        seen = statistics(self.sites, len(self.blocks), Segments([*map(len, rows)], batch["input_ids"].device), self.model.dtype)
+        with self.blocks.watch(seen.see, {site: partial(seen.part, site) for site in ("attention", "mlp") if site in self.sites}):
+            self.body(**batch)
+        found = seen.moments()
+        if batch["input_ids"].device.type == "cpu" or number % CHECKED == 0:  # elsewhere a look makes the device wait
+            for site, m in found.items(): check_finite(m, site, number)
+        if self.ablation: found |= self._ablate(target_batch(self.model, self.tokenizer, rows))
+        return found
 
     def _ablate(self, batch) -> dict:
         losses, predicted = [], 0
@@ -186,17 +203,27 @@ class LayerProfiler:
             losses.append(loss.cpu())
         return {"losses": torch.stack(losses), "predicted": torch.tensor(predicted)}
 
-    def _profile(self, sums, identity, partial) -> LayerProfile:
-        sums = [*sums.values()]
+    def _profile(self, sums, identity, partial, shared=None) -> LayerProfile:
+        sums = [{key: found.map(lambda t: t.cpu()) if isinstance(found, Moments) else found for key, found in s.items()} for s in sums.values()]
+        for s in sums:
+            for site in self.sites: check_finite(s[site], site)
         return LayerProfile(
             model=getattr(self.model.config, "_name_or_path", "") or type(self.model).__name__,
             fingerprint=identity, sites={site: Moments.stack([s[site] for s in sums]) for site in self.sites},
             losses=torch.stack([s["losses"] for s in sums]) if self.ablation else None,
             predicted=torch.stack([s["predicted"] for s in sums]) if self.ablation else None, partial=partial,
-            settings={"batch_size": self.batch_size, "max_length": self.max_length, "dtype": str(self.model.dtype).removeprefix("torch.")})
+            settings={"batch_size": self.batch_size, "max_length": self.max_length, "dtype": str(self.model.dtype).removeprefix("torch.")} | (shared or {}))
 
-def check_finite(m: Moments, site: str, batch: int) -> None:
+def check_finite(m: Moments, site: str, batch: int | None = None) -> None:
     "Refuse activations that are not numbers, naming the first layer in which they appear."
+    where = f"site {site}" if batch is None else f"site {site}, batch {batch}"
     bad = (~torch.isfinite(m.m2).all(-1) | ~torch.isfinite(m.maximum)).nonzero().flatten().tolist()
-    if bad: raise InputError(f"NaN or infinite activations in layer {bad[0]} (site {site}, batch {batch}); "
+    if bad: raise InputError(f"NaN or infinite activations in layer {bad[0]} ({where}); "
                              "load the model in bfloat16 or float32, and check its weights and the text")
+
+def _condition(until) -> Callable[[LayerProfile], bool] | None:
+    if until != "stable":
+        if until is not None and not callable(until): raise InputError(f"until {until!r} was given; give 'stable', a function of a profile, or None")
+        return until
+    from avss_nb.scorer import stable
+    return stable()

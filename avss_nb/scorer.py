@@ -4,7 +4,7 @@
 
 # %% ../nbs/05_scorer.ipynb #cell-003
 from __future__ import annotations
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 import numpy as np, pandas as pd, torch
 from .basics import InputError
@@ -15,7 +15,7 @@ from .profiler import SITES, LayerProfile
 SCORES = ("avss", "normalized_avss", "block_influence", "update_norm", "ablation", "random")
 
 # %% auto #0
-__all__ = ['SCORES', 'model_name', 'LayerScores', 'LayerScorer']
+__all__ = ['SCORES', 'model_name', 'LayerScores', 'LayerScorer', 'stable']
 
 # %% ../nbs/05_scorer.ipynb #cell-006
 def model_name(blocks: Blocks) -> str:
@@ -170,6 +170,11 @@ class LayerScorer:
             eps=self.eps, relative=self.relative, model=profile.model, fingerprint=profile.fingerprint, tokens=profile.tokens,
             partial=profile.partial)
 
+    def drawn(self, profile: LayerProfile) -> np.ndarray:
+        "Scores of profiles from resampled groups of texts, (draws, layers); empty where there is nothing to resample."
+        moments = profile.site(self.site)
+        return self._bootstrap(profile, moments, self._eps(moments.total()))
+
     @property
     def _uses_sparsity(self): return self.measure in ("avss", "normalized_avss")
 
@@ -206,3 +211,18 @@ class LayerScorer:
 def _mean(m: Moments, field: str, weights: torch.Tensor) -> np.ndarray:
     "Mean over tokens of a summed field for every row of group weights, (draws, layers)."
     return ((weights @ getattr(m, field)) / (weights @ m.tokens.double())).numpy()
+
+# %% ../nbs/05_scorer.ipynb #cell-010
+def stable(
+    scorer: LayerScorer | None = None,  # of the ranking that has to be stable; None: the usual one
+    agreement: float = 0.95,  # Spearman correlation between the ranking and all but 5 % of those from resampled texts
+    fewest: int = 8,  # groups of texts
+) -> Callable[[LayerProfile], bool]:  # for `LayerProfiler.profile(until=)`
+    "The condition that a ranking would hardly change with other texts."
+    scorer = scorer or LayerScorer(draws=200)
+    def condition(profile: LayerProfile) -> bool:
+        if profile.groups < fewest: return False
+        values = np.vstack([scorer.score(profile).values, scorer.drawn(profile)])
+        ranks = values.argsort(1, kind="stable").argsort(1).astype(float)
+        return bool(np.quantile(np.corrcoef(ranks)[0, 1:], 0.05) >= agreement)
+    return condition

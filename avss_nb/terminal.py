@@ -5,19 +5,22 @@
 # %% ../nbs/12_terminal.ipynb #cell-003
 from __future__ import annotations
 import json, os, random, sys, warnings
+from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
-from typer import Argument, Exit, Option, Typer, echo
+from typer import Argument, Context, Exit, Option, Typer, echo
 from typer.core import TyperGroup
 from . import __version__
 from .basics import Bar, InputError, check_replaceable, silent, whole
 
 # %% auto #0
-__all__ = ['QUIET', 'app', 'DTYPES', 'Model', 'LABELS', 'TEXTS', 'Dtype', 'Device', 'Limit', 'Tokens', 'BatchSize', 'MaxLength',
-           'Split', 'Column', 'Json', 'Score', 'Site', 'Aggregation', 'Eps', 'Relative', 'Published', 'Commands',
-           'one_line', 'print_version', 'start', 'load_model', 'model_class', 'is_teaching', 'is_path', 'prepare_hub',
-           'hub_answers', 'read_texts', 'read_labelled', 'read_corpus', 'cut', 'read_questions', 'teaching_questions',
-           'given', 'show', 'check_place', 'listener', 'table_text', 'layer_numbers']
+__all__ = ['QUIET', 'app', 'SPLIT', 'DTYPES', 'Model', 'LABELS', 'TEXTS', 'Dtype', 'Device', 'DeviceMap', 'Streaming', 'Limit',
+           'Tokens', 'BatchSize', 'MaxLength', 'Split', 'Column', 'Json', 'Score', 'Site', 'Aggregation', 'Eps',
+           'Relative', 'Published', 'Commands', 'one_line', 'print_version', 'start', 'load_model', 'model_class',
+           'is_teaching', 'is_path', 'prepare_hub', 'hub_answers', 'read_texts', 'read_labelled', 'read_corpus', 'cut',
+           'read_questions', 'teaching_questions', 'given', 'show', 'check_place', 'listener', 'together', 'table_text',
+           'layer_numbers']
 
 # %% ../nbs/12_terminal.ipynb #cell-005
 class Commands(TyperGroup):
@@ -40,12 +43,17 @@ def print_version(wanted: bool) -> None:
         echo(f"avss-nb {__version__}")
         raise Exit()
 
+SPLIT = ("profile", "evaluate", "hallucination")  # commands whose work several processes share
+
 @app.callback()
 def start(
+    context: Context,
     version: Annotated[bool, Option("--version", callback=print_version, is_eager=True, help="Show the version.")] = False,
     verbose: Annotated[bool, Option("--verbose", help="Let the libraries below talk, too.")] = False,
 ) -> None:
     "Which layers of a language model matter, and which can go."
+    if context.invoked_subcommand not in SPLIT and "RANK" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1":
+        raise InputError(f"{context.invoked_subcommand} is not shared among processes, only {', '.join(SPLIT)} are; call it without torchrun or accelerate")
     if verbose: return
     os.environ.update(QUIET)
     warnings.simplefilter("ignore")
@@ -57,22 +65,30 @@ def load_model(
     name: str,  # `teaching`, a local folder, or a name on the hub
     dtype: str = "auto",  # one of `DTYPES`; "auto": as stored (the teaching model: float32)
     device: str | None = None,  # None: "cuda" where there is one, else "cpu"
+    device_map: str | dict | None = None,  # instead: "auto" spreads a model over all GPUs, then memory, then the disk
 ) -> tuple[Any, Any]:
     "A model in evaluation mode, and its tokenizer."
     if dtype not in DTYPES: raise InputError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
+    if device_map: _check_map(name, device)
     import torch
     from transformers.utils import logging
     if os.environ.get("TRANSFORMERS_VERBOSITY") == "error": logging.disable_progress_bar()
     if name == "teaching":
         from avss_nb.teaching import load_teaching_model
         model, tokenizer = load_teaching_model(dtype=torch.float32 if dtype == "auto" else getattr(torch, dtype))
-    else: model, tokenizer = _pretrained(name, dtype)
+    else: model, tokenizer = _pretrained(name, dtype, device_map)
+    if device_map: return model.eval(), tokenizer
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try: return model.eval().to(device), tokenizer
     except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
         raise InputError(f"the model cannot be moved to device {device!r} ({one_line(error)})") from None
 
-def _pretrained(name: str, dtype: str):
+def _check_map(name, device) -> None:
+    if device: raise InputError(f"--device {device} and --device-map were given; give one of them")
+    if name == "teaching": raise InputError("the teaching model fits on every device; leave --device-map out")
+    if not find_spec("accelerate"): raise InputError("--device-map needs accelerate; install avss_nb[train]")
+
+def _pretrained(name: str, dtype: str, device_map=None):
     "Model and tokenizer from a folder or the hub."
     if is_path(name) and not Path(name).is_dir():
         raise InputError(f"there is no model folder {name}; give `teaching`, a folder with config.json, or a name on the hub")
@@ -80,7 +96,8 @@ def _pretrained(name: str, dtype: str):
     try:  # nothing but the library runs here: whatever it says is about the files
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
         made = model_class(config)
-        model, info = made.from_pretrained(name, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True)
+        model, info = made.from_pretrained(name, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True,
+                                           **given(device_map=device_map))
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as error:
         place = "a folder here" if Path(name).is_dir() else "no folder here; from the hub"
@@ -127,8 +144,8 @@ def hub_answers(seconds: float = 5) -> bool:
 def read_texts(
     source: str,  # `teaching` (biographies), `teaching:solved` (questions with answers), a text file, or a data set
     limit: int | None = None,  # texts
-    **where,  # `split` and `column` of a data set
-) -> list[str]:
+    **where,  # `split` and `column` of a data set; `streaming`
+) -> list[str]:  # an iterator, if streaming
     "The texts of a source."
     if not is_teaching(source):
         from avss_nb.data import load_texts
@@ -170,6 +187,7 @@ def cut(
 ) -> list:
     "The texts, or windows of token ids over all of them."
     if tokens is None: return texts
+    if not isinstance(texts, list): raise InputError("--tokens joins all texts, and --streaming never holds them all; give --limit instead of --tokens")
     from avss_nb.data import Labelled, windows
     if isinstance(texts[0], Labelled): raise InputError("a text with a class is never cut into windows; give --limit instead of --tokens")
     length = min(max_length, tokens)
@@ -228,6 +246,21 @@ def listener(label: str):
     "A bar where somebody watches, silence in a pipe."
     return Bar(label) if sys.stderr.isatty() else silent
 
+@contextmanager
+def together(
+    device_map: str | None = None,  # which leaves no device for a second process
+):  # yields `avss_nb.sharding.Processes`
+    "The processes that share a command's work. When one is lost, the others say so in one line, with exit code 1."
+    from avss_nb.sharding import ProcessLost, joined
+    try:
+        with joined() as processes:
+            if device_map and processes.of > 1:
+                raise InputError("--device-map spreads one model over all devices, so that several processes would fight for them; give one of the two")
+            yield processes
+    except ProcessLost as error:
+        echo(f"error: {one_line(error)}", err=True)
+        raise Exit(1) from None
+
 def table_text(table, **options) -> str:
     "A DataFrame as text."
     return table.to_string(**{"index": False, "float_format": "{:.4g}".format, "na_rep": "–"} | options)
@@ -238,6 +271,8 @@ LABELS = Option(help="For a classifier: a table with a column text or sentence, 
 TEXTS = Option(help="`teaching`, `teaching:solved`, a text file (a blank line ends a text), or a data set.")
 Dtype = Annotated[str, Option(help="auto (as stored), float32, bfloat16 or float16.")]
 Device = Annotated[str | None, Option(help="For example cpu or cuda; default: cuda where there is one.")]
+DeviceMap = Annotated[str | None, Option(help="auto: spread the model over all GPUs, then memory, then the disk (needs the extra `train`).")]
+Streaming = Annotated[bool, Option("--streaming", help="Read texts as they are needed: for corpora larger than memory or disk.")]
 Limit = Annotated[int | None, Option(min=1, help="At most so many texts (and questions).")]
 Tokens = Annotated[int | None, Option(min=1, help="Cut the joined texts into windows and take at most so many tokens.")]
 BatchSize = Annotated[int, Option(min=1, help="Texts or prompts in a batch.")]

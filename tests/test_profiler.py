@@ -47,7 +47,7 @@ class Raw:
         _, path, *sub = TINY[kind]
         self.seen = [{"x": [], "y": [], "attention": [], "mlp": []} for _ in range(LAYERS)]
         self.masks, self.ids = [], []
-        self.handles = [model.register_forward_pre_hook(self.batch, with_kwargs=True)]
+        self.handles = [model.base_model.register_forward_pre_hook(self.batch, with_kwargs=True)]  # the head need not run
         for i, block in enumerate(model.get_submodule(path)):
             self.handles.append(block.register_forward_hook(self.block(i), with_kwargs=True))
             for name, where in zip(("attention", "mlp"), sub):
@@ -80,7 +80,7 @@ class Raw:
         update = stored["y"] - stored["x"]
         if site == "update": return update
         scale = np.sqrt((stored["x"].astype(np.float64) ** 2).mean(1, keepdims=True))
-        return (update.astype(np.float64) / scale).astype(update.dtype)
+        return update * (1 / scale).astype(update.dtype)
 
 def numpy_variance(a, lengths, aggregation):
     a = a.astype(np.float64)
@@ -112,14 +112,16 @@ def same(a, b):
 
 # ---------------------------------------------------------------- statistics
 
-def check_statistics(profile, raw):
+FLOAT32 = 1e-6  # sums within a text are float32; for a float64 model all is float64
+
+def check_statistics(profile, raw, rtol=FLOAT32):
     assert profile.layers == LAYERS and profile.tokens == raw.lengths.sum()
     for site in SITES:
         total = profile.site(site).total()
         assert total.sequences.tolist() == [len(raw.lengths)] * LAYERS
         for layer in range(LAYERS):
             a, m = raw.activations(layer, site), total[layer]
-            close = lambda got, want: np.testing.assert_allclose(float(got), want, rtol=1e-10, err_msg=f"{site}, layer {layer}")
+            close = lambda got, want: np.testing.assert_allclose(float(got), want, rtol=rtol, err_msg=f"{site}, layer {layer}")
             for aggregation in AGGREGATIONS:
                 close(variance(m, aggregation), numpy_variance(a, raw.lengths, aggregation))
                 for eps in EPSILONS: assert float(sparsity(m, eps, aggregation)) == numpy_sparsity(a, eps, aggregation)
@@ -131,7 +133,7 @@ def check_statistics(profile, raw):
     for layer in range(LAYERS):
         x, y = (np.concatenate(raw.seen[layer][name]).astype(np.float64) for name in "xy")
         cosine = (x * y).sum(1) / np.linalg.norm(x, axis=1) / np.linalg.norm(y, axis=1)
-        np.testing.assert_allclose(float(profile.site("output").total().cosine_distance[layer]), (1 - cosine).sum(), rtol=1e-10)
+        np.testing.assert_allclose(float(profile.site("output").total().cosine_distance[layer]), (1 - cosine).sum(), rtol=max(rtol, 1e-9))
 
 @pytest.mark.parametrize("kind", TINY)
 def test_statistics_equal_numpy(kind):
@@ -147,7 +149,7 @@ def test_statistics_equal_numpy_in_bfloat16(kind):
 
 def test_statistics_equal_numpy_without_padding_and_in_float64():
     check_statistics(*profiled(tiny(), texts=[[5, 6, 7, 8, 9]] * 9, tokenizer=None))
-    check_statistics(*profiled(tiny(dtype=torch.float64)))
+    check_statistics(*profiled(tiny(dtype=torch.float64)), rtol=1e-10)
 
 def test_every_token_is_read_once():
     _, raw = profiled(tiny(), texts=TEXTS, max_length=7)
@@ -175,7 +177,7 @@ def test_table_has_a_row_for_each_site_and_layer():
     table = profile.to_frame(eps=0.03).set_index(["site", "layer"])
     assert len(table) == LAYERS * len(SITES)
     a = raw.activations(1, "update")
-    assert math.isclose(table.loc[("update", 1), "variance"], a.astype(np.float64).var(), rel_tol=1e-10)
+    assert math.isclose(table.loc[("update", 1), "variance"], a.astype(np.float64).var(), rel_tol=FLOAT32)
     assert table.loc[("update", 1), "sparsity"] == numpy_sparsity(a, 0.03, "elements")
 
 # ---------------------------------------------------------------- merge, save, memory
@@ -340,7 +342,7 @@ def test_an_interruption_in_the_middle_of_a_batch_keeps_only_complete_ones():
 def test_an_interruption_before_the_first_batch_is_raised():
     model = tiny()
     profiler = LayerProfiler(model, TOKENIZER)
-    model.register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+    model.base_model.register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt): profiler.profile(TEXTS, progress=silent)
 
 def test_a_listener_can_ask_for_the_profile_so_far():
@@ -363,7 +365,7 @@ def test_avss_is_variance_over_sparsity(measured, site, aggregation):
     for layer in range(LAYERS):
         a = raw.activations(layer, site)
         share = numpy_sparsity(a, 0.03, aggregation) or 1 / (2 * a.size)
-        np.testing.assert_allclose(scores.values[layer], numpy_variance(a, raw.lengths, aggregation) / share, rtol=1e-10)
+        np.testing.assert_allclose(scores.values[layer], numpy_variance(a, raw.lengths, aggregation) / share, rtol=FLOAT32)
     assert scores.order == tuple(np.argsort(scores.values))
     normalized = LayerScorer("normalized_avss", site, aggregation, 0.03, draws=0).score(profile)
     np.testing.assert_allclose(normalized.values, scores.values / scores.values.sum(), rtol=1e-12)
@@ -373,7 +375,7 @@ def test_the_published_form(measured):
     scores = LayerScorer.published().score(profile)
     a = raw.activations(1, "output")
     share = (np.abs(a) < np.float64(1e-5)).mean() or 1 / (2 * a.size)
-    np.testing.assert_allclose(scores.values[1], a.astype(np.float64).var() / share, rtol=1e-10)
+    np.testing.assert_allclose(scores.values[1], a.astype(np.float64).var() / share, rtol=FLOAT32)
 
 def test_a_sparsity_of_zero_becomes_half_a_count_and_is_marked():
     rows = [[5, 6, 7, 8]]
@@ -381,7 +383,7 @@ def test_a_sparsity_of_zero_becomes_half_a_count_and_is_marked():
     scores = LayerScorer(site="output", eps=1e-8, draws=0).score(profile)
     a = raw.activations(0, "output")
     assert scores.floored.all() and np.isfinite(scores.values).all()
-    np.testing.assert_allclose(scores.values[0], a.astype(np.float64).var() * 2 * a.size, rtol=1e-10)
+    np.testing.assert_allclose(scores.values[0], a.astype(np.float64).var() * 2 * a.size, rtol=FLOAT32)
     assert all(layer["floored"] for layer in scores.to_dict()["layers"])
     assert not LayerScorer("block_influence", eps=1e-8).score(profile).floored.any()  # uses no sparsity
 
@@ -409,9 +411,9 @@ def test_block_influence_and_update_norm(measured):
     influence, norm = (LayerScorer(score, draws=0).score(profile).values for score in ("block_influence", "update_norm"))
     for layer in range(LAYERS):
         x, y = (np.concatenate(raw.seen[layer][name]).astype(np.float64) for name in "xy")
-        np.testing.assert_allclose(influence[layer], np.mean(1 - (x * y).sum(1) / np.linalg.norm(x, axis=1) / np.linalg.norm(y, axis=1)), rtol=1e-10)
+        np.testing.assert_allclose(influence[layer], np.mean(1 - (x * y).sum(1) / np.linalg.norm(x, axis=1) / np.linalg.norm(y, axis=1)), rtol=FLOAT32)
         r = raw.activations(layer, "relative_update").astype(np.float64)
-        np.testing.assert_allclose(norm[layer], np.sqrt((r ** 2).mean(1)).mean(), rtol=1e-10)
+        np.testing.assert_allclose(norm[layer], np.sqrt((r ** 2).mean(1)).mean(), rtol=FLOAT32)
 
 def test_ablation_equals_removing_the_block_by_hand():
     model = tiny()

@@ -118,8 +118,8 @@ def test_gradient_checkpointing_in_training(name):
 
 @pytest.mark.parametrize("dtype, rtol", [(torch.bfloat16, 0.05), (torch.float16, 0.01)])
 @pytest.mark.parametrize("name", NAMES)
-def test_half_precision_is_measured_in_float64(name, dtype, rtol):
-    "The statistics are those of the model's own states, computed in float64; the states are close to those in float32."
+def test_half_precision_is_measured_in_float32_and_more(name, dtype, rtol):
+    "The statistics are those of the model's own states, computed independently in float64; the states are close to those in float32."
     model, held = tiny(name, dtype=dtype), [[] for _ in range(4)]
     def hook(layer): return lambda _, args, kwargs, out: held[layer].append(((args[0] if args else kwargs["hidden_states"])[0], (out[0] if isinstance(out, tuple) else out)[0]))
     profiler = LayerProfiler(model, batch_size=1, sites=SITES[:3])
@@ -132,7 +132,7 @@ def test_half_precision_is_measured_in_float64(name, dtype, rtol):
         states = {"output": y, "update": (y.float() - x.float()).double()}
         for site, a in states.items():
             m = profile.site(site).total()[layer]
-            assert float(variance(m)) == pytest.approx(float(a.var(correction=0)), rel=1e-10)
+            assert float(variance(m)) == pytest.approx(float(a.var(correction=0)), rel=1e-6)  # float32 within a text, float64 beyond
             assert float(sparsity(m, 0.01)) == float((a.abs() < 0.01).double().mean())
             assert float(variance(m)) == pytest.approx(float(variance(plain.site(site).total()[layer])), rel=rtol)
     if name != "distilbert": assert perplexity(model) == pytest.approx(perplexity(tiny(name)), rel=rtol)

@@ -1,0 +1,159 @@
+"""What does profiling cost? Ratios to the bare forward pass, measured side by side in one run.
+
+    python benchmarks/profiling.py                      # GPT-2-small shape, random weights, CPU, 8 × 256 tokens a batch
+    python benchmarks/profiling.py --shape llama-7b     # on CUDA, bf16, 8 × 2048
+    python benchmarks/profiling.py --shape teaching     # a small model, 64 × 64
+    python benchmarks/profiling.py --scaling            # also: tokens, layers, hidden size
+    python benchmarks/profiling.py --memory             # also: peak memory, each way in a process of its own
+
+The last line of every table says what was compared; --out adds it to benchmarks/RESULTS.md with machine, versions and date."""
+import argparse, datetime, platform, resource, subprocess, sys, time
+from pathlib import Path
+import numpy as np, pandas as pd, torch, transformers
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from avss_nb.basics import silent
+from avss_nb.moments import Moments
+from avss_nb.profiler import SITES, LayerProfiler
+
+SHAPES = {  # name → model, rows of a batch, tokens of a row
+    "gpt2": (lambda layers=12, hidden=768: GPT2LMHeadModel(GPT2Config(n_layer=layers, n_embd=hidden, n_head=hidden // 64)), 8, 256),
+    "llama-7b": (lambda layers=32, hidden=4096: LlamaForCausalLM(LlamaConfig(num_hidden_layers=layers, hidden_size=hidden, intermediate_size=hidden * 43 // 16,
+                 num_attention_heads=hidden // 128, vocab_size=32000, max_position_embeddings=4096)), 8, 2048),
+    "teaching": (lambda layers=12, hidden=128: LlamaForCausalLM(LlamaConfig(num_hidden_layers=layers, hidden_size=hidden, intermediate_size=3 * hidden,
+                 num_attention_heads=hidden // 32, vocab_size=467, max_position_embeddings=128)), 64, 64)}
+DEFAULT = ("output", "relative_update")
+
+def build(shape, device, **size):
+    torch.manual_seed(0)
+    with torch.device(device):
+        torch.set_default_dtype(torch.bfloat16 if shape == "llama-7b" else torch.float32)
+        model = SHAPES[shape][0](**size).eval()
+    torch.set_default_dtype(torch.float32)
+    return model
+
+def rows_for(shape, model, batches):
+    _, rows, length = SHAPES[shape]
+    return torch.randint(3, model.config.vocab_size, (rows * batches, length), generator=torch.Generator().manual_seed(0)).tolist()
+
+def each_batch(shape, model, rows):
+    size = SHAPES[shape][1]
+    for i in range(0, len(rows), size):
+        ids = torch.tensor(rows[i:i + size], device=model.device)
+        yield {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+# --- the ways ---
+
+def bare(shape, model, rows):
+    with torch.no_grad():
+        for batch in each_batch(shape, model, rows): model(**batch, use_cache=False)
+
+def bare_body(shape, model, rows):
+    with torch.no_grad():
+        for batch in each_batch(shape, model, rows): model.base_model(**batch, use_cache=False)
+
+def profiled(sites):
+    def way(shape, model, rows): LayerProfiler(model, sites=sites, batch_size=SHAPES[shape][1], max_length=SHAPES[shape][2]).profile(rows, silent)
+    return way
+
+def hidden_states(shape, model, rows):
+    "The statistics of the default sites, computed from output_hidden_states."
+    with torch.no_grad():
+        for batch in each_batch(shape, model, rows):
+            states = model(**batch, use_cache=False, output_hidden_states=True).hidden_states
+            for x, y in zip(states, states[1:]):
+                x, y = x.flatten(0, 1), y.flatten(0, 1)
+                Moments.of(y, reference=x)
+                Moments.of((y.float() - x.float()) / x.float().square().mean(1, keepdim=True).sqrt())
+
+def authors(shape, model, rows):
+    "The AVSS authors' public procedure, restated: hooks that copy every output to the host, and the backward pass."
+    held = {}
+    blocks = next(m for m in model.modules() if isinstance(m, torch.nn.ModuleList))
+    def hook(i): return lambda _, args, out: held.__setitem__(i, (out[0] if isinstance(out, tuple) else out).detach().float().cpu().numpy())
+    handles = [block.register_forward_hook(hook(i)) for i, block in enumerate(blocks)]
+    for batch in each_batch(shape, model, rows):
+        model(**batch, use_cache=False, labels=batch["input_ids"]).loss.backward()
+        model.zero_grad()
+        for a in held.values(): a.mean(1).var(-1, ddof=1).mean(), (np.abs(a) < 1e-5).mean()
+    for handle in handles: handle.remove()
+
+WAYS = {"bare forward": bare, "bare forward without head": bare_body, "profile, 2 sites (default)": profiled(DEFAULT), "profile, 5 sites": profiled(SITES),
+        "output_hidden_states, then the same statistics": hidden_states, "the authors' procedure": authors}
+
+# --- measuring ---
+
+def seconds(way, *args):
+    if torch.cuda.is_available(): torch.cuda.synchronize()
+    start = time.perf_counter()
+    way(*args)
+    if torch.cuda.is_available(): torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+def table(shape, model, batches, repeats, ways):
+    rows = rows_for(shape, model, batches)
+    for way in ways.values(): way(shape, model, rows[:SHAPES[shape][1]])  # warm
+    times = {name: [] for name in ways}
+    for _ in range(repeats):
+        for name, way in ways.items(): times[name].append(seconds(way, shape, model, rows))
+    base, tokens = np.array(times["bare forward"]), len(rows) * len(rows[0])
+    ratios = {name: np.array(t) / base for name, t in times.items()}
+    return pd.DataFrame({name: {"× bare forward": f"{np.median(r):.3f} ({r.min():.3f} to {r.max():.3f})", "tokens a second": f"{tokens / np.median(times[name]):,.0f}"}
+                         for name, r in ratios.items()}).T
+
+def peak(shape, way, batches, threads) -> float:
+    "Peak memory of a way in a process of its own, MB."
+    script = (f"import sys, resource, torch; sys.path.insert(0, {str(Path(__file__).parent)!r}); torch.set_num_threads({threads}); import profiling as p\n"
+              f"m = p.build({shape!r}, 'cpu'); p.WAYS[{way!r}]({shape!r}, m, p.rows_for({shape!r}, m, {batches}))\n"
+              "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)")
+    return float(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()[-1])
+
+def memory(shape, threads):
+    _, rows, length = SHAPES[shape]
+    few, many = 1, max(2, round(100_000 / (rows * length)))
+    found = {name: [peak(shape, name, n, threads) for n in (few, many)] for name in ("bare forward", "profile, 2 sites (default)", "profile, 5 sites")}
+    base = found["bare forward"]
+    return pd.DataFrame({name: {f"{n * rows * length:,} tokens": f"{a:,.0f} MB (bare {a - b:+,.0f})" for n, a, b in zip((few, many), values, base)}
+                         for name, values in found.items()}).T
+
+def scaling(shape, device, repeats):
+    way, rows = WAYS["profile, 2 sites (default)"], {}
+    def cost(batches=2, **size):
+        model = build(shape, device, **size)
+        data = rows_for(shape, model, batches)
+        way(shape, model, data[:SHAPES[shape][1]])
+        return min(seconds(way, shape, model, data) for _ in range(repeats))
+    plain = SHAPES[shape][0].__defaults__
+    for name, factor, change in (("tokens", 10, {"batches": 20}), ("tokens", 100, {"batches": 200}), ("layers", 4, {"layers": plain[0] * 4}), ("hidden size", 4, {"hidden": plain[1] * 4})):
+        if device == "cpu" and shape == "gpt2" and (name == "hidden size" or factor == 100): continue  # minutes
+        ratio = cost(**change) / cost()
+        rows[f"{factor} × {name}"] = {"time": f"× {ratio:.2f}", "exponent": f"{np.log(ratio) / np.log(factor):.2f}"}
+    return pd.DataFrame(rows).T
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--shape", choices=SHAPES, default="gpt2"); p.add_argument("--device"); p.add_argument("--batches", type=int, default=4)
+    p.add_argument("--repeats", type=int, default=5); p.add_argument("--threads", type=int, default=torch.get_num_threads())
+    p.add_argument("--scaling", action="store_true"); p.add_argument("--memory", action="store_true"); p.add_argument("--out", action="store_true")
+    p.add_argument("--without", nargs="*", default=[], help="ways to leave out, by a part of their name")
+    a = p.parse_args()
+    device = a.device or ("cuda" if a.shape == "llama-7b" else "cpu")
+    torch.set_num_threads(a.threads)
+    model, ways = build(a.shape, device), {name: way for name, way in WAYS.items() if not any(part in name for part in a.without)}
+    where = torch.cuda.get_device_name() if device == "cuda" else f"{a.threads} CPU threads ({platform.processor() or platform.machine()})"
+    _, rows, length = SHAPES[a.shape]
+    parts = [f"## {a.shape}, {rows} × {length} tokens a batch, {a.batches} batches, {model.dtype}".replace("torch.", ""),
+             f"{where}; torch {torch.__version__}, transformers {transformers.__version__}; {datetime.date.today()}; median (range) of {a.repeats} runs side by side.",
+             markdown(table(a.shape, model, a.batches, a.repeats, ways))]
+    del model
+    if a.memory: parts.append("Peak memory of the process:\n\n" + markdown(memory(a.shape, a.threads)))
+    if a.scaling: parts.append("Scaling of the default profile:\n\n" + markdown(scaling(a.shape, device, 2)))
+    text = "\n\n".join(parts) + "\n"
+    print(text)
+    if a.out:
+        with open(Path(__file__).parent / "RESULTS.md", "a") as file: file.write("\n" + text)
+
+def markdown(table) -> str:
+    lines = ["| | " + " | ".join(table.columns) + " |", "| --- " * (1 + len(table.columns)) + "|"]
+    return "\n".join(lines + [f"| {name} | " + " | ".join(map(str, row)) + " |" for name, row in zip(table.index, table.to_numpy())])
+
+if __name__ == "__main__": main()

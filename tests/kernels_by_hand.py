@@ -1,0 +1,36 @@
+"The Triton kernels against the plain way; run by test_fused.py in a process of its own."
+import torch
+import avss_nb.kernels as kernels
+from avss_nb.fused import BlockStatistics, Segments
+
+DEVICE, cases = "cuda" if torch.cuda.is_available() else "cpu", 0
+if DEVICE == "cpu": kernels.COLUMN.update(ROWS=16), kernels.ROW.update(COLS=64)  # more programs in small tensors
+SITES = ("output", "update", "relative_update", "mlp")
+for dtype, lengths, hidden, sites in ((torch.bfloat16, [45, 20, 7], 96, SITES), (torch.float16, [33, 1], 70, SITES), (torch.float32, [16, 16], 70, SITES),
+                                      (torch.bfloat16, [1], 96, ("relative_update",)), (torch.float32, [20, 7], 64, ("output", "mlp"))):
+    g, texts = torch.Generator().manual_seed(cases), Segments(lengths, DEVICE)
+    x = torch.randn(len(lengths), max(lengths), hidden, generator=g)
+    x[..., 3] += 300  # a massive unit, a large value, tiny ones: inside and outside the window
+    x[0, 0, 5], x[-1, 0, :4] = 4e4, 1e-6
+    y = x + 0.3 * torch.randn(x.shape, generator=g) + 0.2
+    y[-1, 0, :3] = 1e-9
+    x, y = x.to(DEVICE, dtype), y.to(DEVICE, dtype)
+    found, plain = (make(sites, 2, texts) for make in (kernels.KernelStatistics, BlockStatistics))
+    for statistics in found, plain:
+        statistics.see(0, x, y)
+        statistics.see(1, y, x)
+        if "mlp" in sites: statistics.part("mlp", 0, y), statistics.part("mlp", 1, x)
+    found, plain = found.moments(), plain.moments()
+    assert [*found] == [*plain] == [*sites]
+    for site in sites:
+        a, b = found[site], plain[site]
+        assert torch.equal(a.counts, b.counts), (dtype, lengths, hidden, site, (a.counts - b.counts).nonzero())
+        assert torch.equal(a.tokens, b.tokens) and torch.equal(a.sequences, b.sequences)
+        for name in ("mean", "m2", "maximum", "pooled", "token_rms", "cosine_distance"):
+            p, q = getattr(a, name), getattr(b, name)
+            assert p.shape == q.shape and p.dtype == q.dtype == torch.float64
+            scale = (b.m2 / b.tokens[:, None]).sqrt() + q.abs() if name == "mean" else q.abs()
+            assert ((p - q).abs() <= 2e-5 * scale + 1e-9).all() or q.isnan().all() and p.isnan().all(), \
+                (dtype, lengths, hidden, site, name, p, q)
+    cases += 1
+print(f"{cases} cases")
