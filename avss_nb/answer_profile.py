@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np, torch
 from torch import Tensor, nn
 from .basics import Bar, InputError, Progress, check_replaceable, load_tensors, save_tensors, whole
-from .blocks import Blocks, evaluating, fingerprint, input_device
+from .blocks import Blocks, evaluating, fingerprint, input_device, model_name
 from .data import answered_rows, length_batches, prompt_ids, right_padded
 from .evaluator import Answers, Evaluator
 from .moments import Moments
@@ -186,7 +186,7 @@ class AnswerProfiler:
         "A layer profile of the batches' moments, merged into groups."
         groups = [parts[i::self.groups] for i in range(min(self.groups, len(parts)))]
         sites = {site: Moments.stack([Moments.stack([p[site] for p in group]).total() for group in groups]) for site in self.sites}
-        return LayerProfile(getattr(self.model.config, "_name_or_path", "") or type(self.model).__name__, fingerprint(self.blocks), sites,
+        return LayerProfile(model_name(self.blocks), fingerprint(self.blocks), sites,
                             partial=partial, settings={"position": self.position, "batch_size": self.batch_size})
 
 def _packed(found) -> dict[str, Tensor]:

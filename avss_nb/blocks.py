@@ -13,8 +13,8 @@ from .basics import InputError
 
 # %% auto #0
 __all__ = ['COUNTS', 'PROBE', 'SUBLAYERS', 'block_input', 'block_output', 'layer_counts', 'input_device', 'text_batch',
-           'batch_of', 'probe_batch', 'evaluating', 'eager', 'find_blocks', 'sublayer', 'Blocks', 'loaded',
-           'fingerprint']
+           'batch_of', 'probe_batch', 'evaluating', 'eager', 'find_blocks', 'sublayer', 'Blocks', 'model_name',
+           'loaded', 'fingerprint']
 
 # %% ../nbs/00_blocks.ipynb #cell-007
 def block_input(args: tuple, kwargs: dict) -> Tensor:
@@ -200,6 +200,10 @@ class Blocks:
             for handle in handles: handle.remove()
 
 # %% ../nbs/00_blocks.ipynb #cell-021
+def model_name(blocks: Blocks) -> str:
+    "What to call a model: where it was loaded from, or its class."
+    return getattr(blocks.model.config, "_name_or_path", "") or type(blocks.model).__name__
+
 @contextmanager
 def loaded(block: nn.Module) -> Iterator[None]:
     "Inside the `with` block, weights that accelerate has offloaded are in their places."

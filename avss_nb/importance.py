@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 import numpy as np, pandas as pd, torch
 from torch import Tensor, nn
 from .basics import Bar, InputError, Progress
-from .blocks import Blocks, evaluating, fingerprint
+from .blocks import Blocks, evaluating, fingerprint, model_name
 from .calibration import bootstrap, interval
 from .data import Text, text_batches
 from .heads import batch_loss, head, model_batch, target_batch
-from .scorer import LayerScores, model_name
+from .scorer import LayerScores
 
 # %% auto #0
 __all__ = ['POSITIONS', 'STATES', 'block_weights', 'magnitude', 'taylor_importance', 'differentiable', 'AngularDistances',

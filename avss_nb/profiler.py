@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd, torch
 from torch import Tensor, nn
 from .basics import Bar, InputError, Progress, load_tensors, save_tensors
-from .blocks import Blocks, evaluating, fingerprint
+from .blocks import Blocks, evaluating, fingerprint, model_name
 from .data import Text, text_batches
 from .heads import batch_loss, body, cacheless, head, model_batch, target_batch
 from .fused import Segments
@@ -208,8 +208,7 @@ class LayerProfiler:
         for s in sums:
             for site in self.sites: check_finite(s[site], site)
         return LayerProfile(
-            model=getattr(self.model.config, "_name_or_path", "") or type(self.model).__name__,
-            fingerprint=identity, sites={site: Moments.stack([s[site] for s in sums]) for site in self.sites},
+            model=model_name(self.blocks), fingerprint=identity, sites={site: Moments.stack([s[site] for s in sums]) for site in self.sites},
             losses=torch.stack([s["losses"] for s in sums]) if self.ablation else None,
             predicted=torch.stack([s["predicted"] for s in sums]) if self.ablation else None, partial=partial,
             settings={"batch_size": self.batch_size, "max_length": self.max_length, "dtype": str(self.model.dtype).removeprefix("torch.")} | (shared or {}))

@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np, pandas as pd, torch
 from torch import nn
 from .basics import Bar, InputError, Progress, load_tensors, save_tensors, silent
-from .blocks import Blocks, fingerprint
+from .blocks import Blocks, fingerprint, model_name
 from .calibration import bootstrap, interval
 from .data import Labelled, Question, Text
 from .evaluator import Evaluator
 from .importance import AngularDistances, angular_distances, magnitude, taylor_importance
 from .profiler import SITES, LayerProfiler
 from .pruner import LayerPruner, PrunePlan, how_many
-from .scorer import LayerScorer, LayerScores, model_name
+from .scorer import LayerScorer, LayerScores
 
 # %% auto #0
 __all__ = ['RANKINGS', 'Ranking', 'FORMAT', 'Calibration', 'complete', 'choice', 'random_choices', 'RankingComparison',

@@ -8,20 +8,16 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 import numpy as np, pandas as pd, torch
 from .basics import InputError
-from .blocks import Blocks, fingerprint
+from .blocks import Blocks, fingerprint, model_name
 from .moments import AGGREGATIONS, Moments, rms, smallest_sparsity, sparsity, variance
 from .profiler import SITES, LayerProfile
 
 SCORES = ("avss", "normalized_avss", "block_influence", "update_norm", "ablation", "random")
 
 # %% auto #0
-__all__ = ['SCORES', 'model_name', 'LayerScores', 'LayerScorer', 'stable']
+__all__ = ['SCORES', 'LayerScores', 'LayerScorer', 'stable']
 
 # %% ../nbs/05_scorer.ipynb #cell-006
-def model_name(blocks: Blocks) -> str:
-    "What to call a model: where it was loaded from, or its class."
-    return getattr(blocks.model.config, "_name_or_path", "") or type(blocks.model).__name__
-
 @dataclass(frozen=True)
 class LayerScores:
     "A ranking of layers: every array has one entry per layer."
@@ -163,17 +159,20 @@ class LayerScorer:
         total = moments.total()
         eps = self._eps(total)
         share, floored = self._sparsity(total, eps)
-        draws = self._bootstrap(profile, moments, eps)
-        values = self._values(profile, torch.ones(1, profile.groups, dtype=torch.float64), moments, eps)[0]
+        values, draws = self._measured(profile, moments, eps)
         return LayerScores.of(self.measure, values, draws, self.confidence, variance=variance(total, self.aggregation).numpy(),
             sparsity=share.numpy(), floored=floored.numpy() & self._uses_sparsity, site=self.site, aggregation=self.aggregation,
             eps=self.eps, relative=self.relative, model=profile.model, fingerprint=profile.fingerprint, tokens=profile.tokens,
             partial=profile.partial)
 
-    def drawn(self, profile: LayerProfile) -> np.ndarray:
-        "Scores of profiles from resampled groups of texts, (draws, layers); empty where there is nothing to resample."
+    def drawn(self, profile: LayerProfile) -> tuple[np.ndarray, np.ndarray]:  # (layers,); (draws, layers), empty where nothing can be resampled
+        "The scores of the profile, and of profiles from resampled groups of texts."
         moments = profile.site(self.site)
-        return self._bootstrap(profile, moments, self._eps(moments.total()))
+        return self._measured(profile, moments, self._eps(moments.total()))
+
+    def _measured(self, profile, moments, eps) -> tuple[np.ndarray, np.ndarray]:
+        values = self._values(profile, torch.ones(1, profile.groups, dtype=torch.float64), moments, eps)[0]
+        return values, self._bootstrap(profile, moments, eps)
 
     @property
     def _uses_sparsity(self): return self.measure in ("avss", "normalized_avss")
@@ -222,7 +221,6 @@ def stable(
     scorer = scorer or LayerScorer(draws=200)
     def condition(profile: LayerProfile) -> bool:
         if profile.groups < fewest: return False
-        values = np.vstack([scorer.score(profile).values, scorer.drawn(profile)])
-        ranks = values.argsort(1, kind="stable").argsort(1).astype(float)
+        ranks = np.vstack(scorer.drawn(profile)).argsort(1, kind="stable").argsort(1).astype(float)
         return bool(np.quantile(np.corrcoef(ranks)[0, 1:], 0.05) >= agreement)
     return condition
