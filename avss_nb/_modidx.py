@@ -654,6 +654,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'avss_nb.moments.Moments.weighted': ('moments.html#moments.weighted', 'avss_nb/moments.py'),
                                  'avss_nb.moments._cells': ('moments.html#_cells', 'avss_nb/moments.py'),
                                  'avss_nb.moments._no_such': ('moments.html#_no_such', 'avss_nb/moments.py'),
+                                 'avss_nb.moments.edge_bits': ('moments.html#edge_bits', 'avss_nb/moments.py'),
                                  'avss_nb.moments.histogram': ('moments.html#histogram', 'avss_nb/moments.py'),
                                  'avss_nb.moments.rms': ('moments.html#rms', 'avss_nb/moments.py'),
                                  'avss_nb.moments.smallest_sparsity': ('moments.html#smallest_sparsity', 'avss_nb/moments.py'),

@@ -10,7 +10,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 from .fused import BlockStatistics, Segments
-from .moments import BINS, EDGES, Moments
+from .moments import BINS, Moments, edge_bits
 try:
     import triton
     import triton.language as tl
@@ -23,9 +23,7 @@ __all__ = ['ROW', 'COLUMN', 'SLOTS', 'PAIR', 'bin_table', 'KernelStatistics', 's
 @lru_cache
 def bin_table(device: torch.device) -> Tensor:  # int32, (2048,): bin where the cell starts << 21 | low bits of its edge
     "What `_bin` looks up."
-    at = EDGES.to(torch.float32)
-    at = torch.where(at.double() < EDGES, torch.nextafter(at, torch.tensor(math.inf)), at)  # smallest float32 not below the edge
-    bits = at.view(torch.int32)
+    bits = edge_bits()
     first = torch.bucketize(torch.arange(2048, dtype=torch.int32) << 20, bits, right=True).int()
     low, inside = torch.full((2048,), 1 << 20, dtype=torch.int32), (bits & 0xFFFFF) != 0  # 1 << 20: no edge inside the cell
     low[(bits >> 20)[inside]] = (bits & 0xFFFFF)[inside]
@@ -175,7 +173,7 @@ if triton:
         tl.store(text_m2_ptr + at, m2, mask=cols)
 
 # %% ../nbs/03_kernels.ipynb #cell-010
-ROW = dict(ROWS=2, COLS=512, num_warps=4)  # chosen by measuring (benchmarks/kernels.py)
+ROW = dict(ROWS=2, COLS=512, num_warps=4)  # sizes that were quickest on one H100
 COLUMN = dict(ROWS=64, TILE=8, COLS=64, WINDOW=32, BELOW=25, num_warps=1)
 SLOTS = 256  # room for the bins of a site
 PAIR = ("output", "update", "relative_update")

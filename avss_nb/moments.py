@@ -12,7 +12,8 @@ from torch import Tensor
 from .basics import InputError
 
 # %% auto #0
-__all__ = ['EDGES', 'BINS', 'AGGREGATIONS', 'histogram', 'Moments', 'variance', 'sparsity', 'rms', 'smallest_sparsity']
+__all__ = ['EDGES', 'BINS', 'AGGREGATIONS', 'edge_bits', 'histogram', 'Moments', 'variance', 'sparsity', 'rms',
+           'smallest_sparsity']
 
 # %% ../nbs/01_moments.ipynb #cell-009
 EDGES = torch.tensor([float(f"{m}e{d}") for d in range(-8, 5) for m in (1, 1.25, 1.6, 2, 2.5, 3, 4, 5, 6, 8)], dtype=torch.float64)
@@ -20,12 +21,15 @@ BINS = len(EDGES) + 1  # bin 0: |a| < EDGES[0]; bin i: EDGES[i-1] <= |a| < EDGES
 _SHIFT = 20  # float32: 23 bits of mantissa, of which 3 stay
 _PART = 1 << 17  # numbers that stay in a CPU's cache while they are sorted into bins
 
+def edge_bits() -> Tensor:  # int32, one for each edge
+    "The bit pattern of the smallest float32 that is not below an edge."
+    at = EDGES.to(torch.float32)
+    return torch.where(at.double() < EDGES, torch.nextafter(at, torch.tensor(math.inf)), at).view(torch.int32)
+
 @lru_cache
 def _cells(device: torch.device) -> tuple[Tensor, Tensor]:
     "For every cell the bit pattern of the edge inside it, and the bins of (cell, side): lookup tables for `histogram`."
-    at = EDGES.to(torch.float32)
-    at = torch.where(at.double() < EDGES, torch.nextafter(at, torch.tensor(math.inf)), at)  # smallest float32 not below the edge
-    bits = at.view(torch.int32)
+    bits = edge_bits()
     split = torch.full((1 << (31 - _SHIFT),), torch.iinfo(torch.int32).max, dtype=torch.int32)
     split[bits >> _SHIFT] = bits
     start = torch.arange(len(split), dtype=torch.int32) << _SHIFT
