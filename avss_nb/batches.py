@@ -95,13 +95,12 @@ def right_padded(
     pad: int = 0,  # token id of the padding
 ) -> dict[str, torch.Tensor]:  # input_ids and attention_mask, int64, (rows, longest); token_type_ids for pairs that have them
     "One batch; padding is on the right and marked 0 in the mask: no unmasked position sees it, whatever its token id."
-    ids, mask, segments = torch.zeros(3, len(rows), max(map(len, rows)), dtype=torch.long)
-    ids += pad
-    for i, row in enumerate(rows):
-        ids[i, :len(row)] = torch.tensor(row)
-        mask[i, :len(row)] = 1
-        if kinds := getattr(row, "segments", ()): segments[i, :len(row)] = torch.tensor(kinds)
-    batch = {"input_ids": ids, "attention_mask": mask} | ({"token_type_ids": segments} if segments.any() else {})
+    lengths = torch.tensor([*map(len, rows)])
+    mask = torch.arange(int(lengths.max())) < lengths[:, None]
+    def filled(lists, rest): return torch.full(mask.shape, rest).masked_scatter_(mask, torch.tensor([*itertools.chain(*lists)], dtype=torch.long))
+    batch = {"input_ids": filled(rows, pad), "attention_mask": mask.long()}
+    kinds = [getattr(row, "segments", ()) or [0] * len(row) for row in rows]
+    if any(map(any, kinds)): batch["token_type_ids"] = filled(kinds, 0)
     return {name: t.to(device) for name, t in batch.items()}
 
 def length_batches(

@@ -220,12 +220,13 @@ def fingerprint(
     samples: int = 16,  # values a parameter
 ) -> str:
     "A short hash of the blocks' parameter names, shapes and sampled values."
-    digest = hashlib.sha256()
+    names, values = [], []
     for i, block in enumerate(blocks.modules):
         with loaded(block):
             for name, p in block.named_parameters():
                 exact = torch.float32 if p.numel() < 2**24 else torch.float64  # float32 counts up to there
                 where = torch.linspace(0, p.numel() - 1, samples, device=p.device, dtype=exact).long()
-                values = p.detach().flatten()[where].to(torch.bfloat16).float().cpu()
-                digest.update(f"{i} {name.replace('_orig_mod.', '')} {tuple(p.shape)} {values.tolist()}".encode())
-    return digest.hexdigest()[:16]
+                names.append(f"{i} {name.replace('_orig_mod.', '')} {tuple(p.shape)}")
+                values.append(p.detach().flatten()[where].to(torch.bfloat16))
+    values = torch.stack([v.to(values[0].device) for v in values]).float().cpu()  # one wait for the device, not one a parameter
+    return hashlib.sha256("".join(f"{name} {v}" for name, v in zip(names, values.tolist())).encode()).hexdigest()[:16]

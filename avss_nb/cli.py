@@ -26,7 +26,7 @@ def profile(
     out: Annotated[str, Option(help="File for the profile (safetensors).")],
     texts: Annotated[str | None, TEXTS] = None,
     labels: Annotated[str | None, LABELS] = None,
-    sites: Annotated[str | None, Option(help="Some of output,update,relative_update,attention,mlp (default: all).")] = None,
+    sites: Annotated[str | None, Option(help="Some of output,update,relative_update,attention,mlp, or all (default: output,relative_update).")] = None,
     ablation: Annotated[bool, Option("--ablation", help="Also measure the loss without each block (layers + 1 passes).")] = False,
     batch_size: BatchSize = 16, max_length: MaxLength = 256, limit: Limit = None, tokens: Tokens = None,
     split: Split = None, column: Column = None, streaming: Streaming = False, dtype: Dtype = "auto", device: Device = None,
@@ -38,9 +38,9 @@ def profile(
     with together(device_map) as processes:
         found = read_corpus(texts, labels, model, limit, split=split, column=column, streaming=streaming or None)
         loaded, tokenizer = load_model(model, dtype, processes.device(device), device_map)
-        from avss_nb.profiler import SITES, LayerProfiler
+        from avss_nb.profiler import DEFAULT_SITES, SITES, LayerProfiler
         from avss_nb.sharding import profile_together
-        chosen = sites.replace(" ", "").split(",") if sites else SITES
+        chosen = SITES if sites == "all" else sites.replace(" ", "").split(",") if sites else DEFAULT_SITES
         profiler = LayerProfiler(loaded, tokenizer, chosen, ablation, batch_size, max_length)
         progress = silent if processes.rank else listener("profile")
         result = profile_together(profiler, cut(found, tokenizer, tokens, max_length), out, processes, progress)

@@ -223,19 +223,19 @@ class KernelStatistics:
 
     def moments(self) -> dict[str, Moments]:  # leading dimension layers
         "The moments of each site."
-        made = {}
+        made, n = {}, self.texts.counts.double()
+        tokens, texts = (t.expand(self.layers) for t in (self.texts.counts.sum(), torch.tensor(len(n), device=n.device)))
         for name, room in self.found.items():
-            n = self.texts.counts.double()
-            whole = room["sums"][:, :, :3].amax(1), room["sums"][:, :, 3:].sum(1)
+            largest, sums = room["sums"][:, :, :3].amax(1), room["sums"][:, :, 3:].sum(1)
+            nothing = torch.full_like(tokens, math.nan, dtype=torch.float64)
+            states, inside = room["text_mean"], room["text_m2"]  # (layers, sites, texts, hidden)
+            mean = (n / n.sum()) @ states
+            m2 = inside.sum(2) + n @ (states - mean[:, :, None]).square()
+            pooled = states.var(3).sum(2)
             for i, site in enumerate(self.pair if name == "pair" else (name,)):
                 j = PAIR.index(site) if name == "pair" else 0
-                states, inside = room["text_mean"][:, i], room["text_m2"][:, i]  # (layers, texts, hidden)
-                mean = torch.einsum("t,lth->lh", n / n.sum(), states)
-                m2 = inside.sum(1) + torch.einsum("t,lth->lh", n, (states - mean[:, None]).square())
-                nothing = torch.full_like(whole[1][:, 3], math.nan)
-                made[site] = Moments(self.texts.counts.sum().expand(self.layers), torch.full_like(whole[0][:, 0], len(n), dtype=torch.int64), mean, m2,
-                                     room["counts"][:, i, :BINS], whole[0][:, j], states.var(2).sum(1), whole[1][:, j],
-                                     whole[1][:, 3] if site == "output" else nothing)
+                made[site] = Moments(tokens, texts, mean[:, i], m2[:, i], room["counts"][:, i, :BINS], largest[:, j], pooled[:, i], sums[:, j],
+                                     sums[:, 3] if site == "output" else nothing)
         return {site: made[site] for site in self.sites}
 
 def statistics(

@@ -20,10 +20,11 @@ from .kernels import statistics
 from .moments import Moments, rms, sparsity, variance
 
 # %% auto #0
-__all__ = ['SITES', 'PROFILE', 'CHECKED', 'site_activations', 'LayerProfile', 'LayerProfiler', 'check_finite']
+__all__ = ['SITES', 'DEFAULT_SITES', 'PROFILE', 'CHECKED', 'site_activations', 'LayerProfile', 'LayerProfiler', 'check_finite']
 
 # %% ../nbs/04_profiler.ipynb #cell-005
 SITES = ("output", "update", "relative_update", "attention", "mlp")
+DEFAULT_SITES = ("output", "relative_update")  # what the usual scores need
 
 def site_activations(
     x: Tensor,  # (tokens, hidden) entering the block, without padding
@@ -63,7 +64,8 @@ class LayerProfile:
 
     def site(self, name: str) -> Moments:
         "The moments of a site, leading dimensions (groups, layers)."
-        if name not in self.sites: raise InputError(f"site {name!r} was not profiled; this profile has {', '.join(self.sites)}")
+        if name not in self.sites: raise InputError(f"site {name!r} was not profiled; this profile has {', '.join(self.sites)}; "
+                                                   f"profile again with sites=[…, {name!r}]")
         return self.sites[name]
 
     def __add__(self, other: LayerProfile) -> LayerProfile:
@@ -131,7 +133,7 @@ class LayerProfiler:
     def __init__(self,
         model: nn.Module,  # any transformers model with a stack of blocks
         tokenizer=None,  # not needed for texts that are lists of token ids, except for the ablation of masked models
-        sites: Iterable[str] = SITES,  # where to look
+        sites: Iterable[str] = DEFAULT_SITES,  # where to look: some of `SITES`
         ablation: bool = False,  # also measure the loss without each layer (see `avss_nb.heads`; costs layers + 1 passes)
         batch_size: int = 16,  # texts
         max_length: int = 256,  # tokens; longer texts are cut into windows

@@ -6,14 +6,17 @@
     python benchmarks/profiling.py --scaling            # also: tokens, layers, hidden size
     python benchmarks/profiling.py --memory             # also: peak memory, each way in a process of its own
 
-The last line of every table says what was compared; --out adds it to benchmarks/RESULTS.md with machine, versions and date."""
+The bare forward pass is that of the whole model, head included, without a cache. The profiler leaves the head out, which is why it can be faster
+than bare on a small model with a large vocabulary; the row without head tells how much that is. Models and profilers are made before the clock
+starts; what making a profiler costs, once a model, is told below the table. The authors' procedure takes a text at a time where a whole batch would
+not fit (llama-7b), and fewer batches. --out adds the tables to benchmarks/RESULTS.md with machine, versions and date."""
 import argparse, datetime, platform, resource, subprocess, sys, time
 from pathlib import Path
 import numpy as np, pandas as pd, torch, transformers
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 from avss_nb.basics import silent
 from avss_nb.moments import Moments
-from avss_nb.profiler import SITES, LayerProfiler
+from avss_nb.profiler import DEFAULT_SITES, SITES, LayerProfiler
 
 SHAPES = {  # name → model, rows of a batch, tokens of a row
     "gpt2": (lambda layers=12, hidden=768: GPT2LMHeadModel(GPT2Config(n_layer=layers, n_embd=hidden, n_head=hidden // 64)), 8, 256),
@@ -21,7 +24,6 @@ SHAPES = {  # name → model, rows of a batch, tokens of a row
                  num_attention_heads=hidden // 128, vocab_size=32000, max_position_embeddings=4096)), 8, 2048),
     "teaching": (lambda layers=12, hidden=128: LlamaForCausalLM(LlamaConfig(num_hidden_layers=layers, hidden_size=hidden, intermediate_size=3 * hidden,
                  num_attention_heads=hidden // 32, vocab_size=467, max_position_embeddings=128)), 64, 64)}
-DEFAULT = ("output", "relative_update")
 
 def build(shape, device, **size):
     torch.manual_seed(0)
@@ -35,8 +37,8 @@ def rows_for(shape, model, batches):
     _, rows, length = SHAPES[shape]
     return torch.randint(3, model.config.vocab_size, (rows * batches, length), generator=torch.Generator().manual_seed(0)).tolist()
 
-def each_batch(shape, model, rows):
-    size = SHAPES[shape][1]
+def each_batch(shape, model, rows, size=None):
+    size = size or SHAPES[shape][1]
     for i in range(0, len(rows), size):
         ids = torch.tensor(rows[i:i + size], device=model.device)
         yield {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
@@ -52,8 +54,13 @@ def bare_body(shape, model, rows):
         for batch in each_batch(shape, model, rows): model.base_model(**batch, use_cache=False)
 
 def profiled(sites):
-    def way(shape, model, rows): LayerProfiler(model, sites=sites, batch_size=SHAPES[shape][1], max_length=SHAPES[shape][2]).profile(rows, silent)
+    made = {}
+    def way(shape, model, rows):
+        if made.get("model") is not model: made.update(model=model, profiler=profiler(shape, model, sites))
+        made["profiler"].profile(rows, silent)
     return way
+
+def profiler(shape, model, sites): return LayerProfiler(model, sites=sites, batch_size=SHAPES[shape][1], max_length=SHAPES[shape][2])
 
 def hidden_states(shape, model, rows):
     "The statistics of the default sites, computed from output_hidden_states."
@@ -71,13 +78,13 @@ def authors(shape, model, rows):
     blocks = next(m for m in model.modules() if isinstance(m, torch.nn.ModuleList))
     def hook(i): return lambda _, args, out: held.__setitem__(i, (out[0] if isinstance(out, tuple) else out).detach().float().cpu().numpy())
     handles = [block.register_forward_hook(hook(i)) for i, block in enumerate(blocks)]
-    for batch in each_batch(shape, model, rows):
+    for batch in each_batch(shape, model, rows, 1 if shape == "llama-7b" else None):
         model(**batch, use_cache=False, labels=batch["input_ids"]).loss.backward()
         model.zero_grad()
         for a in held.values(): a.mean(1).var(-1, ddof=1).mean(), (np.abs(a) < 1e-5).mean()
     for handle in handles: handle.remove()
 
-WAYS = {"bare forward": bare, "bare forward without head": bare_body, "profile, 2 sites (default)": profiled(DEFAULT), "profile, 5 sites": profiled(SITES),
+WAYS = {"bare forward": bare, "bare forward without head": bare_body, "profile, 2 sites (default)": profiled(DEFAULT_SITES), "profile, 5 sites": profiled(SITES),
         "output_hidden_states, then the same statistics": hidden_states, "the authors' procedure": authors}
 
 # --- measuring ---
@@ -90,14 +97,15 @@ def seconds(way, *args):
     return time.perf_counter() - start
 
 def table(shape, model, batches, repeats, ways):
-    rows = rows_for(shape, model, batches)
-    for way in ways.values(): way(shape, model, rows[:SHAPES[shape][1]])  # warm
+    "Seconds a token of every way, side by side."
+    def part(name): return batches if name != "the authors' procedure" or shape != "llama-7b" else 1 / SHAPES[shape][1]  # one text is slow enough
+    rows = {name: rows_for(shape, model, max(1, batches))[:round(part(name) * SHAPES[shape][1])] for name in ways}
+    for name, way in ways.items(): way(shape, model, rows[name][:SHAPES[shape][1]])  # warm
     times = {name: [] for name in ways}
     for _ in range(repeats):
-        for name, way in ways.items(): times[name].append(seconds(way, shape, model, rows))
-    base, tokens = np.array(times["bare forward"]), len(rows) * len(rows[0])
-    ratios = {name: np.array(t) / base for name, t in times.items()}
-    return pd.DataFrame({name: {"× bare forward": f"{np.median(r):.3f} ({r.min():.3f} to {r.max():.3f})", "tokens a second": f"{tokens / np.median(times[name]):,.0f}"}
+        for name, way in ways.items(): times[name].append(seconds(way, shape, model, rows[name]) / sum(map(len, rows[name])))
+    ratios = {name: np.array(t) / times["bare forward"] for name, t in times.items()}
+    return pd.DataFrame({name: {"× bare forward": f"{np.median(r):.3f} ({r.min():.3f} to {r.max():.3f})", "tokens a second": f"{1 / np.median(times[name]):,.0f}"}
                          for name, r in ratios.items()}).T
 
 def peak(shape, way, batches, threads) -> float:
@@ -114,6 +122,17 @@ def memory(shape, threads):
     base = found["bare forward"]
     return pd.DataFrame({name: {f"{n * rows * length:,} tokens": f"{a:,.0f} MB (bare {a - b:+,.0f})" for n, a, b in zip((few, many), values, base)}
                          for name, values in found.items()}).T
+
+def gpu_memory(shape, batches):
+    model, base, found = build(shape, "cuda"), None, {}
+    for name in ("bare forward", "profile, 2 sites (default)", "profile, 5 sites"):
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        WAYS[name](shape, model, rows_for(shape, model, batches))
+        most = torch.cuda.max_memory_allocated()
+        base = base or most
+        found[name] = {"GiB": f"{most / 2**30:.2f}", "above bare": f"{most / base - 1:+.2%}"}
+    return pd.DataFrame(found).T
 
 def scaling(shape, device, repeats):
     way, rows = WAYS["profile, 2 sites (default)"], {}
@@ -143,14 +162,18 @@ def main():
     _, rows, length = SHAPES[a.shape]
     parts = [f"## {a.shape}, {rows} × {length} tokens a batch, {a.batches} batches, {model.dtype}".replace("torch.", ""),
              f"{where}; torch {torch.__version__}, transformers {transformers.__version__}; {datetime.date.today()}; median (range) of {a.repeats} runs side by side.",
-             markdown(table(a.shape, model, a.batches, a.repeats, ways))]
+             markdown(table(a.shape, model, a.batches, a.repeats, ways)),
+             f"Making a `LayerProfiler`, once a model: {min(seconds(profiler, a.shape, model, SITES) for _ in range(3)):.2f} s."]
     del model
-    if a.memory: parts.append("Peak memory of the process:\n\n" + markdown(memory(a.shape, a.threads)))
+    if device == "cuda": parts.append("Most GPU memory allocated, weights included:\n\n" + markdown(gpu_memory(a.shape, a.batches)))
+    elif a.memory: parts.append("Peak memory of the process:\n\n" + markdown(memory(a.shape, a.threads)))
     if a.scaling: parts.append("Scaling of the default profile:\n\n" + markdown(scaling(a.shape, device, 2)))
     text = "\n\n".join(parts) + "\n"
     print(text)
-    if a.out:
-        with open(Path(__file__).parent / "RESULTS.md", "a") as file: file.write("\n" + text)
+    if a.out: add_results(text)
+
+def add_results(text):
+    with open(Path(__file__).parent / "RESULTS.md", "a") as file: file.write("\n" + text)
 
 def markdown(table) -> str:
     lines = ["| | " + " | ".join(table.columns) + " |", "| --- " * (1 + len(table.columns)) + "|"]

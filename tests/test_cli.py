@@ -49,7 +49,7 @@ def place(tmp_path_factory):
     place = tmp_path_factory.mktemp("cli")
     saved(place / "model", tiny("llama"))
     (place / "texts.txt").write_text("\n\n".join(TeachingWorld().texts(30)))
-    done("profile", place / "model", "--texts", place / "texts.txt", "--out", place / "profile.st", "--ablation", "--batch-size", 4)
+    done("profile", place / "model", "--texts", place / "texts.txt", "--out", place / "profile.st", "--sites", "all", "--ablation", "--batch-size", 4)
     return place
 
 # ---------------------------------------------------------------- the program
@@ -82,7 +82,7 @@ def test_profile_equals_the_class(place):
     result = LayerProfile.load(place / "profile.st")
     texts = (place / "texts.txt").read_text().split("\n\n")
     model = AutoModelForCausalLM.from_pretrained(place / "model")
-    expected = LayerProfiler(model, TOKENIZER, ablation=True, batch_size=4).profile(texts, progress=lambda p: None)
+    expected = LayerProfiler(model, TOKENIZER, SITES, ablation=True, batch_size=4).profile(texts, progress=lambda p: None)
     assert result.tokens == expected.tokens == sum(len(TOKENIZER(text)["input_ids"]) for text in texts) and not result.partial
     for site in SITES: assert torch.equal(result.site(site).m2, expected.site(site).m2)
     assert torch.equal(result.losses, expected.losses)

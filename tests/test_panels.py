@@ -14,7 +14,7 @@ from avss_nb.basics import InputError, silent
 from avss_nb.live import Picture, Throttle, duration, listed, sole_run
 from avss_nb.panels import EPSILONS, LayerRankingPanel, PruningPanel, scores_of
 from avss_nb.moments import EDGES
-from avss_nb.profiler import LayerProfiler
+from avss_nb.profiler import SITES, LayerProfiler
 from avss_nb.scorer import LayerScorer
 from tiny import tiny
 
@@ -24,7 +24,7 @@ TEXTS = torch.randint(3, 600, (48, 10), generator=torch.Generator().manual_seed(
 def model(): return tiny("llama")
 
 @pytest.fixture(scope="module")
-def profile(model): return LayerProfiler(model, ablation=True, batch_size=4).profile(TEXTS, progress=silent)
+def profile(model): return LayerProfiler(model, sites=SITES, ablation=True, batch_size=4).profile(TEXTS, progress=silent)
 
 @pytest.fixture
 def passes(model):

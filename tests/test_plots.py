@@ -11,7 +11,7 @@ from avss_nb.basics import InputError, silent
 from avss_nb.moments import BINS, EDGES, Moments, sparsity
 from avss_nb.plots import (RankingBars, histogram_limits, number_text, plot_histogram, plot_ranking, plot_reliability,
                            plot_retention, plot_variance_sparsity)
-from avss_nb.profiler import LayerProfile, LayerProfiler
+from avss_nb.profiler import SITES, LayerProfile, LayerProfiler
 from avss_nb.scorer import LayerScorer, LayerScores
 from tiny import tiny
 
@@ -123,7 +123,7 @@ def test_pictures_are_opaque_and_dark_on_white_in_a_dark_style():
 def profile():
     generator = torch.Generator().manual_seed(0)
     texts = torch.randint(3, 600, (20, 12), generator=generator).tolist()
-    return LayerProfiler(tiny("llama"), batch_size=4).profile(texts, progress=silent)
+    return LayerProfiler(tiny("llama"), sites=SITES, batch_size=4).profile(texts, progress=silent)
 
 @pytest.mark.parametrize("eps", [1e-4, 0.01, 0.037, 1.])
 def test_the_shaded_area_is_the_sparsity(profile, eps):

@@ -96,7 +96,7 @@ def numpy_sparsity(a, eps, aggregation):
 
 def profiled(model, kind="llama", texts=TEXTS, tokenizer=TOKENIZER, **settings):
     "A profile, and the activations that raw hooks stored during the same passes."
-    profiler = LayerProfiler(model, tokenizer, **{"batch_size": 4} | settings)
+    profiler = LayerProfiler(model, tokenizer, **{"batch_size": 4, "sites": SITES} | settings)
     raw = Raw(model, kind)
     try: return profiler.profile(texts, progress=silent), raw
     finally:
@@ -161,7 +161,7 @@ def test_every_token_is_read_once():
 def test_padding_changes_nothing(kind):
     "Padded batches and one text at a time: different kernels, so equal to rounding."
     model = tiny(kind)
-    padded, alone = (LayerProfiler(model, TOKENIZER, batch_size=size).profile(TEXTS, progress=silent) for size in (8, 1))
+    padded, alone = (LayerProfiler(model, TOKENIZER, SITES, batch_size=size).profile(TEXTS, progress=silent) for size in (8, 1))
     for site in SITES:
         torch.testing.assert_close(variance(padded.site(site).total()), variance(alone.site(site).total()), rtol=1e-4, atol=0)
         assert torch.equal(padded.site(site).total().tokens, alone.site(site).total().tokens)
@@ -169,7 +169,7 @@ def test_padding_changes_nothing(kind):
 def test_padding_side_of_the_tokenizer_changes_nothing():
     model, left = tiny("gpt2"), build_tokenizer()
     left.padding_side = "left"
-    a, b = (LayerProfiler(model, t, batch_size=4).profile(TEXTS, progress=silent) for t in (TOKENIZER, left))
+    a, b = (LayerProfiler(model, t, SITES, batch_size=4).profile(TEXTS, progress=silent) for t in (TOKENIZER, left))
     assert same(a, b)
 
 def test_table_has_a_row_for_each_site_and_layer():
@@ -185,7 +185,7 @@ def test_table_has_a_row_for_each_site_and_layer():
 def test_two_halves_merge_into_the_whole():
     "Rows of one length in batches of one length: the same forward passes, however they are grouped."
     model, rows = tiny(), [list(range(3 + i, 11 + i)) for i in range(24)]
-    def profile(part): return LayerProfiler(model, batch_size=1, ablation=True).profile(part, progress=silent)
+    def profile(part): return LayerProfiler(model, sites=SITES, batch_size=1, ablation=True).profile(part, progress=silent)
     merged, whole = profile(rows[:10]) + profile(rows[10:]), profile(rows)
     for site in SITES:
         a, b = merged.site(site).total(), whole.site(site).total()
@@ -197,8 +197,8 @@ def test_two_halves_merge_into_the_whole():
 
 def test_merging_is_the_same_from_either_side():
     model = tiny()
-    few = LayerProfiler(model, TOKENIZER, batch_size=2).profile(TEXTS[:6], progress=silent)    # 3 groups
-    many = LayerProfiler(model, TOKENIZER, batch_size=1).profile(TEXTS, progress=silent)       # 16 groups
+    few = LayerProfiler(model, TOKENIZER, SITES, batch_size=2).profile(TEXTS[:6], progress=silent)    # 3 groups
+    many = LayerProfiler(model, TOKENIZER, SITES, batch_size=1).profile(TEXTS, progress=silent)       # 16 groups
     a, b = few + many, many + few
     assert a.groups == b.groups == 16 and a.texts == b.texts == len(TEXTS) + 6
     torch.testing.assert_close(variance(a.site("mlp").total()), variance(b.site("mlp").total()), rtol=1e-12, atol=0)
@@ -328,7 +328,7 @@ def test_an_interruption_keeps_the_complete_batches():
 def test_an_interruption_in_the_middle_of_a_batch_keeps_only_complete_ones():
     model, calls = tiny(), []
     before = hooks(model)
-    profiler = LayerProfiler(model, TOKENIZER, batch_size=4, ablation=True)
+    profiler = LayerProfiler(model, TOKENIZER, ("output", "update"), batch_size=4, ablation=True)
     inner = model.model.layers[2].mlp.forward
     def interrupting(x):
         calls.append(1)
@@ -341,13 +341,13 @@ def test_an_interruption_in_the_middle_of_a_batch_keeps_only_complete_ones():
 
 def test_an_interruption_before_the_first_batch_is_raised():
     model = tiny()
-    profiler = LayerProfiler(model, TOKENIZER)
+    profiler = LayerProfiler(model, TOKENIZER, SITES)
     model.base_model.register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt): profiler.profile(TEXTS, progress=silent)
 
 def test_a_listener_can_ask_for_the_profile_so_far():
     parts = []
-    whole = LayerProfiler(tiny(), TOKENIZER, batch_size=8).profile(TEXTS, progress=lambda p: parts.append(p.partial()))
+    whole = LayerProfiler(tiny(), TOKENIZER, SITES, batch_size=8).profile(TEXTS, progress=lambda p: parts.append(p.partial()))
     assert len(parts) == 3 and parts[0].texts < parts[1].texts < parts[2].texts == len(TEXTS)
     assert parts[0].partial and not whole.partial and torch.equal(parts[-1].site("mlp").m2, whole.site("mlp").m2)
 

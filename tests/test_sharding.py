@@ -19,7 +19,7 @@ torch.set_num_threads(1)
 ROOT = Path(__file__).parent.parent
 ROWS = [torch.randint(3, VOCABULARY, (n % 37 + 2,), generator=torch.Generator().manual_seed(n)).tolist() for n in range(150)]
 
-def profiler(name="llama", **settings): return LayerProfiler(tiny(name), **{"batch_size": 4, "groups": 8} | settings)
+def profiler(name="llama", **settings): return LayerProfiler(tiny(name), **{"batch_size": 4, "groups": 8, "sites": SITES} | settings)
 
 def shares_of(made, of, rows=ROWS): return [made.profile(rows, silent, share=(rank, of)) for rank in range(of)]
 
@@ -45,7 +45,7 @@ def place(tmp_path_factory):
     (place / "texts.txt").write_text("\n\n".join(world.texts(90)))
     (place / "long.txt").write_text("\n\n".join(world.texts(250) * 40))
     (place / "questions.jsonl").write_text("".join(json.dumps({"question": q.text, "answer": list(q.answers)}) + "\n" for q in world.questions("known", 40)))
-    done("profile", place / "model", "--texts", place / "texts.txt", "--batch-size", 4, "--ablation", "--out", place / "single.st")
+    done("profile", place / "model", "--texts", place / "texts.txt", "--batch-size", 4, "--sites", "all", "--ablation", "--out", place / "single.st")
     return place
 
 # --- shares
@@ -151,7 +151,7 @@ def test_a_shard_is_kept_while_its_process_works(tmp_path, monkeypatch, pause, t
     with pytest.raises(InputError, match="shard 1 of 2 is partial .*; shard 0 of 2 is missing"): merge_profiles([tmp_path / "now"])
 
 def test_merge_on_the_command_line(place, tmp_path):
-    made = LayerProfiler(tiny("llama"), TOKENIZER, batch_size=4)
+    made = LayerProfiler(tiny("llama"), TOKENIZER, SITES, batch_size=4)
     texts = (place / "texts.txt").read_text().split("\n\n")
     shards = [tmp_path / "s0", tmp_path / "s1"]
     for rank, shard in enumerate(shards): made.profile(texts, silent, share=(rank, 2)).save(shard)
@@ -211,7 +211,7 @@ def under(engine, of, *args):
 @pytest.mark.parametrize("engine, of", [("torchrun", 3), ("accelerate", 2)])
 def test_processes_make_the_profile_of_one(place, tmp_path, engine, of):
     if engine == "accelerate": pytest.importorskip("accelerate")
-    result = under(engine, of, "profile", place / "model", "--texts", place / "texts.txt", "--batch-size", 4, "--ablation", "--out", tmp_path / "p.st")
+    result = under(engine, of, "profile", place / "model", "--texts", place / "texts.txt", "--batch-size", 4, "--sites", "all", "--ablation", "--out", tmp_path / "p.st")
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("LayerProfile(") == 1 and "error" not in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["p.st"]
@@ -358,7 +358,7 @@ def test_data_sets_are_streamed(tmp_path, monkeypatch):
     assert len([*load_texts("corpus", streaming=True, limit=7)]) == 7
 
 def test_streaming_on_the_command_line(place, tmp_path):
-    done("profile", place / "model", "--texts", place / "texts.txt", "--batch-size", 4, "--ablation", "--streaming", "--out", tmp_path / "p.st")
+    done("profile", place / "model", "--texts", place / "texts.txt", "--batch-size", 4, "--sites", "all", "--ablation", "--streaming", "--out", tmp_path / "p.st")
     same(LayerProfile.load(tmp_path / "p.st"), LayerProfile.load(place / "single.st"))
     refused("profile", place / "model", "--texts", place / "texts.txt", "--streaming", "--tokens", 100, "--out", tmp_path / "q", match="--limit instead of --tokens",
             absent=tmp_path / "q")
@@ -367,7 +367,7 @@ def test_streaming_on_the_command_line(place, tmp_path):
 
 def test_device_map_on_the_command_line(place, tmp_path):
     pytest.importorskip("accelerate")
-    for command in (["profile", "--batch-size", 4, "--ablation", "--out", tmp_path / "p.st"], ["evaluate", "--json", tmp_path / "e.json"]):
+    for command in (["profile", "--batch-size", 4, "--sites", "all", "--ablation", "--out", tmp_path / "p.st"], ["evaluate", "--json", tmp_path / "e.json"]):
         done(command[0], place / "model", "--texts", place / "texts.txt", "--device-map", "auto", *command[1:])
     same(LayerProfile.load(tmp_path / "p.st"), LayerProfile.load(place / "single.st"))
     done("evaluate", place / "model", "--texts", place / "texts.txt", "--json", tmp_path / "plain.json")
@@ -381,7 +381,7 @@ def test_a_device_map_that_overflows_to_the_disk(place, tmp_path, monkeypatch):
     model, tokenizer = load_model(str(place / "model"), device_map="auto")
     assert "disk" in model.hf_device_map.values() and any(p.is_meta for p in model.parameters())
     texts = (place / "texts.txt").read_text().split("\n\n")
-    whole = LayerProfiler(model, tokenizer, batch_size=4, ablation=True).profile(texts, silent)
+    whole = LayerProfiler(model, tokenizer, sites=SITES, batch_size=4, ablation=True).profile(texts, silent)
     same(whole, LayerProfile.load(place / "single.st"))
 
 @pytest.mark.parametrize("args, message", [(["--device", "cpu"], "give one of them"), ([], "leave --device-map out")])

@@ -16,7 +16,7 @@ from tiny import PATHS, VOCABULARY, padded_batch, tiny
 ROWS = [torch.randint(3, VOCABULARY, (n,), generator=torch.Generator().manual_seed(n)).tolist() for n in (9, 30, 17, 5, 25, 12)]
 NAMES = ("llama", "gpt2", "distilbert")
 
-def profiled(model, **settings): return LayerProfiler(model, batch_size=4, **settings).profile(ROWS, progress=silent)
+def profiled(model, **settings): return LayerProfiler(model, **{"batch_size": 4, "sites": SITES} | settings).profile(ROWS, progress=silent)
 
 def perplexity(model): return Evaluator(model, batch_size=4).perplexity(ROWS).value
 
