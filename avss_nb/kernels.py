@@ -21,13 +21,13 @@ __all__ = ['ROW', 'COLUMN', 'SLOTS', 'PAIR', 'bin_table', 'KernelStatistics', 's
 
 # %% ../nbs/03_kernels.ipynb #cell-005
 @lru_cache
-def bin_table(device: torch.device) -> Tensor:  # int32, (2048,): bin where the cell starts << 21 | low bits of its edge
-    "What `_bin` looks up."
+def bin_table(device: torch.device) -> Tensor:  # int32, (2048,)
+    "What `_bin` looks up: the bin where a cell starts, shifted by 21, and what carries into the next bin from the cell's edge on."
     bits = edge_bits()
     first = torch.bucketize(torch.arange(2048, dtype=torch.int32) << 20, bits, right=True).int()
     low, inside = torch.full((2048,), 1 << 20, dtype=torch.int32), (bits & 0xFFFFF) != 0  # 1 << 20: no edge inside the cell
     low[(bits >> 20)[inside]] = (bits & 0xFFFFF)[inside]
-    return ((first << 21) | low).to(device)
+    return ((first << 21) + (1 << 21) - low).to(device)
 
 # %% ../nbs/03_kernels.ipynb #cell-008
 if triton:
@@ -80,23 +80,24 @@ if triton:
     def _bin(a, table_ptr):
         "The bin of |a|."
         bits = a.to(tl.int32, bitcast=True) & 0x7FFFFFFF
-        entry = tl.load(table_ptr + (bits >> 20))
-        return (entry >> 21) + ((bits & 0xFFFFF) >= (entry & 0x1FFFFF)).to(tl.int32)
+        return (tl.load(table_ptr + (bits >> 20)) + (bits & 0xFFFFF)) >> 21
 
     @triton.jit
-    def _take(a, live, k, n, mean, m2, bins, table_ptr, count_ptr, first, WINDOW: tl.constexpr):
-        "Take a tile of k tokens (rows, columns) into the statistics of n tokens."
+    def _take(a, live, k, n, mean, m2, bins, table_ptr, count_ptr, first, FULL: tl.constexpr, WINDOW: tl.constexpr):
+        "Take a tile of k tokens (rows, columns) into the statistics of n tokens; FULL: all of it is real."
         tile = tl.sum(a, 0) / tl.maximum(k, 1.)
-        d = tl.where(live, a - tile[None, :], 0.)
+        d = a - tile[None, :]
+        if not FULL: d = tl.where(live, d, 0.)
         delta = tile - mean
         both = tl.maximum(n + k, 1.)
         mean += delta * (k / both)
         m2 += tl.sum(d * d, 0) + delta * delta * (n * k / both)
         key = _bin(a, table_ptr)
-        near = key - first
-        inside = (near >= 0) & (near < WINDOW - 1)
-        bins += tl.histogram(tl.reshape(tl.where(live & inside, near, WINDOW - 1), (a.shape[0] * a.shape[1],)), WINDOW)
-        tl.atomic_add(count_ptr + key, tl.full(key.shape, 1, tl.int64), mask=live & (near.to(tl.uint32) >= WINDOW - 1), sem="relaxed")
+        near = tl.minimum((key - first).to(tl.uint32), WINDOW - 1).to(tl.int32)  # below the window: a large number without sign
+        outside = near == WINDOW - 1
+        if not FULL: near, outside = tl.where(live, near, WINDOW - 1), outside & live
+        bins += tl.histogram(tl.reshape(near, (a.shape[0] * a.shape[1],)), WINDOW)
+        tl.atomic_add(count_ptr + key, tl.full(key.shape, 1, tl.int32), mask=outside, sem="relaxed")
         return mean, m2, bins
 
     @triton.jit
@@ -104,7 +105,7 @@ if triton:
         tl.store(mean_ptr + at, mean, mask=cols)
         tl.store(m2_ptr + at, m2, mask=cols)
         which = tl.arange(0, WINDOW)
-        tl.atomic_add(count_ptr + first + which, bins.to(tl.int64), mask=(which < WINDOW - 1) & (bins > 0), sem="relaxed")
+        tl.atomic_add(count_ptr + first + which, bins, mask=(which < WINDOW - 1) & (bins > 0), sem="relaxed")
 
     @triton.jit
     def _first(size_ptr, real, count, table_ptr, BELOW: tl.constexpr):
@@ -114,9 +115,10 @@ if triton:
     @triton.jit
     def _columns(x_ptr, y_ptr, mask_ptr, inverse_ptr, sizes_ptr, table_ptr, mean_ptr, m2_ptr, count_ptr, n_ptr, S, H, chunks, tokens,
                  OUT: tl.constexpr, UPD: tl.constexpr, REL: tl.constexpr, BINS: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr,
-                 COLS: tl.constexpr, WINDOW: tl.constexpr, BELOW: tl.constexpr):
+                 COLS: tl.constexpr, WINDOW: tl.constexpr, BELOW: tl.constexpr, COPIES: tl.constexpr, FULL: tl.constexpr):
         "Mean, squared deviations and histogram of a strip of units over ROWS tokens of one text."
         p, P = tl.program_id(1), tl.num_programs(1)
+        count_ptr += (p + tl.program_id(0)) % COPIES * ((OUT + UPD + REL) * BINS)
         chunk = p % chunks
         start = (p // chunks) * S + chunk * ROWS
         col = tl.program_id(0) * COLS + tl.arange(0, COLS)
@@ -133,18 +135,19 @@ if triton:
         mean_y, m2_y, bins_y, mean_u, m2_u, bins_u, mean_r, m2_r, bins_r = zero, zero, none, zero, zero, none, zero, zero, none
         for j in range(0, ROWS, TILE):
             r = j + tl.arange(0, TILE)
-            alive = tl.load(mask_ptr + start + r, mask=chunk * ROWS + r < S, other=0) != 0
+            at = (start + r).to(tl.int64)[:, None] * H + col[None, :]
+            alive = tl.full((TILE,), 1, tl.int1)
+            if not FULL: alive = tl.load(mask_ptr + start + r, mask=chunk * ROWS + r < S, other=0) != 0
             k = tl.sum(alive.to(tl.float32), 0)
             live = alive[:, None] & cols[None, :]
-            at = (start + r).to(tl.int64)[:, None] * H + col[None, :]
-            y = tl.load(y_ptr + at, mask=live, other=0.).to(tl.float32)
-            if OUT: mean_y, m2_y, bins_y = _take(y, live, k, n, mean_y, m2_y, bins_y, table_ptr, count_ptr, first_y, WINDOW)
+            y = (tl.load(y_ptr + at) if FULL else tl.load(y_ptr + at, mask=live, other=0.)).to(tl.float32)
+            if OUT: mean_y, m2_y, bins_y = _take(y, live, k, n, mean_y, m2_y, bins_y, table_ptr, count_ptr, first_y, FULL, WINDOW)
             if UPD or REL:
-                u = y - tl.load(x_ptr + at, mask=live, other=0.).to(tl.float32)
-                if UPD: mean_u, m2_u, bins_u = _take(u, live, k, n, mean_u, m2_u, bins_u, table_ptr, count_ptr + OUT * BINS, first_u, WINDOW)
+                u = y - (tl.load(x_ptr + at) if FULL else tl.load(x_ptr + at, mask=live, other=0.)).to(tl.float32)
+                if UPD: mean_u, m2_u, bins_u = _take(u, live, k, n, mean_u, m2_u, bins_u, table_ptr, count_ptr + OUT * BINS, first_u, FULL, WINDOW)
                 if REL:
                     u = u * tl.load(inverse_ptr + start + r, mask=alive, other=0.)[:, None]
-                    mean_r, m2_r, bins_r = _take(u, live, k, n, mean_r, m2_r, bins_r, table_ptr, count_ptr + (OUT + UPD) * BINS, first_r, WINDOW)
+                    mean_r, m2_r, bins_r = _take(u, live, k, n, mean_r, m2_r, bins_r, table_ptr, count_ptr + (OUT + UPD) * BINS, first_r, FULL, WINDOW)
             n += k
         tl.store(n_ptr + p, n)
         out, site = p.to(tl.int64) * H + col, P.to(tl.int64) * H
@@ -174,7 +177,7 @@ if triton:
 
 # %% ../nbs/03_kernels.ipynb #cell-010
 ROW = dict(ROWS=2, COLS=512, num_warps=4)  # sizes that were quickest on one H100
-COLUMN = dict(ROWS=64, TILE=8, COLS=64, WINDOW=32, BELOW=25, num_warps=1)
+COLUMN = dict(ROWS=64, TILE=16, COLS=32, WINDOW=32, BELOW=25, COPIES=8, num_warps=1)
 SLOTS = 256  # room for the bins of a site
 PAIR = ("output", "update", "relative_update")
 
@@ -206,11 +209,12 @@ class KernelStatistics:
         room = self.found[name]
         flags = [site in sites for site in PAIR]
         two = flags[1] or flags[2] or name == "pair"
+        full = self.texts.tokens == tokens and S % COLUMN["ROWS"] == 0 and H % COLUMN["COLS"] == 0  # no padding, no ragged edge
         table = bin_table(y.device)
         with torch.cuda.device_of(y):
             _rows[(programs,)](x, y, self.mask, room["inverse"], room["sizes"], room["sums"][layer], tokens, H, two, **ROW)
             _columns[(-(-H // COLUMN["COLS"]), P)](x, y, self.mask, room["inverse"], room["sizes"], table, room["mean"], room["m2"], room["counts"][layer],
-                                                  room["n"], S, H, chunks, tokens, *flags, SLOTS, **COLUMN)
+                                                  room["n"], S, H, chunks, tokens, *flags, SLOTS, **COLUMN, FULL=full)
             _merge[(-(-H // 128), B, k)](room["mean"], room["m2"], room["n"], room["text_mean"][layer], room["text_m2"][layer], H, chunks, B, P, 128)
 
     def _room(self, sites, B, H, programs, P, tokens, device) -> dict[str, Tensor]:
@@ -218,7 +222,7 @@ class KernelStatistics:
         k, f32, f64 = len(sites), dict(dtype=torch.float32, device=device), dict(dtype=torch.float64, device=device)
         return {"mean": torch.empty(k, P, H, **f32), "m2": torch.empty(k, P, H, **f32), "n": torch.empty(P, **f32),
                 "inverse": torch.empty(tokens, **f32), "sizes": torch.empty(3, tokens, **f32),
-                "counts": torch.zeros(self.layers, k, SLOTS, dtype=torch.int64, device=device), "sums": torch.empty(self.layers, programs, 8, **f64),
+                "counts": torch.zeros(self.layers, COLUMN["COPIES"], k, SLOTS, dtype=torch.int32, device=device), "sums": torch.empty(self.layers, programs, 8, **f64),
                 "text_mean": torch.empty(self.layers, k, B, H, **f64), "text_m2": torch.empty(self.layers, k, B, H, **f64)}
 
     def moments(self) -> dict[str, Moments]:  # leading dimension layers
@@ -231,10 +235,10 @@ class KernelStatistics:
             states, inside = room["text_mean"], room["text_m2"]  # (layers, sites, texts, hidden)
             mean = (n / n.sum()) @ states
             m2 = inside.sum(2) + n @ (states - mean[:, :, None]).square()
-            pooled = states.var(3).sum(2)
+            pooled, counts = states.var(3).sum(2), room["counts"].sum(1)  # int64
             for i, site in enumerate(self.pair if name == "pair" else (name,)):
                 j = PAIR.index(site) if name == "pair" else 0
-                made[site] = Moments(tokens, texts, mean[:, i], m2[:, i], room["counts"][:, i, :BINS], largest[:, j], pooled[:, i], sums[:, j],
+                made[site] = Moments(tokens, texts, mean[:, i], m2[:, i], counts[:, i, :BINS], largest[:, j], pooled[:, i], sums[:, j],
                                      sums[:, 3] if site == "output" else nothing)
         return {site: made[site] for site in self.sites}
 

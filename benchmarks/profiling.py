@@ -123,12 +123,12 @@ def memory(shape, threads):
     return pd.DataFrame({name: {f"{n * rows * length:,} tokens": f"{a:,.0f} MB (bare {a - b:+,.0f})" for n, a, b in zip((few, many), values, base)}
                          for name, values in found.items()}).T
 
-def gpu_memory(shape, batches):
-    model, base, found = build(shape, "cuda"), None, {}
+def gpu_memory(shape, model):
+    base, found = None, {}
     for name in ("bare forward", "profile, 2 sites (default)", "profile, 5 sites"):
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-        WAYS[name](shape, model, rows_for(shape, model, batches))
+        WAYS[name](shape, model, rows_for(shape, model, 2))
         most = torch.cuda.max_memory_allocated()
         base = base or most
         found[name] = {"GiB": f"{most / 2**30:.2f}", "above bare": f"{most / base - 1:+.2%}"}
@@ -164,8 +164,7 @@ def main():
              f"{where}; torch {torch.__version__}, transformers {transformers.__version__}; {datetime.date.today()}; median (range) of {a.repeats} runs side by side.",
              markdown(table(a.shape, model, a.batches, a.repeats, ways)),
              f"Making a `LayerProfiler`, once a model: {min(seconds(profiler, a.shape, model, SITES) for _ in range(3)):.2f} s."]
-    del model
-    if device == "cuda": parts.append("Most GPU memory allocated, weights included:\n\n" + markdown(gpu_memory(a.shape, a.batches)))
+    if device == "cuda": parts.append("Most GPU memory allocated, weights included:\n\n" + markdown(gpu_memory(a.shape, model)))
     elif a.memory: parts.append("Peak memory of the process:\n\n" + markdown(memory(a.shape, a.threads)))
     if a.scaling: parts.append("Scaling of the default profile:\n\n" + markdown(scaling(a.shape, device, 2)))
     text = "\n\n".join(parts) + "\n"

@@ -7,7 +7,7 @@ DEVICE, cases = "cuda" if torch.cuda.is_available() else "cpu", 0
 if DEVICE == "cpu": kernels.COLUMN.update(ROWS=16), kernels.ROW.update(COLS=64)  # more programs in small tensors
 SITES = ("output", "update", "relative_update", "mlp")
 for dtype, lengths, hidden, sites in ((torch.bfloat16, [45, 20, 7], 96, SITES), (torch.float16, [33, 1], 70, SITES), (torch.float32, [16, 16], 70, SITES),
-                                      (torch.bfloat16, [1], 96, ("relative_update",)), (torch.float32, [20, 7], 64, ("output", "mlp"))):
+                                      (torch.bfloat16, [1], 96, ("relative_update",)), (torch.bfloat16, [128, 128], 64, SITES), (torch.float32, [20, 7], 64, ("output", "mlp"))):
     g, texts = torch.Generator().manual_seed(cases), Segments(lengths, DEVICE)
     x = torch.randn(len(lengths), max(lengths), hidden, generator=g)
     x[..., 3] += 300  # a massive unit, a large value, tiny ones: inside and outside the window
