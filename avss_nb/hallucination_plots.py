@@ -15,7 +15,7 @@ from .calibration import MEASURES
 from .hallucination import HallucinationScores
 from .moments import Moments
 from .plots import (FAINT, INK, KEPT, MARKERS, PALETTE, REMOVED, histogram_limits, label_ends, number_text, numbered_discs,
-                           per_decade, plain_axes, plot_reliability)
+                           per_decade, plain_axes, plain_log, plot_reliability)
 
 # %% auto #0
 __all__ = ['STANDS_OUT', 'SHOWN', 'TERMS', 'WATCHED', 'NAMES', 'LOWER', 'shifts', 'chance', 'in_words', 'EAVSSMarks',
@@ -217,9 +217,8 @@ class TrainingLines:
     "The picture of `plot_training`: made once, moved by `update`."
     def __init__(self, axs: Sequence[Axes]):
         self.axs = [plain_axes(ax) for ax in axs]
-        for ax, title, unit in zip(self.axs, ("Loss", "Development questions"), ("nats, log scale", "share of the questions")):
+        for ax, title in zip(self.axs, ("Loss (nats, log scale)", "Development questions (share of them)")):
             ax.set_title(title, loc="left", size=10, color=INK)
-            ax.set_ylabel(unit)
             ax.set_xlabel("training step")
         self.chosen = self.axs[1].axvline(0, color=INK, lw=1, ls=":", visible=False)
         self.lines, self.names = {}, []
@@ -258,7 +257,10 @@ class TrainingLines:
         ax.set_xlim(min(steps.min(), 0), max(steps.max(), 1))
         if ax is self.axs[1]: return ax.set_ylim(min(0, values.min()) - 0.03, 1.03)
         positive = values[values > 0]
-        if len(positive): ax.set(yscale="log", ylim=(max(positive.min(), positive.max() / 1e5) / 1.5, positive.max() * 1.5))
+        if not len(positive): return
+        low, high = max(positive.min(), positive.max() / 1e5) / 1.5, positive.max() * 1.5
+        ax.set(yscale="log", ylim=(low, high))
+        plain_log(ax.yaxis, high / low)
 
 def plot_training(
     history: Sequence[dict],  # rows of `Mitigation.history`

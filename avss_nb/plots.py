@@ -18,9 +18,10 @@ KEPT, REMOVED, INK, FAINT = PALETTE[0], PALETTE[1], "#262626", "#6e6e6e"
 MARKERS = "osD^vPX*"
 
 # %% auto #0
-__all__ = ['PALETTE', 'KEPT', 'REMOVED', 'INK', 'FAINT', 'MARKERS', 'UNITS', 'plain_axes', 'number_text', 'RankingBars',
-           'plot_ranking', 'HistogramSteps', 'share_text', 'per_decade', 'histogram_limits', 'plot_histogram',
-           'plot_variance_sparsity', 'numbered_discs', 'plot_retention', 'label_ends', 'plot_reliability', 'wilson']
+__all__ = ['PALETTE', 'KEPT', 'REMOVED', 'INK', 'FAINT', 'MARKERS', 'UNITS', 'plain_axes', 'plain_log', 'number_text',
+           'RankingBars', 'plot_ranking', 'HistogramSteps', 'share_text', 'per_decade', 'histogram_limits',
+           'plot_histogram', 'plot_variance_sparsity', 'numbered_discs', 'plot_retention', 'label_ends',
+           'plot_reliability', 'wilson']
 
 # %% ../nbs/10_plots.ipynb #cell-004
 def plain_axes(
@@ -39,6 +40,16 @@ def plain_axes(
     ax.spines[["top", "right"]].set_visible(False)
     ax.spines[["left", "bottom"]].set_color(FAINT)
     return ax
+
+def plain_log(
+    axis,  # an `Axis` on a log scale
+    span: float,  # highest over lowest
+) -> None:
+    "Ticks as plain numbers: 1e−4, 0.01, 1."
+    def text(value, _): return f"{value:g}" if 1e-3 <= value < 1e4 else f"{value:.0e}".replace("e+0", "e").replace("e-0", "e−")
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if span < 100 else (1,)))
+    axis.set_major_formatter(text)
+    axis.set_minor_formatter(NullFormatter())
 
 def number_text(x: float) -> str:
     "A number for people: 0.0123, 12.3, 1,234."
@@ -210,10 +221,7 @@ def plot_variance_sparsity(
     (left, right), (low, high) = _log_limits(x[known]), _log_limits(y[known])
     ax.set(xscale="log", yscale="log", xlim=(left, right), ylim=(low, high),
            xlabel="activation sparsity (share under ε)", ylabel="activation variance (no unit)")
-    for axis, span in (ax.xaxis, right / left), (ax.yaxis, high / low):
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if span < 100 else (1,)))
-        axis.set_major_formatter(lambda value, _: f"{value:g}")
-        axis.set_minor_formatter(NullFormatter())
+    for axis, span in (ax.xaxis, right / left), (ax.yaxis, high / low): plain_log(axis, span)
     def free(a, b):  # no layer near?
         return np.hypot(np.log(x[known] / a) / math.log(right / left), np.log(y[known] / b) / math.log(high / low)).min() > 0.12
     for c in _round_levels(low / right, high / left):
@@ -353,7 +361,8 @@ def plot_reliability(
     for i, row in table.iterrows():
         ax.text((i + 0.5) / BINS, 1.11, f"{row['n']:,.0f}", ha="center", va="center", size=7, color=INK, rotation=90 * (row["n"] > 999))
     ticks = np.linspace(0, 1, 6)
-    ax.set(xlim=(0, 1), ylim=(0, 1.18), ylabel="right answers (share)", xlabel="confidence (probability; dashed: calibrated)")
+    ax.set(xlim=(0, 1), ylim=(0, 1.18), xlabel="confidence (probability; dashed: calibrated)")
+    ax.set_ylabel("right answers (share)", labelpad=1)
     ax.set_yticks([*ticks, 1.11], [*(f"{tick:.1f}" for tick in ticks), "n ="])
     ax.set_title(f"{len(confidence):,} answers, ECE {calibration_error(confidence, correct):.3f}", loc="left", size=10, color=INK)
     return ax
