@@ -228,7 +228,7 @@ def plot_variance_sparsity(
         start, end = max(left, low / c), min(right, high / c)  # where the line enters and leaves the picture
         if math.log(end / start) < 0.2 * math.log(right / left): continue
         ax.plot([start, end], [c * start, c * end], color=FAINT, lw=0.8, ls=":", zorder=1)
-        at = next((a for a in end * (start / end) ** np.array([0.1, 0.3, 0.5, 0.7, 0.9]) if free(a, c * a)), end * (start / end) ** 0.1)
+        at = next((a for a in end * (start / end) ** np.array([0.1, 0.3, 0.5, 0.7]) if free(a, c * a)), end * (start / end) ** 0.1)
         ax.text(at, c * at, f"AVSS {number_text(c)}", ha="right", va="center", size=8, color=FAINT, zorder=1.5,
                 bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})
     numbered_discs(ax, x, y, scores.floored)

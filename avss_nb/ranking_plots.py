@@ -85,7 +85,7 @@ def plot_distances(
     layers = distances.layers
     most = most or max(1, layers // 2)
     if not 1 <= most < layers: raise InputError(f"most={most} was given; it must lie between 1 and {layers - 1}")
-    ax = plain_axes(ax, 7.5, 1.4 + 0.3 * min(most, 12))
+    ax = plain_axes(ax, 7.5, max(2.5, 1.4 + 0.3 * min(most, 12)))
     grid = np.full((most, layers), np.nan)
     for count in range(1, most + 1): grid[count - 1, :layers + 1 - count] = distances.over(count)
     mesh = ax.pcolormesh(np.arange(layers + 1) - 0.5, np.arange(most + 1) + 0.5, grid, cmap="viridis", edgecolors="white", linewidth=0.4)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 import numpy as np, seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.patches import PathPatch
+from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from .basics import InputError
@@ -103,8 +103,14 @@ class LayerChanges:
     "The heat map of `plot_layer_changes`: made once, moved by `update`."
     def __init__(self, ax: Axes):
         self.ax, self.mesh = plain_axes(ax), None
-        self.bar_ax = ax.inset_axes([1.02, 0, 0.022, 1])
         self.shrank = ax.add_patch(PathPatch(Path([(0, 0)]), fill=False, lw=0, hatch="////", edgecolor=HATCH, zorder=0.6))
+        self.bar_ax = ax.inset_axes([1.02, 0, 0.022, 1])  # a colour bar that is made once
+        self.bar = self.bar_ax.imshow(np.linspace(1, 0, 256)[:, None], cmap=CHANGES, aspect="auto", extent=(0, 1, -1, 1))
+        self.bar_ax.add_patch(Rectangle((0, 0), 1, (1 - LEAST) / 2, fill=False, lw=0, hatch="////", edgecolor=HATCH, transform=self.bar_ax.transAxes))
+        self.bar_ax.set_xticks([])
+        self.bar_ax.yaxis.tick_right()
+        self.bar_ax.tick_params(labelsize=9, colors=INK, length=2)
+        self.bar_ax.spines[:].set_visible(False)
         self.best = ax.axvline(0, color=INK, lw=1, ls=":", visible=False)
         ax.set(xlabel="training step", ylabel="layer (0: first; hatched: shrank)")
 
@@ -133,15 +139,12 @@ class LayerChanges:
 
     def _scale(self, top) -> None:
         "The colour bar, in factors."
-        self.bar_ax.clear()
-        self.ax.figure.colorbar(self.mesh, cax=self.bar_ax)
-        self.bar_ax.axhspan(-top, -LEAST * top, fill=False, lw=0, hatch="////", edgecolor=HATCH)
+        self.bar.set_extent((0, 1, -top, top))
+        self.bar_ax.set_ylim(-top, top)
         fit = [np.log(factor) for factor in ROUND if np.log(factor) <= top + 1e-9]
         marks = {fit[-1], min(fit, key=lambda x: abs(x - fit[-1] / 2))}
         ticks = sorted({0., *marks, *(-x for x in marks)})
         self.bar_ax.set_yticks(ticks, ["same" if x == 0 else factor_text(x) for x in ticks])
-        self.bar_ax.tick_params(labelsize=9, colors=INK, length=2)
-        for spine in self.bar_ax.spines.values(): spine.set_visible(False)
 
     def _words(self, history, what, change) -> None:
         name = WHAT[what] or {"avss": "AVSS"}.get(history.measure, history.measure.replace("_", " "))
