@@ -68,6 +68,11 @@ class Shift:
         "log EAVSS; 0: the layer does the same whether the answer is right or wrong."
         return np.log(self.hsav / self.hss) - np.log(self.av / self.as_)
 
+    @property
+    def logs(self) -> np.ndarray:  # (3, ..., layers)
+        "log EAVSS and its two parts, log(HSAV / AV) and log(HSS / AS)."
+        return np.stack([self.log_eavss, np.log(self.hsav / self.av), np.log(self.hss / self.as_)])
+
 def shift(
     m: Moments,  # (answers, layers), one unit: a site of an `AnswerProfile`
     labels: np.ndarray,  # bool, (draws, answers): which are hallucinated
@@ -108,6 +113,8 @@ class HallucinationScores(LayerScores):
     position: str = ""
     balance: tuple[str, ...] = ()  # what is balanced between the two kinds
     notes: tuple[str, ...] = ()  # what a reader must know
+    null_variance: np.ndarray = None  # (2, layers): where log(HSAV / AV) lies under shuffled labels, low and high
+    null_sparsity: np.ndarray = None  # (2, layers): the same for log(HSS / AS)
 
     @property
     def title(self) -> str:
@@ -188,13 +195,16 @@ class EAVSSScorer:
             weights = balanced(labels, strata[chosen]) * counts
             return shift(m[chosen], labels, weights, eps)
         seen = logs(labels[None])
-        found, null = seen.log_eavss[0], self._chunks(lambda rows: logs(rows).log_eavss, relabel(labels, strata, self.draws, self.seed))
+        found = seen.log_eavss[0]
+        shuffled = self._chunks(lambda rows: logs(rows).logs.swapaxes(0, 1), relabel(labels, strata, self.draws, self.seed))
+        null = shuffled[:, 0]
         p = (1 + (np.abs(null) >= np.abs(found) - 1e-12).sum(0)) / (1 + self.draws)
         z = (found - null.mean(0)) / np.maximum(null.std(0), 1e-12)
         drawn = self._chunks(lambda counts: logs(np.broadcast_to(labels, counts.shape), counts=counts).log_eavss,
                              resampled(labels, strata, self.draws, self.seed))
         around = [(1 - self.confidence) / 2, (1 + self.confidence) / 2]
-        (log_low, log_high), (null_low, null_high) = np.quantile(drawn, around, axis=0), np.quantile(null, around, axis=0)
+        (log_low, log_high), bands = np.quantile(drawn, around, axis=0), np.quantile(shuffled, around, axis=0)
+        null_low, null_high = bands[:, 0]
         values = np.abs(z) if self.by == "z" else np.abs(found)
         spread = np.abs(drawn) if self.by == "propensity" else np.full((1, profile.layers), np.nan)
         low, high = np.quantile(spread, around, axis=0)
@@ -206,10 +216,10 @@ class EAVSSScorer:
             seen.floored[0], self.site, "elements", self.eps, self.relative, profile.model, profile.fingerprint,
             profile.faithful.tokens + profile.hallucinated.tokens, profile.partial, seen.hsav[0], seen.hss[0], found, log_low, log_high,
             null_low, null_high, z, p, benjamini_hochberg(p), *probe, halves, int((~labels & used).sum()), int((labels & used).sum()),
-            profile.position, self.balance, self._notes(profile, strata, used))
+            profile.position, self.balance, self._notes(profile, strata, used), bands[:, 1], bands[:, 2])
 
     def _chunks(self, statistic, rows: np.ndarray) -> np.ndarray:
-        "The statistic of all rows, (draws, layers), a few rows at a time, so that memory stays small."
+        "The statistic of all rows, (draws, …, layers), a few rows at a time, so that memory stays small."
         return np.concatenate([statistic(part) for part in np.array_split(rows, max(1, rows.size // 500_000))])
 
     def _notes(self, profile, strata, used) -> tuple[str, ...]:

@@ -15,12 +15,12 @@ from .calibration import MEASURES
 from .hallucination import HallucinationScores
 from .moments import Moments
 from .plots import (FAINT, INK, KEPT, MARKERS, PALETTE, REMOVED, histogram_limits, label_ends, number_text, numbered_discs,
-                           per_decade, plain_axes, plot_reliability)
+                           per_decade, plain_axes, plain_log, plot_reliability)
 
 # %% auto #0
-__all__ = ['STANDS_OUT', 'SHOWN', 'TERMS', 'WATCHED', 'NAMES', 'LOWER', 'shifts', 'in_words', 'EAVSSMarks', 'plot_eavss',
-           'plot_shifts', 'plot_probe', 'TwoHistograms', 'plot_two_histograms', 'TrainingLines', 'plot_training',
-           'plot_reliability_before_after', 'plot_arms']
+__all__ = ['STANDS_OUT', 'SHOWN', 'TERMS', 'WATCHED', 'NAMES', 'LOWER', 'shifts', 'chance', 'in_words', 'EAVSSMarks',
+           'plot_eavss', 'plot_shifts', 'plot_probe', 'TwoHistograms', 'plot_two_histograms', 'TrainingLines',
+           'plot_training', 'plot_reliability_before_after', 'plot_arms']
 
 # %% ../nbs/10_plots_hallucination.ipynb #cell-007
 STANDS_OUT = 0.05  # q
@@ -33,6 +33,14 @@ def shifts(
     with np.errstate(divide="ignore", invalid="ignore"):
         return {"log_eavss": scores.log_eavss, "variance": np.log(scores.hsav) - np.log(scores.variance),
                 "sparsity": np.log(scores.hss) - np.log(scores.sparsity)}
+
+def chance(
+    scores: HallucinationScores,
+    show: str = "log_eavss",  # one of `SHOWN`
+) -> np.ndarray:  # float64, (2, layers): low and high; NaN: unknown
+    "Where a shift lies when the labels are shuffled."
+    band = {"log_eavss": (scores.null_low, scores.null_high), "variance": scores.null_variance, "sparsity": scores.null_sparsity}[show]
+    return np.full((2, len(scores.values)), np.nan) if band is None else np.asarray(band, float)
 
 def in_words(scores: HallucinationScores) -> str:
     "The title, without what it ranks by."
@@ -53,7 +61,7 @@ class EAVSSMarks:
         self.note = ax.text(0, 0.99, "", color=INK, size=9, weight="bold", va="top", transform=ax.get_xaxis_transform(),
                             bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})
         step = 1 if layers <= 40 else 5 * math.ceil(layers / 100)
-        ax.set(xlabel="layer", xlim=(-0.7, layers - 0.3), xticks=range(0, layers, step))
+        ax.set(xlabel="layer (0: first)", xlim=(-0.7, layers - 0.3), xticks=range(0, layers, step))
 
     def update(self,
         scores: HallucinationScores,
@@ -68,8 +76,8 @@ class EAVSSMarks:
         for marks, where in (self.plain, ~out & ~floored), (self.out, out & ~floored), (self.floors, floored):
             marks.set_data(np.flatnonzero(where), values[where])
         whole = show == "log_eavss"
-        ends = np.stack([scores.log_low, scores.log_high, scores.null_low, scores.null_high])
-        low, high, *null = np.nan_to_num(ends) if whole else np.zeros_like(ends)
+        low, high, *null = np.nan_to_num(np.stack([scores.log_low, scores.log_high, *chance(scores, show)]))
+        if not whole: low = high = np.zeros(self.layers)
         self.band.set_data(null[1], baseline=null[0])
         self.intervals.set_segments([[(x, low[x]), (x, high[x])] for x in range(self.layers if whole else 0)])
         self.intervals.set_color(np.where(out, REMOVED, KEPT))
@@ -82,7 +90,7 @@ class EAVSSMarks:
         self.ax.set_ylabel(SHOWN[show])
         self.ax.set_title(f"{SHOWN[show].split(',')[0]} {in_words(scores)}", loc="left", size=10, color=INK)
         words = ["◆ stands out (q < 0.05)" if out.any() else "no layer stands out"]
-        words += ["△ a bound"] if scores.floored.any() else ["grey: chance"] if show == "log_eavss" else []
+        words += ["△ a bound"] if scores.floored.any() else ["grey: chance"] if np.isfinite(chance(scores, show)).any() else []
         self.ax.set_title("; ".join(words), loc="right", size=9, color=INK)
         for artist in self.note, self.guide: artist.set_visible(highlight is not None)
         if highlight is None: return
@@ -107,20 +115,21 @@ def plot_shifts(
     scores: HallucinationScores,
     ax: Axes | None = None,
 ) -> Axes:
-    "The variance shift and the sparsity shift of every layer; the distance between the two marks is log EAVSS."
-    ax, found, layers = plain_axes(ax, 8), shifts(scores), np.arange(len(scores.values))
-    variance, sparsity = found["variance"], found["sparsity"]
+    "The variance shift and the sparsity shift of every layer before what chance gives; the height between the two marks is log EAVSS."
+    ax, found, layers = plain_axes(ax, 8.5), shifts(scores), np.arange(len(scores.values))
     ax.axhline(0, color=FAINT, lw=0.8, zorder=1)
-    ax.vlines(layers, variance, sparsity, color=FAINT, lw=1.2, zorder=2)
-    size = 8 if len(layers) <= 40 else 5
-    for values, mark, colour in (variance, "o", KEPT), (sparsity, "s", REMOVED):
-        ax.plot(layers, values, mark, color=colour, mec=INK, mew=0.5, ms=size, zorder=3)
-    ax.set(xlabel="layer (distance between its marks: log EAVSS)", ylabel="log(hallucinated / faithful)", xlim=(-0.7, len(layers) - 0.3))
-    if len(layers) <= 40: ax.set_xticks(layers)
-    ends = [(pd.Series(values[-1:], layers[-1:]), name, colour) for values, name, colour in
-            ((variance, "variance shift", KEPT), (sparsity, "sparsity shift", REMOVED))]
-    label_ends(ax, ends)
+    ax.plot([layers - 0.2, layers + 0.2], [found["variance"], found["sparsity"]], color=FAINT, lw=1, zorder=2)
+    size, ends = 7 if len(layers) <= 40 else 3.5, []
+    for name, side, mark, colour in ("variance", -0.2, "o", KEPT), ("sparsity", 0.2, "s", REMOVED):
+        low, high = chance(scores, name)
+        ax.bar(layers + side, high - low, 0.36, low, color="0.87", lw=0, zorder=0)
+        ax.plot(layers + side, found[name], mark, color=colour, mec=INK, mew=0.5, ms=size, zorder=3)
+        ends.append((pd.Series(found[name], layers + side).dropna().iloc[-1:], f"{name} shift", colour))
+    ax.set(xlabel="layer (0: first; height between its two marks: log EAVSS)", ylabel="ln(hallucinated / faithful)", xlim=(-0.7, len(layers) - 0.3))
+    ax.set_xticks(layers if len(layers) <= 40 else range(0, len(layers), 5 * math.ceil(len(layers) / 100)))
+    label_ends(ax, [end for end in ends if len(end[0])])
     ax.set_title(f"What changes in hallucinated answers, {in_words(scores)}", loc="left", size=10, color=INK)
+    if np.isfinite(chance(scores, "variance")).any(): ax.set_title("grey: chance", loc="right", size=9, color=INK)
     return ax
 
 # %% ../nbs/10_plots_hallucination.ipynb #cell-014
@@ -130,14 +139,16 @@ def plot_probe(
 ) -> Axes:
     "Every layer in the plane of probe AUROC and |z| of log EAVSS."
     if np.isnan(scores.probe).all(): raise InputError("these scores have no probe; make them with EAVSSScorer(probe=True)")
-    ax, x, y = plain_axes(ax, 6, 3.6), np.nan_to_num(scores.probe, nan=0.5), np.abs(scores.z)
-    left, right = min(x.min(), 0.5), max(x.max(), 0.5)
+    ax, x, y = plain_axes(ax, 6, 3.6), np.asarray(scores.probe, float), np.abs(scores.z)
+    seen = [0.5, *x, *scores.probe_low, *scores.probe_high]
+    left, right, most = np.nanmin(seen), np.nanmax(seen), np.nanmax([*y, 0]) or 1
     room = 0.08 * max(right - left, 0.05)
-    ax.set(xlim=(left - room, right + room), ylim=(-0.08 * y.max(), 1.15 * y.max() or 1), xlabel="AUROC of a linear probe (0.5: chance)",
-           ylabel="|z| of log EAVSS (0: chance)")
+    ax.set(xlim=(left - room, right + room), ylim=(-0.08 * most, 1.15 * most), xlabel="AUROC of a linear probe (0.5: chance; lines: 95 % intervals)",
+           ylabel="|z| of log EAVSS (sd of chance)")
+    ax.hlines(y, scores.probe_low, scores.probe_high, color="0.75", lw=1, zorder=0.5)
     ax.axvline(0.5, color=INK, lw=1, ls="--", zorder=1)
     ax.axhline(0, color=FAINT, lw=0.8, zorder=1)
-    numbered_discs(ax, x, y, scores.q >= STANDS_OUT)
+    numbered_discs(ax, x, y, ~(scores.q < STANDS_OUT))
     ax.set_title("Layers by two criteria", loc="left", size=10, color=INK)
     ax.set_title("filled: EAVSS stands out (q < 0.05)", loc="right", size=9, color=INK)
     return ax
@@ -153,7 +164,7 @@ class TwoHistograms:
         self.note = ax.annotate("", (1, 0.6), (4, 0), ax.get_xaxis_transform(), "offset points", color=INK, size=9)
         def word(y, colour): return ax.text(0.02, y, "", color=colour, size=9, va="top", weight="bold", transform=ax.transAxes)
         self.words = word(0.98, KEPT), word(0.88, REMOVED)
-        ax.set(xscale="log", xlabel="|activation|", ylabel="activations a decade (%)")
+        ax.set(xscale="log", xlabel="|activation| (no unit)", ylabel="activations a decade (%)")
 
     def update(self,
         faithful: Moments,  # of one layer, without leading dimensions
@@ -206,7 +217,7 @@ class TrainingLines:
     "The picture of `plot_training`: made once, moved by `update`."
     def __init__(self, axs: Sequence[Axes]):
         self.axs = [plain_axes(ax) for ax in axs]
-        for ax, title in zip(self.axs, ("loss (log scale)", "development questions (shares)")):
+        for ax, title in zip(self.axs, ("Loss (nats, log scale)", "Development questions (share of them)")):
             ax.set_title(title, loc="left", size=10, color=INK)
             ax.set_xlabel("training step")
         self.chosen = self.axs[1].axvline(0, color=INK, lw=1, ls=":", visible=False)
@@ -246,7 +257,10 @@ class TrainingLines:
         ax.set_xlim(min(steps.min(), 0), max(steps.max(), 1))
         if ax is self.axs[1]: return ax.set_ylim(min(0, values.min()) - 0.03, 1.03)
         positive = values[values > 0]
-        if len(positive): ax.set(yscale="log", ylim=(max(positive.min(), positive.max() / 1e5) / 1.5, positive.max() * 1.5))
+        if not len(positive): return
+        low, high = max(positive.min(), positive.max() / 1e5) / 1.5, positive.max() * 1.5
+        ax.set(yscale="log", ylim=(low, high))
+        plain_log(ax.yaxis, high / low)
 
 def plot_training(
     history: Sequence[dict],  # rows of `Mitigation.history`
@@ -314,5 +328,5 @@ def plot_arms(
     ax.set(ylim=(len(rows) - 0.4, -0.6), xlabel=f"{NAMES.get(measure, measure)} ({better})")
     ax.tick_params("y", length=0)
     ax.grid(axis="y", color="0.9", lw=0.8, zorder=0)
-    ax.set_title("◆ claim   ● other training   □ no training", loc="right", size=9, color=INK)
+    ax.set_title("◆ claim   ● other training   □ no training   lines: 95 % intervals", loc="right", size=9, color=INK)
     return ax

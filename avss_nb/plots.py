@@ -18,9 +18,10 @@ KEPT, REMOVED, INK, FAINT = PALETTE[0], PALETTE[1], "#262626", "#6e6e6e"
 MARKERS = "osD^vPX*"
 
 # %% auto #0
-__all__ = ['PALETTE', 'KEPT', 'REMOVED', 'INK', 'FAINT', 'MARKERS', 'UNITS', 'plain_axes', 'number_text', 'RankingBars',
-           'plot_ranking', 'HistogramSteps', 'share_text', 'per_decade', 'histogram_limits', 'plot_histogram',
-           'plot_variance_sparsity', 'numbered_discs', 'plot_retention', 'label_ends', 'plot_reliability']
+__all__ = ['PALETTE', 'KEPT', 'REMOVED', 'INK', 'FAINT', 'MARKERS', 'UNITS', 'plain_axes', 'plain_log', 'number_text',
+           'RankingBars', 'plot_ranking', 'HistogramSteps', 'share_text', 'per_decade', 'histogram_limits',
+           'plot_histogram', 'plot_variance_sparsity', 'numbered_discs', 'plot_retention', 'label_ends',
+           'plot_reliability', 'wilson']
 
 # %% ../nbs/10_plots.ipynb #cell-004
 def plain_axes(
@@ -39,6 +40,16 @@ def plain_axes(
     ax.spines[["top", "right"]].set_visible(False)
     ax.spines[["left", "bottom"]].set_color(FAINT)
     return ax
+
+def plain_log(
+    axis,  # an `Axis` on a log scale
+    span: float,  # highest over lowest
+) -> None:
+    "Ticks as plain numbers: 1e−4, 0.01, 1."
+    def text(value, _): return f"{value:g}" if 1e-3 <= value < 1e4 else f"{value:.0e}".replace("e+0", "e").replace("e-0", "e−")
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if span < 100 else (1,)))
+    axis.set_major_formatter(text)
+    axis.set_minor_formatter(NullFormatter())
 
 def number_text(x: float) -> str:
     "A number for people: 0.0123, 12.3, 1,234."
@@ -64,7 +75,7 @@ class RankingBars:
         self.guide = ax.axvline(0, color=INK, lw=1, ls=":", zorder=0.5)
         self.note = ax.text(0, 0.99, "", color=INK, size=9, weight="bold", va="top", transform=ax.get_xaxis_transform(),
                             bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})
-        ax.set(xlabel="layer, least important first" if ordered else "layer", xlim=(-0.7, layers - 0.3))
+        ax.set(xlabel="layer, least important first" if ordered else "layer (0: first)", xlim=(-0.7, layers - 0.3))
 
     def update(self, scores, remove=(), highlight=None) -> None:
         "Show these scores; the parameters are those of `plot_ranking`."
@@ -86,8 +97,9 @@ class RankingBars:
 
     def _scale(self, values, low, high) -> float:
         "Choose the scale and the limits; returns where the bars stand."
-        top, least = np.nanmax([values, high]), np.nanmin([values, low])
-        log = bool((values > 0).all() and values.max() > 100 * values.min())
+        values = values[np.isfinite(values)]
+        top, least = (f([*values, *ends[np.isfinite(ends)], *[0.][len(values):]]) for f, ends in ((max, high), (min, low)))
+        log = bool(len(values) and (values > 0).all() and values.max() > 100 * values.min())
         if (self.ax.get_yscale() == "log") != log: self.ax.set_yscale("log" if log else "linear")
         if log:
             bottom = values.min() / 3
@@ -106,8 +118,10 @@ class RankingBars:
         self.ax.set_ylabel(UNITS.get(scores.score, scores.score.replace("_", " ")))
         self.ax.set_title(scores.title.replace("relative_update", "relative update"), loc="left", size=10, color=INK)
         words = [f"hatched: {len([*remove])} of {self.layers} removed"] if len([*remove]) else []
-        words += ["△ lower bound: nothing under ε"] if scores.floored.any() else []
-        self.ax.set_title("; ".join(words) or "higher: more important", loc="right", size=9, color=INK)
+        words += ["△ lower bound"] if scores.floored.any() else []
+        words += ["blank: no value"] if np.isnan(scores.values).any() else []
+        lines = "; lines: bootstrap intervals" * bool(np.isfinite(scores.low).any())
+        self.ax.set_title("; ".join(words) or f"higher: more important{lines}", loc="right", size=9, color=INK)
         for artist in self.note, self.guide: artist.set_visible(highlight is not None)
         if highlight is None: return
         x = layers.index(highlight)
@@ -136,7 +150,7 @@ class HistogramSteps:
         self.under = ax.stairs([0], [1, 2], fill=True, facecolor=REMOVED, hatch="////", edgecolor="white", lw=0)
         self.line = ax.axvline(1, color=INK, lw=1.2, ls="--")
         self.note = ax.annotate("", (1, 0.97), (0, 0), ax.get_xaxis_transform(), "offset points", color=INK, size=9, va="top")
-        ax.set(xscale="log", xlabel="|activation|", ylabel="activations a decade (%)")
+        ax.set(xscale="log", xlabel="|activation| (no unit)", ylabel="activations a decade (%)")
 
     def update(self,
         m: Moments,  # of one layer, without leading dimensions
@@ -200,26 +214,27 @@ def plot_variance_sparsity(
     ax: Axes | None = None,
 ) -> Axes:
     "Every layer in the plane of sparsity and variance, with lines of equal AVSS."
-    if np.isnan(scores.sparsity).any(): raise InputError(f"{scores.title} has no variance and sparsity; give scores of a LayerProfile")
-    ax = plain_axes(ax, 6, 3.6)
     x, y = np.asarray(scores.sparsity, float), np.maximum(scores.variance, np.finfo(float).tiny)
-    (left, right), (low, high) = _log_limits(x), _log_limits(y)
+    known = np.isfinite(x + y)
+    if not known.any(): raise InputError(f"{scores.title} has no variance and sparsity; give scores of a LayerProfile")
+    ax = plain_axes(ax, 6, 3.6)
+    (left, right), (low, high) = _log_limits(x[known]), _log_limits(y[known])
     ax.set(xscale="log", yscale="log", xlim=(left, right), ylim=(low, high),
-           xlabel="activation sparsity (share under ε)", ylabel="activation variance")
-    for axis, span in (ax.xaxis, right / left), (ax.yaxis, high / low):
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if span < 100 else (1,)))
-        axis.set_major_formatter(lambda value, _: f"{value:g}")
-        axis.set_minor_formatter(NullFormatter())
+           xlabel="activation sparsity (share under ε)", ylabel="activation variance (no unit)")
+    for axis, span in (ax.xaxis, right / left), (ax.yaxis, high / low): plain_log(axis, span)
+    def free(a, b):  # no layer near?
+        return np.hypot(np.log(x[known] / a) / math.log(right / left), np.log(y[known] / b) / math.log(high / low)).min() > 0.12
     for c in _round_levels(low / right, high / left):
         start, end = max(left, low / c), min(right, high / c)  # where the line enters and leaves the picture
         if math.log(end / start) < 0.2 * math.log(right / left): continue
         ax.plot([start, end], [c * start, c * end], color=FAINT, lw=0.8, ls=":", zorder=1)
-        at = end * (start / end) ** 0.1
+        at = next((a for a in end * (start / end) ** np.array([0.1, 0.3, 0.5, 0.7]) if free(a, c * a)), end * (start / end) ** 0.1)
         ax.text(at, c * at, f"AVSS {number_text(c)}", ha="right", va="center", size=8, color=FAINT, zorder=1.5,
                 bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})
     numbered_discs(ax, x, y, scores.floored)
     ax.set_title(scores.title.replace("relative_update", "relative update"), loc="left", size=10, color=INK)
-    if scores.floored.any(): ax.set_title("white: nothing under ε", loc="right", size=9, color=INK)
+    words = ["white: nothing under ε"] * bool(scores.floored.any()) + [f"{(~known).sum()} layers without a value"] * (not known.all())
+    ax.set_title("; ".join(words), loc="right", size=9, color=INK)
     return ax
 
 def numbered_discs(
@@ -228,16 +243,18 @@ def numbered_discs(
     y: np.ndarray,
     white: np.ndarray,  # bool, (layers,): draw these white with a dark rim
 ) -> None:
-    "A disc with its number for each layer; discs that would overlap stand beside their dots."
+    "A disc with its number for each layer; discs that would overlap stand beside their dots. Layers without a value are left out."
+    layers = np.flatnonzero(np.isfinite(x + y))
+    x, y, white = x[layers], y[layers], np.asarray(white)[layers]
     faces, rims = np.where(white, "white", KEPT), np.where(white, INK, "white")
     ax.scatter(x, y, s=12, c=KEPT, zorder=3)
     size = 13 if len(x) <= 40 else 10.5  # points
     places = ax.transData.inverted().transform(_spread(ax.transData.transform(np.stack([x, y], 1)), size * ax.figure.dpi / 72))
     ax.add_collection(LineCollection(np.stack([np.stack([x, y], 1), places], 1), colors=KEPT, linewidths=0.8), autolim=False)
     ax.scatter(*places.T, s=size**2, c=faces, edgecolors=rims, linewidths=0.8, zorder=4)
-    for layer, (at_x, at_y) in enumerate(places):
+    for layer, (at_x, at_y), dark in zip(layers, places, white):
         ax.text(at_x, at_y, f"{layer}", ha="center", va="center_baseline", size=0.62 * size, weight="bold", zorder=5,
-                color=INK if white[layer] else "white")
+                color=INK if dark else "white")
 
 def _log_limits(a: np.ndarray) -> tuple[float, float]:
     "Limits with an eighth of the range, but at least a quarter, on either side."
@@ -292,9 +309,9 @@ def plot_retention(
     if len(original):
         level = original.mean() / keep if lower else original.mean() * keep
         ax.axhline(level, color=INK, lw=1, ls=(0, (6, 3)), zorder=0.5)
-        ax.annotate(f"{100 * keep:g} % of the original", (1, level), (-2, 2), ax.get_yaxis_transform(), "offset points",
-                    size=8, color=INK, ha="right", va="bottom")
-    ax.set(xlabel=f"{'share of the ' * fraction}blocks removed", ylabel=metric)
+        ends.append((pd.Series([level], [table["removed"].max()]), f"{100 * keep:g} % of the original", INK))
+    ax.set(xlabel=f"{'share of the ' * fraction}blocks removed{' (number)' * (not fraction)}",
+           ylabel={"accuracy": "accuracy (share right)", "perplexity": "perplexity (log scale)"}.get(metric, metric))
     if fraction: ax.xaxis.set_major_formatter(PercentFormatter(1))
     else: ax.xaxis.get_major_locator().set_params(integer=True)
     label_ends(ax, ends)
@@ -339,15 +356,25 @@ def plot_reliability(
     ax, table = plain_axes(ax, 4.6, 3.6), calibration_bins(confidence, correct)
     ax.bar((table.index + 0.5) / BINS, table["accuracy"], width=0.92 / BINS, color=KEPT)
     ax.plot([0, 1], [0, 1], color=INK, lw=1, ls="--")
-    ax.text(0.2, 0.22, "calibrated", rotation=45, rotation_mode="anchor", transform_rotates_text=True, color=INK, size=8)
-    ax.plot(table["confidence"], table["accuracy"], "o", mfc="white", mec=INK, ms=4.5)
+    ax.vlines(table["confidence"], *wilson(table["accuracy"], table["n"]), color=INK, lw=1.2)
+    ax.plot(table["confidence"], table["accuracy"], "o", mfc="white", mec=INK, ms=4.5, clip_on=False, zorder=4)
     for i, row in table.iterrows():
-        ax.text((i + 0.5) / BINS, row["accuracy"] + 0.035, f"{row['n']:,.0f}", ha="center", va="bottom", size=7, color=INK,
-                rotation=90 * (row["n"] > 999), bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})
-    ax.set(xlim=(0, 1), ylim=(0, 1.15), yticks=np.linspace(0, 1, 6), ylabel="share right",
-           xlabel="confidence (above the bars: answers)")
+        ax.text((i + 0.5) / BINS, 1.11, f"{row['n']:,.0f}", ha="center", va="center", size=7, color=INK, rotation=90 * (row["n"] > 999))
+    ticks = np.linspace(0, 1, 6)
+    ax.set(xlim=(0, 1), ylim=(0, 1.18), xlabel="confidence (probability; dashed: calibrated)")
+    ax.set_ylabel("right answers (share)", labelpad=1)
+    ax.set_yticks([*ticks, 1.11], [*(f"{tick:.1f}" for tick in ticks), "n ="])
     ax.set_title(f"{len(confidence):,} answers, ECE {calibration_error(confidence, correct):.3f}", loc="left", size=10, color=INK)
     return ax
+
+def wilson(
+    share: np.ndarray,  # float64, (bins,)
+    n: np.ndarray,  # of how many
+) -> tuple[np.ndarray, np.ndarray]:  # low, high
+    "The 95 % interval of a share (Wilson, 1927): narrow for many, wide for few, inside [0, 1]."
+    z = 1.959964
+    middle, half = share + z**2 / (2 * n), z * np.sqrt(share * (1 - share) / n + (z / (2 * n))**2)
+    return (middle - half) / (1 + z**2 / n), (middle + half) / (1 + z**2 / n)
 
 def _given_answers(answers, correct) -> tuple[np.ndarray, np.ndarray]:
     "Confidences and verdicts of the answers that were given; abstentions are left out."

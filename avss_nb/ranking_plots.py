@@ -5,7 +5,7 @@
 # %% ../nbs/10_plots_rankings.ipynb #cell-002
 from __future__ import annotations
 from pathlib import Path
-import numpy as np
+import numpy as np, pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 from .basics import InputError
@@ -45,9 +45,8 @@ def plot_rankings(
     ax.axhline(keep, color=INK, lw=1, ls=(0, (6, 3)), zorder=0.5)
     quarter = comparison.layers / 4
     ax.plot(quarter, keep, "o", ms=9, mfc="none", mec=INK, mew=1.2, zorder=6)
-    ax.text(0.01, keep - 0.012, f"the papers' claim: {100 * keep:g} % at 25 %", transform=ax.get_yaxis_transform(), size=8, color=INK, va="top",
-            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1, "alpha": 0.8}, zorder=5)
     counts = sorted(set(table["removed"]))
+    ends.append((pd.Series([keep], counts[-1:]), f"○ the papers: {100 * keep:g} % at 25 %", INK))
     ax.set_xticks([0, *counts], ["0", *(f"{count}\n{count / comparison.layers:.0%}" for count in counts)])
     ax.set(xlabel=f"blocks removed, of {comparison.layers}", ylim=(0, max(1.05, 1.03 * float(table["retention"].max()))),
            ylabel={"perplexity": "perplexity kept (original / pruned)", "accuracy": "accuracy kept (pruned / original)"}[measure])
@@ -86,7 +85,7 @@ def plot_distances(
     layers = distances.layers
     most = most or max(1, layers // 2)
     if not 1 <= most < layers: raise InputError(f"most={most} was given; it must lie between 1 and {layers - 1}")
-    ax = plain_axes(ax, 7.5, 1.4 + 0.3 * min(most, 12))
+    ax = plain_axes(ax, 7.5, max(2.5, 1.4 + 0.3 * min(most, 12)))
     grid = np.full((most, layers), np.nan)
     for count in range(1, most + 1): grid[count - 1, :layers + 1 - count] = distances.over(count)
     mesh = ax.pcolormesh(np.arange(layers + 1) - 0.5, np.arange(most + 1) + 0.5, grid, cmap="viridis", edgecolors="white", linewidth=0.4)

@@ -6,14 +6,16 @@
 from __future__ import annotations
 import numpy as np, seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.patches import PathPatch, Rectangle
+from matplotlib.path import Path
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from .basics import InputError
 from .healed import Healing
-from .plots import FAINT, INK, KEPT, PALETTE, REMOVED, plain_axes
+from .plots import FAINT, INK, KEPT, PALETTE, REMOVED, number_text, plain_axes
 
 # %% auto #0
-__all__ = ['LOOKS', 'WORDS', 'KEEPS', 'CHANGES', 'ROUND', 'WHAT', 'plot_healing', 'plot_healing_loss', 'factor_text',
-           'LayerChanges', 'plot_layer_changes', 'LossLines', 'plot_losses']
+__all__ = ['LOOKS', 'WORDS', 'KEEPS', 'CHANGES', 'ROUND', 'HATCH', 'LEAST', 'WHAT', 'plot_healing', 'plot_healing_loss',
+           'factor_text', 'cells', 'LayerChanges', 'plot_layer_changes', 'LossLines', 'plot_losses']
 
 # %% ../nbs/10_plots_training.ipynb #cell-006
 LOOKS = {"original": (FAINT, "s"), "pruned": (REMOVED, "D"), "healed": (KEPT, "o"), "control": (PALETTE[2], "^")}
@@ -69,28 +71,48 @@ def plot_healing_loss(
     if not ax.lines:
         raise InputError(f"the history has no {term!r}; it has {', '.join(healing.history[0]) if healing.history else 'no rows'}")
     words = {"loss": "training loss", "next_token": "next-token loss", "distillation": "KL(original ‖ trained)"}
-    ax.set(xlabel="step", ylabel=f"{words.get(term, term)}\n(nats a token)")
+    ax.set(xlabel="training step", ylabel=f"{words.get(term, term)}\n(nats a token)")
     ax.margins(x=0.02)
     return ax
 
 # %% ../nbs/10_plots_training.ipynb #cell-011
 CHANGES = sns.blend_palette([KEPT, "#ffffff", REMOVED], as_cmap=True)
 ROUND = (1.05, 1.1, 1.2, 1.5, 2, 3, 5, 10, 30, 100, 1e3, 1e4, 1e6, 1e9, 1e12)  # factors for the colour bar
+HATCH, LEAST = "#00000055", 0.05  # what shrank by more than this share of the scale is hatched: in grey, both colours look alike
 WHAT = {"score": "", "variance": "activation variance", "sparsity": "activation sparsity"}
 
 def factor_text(change: float) -> str:
     "A log-change in words: ×2.1, ÷1.3, or no change."
     if not np.isfinite(change): return "not defined"
     factor = np.exp(abs(change))
-    return "no change" if factor < 1.005 else f"{'×' if change > 0 else '÷'}{factor:.3g}"
+    return "no change" if factor < 1.005 else f"{'×' if change > 0 else '÷'}{number_text(factor)}"
+
+def cells(
+    where: np.ndarray,  # bool, (rows, columns)
+    edges: np.ndarray,  # float64, (columns + 1,): of the columns; row i lies around i
+) -> Path:
+    "The outline of some cells of a heat map, as one path: thousands of cells are hatched at the price of one."
+    row, column = np.nonzero(where)
+    if not len(row): return Path([(edges[0], 0)])
+    left, right = edges[column], edges[column + 1]
+    corners = np.stack([[left, row - 0.5], [right, row - 0.5], [right, row + 0.5], [left, row + 0.5], [left, row - 0.5]])  # (5, xy, cells)
+    codes = [Path.MOVETO, Path.LINETO, Path.LINETO, Path.LINETO, Path.CLOSEPOLY]
+    return Path(corners.transpose(2, 0, 1).reshape(-1, 2), codes * len(row))
 
 class LayerChanges:
     "The heat map of `plot_layer_changes`: made once, moved by `update`."
     def __init__(self, ax: Axes):
         self.ax, self.mesh = plain_axes(ax), None
-        self.bar_ax = ax.inset_axes([1.02, 0, 0.022, 1])
+        self.shrank = ax.add_patch(PathPatch(Path([(0, 0)]), fill=False, lw=0, hatch="////", edgecolor=HATCH, zorder=0.6))
+        self.bar_ax = ax.inset_axes([1.02, 0, 0.022, 1])  # a colour bar that is made once
+        self.bar = self.bar_ax.imshow(np.linspace(1, 0, 256)[:, None], cmap=CHANGES, aspect="auto", extent=(0, 1, -1, 1))
+        self.bar_ax.add_patch(Rectangle((0, 0), 1, (1 - LEAST) / 2, fill=False, lw=0, hatch="////", edgecolor=HATCH, transform=self.bar_ax.transAxes))
+        self.bar_ax.set_xticks([])
+        self.bar_ax.yaxis.tick_right()
+        self.bar_ax.tick_params(labelsize=9, colors=INK, length=2)
+        self.bar_ax.spines[:].set_visible(False)
         self.best = ax.axvline(0, color=INK, lw=1, ls=":", visible=False)
-        ax.set(xlabel="training step", ylabel="layer (0: first)")
+        ax.set(xlabel="training step", ylabel="layer (0: first; hatched: shrank)")
 
     def update(self,
         history,  # an `avss_nb.training.TrainingHistory`
@@ -108,6 +130,7 @@ class LayerChanges:
         if self.mesh is not None: self.mesh.remove()
         self.mesh = self.ax.pcolormesh(edges, np.arange(history.layers + 1) - 0.5, np.ma.masked_invalid(change.T), cmap=CHANGES,
                                        vmin=-top, vmax=top, zorder=0.5)
+        self.shrank.set_path(cells(change.T < -LEAST * top, edges))
         self.ax.set(xlim=(edges[0], max(edges[-1], last or 0)), ylim=(-0.5, history.layers - 0.5))
         self.ax.set_facecolor("0.85" if np.isnan(change).any() else "white")
         self.ax.set_yticks(range(0, history.layers, 1 if history.layers <= 16 else 5 * -(-history.layers // 80)))
@@ -116,23 +139,22 @@ class LayerChanges:
 
     def _scale(self, top) -> None:
         "The colour bar, in factors."
-        self.bar_ax.clear()
-        self.ax.figure.colorbar(self.mesh, cax=self.bar_ax)
+        self.bar.set_extent((0, 1, -top, top))
+        self.bar_ax.set_ylim(-top, top)
         fit = [np.log(factor) for factor in ROUND if np.log(factor) <= top + 1e-9]
         marks = {fit[-1], min(fit, key=lambda x: abs(x - fit[-1] / 2))}
         ticks = sorted({0., *marks, *(-x for x in marks)})
         self.bar_ax.set_yticks(ticks, ["same" if x == 0 else factor_text(x) for x in ticks])
-        self.bar_ax.tick_params(labelsize=9, colors=INK, length=2)
-        for spine in self.bar_ax.spines.values(): spine.set_visible(False)
 
     def _words(self, history, what, change) -> None:
         name = WHAT[what] or {"avss": "AVSS"}.get(history.measure, history.measure.replace("_", " "))
-        self.ax.set_title(f"How {name} changed in each layer since the start", loc="left", size=10, color=INK)
+        self.ax.set_title(f"Change of {name} since the start", loc="left", size=10, color=INK)
         self.best.set(visible=history.best_step is not None, xdata=[history.best_step or 0] * 2)
+        self.ax.set_xlabel("training step" + " (dotted: weights kept)" * (history.best_step is not None))
         now = np.nan_to_num(change[-1])
         layer = int(np.abs(now).argmax())
         words = f"most: layer {layer}, {factor_text(now[layer])}" if np.abs(now[layer]) >= 0.005 else "no change yet"
-        self.ax.set_title(words + "; dotted: weights kept" * (history.best_step is not None), loc="right", size=9, color=INK)
+        self.ax.set_title(words, loc="right", size=9, color=INK)
 
 def plot_layer_changes(
     history,  # an `avss_nb.training.TrainingHistory`

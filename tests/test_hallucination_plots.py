@@ -11,9 +11,9 @@ from avss_nb.basics import InputError, silent
 from avss_nb.data import Question
 from avss_nb.evaluator import Answers
 from avss_nb.hallucination import EAVSSScorer, HallucinationScores
-from avss_nb.hallucination_plots import (EAVSSMarks, TrainingLines, TwoHistograms, in_words, plot_arms, plot_eavss, plot_probe,
+from avss_nb.hallucination_plots import (EAVSSMarks, TrainingLines, TwoHistograms, chance, in_words, plot_arms, plot_eavss, plot_probe,
                                          plot_reliability_before_after, plot_shifts, plot_training, plot_two_histograms, shifts)
-from test_plots import all_text, axes, close_figures, inked  # noqa: F401
+from test_plots import all_text, apart, axes, close_figures, inked  # noqa: F401
 
 def scores(log_eavss, q=None, floored=(), **changes):
     "Scores whose variance shift is twice, and whose sparsity shift is once log EAVSS."
@@ -91,19 +91,59 @@ def test_the_result_plots_itself():
 def test_the_marks_of_the_shifts_are_log_eavss_apart():
     s = scores([0.3, -0.1, 0.2])
     ax = plot_shifts(s)
-    variance, sparsity = [line for line in ax.lines if line.get_marker() in "os"]
+    variance, sparsity = [line for line in ax.lines if line.get_marker() in ("o", "s")]
     assert np.allclose(variance.get_ydata() - sparsity.get_ydata(), s.log_eavss)
     assert variance.get_marker() != sparsity.get_marker() and "variance shift" in all_text(ax) and "sparsity shift" in all_text(ax)
     inked(ax)
     assert ax._left_title.get_window_extent().x1 <= ax.figure.bbox.x1
     assert np.allclose(shifts(s)["variance"] - shifts(s)["sparsity"], shifts(s)["log_eavss"])
 
+def test_the_shifts_stand_before_their_own_bands():
+    s = scores([0.3, -0.1], null_variance=np.array([[-0.1, -0.2], [0.1, 0.3]]), null_sparsity=np.array([[-0.3, -0.4], [0.5, 0.6]]))
+    ax = plot_shifts(s)
+    bands = {round(bar.get_x() + bar.get_width() / 2, 1): (bar.get_y(), bar.get_y() + bar.get_height()) for bar in ax.patches}
+    expected = {-0.2: (-0.1, 0.1), 0.2: (-0.3, 0.5), 0.8: (-0.2, 0.3), 1.2: (-0.4, 0.6)}
+    assert bands.keys() == expected.keys() and all(bands[x] == pytest.approx(expected[x]) for x in bands)
+    assert "grey: chance" in all_text(ax) and "grey: chance" not in all_text(plot_shifts(scores([0.3, -0.1])))
+    band = plot_eavss(s, axes(), show="sparsity").patches[0].get_data()
+    assert band.values.tolist() == [0.5, 0.6] and band.baseline.tolist() == [-0.3, -0.4]
+
+def test_the_bands_hold_the_shifts_of_relabelled_answers(profile):
+    "The band against labels that are shuffled here, one by one."
+    from avss_nb.hallucination import shift
+    from avss_nb.moments import rms
+    s = EAVSSScorer(draws=400, probe=False, balance=(), halves=0).score(profile)
+    m, rng = profile.site("output"), np.random.default_rng(7)
+    rows = np.stack([rng.permutation(profile.labels) for _ in range(400)])
+    found = shift(m, rows, np.ones(rows.shape), s.eps * rms(m.total()))
+    for name, values in ("variance", np.log(found.hsav) - np.log(found.av)), ("sparsity", np.log(found.hss) - np.log(found.as_)):
+        low, high = chance(s, name)
+        inside = ((low <= values) & (values <= high)).mean()
+        assert 0.9 < inside < 0.99 and (low < 0).all() and (high > 0).all()
+    assert np.array_equal(chance(s), [s.null_low, s.null_high])
+
+@pytest.mark.parametrize("layers", [1, 12, 80])
+def test_words_do_not_overlap(layers):
+    rng = np.random.default_rng(0)
+    probe = rng.uniform(0.4, 0.8, layers)
+    s = replace(scores(rng.normal(size=layers), q=rng.random(layers)), probe=probe, probe_low=probe - 0.1, probe_high=probe + 0.1,
+                site="relative_update", position="first_answer", eps=0.005)
+    for draw in plot_eavss, plot_shifts, plot_probe: apart(draw(s))
+
+def test_a_layer_without_a_value_is_left_out():
+    s = scores([0.3, np.nan, 0.2], q=[0.01, np.nan, 1], z=np.array([3, np.nan, 2]), probe=np.array([0.9, 0.4, np.nan]))
+    ax = plot_probe(s)
+    assert [t.get_text() for t in ax.texts] == ["0"] and np.allclose(ax.collections[1].get_offsets(), [[0.9, 3]])
+    for draw in plot_eavss, plot_shifts: apart(draw(s))
+    marks = [points(line) for line in plot_eavss(s).lines if line.get_marker() in ("o", "D")]
+    assert {x: y for m in marks for x, y in m.items() if np.isfinite(y)} == {0: 0.3, 2: 0.2}
+
 def test_layers_stand_at_probe_and_z():
     s = replace(scores([0.3, -0.1, 0.2], q=[0.01, 1, 1]), probe=np.array([0.9, 0.45, 0.6]))
     ax = plot_probe(s)
-    assert np.allclose(ax.collections[0].get_offsets(), [[0.9, 3], [0.45, 1], [0.6, 2]])
+    assert np.allclose(ax.collections[1].get_offsets(), [[0.9, 3], [0.45, 1], [0.6, 2]])
     assert [t.get_text() for t in ax.texts] == ["0", "1", "2"] and 0.5 in [line.get_xdata()[0] for line in ax.lines]
-    faces = ax.collections[2].get_facecolors()
+    faces = ax.collections[3].get_facecolors()
     assert not np.array_equal(faces[0], faces[1]) and np.array_equal(faces[1], faces[2])
     with pytest.raises(InputError, match="no probe"): plot_probe(scores([1., 2.]))
 
@@ -167,6 +207,7 @@ def test_names_of_the_lines_stay_inside_the_picture():
     inked(axs[0])
     extent = matplotlib.text.Text.get_window_extent
     assert all(extent(t).x1 <= axs[0].figure.bbox.x1 for ax in axs for t in ax.texts)
+    apart(axs[0])
     with pytest.raises(InputError, match="empty"): plot_training([])
 
 def answers(confidences, correct, abstained=None):
@@ -180,6 +221,7 @@ def test_before_and_after_count_answers_and_abstentions():
     assert "before: 3 answered, ECE 0.433" in all_text(left) and "0 abstained" in all_text(left)
     assert "after: 2 answered, ECE 0.300" in all_text(right) and "1 abstained" in all_text(right)
     silent_model = answers([0.9, 0.9], [0, 0], [True, True])
+    apart(left)
     assert "after: no answered" in all_text(plot_reliability_before_after(before, silent_model, two())[1])
 
 # --- arms ---------------------------------------------------------------------------------------------------------------
@@ -222,6 +264,7 @@ def test_sorted_arms_begin_with_the_best(table):
 def test_twelve_long_names_do_not_overlap_and_stay_inside(table):
     ax = table.plot()
     inked(ax)
+    apart(ax)
     boxes = [text.get_window_extent() for text in ax.get_yticklabels()]
     assert all(a.y0 > b.y1 for a, b in zip(boxes, boxes[1:])) and min(box.x0 for box in boxes) >= 0
     assert max(t.get_window_extent().x1 for t in ax.texts) <= ax.figure.bbox.x1

@@ -1,5 +1,6 @@
 "Pictures say what the numbers say."
 from dataclasses import replace
+import itertools
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,7 +11,7 @@ from matplotlib.figure import Figure
 from avss_nb.basics import InputError, silent
 from avss_nb.moments import BINS, EDGES, Moments, sparsity
 from avss_nb.plots import (RankingBars, histogram_limits, number_text, plot_histogram, plot_ranking, plot_reliability,
-                           plot_retention, plot_variance_sparsity)
+                           plot_retention, plot_variance_sparsity, wilson)
 from avss_nb.profiler import SITES, LayerProfile, LayerProfiler
 from avss_nb.scorer import LayerScorer, LayerScores
 from tiny import tiny
@@ -38,6 +39,27 @@ def inked(ax):
     canvas = FigureCanvasAgg(ax.figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())
+
+def apart(ax, *but):
+    "All words of the figure stand inside it and do not overlap; texts that begin with one of `but` may be covered."
+    inked(ax)
+    extent, box = matplotlib.text.Text.get_window_extent, ax.figure.bbox  # without arrows
+    words = {(t.get_text(), extent(t).bounds): extent(t) for t in ax.figure.findobj(matplotlib.text.Text)
+             if t.get_visible() and t.get_text().strip() and not t.get_text().startswith(but or "\0") and on_picture(t)}
+    outside = [text for (text, _), b in words.items() if b.x0 < -1 or b.y0 < -1 or b.x1 > box.x1 + 1 or b.y1 > box.y1 + 1]
+    over = [(a[0], b[0]) for (a, x), (b, y) in itertools.combinations(words.items(), 2)
+            if min(x.x1, y.x1) - max(x.x0, y.x0) > 1 and min(x.y1, y.y1) - max(x.y0, y.y0) > 1]
+    assert not outside and not over, f"outside: {outside}; overlap: {over[:5]}"
+
+def on_picture(text):
+    "Ticks beyond the limits keep their text; they are not drawn."
+    ticks = [(axis, tick) for ax in text.figure.axes + [c for a in text.figure.axes for c in a.child_axes] for axis in (ax.xaxis, ax.yaxis)
+             for tick in (*axis.majorTicks, *axis.minorTicks) if tick.label1 is text or tick.label2 is text]
+    return all(min(axis.get_view_interval()) <= tick.get_loc() <= max(axis.get_view_interval()) for axis, tick in ticks)
+
+def grey(ax):
+    "The picture as a printer without colour gives it, (height, width)."
+    return inked(ax)[..., :3] @ [0.299, 0.587, 0.114]
 
 def test_bars_have_the_heights_and_intervals_of_the_scores():
     s = scores([3., 1., 2., 5.])
@@ -160,6 +182,44 @@ def test_layers_stand_at_their_sparsity_and_variance(profile):
     inside = ax.get_xlim()[0] < s.sparsity.min() and s.sparsity.max() < ax.get_xlim()[1]
     assert inside and ax.get_ylim()[0] < s.variance.min() and s.variance.max() < ax.get_ylim()[1]
 
+@pytest.mark.parametrize("layers", [1, 12, 80])
+@pytest.mark.parametrize("ordered", [False, True])
+def test_words_of_the_ranking_do_not_overlap(layers, ordered):
+    values = np.exp(np.random.default_rng(0).normal(0, 3, layers))
+    apart(plot_ranking(replace(scores(values, floored=[0]), site="relative_update"), remove=range(layers // 4), highlight=0, ordered=ordered))
+    apart(plot_ranking(replace(scores(values), site="relative_update"), ordered=ordered))
+
+def test_a_layer_without_a_score_stays_blank_and_is_told():
+    values = np.array([3., np.nan, 2., 500.])
+    ax = plot_ranking(scores(values), highlight=1)
+    assert [bar.get_height() for bar in ax.patches][::2] == [3 - ax.get_ylim()[0], 2 - ax.get_ylim()[0]] and ax.get_yscale() == "log"
+    assert len(ax.collections[0].get_segments()) == 3 and "blank: no value" in all_text(ax)
+    apart(ax)
+    apart(plot_ranking(scores([np.nan, np.nan])))
+
+def test_removed_bars_differ_in_grey_too():
+    "A hatch of white in a bar: the bar is not of one grey."
+    ax = plot_ranking(scores([2., 2.]), axes(), remove=[1])
+    picture = grey(ax)
+    def shades(bar):
+        b = bar.get_window_extent()
+        return np.ptp(picture[int(picture.shape[0] - b.y1) + 60:int(picture.shape[0] - b.y0) - 4, int(b.x0) + 4:int((b.x0 + b.x1) / 2) - 4])
+    assert shades(ax.patches[0]) < 5 and shades(ax.patches[1]) > 50
+
+@pytest.mark.parametrize("layers", [1, 12, 80])
+def test_the_plane_of_many_layers(layers):
+    rng = np.random.default_rng(1)
+    s = replace(scores(np.ones(layers)), variance=np.exp(rng.normal(0, 2, layers)), sparsity=rng.uniform(0.001, 0.5, layers))
+    ax = plot_variance_sparsity(s)
+    assert [t.get_text() for t in ax.texts if t.get_text().isdigit()] == [str(i) for i in range(layers)]
+    apart(ax, *["AVSS "] * (layers > 12))  # discs may cover the name of a line where they are many
+
+def test_a_layer_without_variance_is_left_out_of_the_plane_and_is_told():
+    s = replace(scores(np.ones(3)), variance=np.array([1., np.nan, 2]), sparsity=np.array([0.1, 0.2, 0.3]))
+    ax = plot_variance_sparsity(s)
+    assert [t.get_text() for t in ax.texts if t.get_text().isdigit()] == ["0", "2"] and "1 layers without a value" in all_text(ax)
+    assert np.allclose(ax.collections[0].get_offsets(), [[0.1, 1], [0.3, 2]])
+
 def test_one_layer_and_zero_variance_draw():
     inked(plot_variance_sparsity(replace(scores([1.]), variance=np.array([0.])), axes()))
 
@@ -182,7 +242,7 @@ def test_the_reference_line_is_ninety_percent_of_the_original():
     assert horizontal(plot_retention(retention_table(), axes())) == [pytest.approx(0.72)]
     perplexity = retention_table().assign(value=lambda t: 20 / (t["value"] + 0.2))
     ax = plot_retention(perplexity, axes(), metric="perplexity")
-    assert horizontal(ax) == [pytest.approx(20 / 0.9)] and ax.get_yscale() == "log" and ax.get_ylabel() == "perplexity"
+    assert horizontal(ax) == [pytest.approx(20 / 0.9)] and ax.get_yscale() == "log" and ax.get_ylabel() == "perplexity (log scale)"
 
 def test_labels_at_line_ends_do_not_overlap():
     rows = [{"ranking": f"ranking {i}", "removed": k, "value": 1 - k + 0.001 * i} for i in range(6) for k in (0, 1)]
@@ -191,6 +251,7 @@ def test_labels_at_line_ends_do_not_overlap():
     inked(ax)
     extent = matplotlib.text.Text.get_window_extent  # without the arrow
     boxes = [extent(t) for t in ax.texts if t.get_text().startswith("ranking")]
+    apart(ax)
     boxes.sort(key=lambda box: box.y0)
     assert len(boxes) == 6 and all(a.y1 <= b.y0 + 1 for a, b in zip(boxes, boxes[1:]))
     assert all(box.x1 <= ax.figure.bbox.x1 for box in boxes)
@@ -219,6 +280,21 @@ def test_reliability_of_a_table_leaves_out_abstentions():
     ax = plot_reliability(table, ax=axes())
     assert [bar.get_height() for bar in ax.patches] == [0.5, 1] and "3 answers" in all_text(ax)
     assert "ECE 0.267" in all_text(ax)                   # two thirds of 0.4
+
+@pytest.mark.parametrize("n", [3, 500, 40_000])
+def test_words_of_a_reliability_diagram_do_not_overlap(n):
+    rng = np.random.default_rng(0)
+    confidence = rng.uniform(0, 1, n)
+    for right in rng.random(n) < confidence, np.ones(n), np.zeros(n): apart(plot_reliability(confidence, right))
+
+def test_intervals_of_the_bins_are_wilsons():
+    from scipy.stats import binomtest
+    for right, n in (0, 1), (1, 1), (3, 7), (480, 500):
+        found = binomtest(right, n).proportion_ci(method="wilson")
+        assert wilson(right / n, n) == pytest.approx((found.low, found.high), abs=1e-6)
+    ax = plot_reliability([0.5] * 10, [1] * 7 + [0] * 3, axes())
+    (segment,) = ax.collections[0].get_segments()
+    assert segment[:, 0].tolist() == [0.5, 0.5] and segment[:, 1] == pytest.approx(wilson(0.7, 10))
 
 def test_reliability_of_answers():
     from avss_nb.evaluator import Answers

@@ -1,6 +1,7 @@
 "Pictures of healing and of training show the numbers that they are given."
 import numpy as np
 import pytest
+from test_plots import apart, close_figures, grey  # noqa: F401
 from avss_nb.basics import InputError
 from avss_nb.healed import Healing, HealingRecipe, Measured
 from avss_nb.training import TrainingHistory
@@ -51,8 +52,35 @@ def test_updates_replace_what_was_shown():
     assert changes.ax.get_xlim()[1] == 100
     changes.update(history(best=10), "variance")
     assert len(changes.ax.collections) == 1 and changes.best.get_visible() and list(changes.best.get_xdata()) == [10, 10]
-    assert "weights kept" in changes.ax.get_title("right") and "activation variance" in changes.ax.get_title("left")
+    assert "weights kept" in changes.ax.get_xlabel() and "activation variance" in changes.ax.get_title("left")
     with pytest.raises(InputError, match="'loss' is not one of score, variance, sparsity"): changes.update(history(), "loss")
+
+def test_what_shrank_is_hatched_cell_by_cell():
+    h = history((0, 10, 30), 3, scores=[[1, 1, 1], [2, 1, 0.1], [0.4, 1, 0.9]])
+    ax = plot_layer_changes(h)
+    inside = np.array([[ax.patches[0].get_path().contains_point((step, layer)) for step in (0, 10, 25)] for layer in range(3)])
+    assert inside.tolist() == [[False, False, True], [False] * 3, [False, True, False]]   # ÷1.1 is under a twentieth of the scale: not hatched
+    assert ax.patches[0].get_hatch() and "hatched: shrank" in ax.get_ylabel()
+
+def test_growth_and_shrinking_differ_in_grey():
+    "A print without colour: only what shrank is textured."
+    h = history((0, 10, 20), 2, scores=[[1, 1], [2, 0.5], [2, 0.5]])
+    ax = plot_layer_changes(h)
+    picture = grey(ax)
+    def texture(layer):
+        (x0, y0), (x1, y1) = ax.transData.transform([(16, layer - 0.4), (24, layer + 0.4)])
+        return picture[int(len(picture) - y1):int(len(picture) - y0), int(x0):int(x1)].std()
+    assert texture(0) < 1 and texture(1) > 10
+
+@pytest.mark.parametrize("layers", [1, 12, 80])
+def test_words_do_not_overlap(layers):
+    h = history(layers=layers, best=10)
+    for what in "score", "variance": apart(plot_layer_changes(h, what=what))
+    gone = np.exp(np.random.default_rng(0).normal(size=(3, layers)))
+    gone[:, 0] = np.nan
+    apart(plot_layer_changes(history(layers=layers, scores=gone)))
+    apart(plot_losses(h))
+    apart(plot_healing(healing()))
 
 def test_losses():
     ax = plot_losses(history())
