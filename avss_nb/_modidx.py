@@ -354,6 +354,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                                'avss_nb/hallucination_panels.py'),
                                               'avss_nb.hallucination_panels.HallucinationPanel._live': ( 'hallucination_panels.html#hallucinationpanel._live',
                                                                                                          'avss_nb/hallucination_panels.py'),
+                                              'avss_nb.hallucination_panels.HallucinationPanel._make_room': ( 'hallucination_panels.html#hallucinationpanel._make_room',
+                                                                                                              'avss_nb/hallucination_panels.py'),
                                               'avss_nb.hallucination_panels.HallucinationPanel._point': ( 'hallucination_panels.html#hallucinationpanel._point',
                                                                                                           'avss_nb/hallucination_panels.py'),
                                               'avss_nb.hallucination_panels.HallucinationPanel._probed': ( 'hallucination_panels.html#hallucinationpanel._probed',

@@ -61,7 +61,7 @@ class Picture:
 
     def clear(self) -> None:
         "Show an empty frame of the same size."
-        self.png, self.alt, size = b"", "", f"width: {self.width}px; max-width: 100%; aspect-ratio: {self.width} / {self.height}"
+        self.png, self.alt, size = b"", "", f"width: {self.width}px; max-width: 100%; height: {self.height}px"
         self.widget.value = f'<div style="{size}; box-sizing: border-box; border: 1px dashed #8886"></div>'
 
     def _repr_png_(self): return self.png
@@ -147,7 +147,11 @@ STYLE = """<style>
 .avss-panel .widget-toggle-button.mod-active {outline: 2px solid currentColor; font-weight: bold}
 .avss-panel .widget-toggle-button:focus-visible {outline: 3px solid #0173b2; outline-offset: 1px}
 .avss-panel td, .avss-panel th {padding: 0 12px 0 0; line-height: 19px; white-space: nowrap; text-align: left}
-</style>"""
+@keyframes avss-shown {from {opacity: 1}}
+</style><span style="animation: avss-shown 1ms" onanimationstart="
+  const panel = this.closest('.avss-panel'), name = () => panel.querySelectorAll('.noUi-handle:not([aria-label])').forEach(handle =>
+    handle.setAttribute('aria-label', handle.closest('.widget-inline-hbox').querySelector('label').textContent));
+  name(); new MutationObserver(name).observe(panel, {childList: true, subtree: true})"></span>"""
 
 def controls(*items, **layout) -> widgets.HBox:
     "Widgets in a row that wraps in a narrow window."

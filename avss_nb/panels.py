@@ -65,7 +65,7 @@ class LayerRankingPanel(LayerPanel):
         self._steps = HistogramSteps(self.histogram.ax)
         self.picked = widgets.HBox([self.histogram.widget, widgets.VBox([self.pick, self.numbers])])
         self.after = widgets.VBox([controls(self.score, self.site, self.aggregation), controls(self.eps, self.relative)])
-        self.picked.layout.visibility = "hidden"  # it keeps its room, so that nothing jumps
+        self.picked.layout.visibility, self.picked.layout.min_height = "hidden", "234px"  # it keeps its room, so that nothing jumps
         self.widget.children = [self.head, self.after, self.row, self.picture.widget, self.strip, self.picked]
         for control in self.score, self.site, self.aggregation, self.eps, self.relative: control.observe(self._rescore, "value")
 
