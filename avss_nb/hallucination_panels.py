@@ -99,7 +99,7 @@ class HallucinationPanel(LayerPanel):
         self.numbers, self.counts, self.examples = (widgets.HTML() for _ in range(3))
         self.picked = widgets.HBox([self.histogram.widget, widgets.VBox([self.pick, self.numbers])])
         self.after = widgets.VBox([controls(self.site, self.balanced), controls(self.eps, self.relative)])
-        self.picked.layout.visibility, self.picked.layout.min_height = "hidden", "270px"  # it keeps its room, so that nothing jumps
+        self.picked.layout.visibility, self.picked.layout.min_height = "hidden", "284px"  # it keeps its room, so that nothing jumps
         self.counts.layout.min_height, self.examples.layout.min_height, self.status.layout.min_height = "48px", "150px", "58px"
         below = [self.strip, self.picked, self.counts, self.examples]
         self.widget.children = [self.head, self.after, self.row, self.picture.widget, *below]

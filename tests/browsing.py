@@ -183,7 +183,7 @@ def check_nothing_jumped(page):
     seen = page.evaluate("[...window.heights]")
     assert len(seen) == 1, seen
     try: page.wait_for_function("seen => parts_of(document.querySelector('.avss-panel')) === seen", arg=seen[0], timeout=10_000)
-    except Exception: assert page.evaluate("parts_of(document.querySelector('.avss-panel'))") == seen[0]
+    except Exception: pytest.fail(f"{page.evaluate('parts_of(document.querySelector(`.avss-panel`))')} after the run, {seen[0]} in it")
 
 def theme(page, name):
     page.evaluate("name => jupyterapp.commands.execute('apputils:change-theme', {theme: `JupyterLab ${name}`})", name)
