@@ -78,6 +78,7 @@ class HallucinationPanel(LayerPanel):
         self.scorer = scorer or (analyzer.scorer if analyzer else EAVSSScorer())
         self._found, self._probes, self._new = {}, {}, True  # new: no layer was picked yet
         self._build(self.scorer)
+        if analyzer: self._make_room(len(analyzer.profiler.blocks))
         if profile is not None: self.load(profile)
         elif answers is not None: self.load(answers)
         else: self.say("Waiting: panel.run() asks the questions and compares the layers.")
@@ -98,10 +99,18 @@ class HallucinationPanel(LayerPanel):
         self.numbers, self.counts, self.examples = (widgets.HTML() for _ in range(3))
         self.picked = widgets.HBox([self.histogram.widget, widgets.VBox([self.pick, self.numbers])])
         self.after = widgets.VBox([controls(self.site, self.balanced), controls(self.eps, self.relative)])
-        self.picked.layout.display = "none"
+        self.picked.layout.visibility, self.picked.layout.min_height = "hidden", "284px"  # it keeps its room, so that nothing jumps
+        self.counts.layout.min_height, self.examples.layout.min_height, self.status.layout.min_height = "48px", "150px", "58px"
         below = [self.strip, self.picked, self.counts, self.examples]
         self.widget.children = [self.head, self.after, self.row, self.picture.widget, *below]
         for control in self.site, self.eps, self.relative, self.balanced: control.observe(self._rescore, "value")
+
+    def _make_room(self, layers: int) -> None:
+        "Marks and buttons for this many layers."
+        if self.layers == layers: return
+        self.picture.ax.clear()
+        self._marks = EAVSSMarks(self.picture.ax, layers)
+        self._number(layers)
 
     # --- while it works ----------------------------------------------------------------------------------------------
 
@@ -158,10 +167,7 @@ class HallucinationPanel(LayerPanel):
 
     def _take(self, profile, live: bool = False) -> None:
         with DRAWING:
-            if self.layers != profile.layers:
-                self.picture.ax.clear()
-                self._marks = EAVSSMarks(self.picture.ax, profile.layers)
-                self._number(profile.layers)
+            self._make_room(profile.layers)
             if self.answers is None or profile.answers.questions[0] not in self.answers.questions: self._take_answers(profile.answers)
             self.profile, self._found, self._probes = profile, {}, {}
             with self._quietly():
@@ -208,7 +214,7 @@ class HallucinationPanel(LayerPanel):
             self._marks.update(self.scores, self.layer)
             alt = f"log EAVSS of the {self.profile.layers} layers of {self.profile.model}, with intervals, before the band of chance."
             self.picture.show(alt, sharp=not live)
-            self.picked.layout.display = "none" if live else ""
+            self.picked.layout.visibility = "hidden" if live else "visible"
             if not live: self._draw_layer()
 
     def _draw_layer(self) -> None:
@@ -264,7 +270,7 @@ class MitigationPanel(LivePanel):
         super().__init__("Does the training help?", hint, picture)
         self.diagrams = Picture(860, 300, left=52, columns=2, gap=70)
         self.pictures.append(self.diagrams)
-        self.mitigator, self.table = mitigator, widgets.HTML()
+        self.mitigator, self.table = mitigator, widgets.HTML(layout=widgets.Layout(min_height="160px"))
         self.test = None if test is None or isinstance(test, Answers) else [*test]
         self._lines, self.losses, self.looks = TrainingLines(picture.axs), [], []
         if isinstance(test, Answers): self.before = test
@@ -307,6 +313,10 @@ class MitigationPanel(LivePanel):
     def _live(self, progress: Progress) -> str:
         if progress.unit == "question": return " of the test"
         self._draw(live=True)
+        return self._words(progress)
+
+    def _words(self, progress: Progress) -> str:
+        if progress.unit == "question": return " of the test"
         seen = f", reliability {self.looks[-1]['reliability']:+.3f} on the development questions" if self.looks else ""
         return f": loss {self.losses[-1]['loss']:.3g}{seen}"
 

@@ -17,8 +17,8 @@ from traitlets import Any, HasTraits, Int, TraitError, observe, validate
 from .basics import InputError, Progress
 
 # %% auto #0
-__all__ = ['DRAWING', 'CELLS', 'RUNNING', 'STYLE', 'Picture', 'Throttle', 'Cells', 'sole_run', 'controls', 'Panel', 'stacked',
-           'listed', 'duration', 'LivePanel', 'LayerPanel']
+__all__ = ['DRAWING', 'CELLS', 'RUNNING', 'STYLE', 'Picture', 'Throttle', 'Cells', 'sole_run', 'controls', 'Panel', 'parts',
+           'stacked', 'listed', 'duration', 'LivePanel', 'LayerPanel']
 
 # %% ../nbs/11_live.ipynb #cell-005
 DRAWING = threading.RLock()
@@ -41,8 +41,9 @@ class Picture:
         between = gap * columns / (width - left - right - gap * (columns - 1))
         self.figure.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - top / height, between)
         self.axs = self.figure.subplots(1, columns, squeeze=False)[0]
-        self.ax, self.widget, self.png, self.alt = self.axs[0], widgets.HTML(), b"", ""
+        self.ax, self.widget = self.axs[0], widgets.HTML()
         self.widget.layout.margin = "0"
+        self.clear()
 
     def show(self,
         alt: str,  # the picture in words
@@ -56,11 +57,12 @@ class Picture:
             Image.fromarray(np.asarray(self.figure.canvas.buffer_rgba())).convert("RGB").save(packed, "PNG", compress_level=1)
             self.png, self.alt = packed.getvalue(), alt
         self.widget.value = (f'<img alt="{html.escape(alt)}" width="{self.width}" height="{self.height}" '
-                             f'style="max-width: 100%; height: auto" src="data:image/png;base64,{self.base64}">')
+                             f'style="display: block; max-width: 100%; height: auto" src="data:image/png;base64,{self.base64}">')
 
     def clear(self) -> None:
-        "Show nothing."
-        self.png, self.alt, self.widget.value = b"", "", ""
+        "Show an empty frame of the same size."
+        self.png, self.alt, size = b"", "", f"width: {self.width}px; max-width: 100%; height: {self.height}px"
+        self.widget.value = f'<div style="{size}; box-sizing: border-box; border: 1px dashed #8886"></div>'
 
     def _repr_png_(self): return self.png
 
@@ -72,32 +74,61 @@ class Throttle:
     "Says when it is time to draw again."
     def __init__(self,
         least: float = 0.2,  # seconds between two frames
-        share: float = 0.05,  # of the time, at most, goes into drawing
-        first: int = 3,  # frames that are drawn in any case
-    ): self.least, self.share, self.first, self.frames, self.last, self.cost = least, share, first, 0, 0., 0.
+        share: float = 0.02,  # of the time, at most, goes into drawing
+        first: int = 4,  # frames that are drawn in any case, each after twice the time of the one before
+    ):
+        self.least, self.share, self.first = least, share, first
+        self.begin()
+
+    def begin(self) -> None:
+        "A run begins."
+        self.started, self.frames, self.spent = time.monotonic(), 0, 0.
+        self.last = self.started
 
     def due(self) -> bool:
-        return self.frames < self.first or time.monotonic() - self.last >= max(self.least, self.cost / self.share)
+        if not self.frames: return True
+        now, each = time.monotonic(), self.spent / self.frames
+        if now - self.last < self.least: return False
+        if self.spent + each <= self.share * (now - self.started): return True
+        return self.frames < self.first and now - self.last >= self.last - self.started
 
     @contextmanager
     def frame(self):
         "Measures what a frame costs."
-        started = time.monotonic()
+        began = time.monotonic()
         yield
         self.last = time.monotonic()
-        self.frames, self.cost = self.frames + 1, self.last - started
+        self.frames, self.spent = self.frames + 1, self.spent + self.last - began
 
 # %% ../nbs/11_live.ipynb #cell-011
 class Cells:
-    "Knows whether a cell is running."
-    def __init__(self): self.running, self.shell = False, None
+    "Knows whether a cell is running, and which panels each cell has put on the page."
+    def __init__(self): self.shell, self.depth, self.running, self.cell, self.turn, self.panels = None, 0, False, None, 0, []
 
     def watch(self) -> None:
         "Follow the cells of the notebook that we are in, if we are in one."
-        if self.shell is not None or get_ipython() is None: return
-        self.shell, self.running = get_ipython(), True  # we are called from a cell
-        self.shell.events.register("pre_run_cell", lambda *_: setattr(self, "running", True))
-        self.shell.events.register("post_run_cell", lambda *_: setattr(self, "running", False))
+        if get_ipython() in (None, self.shell): return
+        self.shell, self.depth, self.running = get_ipython(), 0, True  # we are called from a cell
+        self.shell.events.register("pre_run_cell", self._begins)
+        self.shell.events.register("post_run_cell", self._ends)
+
+    def _begins(self, info) -> None:
+        self.depth, self.running = self.depth + 1, True
+        if self.depth == 1: self.turn, self.cell = self.turn + 1, getattr(info, "cell_id", None)  # else: a cell that a cell runs
+
+    def _ends(self, result) -> None:
+        "What a cell showed when it ran before is gone from the page: close the panels that are nowhere else."
+        self.depth = max(self.depth - 1, 0)
+        if self.depth: return
+        cell, self.running, self.cell = self.here(), False, None
+        for panel in [*self.panels]:
+            if cell is not None and panel.places.get(cell, self.turn) != self.turn: panel._leaves(cell)
+
+    def here(self) -> str | None:
+        "The id of the running cell; None where the front end does not tell it, and in a callback."
+        request = (getattr(self.shell, "get_parent", dict)() or {}).get("metadata") or {}
+        beside = threading.current_thread() is not threading.main_thread()
+        return request.get("cellId") or request.get("colab", {}).get("cell_id") or (None if beside else self.cell)
 
 CELLS, RUNNING = Cells(), threading.Lock()
 
@@ -116,7 +147,11 @@ STYLE = """<style>
 .avss-panel .widget-toggle-button.mod-active {outline: 2px solid currentColor; font-weight: bold}
 .avss-panel .widget-toggle-button:focus-visible {outline: 3px solid #0173b2; outline-offset: 1px}
 .avss-panel td, .avss-panel th {padding: 0 12px 0 0; line-height: 19px; white-space: nowrap; text-align: left}
-</style>"""
+@keyframes avss-shown {from {opacity: 1}}
+</style><span style="animation: avss-shown 1ms" onanimationstart="
+  const panel = this.closest('.avss-panel'), name = () => panel.querySelectorAll('.noUi-handle:not([aria-label])').forEach(handle =>
+    handle.setAttribute('aria-label', handle.closest('.widget-inline-hbox').querySelector('label').textContent));
+  name(); new MutationObserver(name).observe(panel, {childList: true, subtree: true})"></span>"""
 
 def controls(*items, **layout) -> widgets.HBox:
     "Widgets in a row that wraps in a narrow window."
@@ -131,19 +166,19 @@ class Panel(HasTraits):
     ):
         super().__init__()
         CELLS.watch()
-        self.picture, self.text, self.display_id, self.shown = picture, "", uuid.uuid4().hex, False
+        self.picture, self.text, self.display_id, self.places = picture, "", uuid.uuid4().hex, {}  # places: cell → its turn
         self.pictures = [picture]  # that are kept, one under the other
         self.head = widgets.HTML(f"{STYLE}<b style='font-size: 15px'>{title}</b> &nbsp; {hint}")
-        self.status = widgets.HTML()
+        self.status = widgets.HTML(layout=widgets.Layout(flex="1 1 300px", min_height="40px"))  # two lines
         self.status.add_class("avss-status")
         self.row = controls(self.status)  # the status line, and what stands beside it
         self.widget = widgets.VBox(layout=widgets.Layout(width=f"{picture.width + 16}px", max_width="100%", padding="4px"))
         self.widget.add_class("avss-panel")
 
-    def say(self, text: str) -> None:
+    def say(self, text: str, aloud: bool = True) -> None:
         "Show a line of text, and have it read out by screen readers."
-        self.text = text
-        self.status.value = f'<div role="status" aria-live="polite" style="line-height: 1.4">{html.escape(text)}</div>'
+        self.text, live = text, "polite" if aloud else "off"
+        self.status.value = f'<div role="status" aria-live="{live}" style="line-height: 1.4">{html.escape(text)}</div>'
 
     def __repr__(self): return f"{type(self).__name__}: {' '.join([self.picture.alt, self.text]).strip()}"
 
@@ -154,15 +189,53 @@ class Panel(HasTraits):
         return data, {"image/png": {"width": max(p.width for p in self.pictures), "height": sum(p.height for p in kept)}}
 
     def _ipython_display_(self):
+        for part in parts(self.widget):  # a panel that was closed opens again
+            if part.comm is None: part.__dict__.pop("_repr_mimebundle_", None); part.open()
         data, metadata = self._repr_mimebundle_()
         display(data, metadata=metadata, raw=True, display_id=self.display_id)
-        self.shown = True
+        self.places[CELLS.here()] = CELLS.turn
+        if self not in CELLS.panels: CELLS.panels.append(self)
 
     def keep_picture(self) -> None:
         "Store the present picture in the notebook, in place of the one from when the panel was displayed."
-        if not self.shown or get_ipython() is None: return
+        if not self.places or get_ipython() is None: return
         data, metadata = self._repr_mimebundle_()
         update_display(data, metadata=metadata, raw=True, display_id=self.display_id)
+
+    def close(self) -> None:
+        "Give back what kernel and browser hold for the panel: its picture and its results stay. Displayed again it opens again."
+        if self.places and self.picture.png and get_ipython() is not None:
+            data, metadata = self._repr_mimebundle_()
+            update_display({kind: data[kind] for kind in ("text/plain", "image/png")}, metadata=metadata, raw=True, display_id=self.display_id)
+        self._closed()
+
+    def _closed(self) -> None:
+        self.places.clear()
+        if self in CELLS.panels: CELLS.panels.remove(self)
+        for part in reversed(parts(self.widget)): part.close()
+
+    def _leaves(self, cell) -> None:
+        "The page has lost the place where this cell showed the panel; close it if there is no other."
+        del self.places[cell]
+        if self.places or any(self.widget in getattr(w, "children", ()) for w in [*widgets.widget._instances.values()]): return
+        self._closed()
+        names, hidden = CELLS.shell.user_ns, CELLS.shell.user_ns_hidden
+        for number in [n for n, value in names.get("_oh", {}).items() if value is self]:  # IPython's outputs hold what is shown
+            del names["_oh"][number]
+            for held in names, hidden: held.pop(f"_{number}", None)
+
+def parts(
+    widget,
+    found: dict | None = None,  # those that are known
+) -> list:
+    "A widget and all that it is made of, layouts and styles too; the whole comes after its parts."
+    found = {} if found is None else found
+    for name in widget.keys:
+        value = getattr(widget, name, None)
+        for part in value if isinstance(value, (list, tuple)) else [value]:
+            if isinstance(part, widgets.Widget) and part not in found: parts(part, found)
+    found[widget] = True
+    return [*found]
 
 def stacked(
     pictures,  # of the same resolution
@@ -182,12 +255,12 @@ def listed(layers, most: int = 8) -> str:
 
 def duration(seconds: float) -> str: return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
-# %% ../nbs/11_live.ipynb #cell-019
+# %% ../nbs/11_live.ipynb #cell-022
 class LivePanel(Panel):
     "A panel that listens to a piece of work. Others say what to do: `_hear` each event, `_live` draw, `_so_far` and `load` the result."
     def __init__(self, title: str, hint: str, picture: Picture):
         super().__init__(title, hint, picture)
-        self.throttle, self._progress = Throttle(), None
+        self.throttle, self._progress, self._told = Throttle(), None, 0.
         self.bar = widgets.IntProgress(0, 0, 1, layout=widgets.Layout(width="120px", display="none"))
         self.row.children = [self.bar, self.status]
 
@@ -197,19 +270,28 @@ class LivePanel(Panel):
         self._progress = progress
         self._hear(progress)
         if progress.done == progress.total: return self._end()
-        if not self.throttle.due(): return
-        with self.throttle.frame():
-            words = self._live(progress)
-            self.bar.value, self.bar.max = progress.done, max(progress.total, 1)
-            each = (time.monotonic() - self._started) / max(progress.done - self._from, 1)
-            left = duration(each * (progress.total - progress.done))
-            of, when = (f" of {progress.total}", f", about {left} left") if progress.total else ("", "")
-            self.say(f"{progress.unit} {progress.done}{of}{words}{when}; press ■ to stop")
+        if self.throttle.due():
+            with self.throttle.frame(): self._tell_progress(progress, self._live(progress))
+        elif time.monotonic() - self._told >= max(self.throttle.least, 0.5): self._tell_progress(progress, self._words(progress), aloud=False)
+
+    def _tell_progress(self, progress: Progress, words: str | None, aloud: bool = True) -> None:
+        "Say how far the work is, and how long it will take."
+        if words is None: return
+        self._told = time.monotonic()
+        self.bar.value, self.bar.max = progress.done, max(progress.total, 1)
+        each = (self._told - self._started) / max(progress.done - self._from, 1)
+        left = duration(each * (progress.total - progress.done))
+        of, when = (f" of {progress.total}", f", about {left} left") if progress.total else ("", "")
+        self.say(f"{progress.unit} {progress.done}{of}{words}{when}; press ■ to stop", aloud)
+
+    def _words(self, progress: Progress) -> str | None:
+        "What can be said between two frames without work; None: nothing."
 
     def _hear(self, progress: Progress) -> None: pass
 
     def _begin(self, progress: Progress) -> None:
-        self._started, self._from, self.throttle.frames = time.monotonic(), progress.done, 0
+        self._started, self._from = time.monotonic(), progress.done
+        self.throttle.begin()
         self.bar.layout.display = ""
         if get_ipython() is not None: get_ipython().events.register("post_run_cell", self._cell_ended)
 
@@ -225,7 +307,7 @@ class LivePanel(Panel):
             get_ipython().events.unregister("post_run_cell", self._cell_ended)
         self.keep_picture()
 
-# %% ../nbs/11_live.ipynb #cell-022
+# %% ../nbs/11_live.ipynb #cell-025
 class LayerPanel(LivePanel):
     "A live panel that can look inside one layer; others say how to `_draw`."
     layer = Int(0, help="the picked layer")

@@ -65,7 +65,7 @@ class LayerRankingPanel(LayerPanel):
         self._steps = HistogramSteps(self.histogram.ax)
         self.picked = widgets.HBox([self.histogram.widget, widgets.VBox([self.pick, self.numbers])])
         self.after = widgets.VBox([controls(self.score, self.site, self.aggregation), controls(self.eps, self.relative)])
-        self.picked.layout.display = "none"
+        self.picked.layout.visibility, self.picked.layout.min_height = "hidden", "234px"  # it keeps its room, so that nothing jumps
         self.widget.children = [self.head, self.after, self.row, self.picture.widget, self.strip, self.picked]
         for control in self.score, self.site, self.aggregation, self.eps, self.relative: control.observe(self._rescore, "value")
 
@@ -96,7 +96,9 @@ class LayerRankingPanel(LayerPanel):
 
     def _live(self, progress) -> str:
         self._take(progress.partial(), live=True)
-        return f", {self._tokens:,} tokens"
+        return self._words(progress)
+
+    def _words(self, progress) -> str: return f", {self._tokens:,} tokens"
 
     def _so_far(self) -> LayerProfile:
         "The result so far; it is partial where a known total was not reached."
@@ -136,7 +138,7 @@ class LayerRankingPanel(LayerPanel):
             self._bars.update(self.scores, highlight=self.layer)
             alt = f"Bar chart of {self.scores.title} for the {self.profile.layers} layers of {self.profile.model}."
             self.picture.show(alt, sharp=not live)
-            self.picked.layout.display = "none" if live else ""
+            self.picked.layout.visibility = "hidden" if live else "visible"
             if not live: self._draw_layer()
 
     def _draw_layer(self) -> None:

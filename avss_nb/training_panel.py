@@ -56,6 +56,9 @@ class TrainingPanel(LivePanel):
     def _live(self, progress: Progress) -> str:
         self.history = progress.partial()
         self._draw(live=True)
+        return self._words(progress)
+
+    def _words(self, progress: Progress) -> str:
         return f": loss {progress.info['loss']:.3g}" if "loss" in progress.info else ""
 
     def _so_far(self) -> TrainingHistory | None: return self.history if self.callback is None else self.callback.history

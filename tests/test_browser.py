@@ -1,21 +1,15 @@
-"The panels in a real JupyterLab, seen and used through a real browser. AVSS_SCREENSHOTS=folder keeps pictures."
+"The panels in a real JupyterLab, seen and used through a real browser."
 import json
-import os
 import re
-import shutil
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
-from pathlib import Path
 import nbformat
 import pytest
+from browsing import (COUNT_FRAMES, ask, browser, check_access, check_nothing_jumped, close_notebook, frames_seen, lab, needs_browser, new_page,  # noqa: F401
+                      open_notebook, picture, remaining, run_all, run_below, run_cell, save, screenshot, serve, status, statuses, stop, wait_idle,
+                      write_notebook)
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium, which is not installed")]
-pytest.importorskip("jupyterlab", reason="needs JupyterLab")
-playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+pytestmark = needs_browser()
 
 CELLS = ["""
 from avss_nb.live import Throttle
@@ -31,103 +25,42 @@ profile = LayerProfiler(model, tokenizer, batch_size=4).profile(texts, progress=
 pruning = PruningPanel(model, tokenizer, panel.scores, lambda: {"accuracy": 0.8, "perplexity": 12.5})
 pruning"""]
 
-@pytest.fixture(scope="session")
-def lab(tmp_path_factory):
-    "A JupyterLab server with settings of its own; yields its address and its folder."
-    home, token = tmp_path_factory.mktemp("lab"), "t"
-    names = "JUPYTER_CONFIG_DIR JUPYTER_DATA_DIR JUPYTER_RUNTIME_DIR IPYTHONDIR JUPYTERLAB_SETTINGS_DIR JUPYTERLAB_WORKSPACES_DIR"
-    folders = {name: str(home / name.lower()) for name in names.split()}
-    (home / "work").mkdir()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}",
-               "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={home / 'work'}",
-               "--LabApp.news_url=None", "--LabApp.expose_app_in_browser=True",
-               "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
-    path = os.pathsep.join([str(Path(__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-    with open(home / "log", "w") as log:
-        server = subprocess.Popen(command, env=os.environ | folders | {"PYTHONPATH": path}, stdout=log, stderr=log)
-    try:
-        for _ in range(240):
-            try: urllib.request.urlopen(f"http://127.0.0.1:{port}/api?token={token}", timeout=2).close(); break
-            except OSError: time.sleep(0.25)
-            assert server.poll() is None, (home / "log").read_text()[-2000:]
-        yield f"http://127.0.0.1:{port}/lab/tree/{{}}?token={token}&reset", home / "work"
-    finally:
-        server.terminate()
-        server.wait(20)
+def check_pictures_without_a_kernel(browser, lab):
+    "The saved file as a page, as Markdown, and in the JupyterLab of somebody else, who has not run it."
+    folder = lab[1]
+    for kind in "html", "markdown":
+        subprocess.run([sys.executable, "-m", "nbconvert", "--log-level=WARN", "--to", kind, "panel.ipynb"], cwd=folder, check=True)
+    page = new_page(browser)
+    page.route(re.compile("^https?:"), lambda route: route.abort())
+    page.goto((folder / "panel.html").as_uri())
+    assert page.locator("img").evaluate_all("all => all.map(i => i.naturalWidth)") == [1520, 1520]
+    page.close()
+    shown = re.findall(r"!\[.*?\]\((.*?)\)", (folder / "panel.md").read_text())
+    assert len(shown) == 2 and all((folder / name).read_bytes().startswith(b"\x89PNG") for name in shown)
 
-@pytest.fixture(scope="session")
-def browser():
-    with playwright.sync_playwright() as p:
-        chromium = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"])
-        yield chromium
-        chromium.close()
+    notebook = nbformat.read(folder / "panel.ipynb", 4)
+    notebook.cells.append(nbformat.v4.new_markdown_cell("Sent by mail."))
+    nbformat.write(notebook, folder / "sent.ipynb")
+    page = new_page(browser)
+    page.goto(lab[0].format("sent.ipynb"))
+    page.wait_for_function("[...document.querySelectorAll('.jp-OutputArea img')].filter(i => i.naturalWidth === 1520).length === 2")
+    assert not page.locator(".avss-panel").count()
+    close_notebook(page)
 
-def open_notebook(browser, lab, cells, name="panel.ipynb"):
-    "A page with the notebook open and its kernel idle."
-    address, folder = lab
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source.strip()) for source in cells])
-    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
-    nbformat.write(notebook, folder / name)
-    page = browser.new_page(viewport={"width": 1250, "height": 2400})
-    page.set_default_timeout(60_000)
-    page.goto(address.format(name))
-    page.wait_for_function("window.jupyterapp && jupyterapp.shell.currentWidget && jupyterapp.shell.currentWidget.context")
-    page.evaluate("""async () => { const w = jupyterapp.shell.currentWidget;
-        await w.context.ready; await w.sessionContext.ready; await w.sessionContext.session.kernel.info; }""")
-    wait_idle(page)
-    return page
-
-def wait_idle(page):
-    page.wait_for_function("""() => { const s = jupyterapp.shell.currentWidget.sessionContext.session;
-        return s && s.kernel && s.kernel.connectionStatus === 'connected' && s.kernel.status === 'idle'; }""")
-
-def picture(page, panel=0): return page.locator(".avss-panel").nth(panel).locator("img").first.get_attribute("src")
-def status(page, panel=0): return page.locator(".avss-panel").nth(panel).locator("[role=status]").inner_text()
-
-def screenshot(page, name):
-    if folder := os.environ.get("AVSS_SCREENSHOTS"):
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        page.mouse.move(5, 5)
-        for theme in "Light", "Dark":
-            page.evaluate(f"jupyterapp.commands.execute('apputils:change-theme', {{theme: 'JupyterLab {theme}'}})")
-            page.wait_for_timeout(1500)
-            for i, panel in enumerate(page.locator(".avss-panel").all()):
-                panel.screenshot(path=Path(folder) / f"{name}-{i}-{theme.lower()}.png")
-
-def remaining(page, path):
-    "The words beside the picture in the saved file."
-    page.evaluate("jupyterapp.commands.execute('docmanager:save')")
-    page.wait_for_function("!jupyterapp.shell.currentWidget.context.model.dirty")
-    data = next(o["data"] for o in json.loads(path.read_text())["cells"][0]["outputs"] if "image/png" in o.get("data", {}))
-    assert len("".join(data["image/png"])) > 10_000
-    return "".join(data["text/plain"])
-
-COUNT_FRAMES = """() => { window.frames_seen = new Set(); window.statuses = new Set();
-    new MutationObserver(() => {
-        const img = document.querySelector('.avss-panel img'), s = document.querySelector('.avss-panel [role=status]');
-        if (img) window.frames_seen.add(img.src); if (s) window.statuses.add(s.textContent);
-    }).observe(document.body, {subtree: true, childList: true, attributes: true, attributeFilter: ['src']}); }"""
-
-def test_ranking_panel(browser, lab):
+def test_ranking_and_pruning_panels(browser, lab):
     page = open_notebook(browser, lab, CELLS)
-    page.evaluate(COUNT_FRAMES)
-    assert page.evaluate("jupyterapp.commands.execute('notebook:run-all-cells')"), "a cell failed"
-    wait_idle(page)
+    run_below(page)
     page.wait_for_selector(".avss-panel >> nth=1")
+    page.wait_for_selector(".avss-panel [role=status] >> text=Least important")
 
-    # The bars moved while the profile was made, and the status said how far it was.
-    assert page.evaluate("window.frames_seen.size") >= 5
-    statuses = page.evaluate("[...window.statuses]")
+    # The bars moved while the profile was made, the status said how far it was, and nothing jumped.
+    assert frames_seen(page) >= 5
     said = r"batch \d+ of 75, [\d,]+ tokens, about \d+ (s|min) left; press ■ to stop"
-    assert any(re.fullmatch(said, s) for s in statuses), statuses
-    page.wait_for_function("document.querySelector('.avss-panel [role=status]').textContent.includes('Least important')")
-    screenshot(page, "ranking")
+    assert any(re.fullmatch(said, s) for s in statuses(page)), statuses(page)
+    check_nothing_jumped(page)
 
     # ε by keyboard, then by mouse: the picture, its description and the ranking follow.
-    before, words = picture(page), status(page)
+    before, words, other = picture(page), status(page), picture(page, 1)
     handle = page.locator(".avss-eps .noUi-handle")
     handle.focus()
     for _ in range(4): page.keyboard.press("ArrowRight")
@@ -143,6 +76,11 @@ def test_ranking_panel(browser, lab):
     page.wait_for_selector(".avss-panel [role=status] >> text=ε = 1)")
     assert status(page) != words
 
+    # A dropdown: another score, other words.
+    page.locator(".avss-panel select").first.select_option("block_influence")
+    page.wait_for_selector(".avss-panel img[alt*='lock']")
+    page.locator(".avss-panel select").first.select_option("avss")
+
     # A layer by mouse on the strip, and by keyboard: its bar is pointed at and its histogram shown.
     bars, strip = picture(page), page.locator(".avss-strip button")
     assert strip.count() == 12
@@ -152,29 +90,37 @@ def test_ranking_panel(browser, lab):
     page.keyboard.press("Enter")
     page.wait_for_selector(".avss-panel img[alt*='of layer 3;']")
     assert picture(page) != bars and page.locator(".avss-panel select").nth(3).input_value() == "layer 3"
-    screenshot(page, "layer-3")
+    assert picture(page, 1) == other                          # the other panel did not stir
+    check_nothing_jumped(page)
 
-    # Try a pruned model: the button measures, and the table appears.
-    page.locator("button.avss-preview").click()
+    # How many layers go, by keyboard; try the pruned model: the button measures, and the table appears.
+    page.locator(".avss-count .noUi-handle").focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_selector(".avss-panel >> nth=1 >> text=8 of 12 layers stay")
+    page.locator("button.avss-preview").focus()
+    page.keyboard.press("Enter")
     page.wait_for_selector(".avss-panel >> nth=1 >> text=12.5")
-    assert "keeps 100% of its accuracy" in status(page, 1)
-    screenshot(page, "pruned")
+    assert "keeps 100% of its accuracy" in status(page, 1) and "ε = 1)" in status(page)
+    screenshot(page, "ranking_panel")
+    screenshot(page, "pruning_panel", 1)
+    assert not page.outside
 
     # What remains in the file when the kernel is gone.
     assert "Least important" in remaining(page, lab[1] / "panel.ipynb")
-    page.close()
+    close_notebook(page)
+    check_pictures_without_a_kernel(browser, lab)
 
-def test_stop_keeps_what_was_measured(browser, lab):
+def test_stop_keeps_what_was_measured(browser, lab, record_property):
     endless = CELLS[1].replace("texts, progress", "texts * 100, progress")
     page = open_notebook(browser, lab, [CELLS[0], endless], "stop.ipynb")
-    page.evaluate("() => { jupyterapp.commands.execute('notebook:run-all-cells'); }")
-    page.wait_for_function("(document.querySelector('.avss-panel [role=status]') || {}).textContent?.startsWith('batch')")
-    page.wait_for_timeout(1000)
-    screenshot(page, "live")
-    page.locator('[data-jp-item-name="interrupt"]').first.click()
-    page.wait_for_function("document.querySelector('.avss-panel [role=status]').textContent.startsWith('Stopped early')")
-    wait_idle(page)
-    page.close()
+    run_below(page, wait=False)
+    page.wait_for_selector(".avss-panel [role=status] >> text=/^batch \\d\\d/")
+    seconds = stop(page)
+    record_property("seconds from ■ to the idle kernel", seconds)
+    print(f"ranking panel: {seconds:.2f} s from ■ to the idle kernel")
+    assert seconds < 5
+    assert ask(page, "profile.partial and profile.texts > 0 and panel.profile is not None and panel.scores.order is not None") == "True"
+    close_notebook(page)
 
 SETTING = """
 from avss_nb.evaluator import Evaluator
@@ -193,17 +139,15 @@ def test_hallucination_panel(browser, lab):
 panel = HallucinationPanel(HallucinationAnalyzer(model, tokenizer, batch_size=8), questions(100, 0), batch_size=8)
 panel.throttle = Throttle(least=0.05, share=0.5)
 panel""", "scores = panel.run()"], "hallucination.ipynb")
-    page.evaluate(COUNT_FRAMES)
-    assert page.evaluate("jupyterapp.commands.execute('notebook:run-all-cells')"), "a cell failed"
-    page.wait_for_function("/stands? out/.test(document.querySelector('.avss-panel [role=status]').textContent)")
+    run_below(page)
+    page.wait_for_selector(".avss-panel [role=status] >> text=/stands? out/")
 
     # Answers were counted as they came, then the marks moved while the profile grew.
-    statuses = page.evaluate("[...window.statuses]")
     for said in r"question \d+ of 200: \d+ right, \d+ wrong, 0 abstained, .* left; press ■ to stop", r"batch \d+ of 25, \d+ faithful .* to stop":
-        assert any(re.fullmatch(said, s) for s in statuses), statuses
-    assert page.evaluate("window.frames_seen.size") >= 4
+        assert any(re.fullmatch(said, s) for s in statuses(page)), statuses(page)
+    assert frames_seen(page) >= 5
     assert page.locator(".avss-panel >> text=✗ wrong").count() == 3
-    screenshot(page, "hallucination")
+    check_nothing_jumped(page)
 
     # ε by keyboard, balance and a layer by mouse and by keyboard.
     before = picture(page)
@@ -221,27 +165,116 @@ panel""", "scores = panel.run()"], "hallucination.ipynb")
     page.keyboard.press("Enter")
     page.wait_for_selector(".avss-panel img[alt*='of layer 5,']")
     assert picture(page) not in (before, by_eps) and page.locator(".avss-panel select").nth(1).input_value() == "layer 5"
+    screenshot(page, "hallucination_panel")
     assert "log EAVSS of the 12 layers" in remaining(page, lab[1] / "hallucination.ipynb")
-    page.close()
+    close_notebook(page)
 
-def test_mitigation_panel_and_its_stop(browser, lab):
+def test_mitigation_panel_and_its_stop(browser, lab, record_property):
     page = open_notebook(browser, lab, [SETTING + """
-recipe = Recipe(steps=2000, every=10, batch_size=16, text_batch=4, learning_rate=2e-3)
+recipe = Recipe(steps=100_000, every=10, batch_size=16, text_batch=4, learning_rate=2e-3)
 panel = MitigationPanel(ContrastiveMitigator(model, tokenizer, [10, 11], recipe), questions(60, 2))
 panel.throttle = Throttle(least=0.05, share=0.3)
 panel""", """
 answers = Evaluator(model, tokenizer).answer(questions(100, 0))
 mitigation = panel.run(answers, world.texts(40), questions(20, 1))"""], "mitigation.ipynb")
-    page.evaluate(COUNT_FRAMES)
-    page.evaluate("() => { jupyterapp.commands.execute('notebook:run-all-cells'); }")
-    seen = "training step \\\\d+ of 2000: loss .*, reliability .* on the development questions, about .* left; press ■ to stop"
-    page.wait_for_function(f"[...window.statuses].some(s => s.match('^{seen}$'))")
-    page.wait_for_function("[...window.statuses].some(s => s.match('^training step 1[2-9]. '))")
-    assert page.evaluate("window.frames_seen.size") >= 5
-    page.locator('[data-jp-item-name="interrupt"]').first.click()
-    page.wait_for_selector(".avss-panel [role=status] >> text=Stopped early. Layers 10, 11 have the weights of step")
-    wait_idle(page)
+    run_below(page, wait=False)
+    seen = r"^training step \d{2,} of 100000: loss .*, reliability .* on the development questions, about .* left; press ■ to stop$"
+    page.wait_for_function("seen => [...window.statuses].some(s => s.match(seen)) && window.frames_seen.size >= 5", arg=seen)
+    seconds = stop(page)
+    record_property("seconds from ■ to the idle kernel", seconds)
+    print(f"mitigation panel: {seconds:.2f} s from ■ to the idle kernel, test of 120 questions included")
+    assert status(page).startswith("Stopped early. Layers 10, 11 have the weights of step")
     assert page.locator(".avss-panel img").count() == 2 and page.locator(".avss-panel tr >> text=hallucination rate").count() == 1
-    screenshot(page, "mitigation")
+    screenshot(page, "mitigation_panel")
     assert "On 120 test questions: right" in remaining(page, lab[1] / "mitigation.ipynb")
-    page.close()
+    close_notebook(page)
+
+def test_training_panel(browser, lab):
+    page = open_notebook(browser, lab, ["""
+import tempfile, torch
+from transformers import LlamaConfig, LlamaForCausalLM, PrinterCallback, Trainer, TrainingArguments
+from avss_nb.live import Throttle
+from avss_nb.training import AVSSCallback
+from avss_nb.training_panel import TrainingPanel
+torch.set_num_threads(1)
+rows = [[(start + i * step) % 64 for i in range(16)] for start in range(64) for step in range(1, 9)]
+model = LlamaForCausalLM(LlamaConfig(vocab_size=64, hidden_size=64, intermediate_size=128, num_hidden_layers=6, num_attention_heads=4))
+args = TrainingArguments(tempfile.mkdtemp(), max_steps=120, per_device_train_batch_size=16, learning_rate=2e-3, logging_steps=5,
+                         save_strategy="no", report_to=[], disable_tqdm=True, use_cpu=True)
+trainer = Trainer(model, args, train_dataset=[{"input_ids": row, "labels": row} for row in rows])
+trainer.remove_callback(PrinterCallback)
+panel = TrainingPanel(AVSSCallback(rows[:64], every=10))
+panel.throttle = Throttle(least=0.02, share=0.5)
+panel""", "history = panel.run(trainer)"], "training.ipynb")
+    run_below(page)
+    page.wait_for_selector(".avss-panel [role=status] >> text=Measured 13 times up to step 120")
+    assert frames_seen(page) >= 5
+    check_nothing_jumped(page)
+    assert any(re.fullmatch(r"training step \d+ of 120: loss .*, about \d+ s left; press ■ to stop", s) for s in statuses(page))
+    buttons = page.locator(".avss-panel .widget-toggle-button")
+    buttons.nth(1).click()
+    page.wait_for_selector(".avss-panel img[alt*='change in variance']")
+    buttons.nth(2).focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".avss-panel img[alt*='change in sparsity']")
+    buttons.nth(0).click()
+    page.wait_for_selector(".avss-panel img[alt*='change in score']")
+    screenshot(page, "training_panel")
+    assert "change in score of 6 layers" in remaining(page, lab[1] / "training.ipynb")
+    close_notebook(page)
+
+EIGHTY = ["""
+import ipywidgets, torch
+from transformers import LlamaConfig, LlamaForCausalLM
+from avss_nb.live import CELLS
+from avss_nb.panels import LayerRankingPanel
+from avss_nb.profiler import LayerProfiler
+torch.manual_seed(0)
+model = LlamaForCausalLM(LlamaConfig(vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=80, num_attention_heads=4))
+profile = LayerProfiler(model, batch_size=4).profile([[*range(1, 40)]] * 16, lambda progress: None)
+first, second = LayerRankingPanel(profile=profile), LayerRankingPanel(profile=profile)
+display(first, second)""", """
+again = LayerRankingPanel(layers=4)
+again"""]
+
+def test_two_panels_of_eighty_layers_and_a_cell_that_runs_again(browser, lab):
+    page = open_notebook(browser, lab, EIGHTY, "eighty.ipynb", height=3000)
+    run_all(page)
+    page.wait_for_selector(".avss-panel >> nth=2")
+
+    # Two panels side by side: what is done to one does not touch the other. All 80 layers have a button that can be pressed.
+    before, words = picture(page, 0), status(page, 0)
+    strip = page.locator(".avss-panel").nth(1).locator(".avss-strip button")
+    assert strip.count() == 80
+    strip.nth(79).click()
+    page.wait_for_selector(".avss-panel >> nth=1 >> img[alt*='of layer 79;']")
+    assert picture(page, 0) == before and status(page, 0) == words and picture(page, 1) != before
+    panel, last = (box.bounding_box() for box in (page.locator(".avss-panel").nth(1), strip.nth(79)))
+    assert last["width"] >= 24 and last["x"] + last["width"] <= panel["x"] + panel["width"]
+    screenshot(page, "eighty_layers", 1)
+
+    # A cell that runs again replaces its panel, in the page and in the kernel; those of the other cell stay.
+    counts = "len(ipywidgets.widget._instances), len(CELLS.panels)"
+    run_cell(page, 1)
+    known = ask(page, counts)
+    run_cell(page, 1, 25)
+    assert ask(page, counts) == known and known.endswith(", 3)")
+    assert page.locator(".avss-panel").count() == 3
+    page.locator(".avss-panel").nth(0).locator(".avss-strip button").nth(5).click()
+    page.wait_for_selector(".avss-panel >> nth=0 >> img[alt*='of layer 5;']")
+    close_notebook(page)
+
+def test_voila_serves_a_panel(browser, tmp_path):
+    pytest.importorskip("voila", reason="needs voila: pip install -e '.[dev]'")
+    write_notebook(tmp_path / "app.ipynb", EIGHTY[:1])
+    server = serve(tmp_path, "voila", "app.ipynb", "--Voila.ip=127.0.0.1", ready="/api")
+    try:
+        page = new_page(browser)
+        page.route(re.compile("^https:"), lambda route: route.abort())  # Voilà's own page asks for an icon font; panels need none
+        page.goto(next(server))
+        page.wait_for_selector(".avss-panel >> nth=1")
+        page.locator(".avss-panel").nth(1).locator(".avss-strip button").nth(7).click()
+        page.wait_for_selector(".avss-panel >> nth=1 >> img[alt*='of layer 7;']")
+        check_access(page)
+        page.close()
+    finally: server.close()

@@ -1,12 +1,17 @@
 "Panels: live, afterwards, and what stays. Driven as the front end drives them; the browser has a file of its own."
 import base64
+import gc
 import io
 import re
 import threading
+import ipywidgets
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from IPython import get_ipython
 from IPython.core.interactiveshell import InteractiveShell
+from matplotlib.figure import Figure
 from PIL import Image
 from traitlets import TraitError
 from avss_nb import live
@@ -68,14 +73,42 @@ def test_the_last_state_is_that_of_the_returned_profile(model):
     again = LayerRankingPanel(profile=profile)
     assert image(panel.picture).tobytes() == image(again.picture).tobytes()
 
-def test_drawing_is_throttled_but_the_first_few_and_the_last_are_drawn(model):
+def test_drawing_is_throttled_but_the_first_and_the_last_are_drawn(model):
     panel, frames = LayerRankingPanel(), []
     panel.throttle = Throttle(least=3600)
     panel.picture.widget.observe(lambda change: frames.append(1), "value")
     LayerProfiler(model, batch_size=2).profile(TEXTS, progress=panel)
-    assert len(frames) == panel.throttle.first + 1
+    assert len(frames) == 2
     LayerProfiler(model, batch_size=2).profile(TEXTS[::-1], progress=panel)          # the same for a second run
-    assert len(frames) == 2 * (panel.throttle.first + 1)
+    assert len(frames) == 4
+
+@pytest.mark.parametrize("cost", [0.02, 0.06, 0.5])
+@pytest.mark.parametrize("batch", [0.005, 0.3])
+def test_drawing_takes_a_fiftieth_of_a_run_and_starts_at_once(monkeypatch, cost, batch):
+    now = [100.]
+    monkeypatch.setattr(live.time, "monotonic", lambda: now[0])
+    throttle, drawn, shares = Throttle(), [], []
+    throttle.begin()
+    while now[0] < 400:
+        now[0] += batch
+        if throttle.due():
+            drawn.append(now[0] - 100)
+            with throttle.frame(): now[0] += cost
+        shares.append((throttle.spent, now[0] - 100))
+    assert drawn[0] == pytest.approx(batch) and drawn[3] < 5 + 16 * cost
+    assert all(spent <= max(0.02 * t, 4 * cost) + 1e-9 for spent, t in shares) and shares[-1][0] > 0.015 * shares[-1][1]
+    assert min(np.diff(drawn)) >= 0.2 and max(np.diff(drawn)) < 250 * cost + 1
+
+def test_between_two_frames_the_words_go_on(model):
+    panel, said = LayerRankingPanel(), []
+    panel.throttle = Throttle(least=3600)
+    panel.status.observe(lambda change: said.append(change["new"]), "value")
+    def listener(progress):
+        panel._told -= 3600
+        panel(progress)
+    LayerProfiler(model, batch_size=4).profile(TEXTS, progress=listener)
+    assert [re.search(r'aria-live="(\w+)".*batch (\d+) of 12, (\d+) tokens', s).groups() for s in said[-12:-1]] == [
+        ("off" if i > 1 else "polite", str(i), str(40 * i)) for i in range(1, 12)]
 
 def test_a_stopped_run_returns_and_shows_what_is_complete(model):
     class Stopping(LayerRankingPanel):
@@ -254,6 +287,87 @@ def test_alternative_texts_are_escaped():
     picture = Picture(100, 80)
     picture.show('less < "more"')
     assert 'alt="less &lt; &quot;more&quot;"' in picture.widget.value and image(picture).size == (200, 160)
+
+# --- a cell that runs again ----------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def notebook(model, profile, monkeypatch):
+    "Runs code in a cell with this id, as a front end does; yields (run, names)."
+    shell = InteractiveShell.instance()
+    monkeypatch.setattr(live, "CELLS", live.Cells())
+    live.CELLS.watch()
+    shell.user_ns.update(model=model, profile=profile, texts=TEXTS[:8], LayerRankingPanel=LayerRankingPanel, LayerProfiler=LayerProfiler, live=live)
+    try:
+        shell.run_cell("from IPython.display import display")
+        yield lambda code, cell=None: shell.run_cell(code, store_history=True, cell_id=cell).raise_error(), shell.user_ns
+    finally: InteractiveShell.clear_instance()
+
+def census(model):
+    "Live widgets, figures and forward hooks."
+    gc.collect()
+    figures = sum(type(o) is Figure for o in gc.get_objects())
+    return len(ipywidgets.widget._instances), figures, len(plt.get_fignums()), sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
+
+def test_a_hundred_reruns_leave_no_widget_figure_or_hook(notebook, model):
+    run, names = notebook
+    code = "panel = LayerRankingPanel(layers=4)\nLayerProfiler(model, sites=['output'], batch_size=8).profile(texts, progress=panel)\npanel"
+    for _ in range(4): run(code, "a")                       # IPython keeps the last three results: _, __ and ___
+    before, callbacks = census(model), {k: len(v) for k, v in get_ipython().events.callbacks.items()}
+    for _ in range(100): run(code, "a")
+    assert census(model) == before and len(live.CELLS.panels) == 1
+    assert {k: len(v) for k, v in get_ipython().events.callbacks.items()} == callbacks
+    assert names["panel"].picture.png and all(w.comm is not None for w in live.parts(names["panel"].widget))
+
+def closed(panel): return all(w.comm is None for w in live.parts(panel.widget))
+
+def test_a_panel_is_closed_only_when_no_cell_shows_it(notebook):
+    run, names = notebook
+    run("first = panel = LayerRankingPanel(profile=profile); display(panel)", "a")
+    run("panel", "b")
+    run("panel = LayerRankingPanel(profile=profile); display(panel)", "a")
+    assert not closed(names["first"])                       # cell b shows it still
+    run("1", "b")
+    assert closed(names["first"]) and not closed(names["panel"])
+    run("panel", "a")                                       # the same one again
+    assert not closed(names["panel"])
+    run("box = live.widgets.VBox([panel.widget])", "c")
+    run("1", "a")
+    assert not closed(names["panel"])                       # it is part of something else
+
+def test_where_cells_are_not_known_nothing_is_closed(notebook):
+    run, names = notebook
+    run("first = LayerRankingPanel(profile=profile); display(first)")
+    run("second = LayerRankingPanel(profile=profile); display(second)")
+    assert not closed(names["first"]) and not closed(names["second"])
+
+def test_panels_of_one_cell_live_side_by_side_and_a_cell_within_a_cell_is_the_same_cell(notebook):
+    run, names = notebook
+    run("a, b = (LayerRankingPanel(profile=profile) for _ in range(2)); display(a)\nget_ipython().run_cell('1 + 1')\ndisplay(b)", "x")
+    assert not closed(names["a"]) and not closed(names["b"])
+
+def test_a_closed_panel_keeps_its_results_and_opens_again(notebook):
+    run, names = notebook
+    run("panel = LayerRankingPanel(profile=profile); display(panel)", "a")
+    panel, before = names["panel"], len(ipywidgets.widget._instances)
+    panel.close()
+    assert closed(panel) and panel.scores is not None and panel.picture.png and panel not in live.CELLS.panels
+    assert len(ipywidgets.widget._instances) == before - len(live.parts(panel.widget))
+    panel.layer = 2                                         # it can still be worked with
+    run("panel", "b")
+    assert not closed(panel) and len(ipywidgets.widget._instances) == before and "of layer 2" in panel.histogram.alt
+    front_end(panel.strip, index=3)
+    assert panel.layer == 3
+
+def test_front_ends_tell_their_cells(monkeypatch):
+    cells = live.Cells()
+    for metadata, cell in ({"cellId": "a"}, "a"), ({"colab": {"cell_id": "b"}}, "b"), ({}, "from the shell"):
+        monkeypatch.setattr(cells, "shell", type("Shell", (), {"get_parent": lambda self: {"metadata": metadata}})())
+        cells.cell = "from the shell"
+        assert cells.here() == cell
+    found = []
+    beside = threading.Thread(target=lambda: found.append(cells.here()))
+    beside.start(); beside.join()
+    assert found == [None]
 
 # --- pruning ------------------------------------------------------------------------------------------------------------
 
