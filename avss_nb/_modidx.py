@@ -581,7 +581,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'avss_nb.lab.LayerLab._judged_by': ('lab.html#layerlab._judged_by', 'avss_nb/lab.py'),
                              'avss_nb.lab.LayerLab._next': ('lab.html#layerlab._next', 'avss_nb/lab.py'),
                              'avss_nb.lab.LayerLab._press': ('lab.html#layerlab._press', 'avss_nb/lab.py'),
-                             'avss_nb.lab.LayerLab._proposal': ('lab.html#layerlab._proposal', 'avss_nb/lab.py'),
                              'avss_nb.lab.LayerLab._propose': ('lab.html#layerlab._propose', 'avss_nb/lab.py'),
                              'avss_nb.lab.LayerLab._ranked': ('lab.html#layerlab._ranked', 'avss_nb/lab.py'),
                              'avss_nb.lab.LayerLab._repr_mimebundle_': ('lab.html#layerlab._repr_mimebundle_', 'avss_nb/lab.py'),

@@ -34,9 +34,10 @@ from .scorer import LayerScorer
 __all__ = ['KINDS', 'LayerLab']
 
 # %% ../nbs/13_lab.ipynb #cell-004
-KINDS = {"figure (SVG)": ".svg", "figure (PNG)": ".png", "table (CSV)": ".csv", "table (Parquet)": ".parquet", "report (HTML)": ".html",
-         "Python code": ".py"}
-if find_spec("pyarrow") is None: del KINDS["table (Parquet)"]
+KINDS = {".svg": ("SVG", "the figure of this tab"), ".png": ("PNG", "the figure of this tab"), ".csv": ("CSV", "the table of this tab"),
+         ".parquet": ("Parquet", "the table of this tab"), ".html": ("Report", "all tabs in one HTML page"),
+         ".py": ("Code", "the Python code that gives the numbers of this tab, and its data")}
+if find_spec("pyarrow") is None: del KINDS[".parquet"]
 
 class LayerLab(Panel):
     "The four panels as tabs, with one picked layer."
@@ -63,7 +64,7 @@ class LayerLab(Panel):
         self.questions, self.test = ([], []) if why else set_aside(questions, test)
         self.development, self.training = [], None
         self.ranking = LayerRankingPanel(len(self.blocks), scorer=scorer)
-        super().__init__(f"The layers of {html.escape(model_name(self.blocks))}", "Pick one; every tab shows it.", self.ranking.picture)
+        super().__init__(f"Layers of <code>{html.escape(model_name(self.blocks))}</code>", "Pick one; every tab shows it.", self.ranking.picture)
         self.views = [View(name) for name in ("ranking", "hallucination", "pruning", "mitigation")]
         self._links, self._scored = {}, None
         self._build(str(folder))
@@ -93,22 +94,24 @@ class LayerLab(Panel):
         "The widgets around the panels."
         def sized(kind, width, label, **traits):
             return kind(layout=widgets.Layout(width=f"{width}px"), style={"description_width": f"{label}px"}, **traits)
-        self.pick = sized(widgets.Dropdown, 180, 45, options=[(f"layer {i}", i) for i in range(len(self.blocks))], description="layer")
-        self.facts = widgets.HTML(layout=widgets.Layout(min_height="32px", flex="1 1 600px"))
+        # a number: the keys of a dropdown are taken by JupyterLab (arrows move from cell to cell)
+        self.pick = sized(widgets.BoundedIntText, 125, 45, max=len(self.blocks) - 1, description="layer")
+        self.facts = widgets.HTML(layout=widgets.Layout(min_height="40px", flex="1 1 600px"))
         self.tabs = widgets.Tab([view.box for view in self.views], titles=[view.name.capitalize() for view in self.views], selected_index=0)
-        self.kind = sized(widgets.Dropdown, 200, 45, options=[*KINDS.items()], description="save")
-        self.folder = sized(widgets.Text, 280, 65, value=folder, description="in folder")
-        self.name = sized(widgets.Text, 240, 30, description="as")
-        self.button = widgets.Button(description="Save", tooltip="write the file; none is replaced", layout=widgets.Layout(width="90px"))
-        for widget, name in (self.pick, "pick"), (self.button, "save"), (self.name, "name"), (self.kind, "kind"): widget.add_class(f"avss-{name}")
-        self.exports = controls(self.kind, self.folder, self.name, self.button)
+        self.folder = sized(widgets.Text, 360, 55, value=folder, description="folder")
+        self.name = sized(widgets.Text, 240, 50, value=self.views[0].name, description="name")
+        self.buttons = {kind: widgets.Button(description=label, tooltip=f"save {what} ({kind})", layout=widgets.Layout(width="84px"))
+                        for kind, (label, what) in KINDS.items()}
+        for widget, name in (self.pick, "pick"), (self.name, "name"), (self.folder, "folder"): widget.add_class(f"avss-{name}")
+        for kind, button in self.buttons.items():
+            button.add_class(f"avss-save-{kind[1:]}")
+            button.on_click(lambda _, kind=kind: self._press(kind))
+        self.exports = widgets.VBox([controls(widgets.HTML("save"), *self.buttons.values()), controls(self.folder, self.name)])
         self.widget.children = [self.head, controls(self.pick, self.facts), self.tabs, self.exports, self.row]
         self.widget.layout.width = "920px"
         self.widget.add_class("avss-lab")
         self._links["pick"] = link((self, "layer"), (self.pick, "value"))
-        for source, trait in (self.tabs, "selected_index"), (self.kind, "value"), (self.folder, "value"): source.observe(self._propose, trait)
-        self.button.on_click(self._press)
-        self._propose()
+        self.tabs.observe(self._propose, "selected_index")
         self._tell_facts()
 
     def _enter(self, number: int, panel: Panel) -> None:
@@ -133,12 +136,12 @@ class LayerLab(Panel):
         i, known, s = self.layer, [], self.ranking.scores
         if s is not None:
             known.append(f"{s.score.replace('avss', 'AVSS').replace('_', ' ')} {number_text(s.values[i])}, "
-                         f"rank {s.order.index(i)} of 0 to {len(s.values) - 1} (0 is the lowest)")
+                         f"rank {s.order.index(i)} (0 is the lowest, {len(s.values) - 1} the highest)")
         s = self.hallucination and self.hallucination.scores
         if s: known.append(f"log EAVSS {s.log_eavss[i]:+.2g} (q = {number_text(s.q[i])})")
         if self.pruning and (shares := self.pruning.shares((i,))): known.append(f"the model without it keeps {shares}")
         if self.mitigation: known.append("trained" if i in self.mitigation.mitigator.layers else "not trained")
-        self.facts.value = f"<div>{'; '.join(known) or 'nothing is known of it yet'}</div>"
+        self.facts.value = f"<div style='line-height: 1.4'>{'; '.join(known) or 'nothing is known of it yet'}</div>"
 
     def _ranked(self, change=None) -> None:
         "New scores, and no run behind them any more: pruning goes by them."
@@ -244,35 +247,33 @@ class LayerLab(Panel):
 
     def close(self) -> None:
         "Take the widgets off the page and out of the kernel."
-        for linked in self._links.values(): linked.unlink()
-        self._links = {}
         close_all(self.widget)
 
     # --- what leaves -------------------------------------------------------------------------------------------------
 
-    def _proposal(self, kind: str) -> str:
-        "A free name for a file."
-        return free_name(self.folder.value, f"{'report' if kind == '.html' else self.view.name}{kind}")
+    def _propose(self, change) -> None:
+        "The name of the tab, unless another one was written."
+        if self.name.value in [view.name for view in self.views]: self.name.value = self.view.name
 
-    def _propose(self, change=None) -> None: self.name.value = self._proposal(self.kind.value)
-
-    def _press(self, button) -> None:
-        try: self.save(self.kind.value, Path(self.folder.value) / self.name.value if self.name.value.strip() else "")
+    def _press(self, kind: str) -> None:
+        name = self.name.value.strip()
+        own = None if name == self.view.name else Path(self.folder.value) / name if name else ""
+        try: self.save(kind, own)
         except InputError as error: self.say(str(error))
 
     def save(self,
         kind: str = "svg",  # svg, png, csv, parquet, html or py
-        path: str | Path | None = None,  # of a file that does not exist; None: a free name in the folder of the dashboard
+        path: str | Path | None = None,  # of a file that does not exist; None: the name of the tab, numbered where it is taken
     ) -> list[Path]:  # the files that were written
         "Write the figure, the table or the code of the tab on show, or the report of all tabs."
         kind = f".{kind.removeprefix('.')}"
-        if kind not in KINDS.values():
-            raise InputError(f"{kind} was given; there is {', '.join(KINDS.values())}{' (.parquet needs pyarrow)' * (kind == '.parquet')}")
-        path = Path(self.folder.value) / self._proposal(kind) if path is None else Path(path)
+        if kind not in KINDS:
+            raise InputError(f"{kind} was given; there is {', '.join(KINDS)}{' (.parquet needs pyarrow)' * (kind == '.parquet')}")
+        folder, name = self.folder.value, f"{'report' if kind == '.html' else self.view.name}{kind}"
+        path = Path(folder) / free_name(folder, name) if path is None else Path(path)
         path = new_file(path.parent, path.name, kind)
         try: files = self._write(kind, path)
         except OSError as error: raise InputError(f"{path} was not written: {error.strerror or error}; give another folder or name") from None
-        self._propose()
         self.say(f"Written to {path.parent.resolve()}: {', '.join(file.name for file in files)}")
         return files
 

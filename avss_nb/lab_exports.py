@@ -4,7 +4,7 @@
 
 # %% ../nbs/12_lab_exports.ipynb #cell-002
 from __future__ import annotations
-import base64, html, importlib.metadata, inspect, json, platform, re
+import base64, html, importlib.metadata, inspect, json, os, platform, re
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -25,7 +25,7 @@ def free_name(
 ) -> str:
     "The name, or with the first number that is free: `ranking.svg`, `ranking-2.svg`, …"
     stem, suffix, number = Path(name).stem, Path(name).suffix, 1
-    while (Path(folder).expanduser() / name).exists(): name = f"{stem}-{(number := number + 1)}{suffix}"
+    while os.path.exists(os.path.join(os.path.expanduser(folder), name)): name = f"{stem}-{(number := number + 1)}{suffix}"
     return name
 
 def new_file(
@@ -34,12 +34,12 @@ def new_file(
     suffix: str,  # ".svg"
 ) -> Path:
     "The path of a file that is not there yet; the suffix is added where it is missing."
-    folder, name = Path(folder).expanduser(), name.strip()
+    folder, name = Path(os.path.expanduser(folder)), name.strip()
     if not name or name in (".", "..") or any(c in name for c in '/\\\0'):
         raise InputError(f"{name!r} is no file name; write one without / and \\, for example ranking{suffix}, and the folder beside it")
-    if not folder.is_dir(): raise InputError(f"there is no folder {folder}; make it first, or give another one")
+    if not os.path.isdir(folder): raise InputError(f"there is no folder {folder}; make it first, or give another one")
     name = name if name.lower().endswith(suffix) else name + suffix
-    if (folder / name).exists(): raise InputError(f"{folder / name} exists already; {free_name(folder, name)} is free")
+    if os.path.exists(folder / name): raise InputError(f"{folder / name} exists already; {free_name(folder, name)} is free")
     return folder / name
 
 # %% ../nbs/12_lab_exports.ipynb #cell-007

@@ -220,6 +220,7 @@ class PruningPanel(Panel):
         self.alone = widgets.Button(layout=widgets.Layout(width="180px", margin="0 12px 0 0"))
         self.alone.add_class("avss-alone")
         self.savings, self.table, self.cost = (widgets.HTML() for _ in range(3))
+        self.cost.layout.flex = "1 1 300px"
         self.picked = controls(self.alone, self.cost)
         self.picked.layout.display = "none"
         row = controls(self.slider, self.button)
@@ -277,7 +278,7 @@ class PruningPanel(Panel):
         self.alone.tooltip = f"evaluate the model with only layer {self.layer} skipped"
         fate = "is marked for removal" if self.layer in self.removed else "stays"
         known = f"Without it alone the model keeps {self.shares(alone)}." if self.shares(alone) else ""
-        self.cost.value = f"<div>Layer {self.layer} {fate}. {known}</div>"
+        self.cost.value = f"<div style='line-height: 1.4'>Layer {self.layer} {fate}. {known}</div>"
 
     def _press(self, button, layers=None) -> None:
         self.button.disabled = self.alone.disabled = True
