@@ -294,10 +294,11 @@ class MitigationPanel(LivePanel):
         super().__init__("Does the training help?", hint, picture)
         self.diagrams = Picture(860, 300, left=52, columns=2, gap=70)
         self.pictures.append(self.diagrams)
-        self.mitigator, self.table, self.picked = mitigator, widgets.HTML(), widgets.HTML()
+        self.mitigator, self.table = mitigator, widgets.HTML()
         self.test = None if test is None or isinstance(test, Answers) else [*test]
         self._lines, self.losses, self.looks = TrainingLines(picture.axs), [], []
         if isinstance(test, Answers): self.before = test
+        self.picked = widgets.HTML()
         self.widget.children = [self.head, self.row, picture.widget, self.picked, self.diagrams.widget, self.table]
         self.say("Waiting: panel.run(answers, texts, development) trains.")
 

@@ -96,7 +96,7 @@ class LayerLab(Panel):
             return kind(layout=widgets.Layout(width=f"{width}px"), style={"description_width": f"{label}px"}, **traits)
         # a number: the keys of a dropdown are taken by JupyterLab (arrows move from cell to cell)
         self.pick = sized(widgets.BoundedIntText, 125, 45, max=len(self.blocks) - 1, description="layer")
-        self.facts = widgets.HTML(layout=widgets.Layout(min_height="40px", flex="1 1 600px"))
+        self.facts = widgets.HTML(layout=widgets.Layout(min_height="40px", flex="1 1 600px", margin="2px 2px 2px 12px"))
         self.tabs = widgets.Tab([view.box for view in self.views], titles=[view.name.capitalize() for view in self.views], selected_index=0)
         self.folder = sized(widgets.Text, 360, 55, value=folder, description="folder")
         self.name = sized(widgets.Text, 240, 50, value=self.views[0].name, description="name")
