@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 import ipywidgets as widgets
 import numpy as np, pandas as pd
-from traitlets import Any
+from traitlets import Any, Int, observe
 from .answer_profile import AnswerProfile
 from .basics import InputError, Progress
 from .data import Question
@@ -24,7 +24,8 @@ from .panels import EPSILONS
 from .plots import KEPT, REMOVED, histogram_limits, number_text, share_text
 
 # %% auto #0
-__all__ = ['SUMMARY', 'MEANINGS', 'counted', 'tally', 'example_table', 'HallucinationPanel', 'MitigationPanel', 'number']
+__all__ = ['SUMMARY', 'MEANINGS', 'counted', 'tally', 'example_table', 'HallucinationPanel', 'before_after', 'moved',
+           'MitigationPanel', 'number']
 
 # %% ../nbs/12_hallucination_panels.ipynb #cell-004
 def counted(answers: Answers) -> str:
@@ -198,9 +199,17 @@ class HallucinationPanel(LayerPanel):
         if live: self.scores = EAVSSScorer(*settings, 39, False, 0, s.confidence, s.seed).score(self.profile)
         elif settings not in self._found:
             self.say("Scoring …")
-            found = EAVSSScorer(*settings, s.draws, False, s.halves, s.confidence, s.seed).score(self.profile)
+            found = self.present_scorer(probe=False).score(self.profile)
             self._found[settings] = replace(found, **self._probed(balance)) if s.probe else found
         if not live: self.scores = self._found[settings]
+
+    def present_scorer(self,
+        probe: bool | None = None,  # None: as at the start
+    ) -> EAVSSScorer:
+        "The scorer of the present settings."
+        s, balance = self.scorer, self.balance if self.balanced.value else ()
+        return EAVSSScorer(self.site.value, self.eps.value, self.relative.value, s.by, balance, s.draws, s.probe if probe is None else probe,
+                           s.halves, s.confidence, s.seed)
 
     def _probed(self, balance) -> dict[str, np.ndarray]:
         "The probes, which depend on the balance alone."
@@ -255,11 +264,32 @@ class HallucinationPanel(LayerPanel):
 SUMMARY = ("accuracy", "hallucination_rate", "abstention_rate", "ece", "reliability", "right")
 MEANINGS = {"reliability": "reliability (correct minus wrong)", "right": "right (or rightly abstained)"}
 
+def before_after(
+    before: Answers,  # of the original
+    after: Answers,  # of the student, to the same questions
+) -> pd.DataFrame:
+    "Measures of the answers before and after a training."
+    table = pd.DataFrame({"before": development_measures(before), "after": development_measures(after)})
+    table = table.loc[[*SUMMARY]].astype(float)
+    return table.assign(change=table["after"] - table["before"]).rename(index=NAMES)
+
+def moved(
+    mitigation: Mitigation,
+    layer: int,
+) -> float:  # ‖trained − original‖ / ‖original‖; NaN with adapters, beside which the weights stay
+    "How far the weights of a layer have moved."
+    block = dict(mitigation.model.get_submodule(mitigation.blocks.path)[layer].named_parameters()) if mitigation.recipe.lora_rank is None else {}
+    pairs = [(p.detach().double().cpu(), q.detach().double().cpu()) for name, q in mitigation.blocks[layer].named_parameters()
+             if (p := block.get(name)) is not None]
+    if not pairs: return np.nan
+    return float(np.sqrt(sum(float((p - q).square().sum()) for p, q in pairs) / sum(float(q.square().sum()) for _, q in pairs)))
+
 class MitigationPanel(LivePanel):
     "Training of chosen layers, live, and the test questions before and after."
     mitigation = Any(help="the `Mitigation`, when there is one")
     before = Any(help="`Answers` of the original to the test questions")
     after = Any(help="`Answers` of the student")
+    layer = Int(None, allow_none=True, help="a layer to look at: was it trained, and how far did its weights move?")
 
     def __init__(self,
         mitigator: ContrastiveMitigator,
@@ -274,8 +304,18 @@ class MitigationPanel(LivePanel):
         self.test = None if test is None or isinstance(test, Answers) else [*test]
         self._lines, self.losses, self.looks = TrainingLines(picture.axs), [], []
         if isinstance(test, Answers): self.before = test
-        self.widget.children = [self.head, self.row, picture.widget, self.diagrams.widget, self.table]
+        self.picked = widgets.HTML()
+        self.widget.children = [self.head, self.row, picture.widget, self.picked, self.diagrams.widget, self.table]
         self.say("Waiting: panel.run(answers, texts, development) trains.")
+
+    @observe("layer", "mitigation")
+    def _show_picked(self, change=None) -> None:
+        "What happened to the picked layer."
+        i, m = self.layer, self.mitigation
+        if i is None: return
+        far = moved(m, i) if m is not None and i in m.layers else np.nan
+        by = "" if np.isnan(far) else f"; its weights have moved by {far:.2g} of their norm"
+        self.picked.value = f"<div>Layer {i} is {f'trained{by}' if i in self.mitigator.layers else 'not trained and stays as it is'}.</div>"
 
     def run(self,
         answers: Answers,  # of the original to the training questions
@@ -360,9 +400,7 @@ class MitigationPanel(LivePanel):
     def compare(self) -> pd.DataFrame:
         "Measures of the test answers, before and after."
         if self.after is None: raise InputError("nothing was tested yet; give test questions and call panel.run")
-        table = pd.DataFrame({"before": development_measures(self.before), "after": development_measures(self.after)})
-        table = table.loc[[*SUMMARY]].astype(float)
-        return table.assign(change=table["after"] - table["before"]).rename(index=NAMES)
+        return before_after(self.before, self.after)
 
     def _tell(self) -> None:
         "The result in a sentence."

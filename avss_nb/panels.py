@@ -20,7 +20,7 @@ from .pruner import LayerPruner, PrunePlan
 from .scorer import SCORES, LayerScorer, LayerScores
 
 # %% auto #0
-__all__ = ['EPSILONS', 'scores_of', 'LayerRankingPanel', 'PruningPanel']
+__all__ = ['EPSILONS', 'scores_of', 'LayerRankingPanel', 'compared', 'PruningPanel']
 
 # %% ../nbs/11_panels.ipynb #cell-004
 EPSILONS = [float(f"{m}e{d}") for d in range(-6, 0) for m in (1, 2, 3, 5)] + [1.]  # all of them edges of the histogram: exact
@@ -127,11 +127,15 @@ class LayerRankingPanel(LayerPanel):
         "Scores by the present settings, from the stored profile: no forward pass. Known ones are looked up."
         settings = (self.score.value, self.site.value, self.aggregation.value, self.eps.value, self.relative.value)
         if settings not in self._found:
-            size = self.profile.layers * self.profile.site(self.site.value).mean.shape[-1]
-            draws = min(self.draws, max(50, int(3e7 / size)))  # so that a large model, too, is re-ranked within a second
-            scorer = LayerScorer(*settings, draws=draws // 20 if live else draws, confidence=self.confidence)
-            self._found[settings] = scorer.score(self.profile)
+            self._found[settings] = self.present_scorer(live).score(self.profile)
         self.scores = self._found[settings]
+
+    def present_scorer(self, live: bool = False) -> LayerScorer:
+        "The scorer of the present settings."
+        size = self.profile.layers * self.profile.site(self.site.value).mean.shape[-1]
+        draws = min(self.draws, max(50, int(3e7 / size)))  # so that a large model, too, is re-ranked within a second
+        return LayerScorer(self.score.value, self.site.value, self.aggregation.value, self.eps.value, self.relative.value,
+                           draws=draws // 20 if live else draws, confidence=self.confidence)
 
     def _draw(self, live: bool = False) -> None:
         with DRAWING:
@@ -180,9 +184,22 @@ def _between(low: float, high: float) -> str:
     return f"{number_text(low)} to {number_text(high)}" if np.isfinite(low + high) else "–"
 
 # %% ../nbs/11_panels.ipynb #cell-013
+def compared(
+    before: dict,  # `Report.to_dict()` of the model as it is
+    after: dict,  # of the model without some layers
+) -> pd.DataFrame:
+    "Measures before and after, and the share kept."
+    names = [name for name in (*MEASURES, "perplexity", "pseudo_perplexity") if before.get(name) is not None and after.get(name) is not None]
+    def kept(name):
+        if name not in ("accuracy", "perplexity") or not before[name]: return np.nan
+        return after[name] / before[name] if name == "accuracy" else before[name] / after[name]
+    rows = [{"before": before[name], "after": after[name], "kept": kept(name)} for name in names]
+    return pd.DataFrame(rows, index=[MEASURES.get(name, name) for name in names], columns=["before", "after", "kept"])
+
 class PruningPanel(Panel):
     "Mark the lowest layers for removal and try the model without them."
     count = Int(0, help="how many layers go")
+    layer = Int(None, allow_none=True, help="a layer to look at: what does it cost to remove it alone?")
     scores = Any(help="the `LayerScores` that say which")
 
     def __init__(self,
@@ -202,11 +219,17 @@ class PruningPanel(Panel):
                                      layout=widgets.Layout(width="180px", margin="0 0 0 16px"))
         self.slider.add_class("avss-count")
         self.button.add_class("avss-preview")
-        self.savings, self.table = widgets.HTML(), widgets.HTML()
+        self.alone = widgets.Button(layout=widgets.Layout(width="180px", margin="0 12px 0 0"))
+        self.alone.add_class("avss-alone")
+        self.savings, self.table, self.cost = (widgets.HTML() for _ in range(3))
+        self.cost.layout.flex = "1 1 300px"
+        self.picked = controls(self.alone, self.cost)
+        self.picked.layout.display = "none"
         row = controls(self.slider, self.button)
-        self.widget.children = [self.head, row, self.savings, self.picture.widget, self.row, self.table]
+        self.widget.children = [self.head, row, self.savings, self.picture.widget, self.picked, self.row, self.table]
         self.slider.observe(lambda change: setattr(self, "count", change["new"]), "value")
         self.button.on_click(self._press)
+        self.alone.on_click(lambda button: self._press(button, [self.layer]))
         with self.hold_trait_notifications(): self.scores, self.count = scores, round(layers / 4) if count is None else count
 
     @property
@@ -229,6 +252,9 @@ class PruningPanel(Panel):
         self.slider.value = self.count
         self._show()
 
+    @observe("layer")
+    def _new_layer(self, change) -> None: self._show()
+
     def _show(self) -> None:
         "Hatch the marked layers, say what they save, and show their report if it is known."
         with DRAWING:
@@ -238,25 +264,39 @@ class PruningPanel(Panel):
                 words = (f"Without layers {listed(self.removed, 20)}: {len(plan.kept)} of {plan.layers} layers stay, "
                          f"{after:,} of {before:,} parameters ({1 - after / before:.0%} fewer).")
             self.savings.value = f"<div>{words}</div>"
-            self._bars.update(self.scores, remove=self.removed)
+            self._bars.update(self.scores, remove=self.removed, highlight=self.layer)
             self.picture.show(f"Bar chart of {self.scores.title}; hatched: {listed(self.removed, 20) or 'none'}. {words}")
+            self._show_alone()
             known = self.removed in self.reports and () in self.reports
             self.table.value = self._table() if known else ""
             self.say(self._verdict() if known else "Press the button to measure what would be lost.")
 
-    def _press(self, button) -> None:
-        self.button.disabled = True
-        try: self.preview()
+    def _show_alone(self) -> None:
+        "What the picked layer costs, if it is known."
+        self.picked.layout.display = "none" if self.layer is None else ""
+        if self.layer is None: return
+        alone = (self.layer,)
+        self.alone.description = f"Try without layer {self.layer}"
+        self.alone.tooltip = f"evaluate the model with only layer {self.layer} skipped"
+        fate = "is marked for removal" if self.layer in self.removed else "stays"
+        known = f"Without it alone the model keeps {self.shares(alone)}." if self.shares(alone) else ""
+        self.cost.value = f"<div style='line-height: 1.4'>Layer {self.layer} {fate}. {known}</div>"
+
+    def _press(self, button, layers=None) -> None:
+        self.button.disabled = self.alone.disabled = True
+        try: self.preview(layers)
         except InputError as error: self.say(str(error))
         except Exception as error:
             self.say(f"The evaluation failed: {type(error).__name__}: {error}")
             raise
-        finally: self.button.disabled = False
+        finally: self.button.disabled = self.alone.disabled = False
 
-    def preview(self) -> pd.DataFrame:
-        "Evaluate the model as it is and without the marked layers; what was measured before is not measured again."
+    def preview(self,
+        layers=None,  # to try; None: those that are marked
+    ) -> pd.DataFrame:
+        "Evaluate the model as it is and without the layers; what was measured before is not measured again."
         with sole_run():
-            plan = self.plan
+            plan = self.plan if layers is None else self.pruner.remove(layers)
             marked = plan.removed if plan else ()
             try:
                 for removed in dict.fromkeys([(), marked]):
@@ -272,19 +312,18 @@ class PruningPanel(Panel):
         removed: tuple[int, ...] | None = None,  # layers that were tried; None: those that are marked
     ) -> pd.DataFrame:
         "Measures of the model as it is, of the model without the layers, and the share kept."
-        before, after = self.reports[()], self.reports[self.removed if removed is None else removed]
-        names = [name for name in (*MEASURES, "perplexity", "pseudo_perplexity") if before.get(name) is not None and after.get(name) is not None]
-        def kept(name):
-            if name not in ("accuracy", "perplexity") or not before[name]: return np.nan
-            return after[name] / before[name] if name == "accuracy" else before[name] / after[name]
-        rows = [{"before": before[name], "after": after[name], "kept": kept(name)} for name in names]
-        return pd.DataFrame(rows, index=[MEASURES.get(name, name) for name in names], columns=["before", "after", "kept"])
+        return compared(self.reports[()], self.reports[self.removed if removed is None else removed])
+
+    def shares(self,
+        removed: tuple[int, ...],
+    ) -> str:
+        "What is kept without the layers, in words; nothing where that was not measured."
+        if not {(), removed} <= self.reports.keys(): return ""
+        return " and ".join(f"{share:.0%} of its {name}" for name, share in self.compare(removed)["kept"].dropna().items())
 
     def _verdict(self) -> str:
-        kept = self.compare()["kept"].dropna()
-        if not self.removed or kept.empty: return "Measured."
-        shares = " and ".join(f"{share:.0%} of its {name}" for name, share in kept.items())
-        return f"Without layers {listed(self.removed)} the model keeps {shares}."
+        shares = self.shares(self.removed)
+        return f"Without layers {listed(self.removed)} the model keeps {shares}." if self.removed and shares else "Measured."
 
     def _table(self) -> str:
         def row(name, before, after, kept):
