@@ -27,7 +27,7 @@ def table(rows: list[tuple[str, ...]], *names: str) -> str:
     "A table in HTML; columns that say nothing are left out."
     keep = [i for i in range(len(names)) if any(row[i] for row in rows)]
     def line(cells, tag): return "<tr>" + "".join(f"<{tag}>{cells[i]}</{tag}>" for i in keep) + "</tr>"
-    return f"<table class='parameters'><thead>{line(names, 'th')}</thead><tbody>{''.join(line(row, 'td') for row in rows)}</tbody></table>" if rows else ""
+    return f"<table><thead>{line(names, 'th')}</thead><tbody>{''.join(line(row, 'td') for row in rows)}</tbody></table>" if rows else ""
 
 def code(node) -> str: return f"<code>{html.escape(node if isinstance(node, str) else ast.unparse(node))}</code>" if node else ""
 
@@ -46,7 +46,7 @@ def parameters(function: ast.FunctionDef, notes: dict[int, str]) -> str:
     rows = [(code(stars + p.arg), code(p.annotation), code(given.get(p.arg)), note(p)) for p, stars in shown if p.arg not in ("self", "cls")]
     if function.returns is not None and ast.unparse(function.returns) != "None":
         rows.append(("<i>returns</i>", code(function.returns), "", said(notes.get(function.returns.end_lineno)) if function.returns.end_lineno not in lines else ""))
-    return table(rows, "parameter", "type", "default", "")
+    return table(rows, "parameter", "type", "default", "what")
 
 def called(name: str, function: ast.FunctionDef) -> str:
     "The signature without types."
@@ -60,11 +60,11 @@ def entry(node, notes: dict[int, str], anchor: str) -> str:
     "Heading, docstring and tables of a function or class."
     doc = f"<p>{said(ast.get_docstring(node))}</p>"
     def heading(level, text, name): return f"\n\n<h{level} id='{name}'><code>{html.escape(text)}</code><a class='headerlink' href='#{name}'>¶</a></h{level}>\n"
-    if not isinstance(node, ast.ClassDef): return f"\n\n### `{called(node.name, node)}` {{ #{anchor} }}\n\n<div>{doc}{parameters(node, notes)}</div>"
+    if not isinstance(node, ast.ClassDef): return f"\n\n### `{called(node.name, node)}` {{ #{anchor} data-toc-label='{node.name}' }}\n\n<div>{doc}{parameters(node, notes)}</div>"
     methods = [m for m in node.body if isinstance(m, ast.FunctionDef)]
     init = next((m for m in methods if m.name == "__init__"), None)
     fields = [(code(f.target), code(f.annotation), code(f.value), said(notes.get(f.lineno))) for f in node.body if isinstance(f, ast.AnnAssign)]
-    text = f"\n\n### `{called(node.name, init) if init else node.name}` {{ #{anchor} }}\n\n<div>{doc}{parameters(init, notes) if init else table(fields, 'field', 'type', 'default', '')}"
+    text = f"\n\n### `{called(node.name, init) if init else node.name}` {{ #{anchor} data-toc-label='{node.name}' }}\n\n<div>{doc}{parameters(init, notes) if init else table(fields, 'field', 'type', 'default', 'what')}"
     for m in methods:
         if m.name.startswith("_"): continue
         name, owner = f"{anchor}.{m.name}", node.name if {"classmethod", "staticmethod"} & decorated(m) else "·"
@@ -145,16 +145,19 @@ def pages(folder: Path) -> list:
     for name in ("architectures.md", "tutorials/instructor.md"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(links(prose((NBS / name).read_text(encoding="utf-8"))), encoding="utf-8")
-    (folder / "changes.md").write_text(prose((ROOT / "CHANGELOG.md").read_text(encoding="utf-8")), encoding="utf-8")
+    shutil.copy(ROOT / "CHANGELOG.md", folder / "changes.md")
     home = folder / written(NBS / "index.ipynb")[2]
     home.write_text(both_themes(home.read_text(encoding="utf-8"), NBS), encoding="utf-8")
+    for name in ("index.md", "architectures.md", "changes.md"):  # alone in their section
+        hide = "navigation" if name == "index.md" else "navigation, toc"
+        (folder / name).write_text(f"---\nhide: [{hide}]\n---\n" + (folder / name).read_text(encoding="utf-8"), encoding="utf-8")
     lessons = [{f"{int(p.name[:2])} · {title}": url} for p in sorted((NBS / "tutorials").glob("*.ipynb")) for title, _, url in [written(p)]]
-    studies = [{title: url} for p in sorted((NBS / "studies").glob("*.ipynb")) for title, _, url in [written(p)]]
+    studies = [{title.removeprefix("Study: ")[:1].upper() + title.removeprefix("Study: ")[1:]: url} for p in sorted((NBS / "studies").glob("*.ipynb")) for title, _, url in [written(p)]]
     modules = [written(p) for p in sorted(NBS.glob("[0-9]*.ipynb"), key=lambda p: (p.name != "00_basics.ipynb", p.name))]
     index = ["# Every name\n\n> What the package exports, module by module, in reading order."]
     for title, module, url in modules:
         rows = [(f"<a href='{url[:-3]}.html#{anchor}'><code>{name}</code></a>", said(doc)) for name, anchor, doc in reference(module)[1]]
-        if rows: index.append(f"## [{title}]({url})\n\n<div>{table(rows, 'name', '')}</div>")
+        if rows: index.append(f"## [{title}]({url})\n\n<div>{table(rows, 'name', 'what')}</div>")
     (folder / "names.md").write_text("\n\n".join(index), encoding="utf-8")
     return [{"Home": "index.md"}, {"Lessons": [*lessons, {"For instructors": "tutorials/instructor.md"}]}, {"Studies": studies},
             {"Package": [{"Every name": "names.md"}, *({title: url} for title, _, url in modules)]},
@@ -167,12 +170,19 @@ def both_themes(text: str, folder: Path) -> str:
         return f"{found[1]}({found[2]}#only-light){found[1]}({dark}#only-dark)" if (folder / dark).exists() else found[0]
     return re.sub(r"(!\[[^\]]*\])\((\S+_light\.png)\)", two, text)
 
+MENDED = {  # what the converter leaves to fonts or forgets
+    r"(<mo[^>]*>(?!&#x00029;|&#x0007C;)[^<]*</mo>)<mo>&#x02212;</mo>": r'\1<mo form="prefix">&#x02212;</mo>',  # a sign, not a difference
+    r"(<mi>(?:log|exp|cos|arccos)</mi>)(?!<mo)": r'\1<mspace width="0.17em"/>',
+    "<mo>&#x23DF;</mo></munder>": '<mspace height="0.1em"/></munder>'}  # a brace that few fonts can stretch: the style sheet draws a line
+
 def rendered(text: str) -> str:
     "Formulas as MathML, which browsers draw without a script."
     from latex2mathml.converter import convert
     def mathml(found):
         tex, block = html.unescape(found[2])[2:-2], found[1] == "div"
-        return convert(tex, display="block" if block else "inline")
+        made = convert(tex, display="block" if block else "inline")
+        for pattern, better in MENDED.items(): made = re.sub(pattern, better, made)
+        return made
     return re.sub(r'<(div|span) class="arithmatex">(.*?)</\1>', mathml, text, flags=re.S)
 
 def build(site: Path) -> None:
