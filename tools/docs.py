@@ -45,7 +45,8 @@ def parameters(function: ast.FunctionDef, notes: dict[int, str]) -> str:
     def note(p): return said(notes.get(p.lineno)) if lines.count(p.lineno) == 1 and p.lineno != function.lineno else ""
     rows = [(code(stars + p.arg), code(p.annotation), code(given.get(p.arg)), note(p)) for p, stars in shown if p.arg not in ("self", "cls")]
     if function.returns is not None and ast.unparse(function.returns) != "None":
-        rows.append(("<i>returns</i>", code(function.returns), "", said(notes.get(function.returns.end_lineno)) if function.returns.end_lineno not in lines else ""))
+        at = function.returns.end_lineno
+        rows.append(("<i>returns</i>", code(function.returns), "", "" if at in lines else said(notes.get(at))))
     return table(rows, "parameter", "type", "default", "what")
 
 def called(name: str, function: ast.FunctionDef) -> str:
@@ -58,18 +59,17 @@ def decorated(function) -> set[str]: return {ast.unparse(d).split("(")[0] for d 
 
 def entry(node, notes: dict[int, str], anchor: str) -> str:
     "Heading, docstring and tables of a function or class."
-    doc = f"<p>{said(ast.get_docstring(node))}</p>"
-    def heading(level, text, name): return f"\n\n<h{level} id='{name}'><code>{html.escape(text)}</code><a class='headerlink' href='#{name}'>¶</a></h{level}>\n"
-    if not isinstance(node, ast.ClassDef): return f"\n\n### `{called(node.name, node)}` {{ #{anchor} data-toc-label='{node.name}' }}\n\n<div>{doc}{parameters(node, notes)}</div>"
-    methods = [m for m in node.body if isinstance(m, ast.FunctionDef)]
-    init = next((m for m in methods if m.name == "__init__"), None)
+    methods = [m for m in node.body if isinstance(m, ast.FunctionDef)] if isinstance(node, ast.ClassDef) else []
+    made = next((m for m in methods if m.name == "__init__"), None if isinstance(node, ast.ClassDef) else node)
     fields = [(code(f.target), code(f.annotation), code(f.value), said(notes.get(f.lineno))) for f in node.body if isinstance(f, ast.AnnAssign)]
-    text = f"\n\n### `{called(node.name, init) if init else node.name}` {{ #{anchor} data-toc-label='{node.name}' }}\n\n<div>{doc}{parameters(init, notes) if init else table(fields, 'field', 'type', 'default', 'what')}"
+    heading = f"### `{called(node.name, made) if made else node.name}` {{ #{anchor} data-toc-label='{node.name}' }}"
+    text = (f"\n\n{heading}\n\n<div><p>{said(ast.get_docstring(node))}</p>" + (parameters(made, notes) if made else table(fields, "field", "type", "default", "what")))
     for m in methods:
         if m.name.startswith("_"): continue
-        name, owner = f"{anchor}.{m.name}", node.name if {"classmethod", "staticmethod"} & decorated(m) else "·"
-        shown = f"{owner}.{m.name}" if "property" in decorated(m) else called(f"{owner}.{m.name}", m)
-        text += heading(4, shown.removeprefix("·"), name) + f"<p>{said(ast.get_docstring(m))}</p>{parameters(m, notes)}"
+        name = node.name * bool({"classmethod", "staticmethod"} & decorated(m)) + f".{m.name}"
+        shown, at = name if "property" in decorated(m) else called(name, m), f"{anchor}.{m.name}"
+        text += (f"<h4 id='{at}'><code>{html.escape(shown)}</code><a class='headerlink' href='#{at}'>¶</a></h4>"
+                 f"<p>{said(ast.get_docstring(m))}</p>{parameters(m, notes)}")
     return text + "</div>"
 
 def reference(module: str) -> tuple[str, list[tuple[str, str, str]]]:  # Markdown; (name, anchor, first line) of each entry
@@ -152,7 +152,8 @@ def pages(folder: Path) -> list:
         hide = "navigation" if name == "index.md" else "navigation, toc"
         (folder / name).write_text(f"---\nhide: [{hide}]\n---\n" + (folder / name).read_text(encoding="utf-8"), encoding="utf-8")
     lessons = [{f"{int(p.name[:2])} · {title}": url} for p in sorted((NBS / "tutorials").glob("*.ipynb")) for title, _, url in [written(p)]]
-    studies = [{title.removeprefix("Study: ")[:1].upper() + title.removeprefix("Study: ")[1:]: url} for p in sorted((NBS / "studies").glob("*.ipynb")) for title, _, url in [written(p)]]
+    def plain(title): return re.sub(r"^Study: (.)", lambda found: found[1].upper(), title)
+    studies = [{plain(title): url} for p in sorted((NBS / "studies").glob("*.ipynb")) for title, _, url in [written(p)]]
     modules = [written(p) for p in sorted(NBS.glob("[0-9]*.ipynb"), key=lambda p: (p.name != "00_basics.ipynb", p.name))]
     index = ["# Every name\n\n> What the package exports, module by module, in reading order."]
     for title, module, url in modules:
