@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 NOTEBOOKS := $(wildcard nbs/*.ipynb nbs/tutorials/*.ipynb nbs/studies/*.ipynb)
 
-.PHONY: help install demo test lab notebooks readme teaching-model wheel clean
+.PHONY: help install demo test lab notebooks readme docs teaching-model wheel clean
 
 help:
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -34,6 +34,9 @@ notebooks: install  ## export, execute and clean every notebook (N="nbs/05_score
 readme: install  ## README.md from the executed nbs/index.ipynb
 	$(BIN)/python tools/readme.py
 
+docs: install  ## the static site in site/: lessons, studies, every parameter; searched and read without network
+	$(BIN)/python tools/docs.py site
+
 teaching-model: install  ## train the embedded model again from its seed (about 40 minutes on two cores)
 	$(BIN)/python -c "from avss_nb.teaching import save_teaching_model as save; from avss_nb.basics import Bar; save('_teaching_model', Bar('training'))"
 
@@ -41,4 +44,4 @@ wheel: install  ## dist/avss_nb-*.whl, with the teaching model inside
 	$(BIN)/python -m build
 
 clean:  ## remove what the other targets made
-	rm -rf .venv _demo _teaching_model build dist *.egg-info .pytest_cache
+	rm -rf .venv site _demo _teaching_model build dist *.egg-info .pytest_cache

@@ -18,5 +18,5 @@ shutil.rmtree(root / "index_files", ignore_errors=True)
 for name, data in resources["outputs"].items():
     (root / name).parent.mkdir(exist_ok=True)
     (root / name).write_bytes(data)
-body = re.sub(r"\]\((?!https?:|index_files/)([\w/]+\.(?:ipynb|png))\)", r"](nbs/\1)", body)  # links are relative to nbs/ in the notebook
+body = re.sub(r"\]\((?!https?:|index_files/)([\w/]+\.(?:ipynb|png|md))\)", r"](nbs/\1)", body)  # links are relative to nbs/ in the notebook
 (root / "README.md").write_text(re.sub(r"\n{3,}", "\n\n", body).strip() + "\n", encoding="utf-8")
