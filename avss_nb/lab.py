@@ -21,7 +21,7 @@ from .hallucination import EAVSSScorer, HallucinationAnalyzer, HallucinationScor
 from .hallucination_panels import HallucinationPanel, MitigationPanel
 from .heads import head
 from .lab_exports import free_name, new_file, page, save_data, save_picture, save_table, script, section
-from .lab_tabs import View, close_all, set_aside, source, without_questions
+from .lab_tabs import View, set_aside, source, without_questions
 from .live import DRAWING, Panel, Throttle, controls, listed
 from .mitigation import ContrastiveMitigator, Mitigation, Recipe
 from .panels import LayerRankingPanel, PruningPanel
@@ -244,10 +244,6 @@ class LayerLab(Panel):
     def _repr_mimebundle_(self, include=None, exclude=None):
         self.pictures = [picture for view in self.views if view.panel for picture in view.panel.pictures]
         return super()._repr_mimebundle_(include, exclude)
-
-    def close(self) -> None:
-        "Take the widgets off the page and out of the kernel."
-        close_all(self.widget)
 
     # --- what leaves -------------------------------------------------------------------------------------------------
 

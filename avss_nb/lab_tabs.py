@@ -14,20 +14,13 @@ from .data import Question, split_questions
 from .evaluator import Evaluator
 from .heads import head
 from .lab_exports import call
-from .live import LayerPanel, Panel, Picture
+from .live import LayerPanel, Panel, Picture, parts
 from .panels import PruningPanel
 
 # %% auto #0
-__all__ = ['close_all', 'View', 'without_questions', 'set_aside', 'source']
+__all__ = ['View', 'without_questions', 'set_aside', 'source']
 
 # %% ../nbs/12_lab_tabs.ipynb #cell-004
-def close_all(widget: widgets.Widget) -> None:
-    "Close a widget and everything inside it."
-    for child in getattr(widget, "children", ()): close_all(child)
-    for part in (getattr(widget, "layout", None), getattr(widget, "style", None)):
-        if isinstance(part, widgets.Widget): part.close()
-    widget.close()
-
 class View:
     "One tab."
     def __init__(self, name: str): self.name, self.panel, self.box = name, None, widgets.VBox()
@@ -45,7 +38,8 @@ class View:
 
     def _fill(self, widget) -> None:
         old, self.box.children = self.box.children, [widget]
-        for gone in old: close_all(gone)
+        for gone in old:
+            for part in reversed(parts(gone)): part.close()
 
     @property
     def pictures(self) -> dict[str, Picture]:

@@ -98,6 +98,11 @@ class LayerProfile:
         table = self.to_frame().pivot(index="layer", columns="site", values="variance")[[*self.sites]]
         return f"<p>{self!r}; activation variance:</p>" + table.to_html(float_format="{:.4g}".format)
 
+    def plot(self, ax=None, **settings):
+        "A heat map of all statistics of every layer; returns the axes (see `avss_nb.profile_plots.plot_layer_statistics`)."
+        from avss_nb.profile_plots import plot_layer_statistics
+        return plot_layer_statistics(self, ax, **settings)
+
     def save(self, path: str | Path) -> None:
         "Write one safetensors file; its header holds the rest as JSON."
         tensors = {f"{site}.{name}": t for site, m in self.sites.items() for name, t in vars(m).items()}

@@ -10,7 +10,7 @@ The bare forward pass is that of the whole model, head included, without a cache
 than bare on a small model with a large vocabulary; the row without head tells how much that is. Models and profilers are made before the clock
 starts; what making a profiler costs, once a model, is told below the table. The authors' procedure takes a text at a time where a whole batch would
 not fit (llama-7b), and fewer batches. --out adds the tables to benchmarks/RESULTS.md with machine, versions and date."""
-import argparse, datetime, platform, resource, subprocess, sys, time
+import argparse, datetime, platform, subprocess, sys, time
 from pathlib import Path
 import numpy as np, pandas as pd, torch, transformers
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
@@ -109,18 +109,18 @@ def table(shape, model, batches, repeats, ways):
                          for name, r in ratios.items()}).T
 
 def peak(shape, way, batches, threads) -> float:
-    "Peak memory of a way in a process of its own, MB."
-    script = (f"import sys, resource, torch; sys.path.insert(0, {str(Path(__file__).parent)!r}); torch.set_num_threads({threads}); import profiling as p\n"
+    "Peak memory of a way in a process of its own, MB (Linux: ru_maxrss would begin with the peak of the process that started it)."
+    script = (f"import sys, torch; sys.path.insert(0, {str(Path(__file__).parent)!r}); torch.set_num_threads({threads}); import profiling as p\n"
               f"m = p.build({shape!r}, 'cpu'); p.WAYS[{way!r}]({shape!r}, m, p.rows_for({shape!r}, m, {batches}))\n"
-              "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)")
+              "print(next(int(line.split()[1]) for line in open('/proc/self/status') if line.startswith('VmHWM')) / 1024)")
     return float(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()[-1])
 
 def memory(shape, threads):
     _, rows, length = SHAPES[shape]
     few, many = 1, max(2, round(100_000 / (rows * length)))
-    found = {name: [peak(shape, name, n, threads) for n in (few, many)] for name in ("bare forward", "profile, 2 sites (default)", "profile, 5 sites")}
-    base = found["bare forward"]
-    return pd.DataFrame({name: {f"{n * rows * length:,} tokens": f"{a:,.0f} MB (bare {a - b:+,.0f})" for n, a, b in zip((few, many), values, base)}
+    found = {name: [peak(shape, name, n, threads) for n in (few, many)] for name in ("bare forward", "bare forward without head", "profile, 2 sites (default)", "profile, 5 sites")}
+    base = found["bare forward without head"]
+    return pd.DataFrame({name: {f"{n * rows * length:,} tokens": f"{a:,.0f} MB ({a - b:+,.0f})" for n, a, b in zip((few, many), values, base)}
                          for name, values in found.items()}).T
 
 def gpu_memory(shape, model):
@@ -165,7 +165,7 @@ def main():
              markdown(table(a.shape, model, a.batches, a.repeats, ways)),
              f"Making a `LayerProfiler`, once a model: {min(seconds(profiler, a.shape, model, SITES) for _ in range(3)):.2f} s."]
     if device == "cuda": parts.append("Most GPU memory allocated, weights included:\n\n" + markdown(gpu_memory(a.shape, model)))
-    elif a.memory: parts.append("Peak memory of the process:\n\n" + markdown(memory(a.shape, a.threads)))
+    elif a.memory: parts.append("Peak memory of the process (against bare forward without head):\n\n" + markdown(memory(a.shape, a.threads)))
     if a.scaling: parts.append("Scaling of the default profile:\n\n" + markdown(scaling(a.shape, device, 2)))
     text = "\n\n".join(parts) + "\n"
     print(text)

@@ -4,7 +4,10 @@ import os
 from pathlib import Path
 import pandas as pd
 import pytest
-from test_browser import SETTING, browser, lab, open_notebook, pytestmark, wait_idle  # fixtures and marks, too
+from browsing import browser, lab, needs_browser, open_notebook, wait_idle  # noqa: F401
+from test_browser import SETTING
+
+pytestmark = needs_browser()
 
 CELLS = [SETTING + """
 from avss_nb.lab import LayerLab
