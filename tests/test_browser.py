@@ -178,7 +178,7 @@ panel""", """
 answers = Evaluator(model, tokenizer).answer(questions(100, 0))
 mitigation = panel.run(answers, world.texts(40), questions(20, 1))"""], "mitigation.ipynb")
     run_below(page, wait=False)
-    seen = r"^training step \d{2,} of 100000: loss .*, reliability .* on the development questions, about .* left; press ■ to stop$"
+    seen = r"^training step \d{3,} of 100000: loss .*, reliability .* on the development questions, about .* left; press ■ to stop$"
     page.wait_for_function("seen => [...window.statuses].some(s => s.match(seen)) && window.frames_seen.size >= 5", arg=seen)
     seconds = stop(page)
     record_property("seconds from ■ to the idle kernel", seconds)
