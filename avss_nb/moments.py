@@ -154,7 +154,8 @@ class Moments:
         "The moments of weighted mixtures of groups, as a bootstrap draws them; leading dimension: draws."
         def mix(t): return torch.tensordot(weights, t.double(), dims=1)
         n = mix(self.tokens)[..., None]
-        centre = self.total().mean
+        share = self.tokens / self.tokens.sum(0).clamp_min(1).double()
+        centre = (share[..., None] * self.mean).sum(0)  # near the mean, so that little is lost below
         apart = self.mean - centre
         shift = mix(self.tokens[..., None] * apart) / n
         m2 = mix(self.m2 + self.tokens[..., None] * apart.square()) - n * shift.square()
