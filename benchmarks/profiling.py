@@ -11,6 +11,7 @@ than bare on a small model with a large vocabulary; the row without head tells h
 starts; what making a profiler costs, once a model, is told below the table. The authors' procedure takes a text at a time where a whole batch would
 not fit (llama-7b), and fewer batches. --out adds the tables to benchmarks/RESULTS.md with machine, versions and date."""
 import argparse, datetime, platform, subprocess, sys, time
+from importlib.util import find_spec
 from pathlib import Path
 import numpy as np, pandas as pd, torch, transformers
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
@@ -67,10 +68,30 @@ def hidden_states(shape, model, rows):
     with torch.no_grad():
         for batch in each_batch(shape, model, rows):
             states = model(**batch, use_cache=False, output_hidden_states=True).hidden_states
-            for x, y in zip(states, states[1:]):
-                x, y = x.flatten(0, 1), y.flatten(0, 1)
-                Moments.of(y, reference=x)
-                Moments.of((y.float() - x.float()) / x.float().square().mean(1, keepdim=True).sqrt())
+            for x, y in zip(states, states[1:]): default_sites(x.flatten(0, 1), y.flatten(0, 1))
+
+def default_sites(x, y):
+    Moments.of(y, reference=x)
+    Moments.of((y.float() - x.float()) / x.float().square().mean(1, keepdim=True).sqrt())
+
+def lens(model, made={}):
+    "A model of TransformerLens of the same shape."
+    from transformer_lens import HookedTransformer, HookedTransformerConfig
+    if made.get("of") is not model:
+        c, llama = model.config, hasattr(model.config, "intermediate_size")
+        made.update(of=model, lens=HookedTransformer(HookedTransformerConfig(
+            n_layers=c.num_hidden_layers, d_model=c.hidden_size, n_heads=c.num_attention_heads, d_head=c.hidden_size // c.num_attention_heads,
+            n_ctx=c.max_position_embeddings, d_vocab=c.vocab_size, d_mlp=c.intermediate_size if llama else 4 * c.hidden_size, gated_mlp=llama,
+            act_fn="silu" if llama else "gelu_new", normalization_type="RMS" if llama else "LN", dtype=model.dtype, device=str(model.device),
+            positional_embedding_type="rotary" if llama else "standard", rotary_dim=c.hidden_size // c.num_attention_heads if llama else None)).eval())
+    return made["lens"]
+
+def run_with_cache(shape, model, rows):
+    "TransformerLens: the residual stream before and after every block from `run_with_cache`, then the statistics of the default sites."
+    with torch.no_grad():
+        for batch in each_batch(shape, model, rows):
+            _, cache = lens(model).run_with_cache(batch["input_ids"], return_type=None, names_filter=lambda n: n.endswith(("resid_pre", "resid_post")))
+            for i in range(model.config.num_hidden_layers): default_sites(*(cache[f"resid_{at}", i].flatten(0, 1) for at in ("pre", "post")))
 
 def authors(shape, model, rows):
     "The AVSS authors' public procedure, restated: hooks that copy every output to the host, and the backward pass."
@@ -86,6 +107,7 @@ def authors(shape, model, rows):
 
 WAYS = {"bare forward": bare, "bare forward without head": bare_body, "profile, 2 sites (default)": profiled(DEFAULT_SITES), "profile, 5 sites": profiled(SITES),
         "output_hidden_states, then the same statistics": hidden_states, "the authors' procedure": authors}
+if find_spec("transformer_lens"): WAYS["TransformerLens run_with_cache, then the same statistics"] = run_with_cache
 
 # --- measuring ---
 

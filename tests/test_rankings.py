@@ -16,7 +16,7 @@ from avss_nb.basics import InputError, silent
 from avss_nb.blocks import Blocks, fingerprint
 from avss_nb.evaluator import Evaluator
 from avss_nb.importance import angular_distances, block_weights, magnitude, summed_angles, taylor_importance
-from avss_nb.profiler import LayerProfiler
+from avss_nb.profiler import SITES, LayerProfiler
 from avss_nb.pruner import LayerPruner
 from avss_nb.ranking_plots import plot_distances, plot_rankings
 from avss_nb.rankings import RANKINGS, RankingComparison, choice, compare_rankings, random_choices
@@ -199,7 +199,7 @@ SCORERS = [LayerScorer(draws=0), LayerScorer.published(draws=0), LayerScorer("bl
 @pytest.mark.parametrize("scorer", SCORERS, ids=lambda s: f"{s.measure} {s.site}")
 def test_iterative_search_removes_first_what_the_score_removes_first(scorer):
     model, given = tiny("llama"), texts(6)
-    profile = LayerProfiler(model, ablation=True).profile(given, silent)
+    profile = LayerProfiler(model, sites=SITES, ablation=True).profile(given, silent)
     pruner, before = LayerPruner(model), state_of(model)
     one = pruner.plan(search="iterative", scorer=scorer, texts=given, count=1)
     assert one.removed == pruner.plan(scorer.score(profile), count=1).removed
