@@ -99,8 +99,8 @@ def right_padded(
     mask = torch.arange(int(lengths.max())) < lengths[:, None]
     def filled(lists, rest): return torch.full(mask.shape, rest).masked_scatter_(mask, torch.tensor([*itertools.chain(*lists)], dtype=torch.long))
     batch = {"input_ids": filled(rows, pad), "attention_mask": mask.long()}
-    kinds = [getattr(row, "segments", ()) or [0] * len(row) for row in rows]
-    if any(map(any, kinds)): batch["token_type_ids"] = filled(kinds, 0)
+    if any(any(getattr(row, "segments", ())) for row in rows):
+        batch["token_type_ids"] = filled([getattr(row, "segments", ()) or [0] * len(row) for row in rows], 0)
     return {name: t.to(device) for name, t in batch.items()}
 
 def length_batches(

@@ -45,9 +45,9 @@ class View:
     def pictures(self) -> dict[str, Picture]:
         "What is on show; the keys tell the files apart."
         if self.panel is None: return {}
-        parts = {"": self.panel.picture, f"layer-{self.panel.layer}": getattr(self.panel, "histogram", None),
+        shown = {"": self.panel.picture, f"layer-{self.panel.layer}": getattr(self.panel, "histogram", None),
                  "reliability": getattr(self.panel, "diagrams", None)}
-        return {part: picture for part, picture in parts.items() if picture is not None and picture.png}
+        return {part: picture for part, picture in shown.items() if picture is not None and picture.png}
 
     @property
     def table(self) -> pd.DataFrame:

@@ -8,8 +8,8 @@ import numpy as np, pandas as pd, seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from .basics import InputError
-from .moments import smallest_sparsity
 from .plots import INK, KEPT, plain_axes
+from .scorer import LayerScorer
 
 # %% auto #0
 __all__ = ['SHADES', 'layer_statistics', 'shades', 'plot_layer_statistics', 'short']
@@ -21,15 +21,14 @@ def layer_statistics(
     eps: float = 0.01,  # threshold ε of the sparsity
 ) -> pd.DataFrame:  # a row for each layer, a column for each statistic, named with its unit
     "What a profile knows of every layer at a site; Block Influence and the rise of loss belong to the whole block."
-    m = profile.site(site).total()
-    table = profile.to_frame(eps).query("site == @site").set_index("layer")
-    floor = smallest_sparsity(m).numpy()
-    found = {"AVSS (no unit)": table["variance"] / np.maximum(table["sparsity"], floor), "variance (no unit)": table["variance"],
+    def score(name): return LayerScorer(name, site, eps=eps, draws=0).score(profile).values
+    sites = dict(iter(profile.to_frame(eps).set_index("layer").groupby("site")))
+    profile.site(site)  # refuses a site that was not profiled
+    table = sites[site]
+    found = {"AVSS (no unit)": score("avss"), "variance (no unit)": table["variance"],
              f"share under ε = {eps:g}": table["sparsity"], "RMS (no unit)": table["rms"], "largest |a| (no unit)": table["max |a|"]}
-    if "output" in profile.sites: found["1 − cos(in, out)"] = profile.to_frame(eps).query("site == 'output'").set_index("layer")["1 − cos(x, y)"]
-    if profile.losses is not None:
-        losses = (profile.losses.sum(0) / profile.predicted.sum()).numpy()
-        found["rise of loss (nats a token)"] = pd.Series(losses[1:] - losses[0])
+    if "output" in sites: found["1 − cos(in, out)"] = sites["output"]["1 − cos(x, y)"]
+    if profile.losses is not None: found["rise of loss (nats a token)"] = score("ablation")
     return pd.DataFrame(found).rename_axis("layer")
 
 # %% ../nbs/10_plots_profile.ipynb #cell-007
