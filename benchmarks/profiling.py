@@ -10,7 +10,7 @@ The bare forward pass is that of the whole model, head included, without a cache
 than bare on a small model with a large vocabulary; the row without head tells how much that is. Models and profilers are made before the clock
 starts; what making a profiler costs, once a model, is told below the table. The authors' procedure takes a text at a time where a whole batch would
 not fit (llama-7b), and fewer batches. --out adds the tables to benchmarks/RESULTS.md with machine, versions and date."""
-import argparse, datetime, platform, subprocess, sys, time
+import argparse, copy, datetime, platform, subprocess, sys, time
 from importlib.util import find_spec
 from pathlib import Path
 import numpy as np, pandas as pd, torch, transformers
@@ -18,6 +18,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 from avss_nb.basics import silent
 from avss_nb.moments import Moments
 from avss_nb.profiler import DEFAULT_SITES, SITES, LayerProfiler
+from avss_nb.teaching import load_teaching_model
 
 SHAPES = {  # name → model, rows of a batch, tokens of a row
     "gpt2": (lambda layers=12, hidden=768: GPT2LMHeadModel(GPT2Config(n_layer=layers, n_embd=hidden, n_head=hidden // 64)), 8, 256),
@@ -74,24 +75,17 @@ def default_sites(x, y):
     Moments.of(y, reference=x)
     Moments.of((y.float() - x.float()) / x.float().square().mean(1, keepdim=True).sqrt())
 
-def lens(model, made={}):
-    "A model of TransformerLens of the same shape."
-    from transformer_lens import HookedTransformer, HookedTransformerConfig
-    if made.get("of") is not model:
-        c, llama = model.config, hasattr(model.config, "intermediate_size")
-        made.update(of=model, lens=HookedTransformer(HookedTransformerConfig(
-            n_layers=c.num_hidden_layers, d_model=c.hidden_size, n_heads=c.num_attention_heads, d_head=c.hidden_size // c.num_attention_heads,
-            n_ctx=c.max_position_embeddings, d_vocab=c.vocab_size, d_mlp=c.intermediate_size if llama else 4 * c.hidden_size, gated_mlp=llama,
-            act_fn="silu" if llama else "gelu_new", normalization_type="RMS" if llama else "LN", dtype=model.dtype, device=str(model.device),
-            positional_embedding_type="rotary" if llama else "standard", rotary_dim=c.hidden_size // c.num_attention_heads if llama else None)).eval())
-    return made["lens"]
-
-def run_with_cache(shape, model, rows):
-    "TransformerLens: the residual stream before and after every block from `run_with_cache`, then the statistics of the default sites."
+def run_with_cache(shape, model, rows, made={}):
+    "TransformerLens (4.0 or newer) on a copy of the model: what enters and leaves every block from `run_with_cache`, then the statistics of the default sites."
+    from transformer_lens.model_bridge import TransformerBridge
+    if made.get("of") is not model:  # the tokenizer is not used, but without one it would look for its own
+        made.update(of=model, bridge=TransformerBridge.boot_transformers("model", hf_model=copy.deepcopy(model), device=model.device, dtype=model.dtype,
+                                                                        tokenizer=load_teaching_model()[1]))
     with torch.no_grad():
         for batch in each_batch(shape, model, rows):
-            _, cache = lens(model).run_with_cache(batch["input_ids"], return_type=None, names_filter=lambda n: n.endswith(("resid_pre", "resid_post")))
-            for i in range(model.config.num_hidden_layers): default_sites(*(cache[f"resid_{at}", i].flatten(0, 1) for at in ("pre", "post")))
+            _, cache = made["bridge"].run_with_cache(batch["input_ids"], names_filter=lambda n: n.count(".") == 2 and n.endswith(("hook_in", "hook_out")))
+            for i in range(model.config.num_hidden_layers):
+                default_sites(*(cache[f"blocks.{i}.hook_{at}"].flatten(0, 1) for at in ("in", "out")))
 
 def authors(shape, model, rows):
     "The AVSS authors' public procedure, restated: hooks that copy every output to the host, and the backward pass."
