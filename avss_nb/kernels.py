@@ -17,7 +17,7 @@ try:
 except ImportError: triton = None
 
 # %% auto #0
-__all__ = ['ROW', 'COLUMN', 'SLOTS', 'PAIR', 'bin_table', 'KernelStatistics', 'statistics']
+__all__ = ['ROW', 'COLUMN', 'PROGRAMS', 'SLOTS', 'PAIR', 'bin_table', 'KernelStatistics', 'statistics']
 
 # %% ../nbs/03_kernels.ipynb #cell-005
 @lru_cache
@@ -32,49 +32,55 @@ def bin_table(device: torch.device) -> Tensor:  # int32, (2048,)
 # %% ../nbs/03_kernels.ipynb #cell-008
 if triton:
     @triton.jit
-    def _rows(x_ptr, y_ptr, mask_ptr, inverse_ptr, sizes_ptr, sums_ptr, tokens, H, PAIR: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr):
+    def _rows(x_ptr, y_ptr, mask_ptr, inverse_ptr, sizes_ptr, sums_ptr, tokens, rounds, H, PAIR: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr):
         "Of each token 1 / RMS(x) and the RMS of y, u, r; of all tokens of a program the largest |y|, |u|, |r|, the sums of RMS and of 1 − cos."
-        p = tl.program_id(0)
-        row, col = p * ROWS + tl.arange(0, ROWS), tl.arange(0, COLS)
-        there = row < tokens
-        real = tl.load(mask_ptr + row, mask=there, other=0) != 0
-        base = row.to(tl.int64)[:, None] * H
-        zero = tl.zeros((ROWS, COLS), tl.float32)
-        uu, change, big_y, big_u = zero, zero, zero, zero
-        xx = tl.zeros((ROWS, COLS), tl.float64)  # all else hangs on its last digit
-        for c in range(0, H, COLS):
-            live = real[:, None] & (c + col < H)[None, :]
-            y = tl.load(y_ptr + base + (c + col)[None, :], mask=live, other=0.).to(tl.float32)
-            big_y = tl.maximum(big_y, tl.abs(y))
-            if PAIR:
-                x = tl.load(x_ptr + base + (c + col)[None, :], mask=live, other=0.).to(tl.float32)
-                u = y - x
-                wide = x.to(tl.float64)
-                xx += wide * wide
-                uu += u * u
-                change += u * (x + y)
-                big_u = tl.maximum(big_u, tl.abs(u))
-            else: change += y * y
-        X, U, C = tl.sum(xx, 1), tl.sum(uu.to(tl.float64), 1), tl.sum(change.to(tl.float64), 1)
-        root = tl.sqrt(H.to(tl.float64))
-        before, after, update = tl.sqrt(X), tl.sqrt(tl.maximum(X + C, 0.)), tl.sqrt(U)
-        inverse = root / tl.maximum(before, 1e-30)
-        gap = C / tl.maximum(before + after, 1e-300)
-        distance = (U - gap * gap) / tl.maximum(2. * before * after, 1e-300)
-        factor = inverse.to(tl.float32)
-        most_u = tl.max(big_u, 1)
-        tl.store(inverse_ptr + row, factor, mask=there)
-        tl.store(sizes_ptr + row, (after / root).to(tl.float32), mask=there)
-        tl.store(sizes_ptr + tokens + row, (update / root).to(tl.float32), mask=there)
-        tl.store(sizes_ptr + 2 * tokens + row, (update / root * inverse).to(tl.float32), mask=there)
+        p, P = tl.program_id(0), tl.num_programs(0)
+        col, root = tl.arange(0, COLS), tl.sqrt(H.to(tl.float64))
+        zero, none = tl.zeros((ROWS, COLS), tl.float32), tl.zeros((ROWS,), tl.float64)
+        top_y, top_u, top_r, sum_y, sum_u, sum_r, sum_d = none, none, none, none, none, none, none
+        for j in range(0, rounds):
+            row = (j * P + p) * ROWS + tl.arange(0, ROWS)
+            there = row < tokens
+            real = tl.load(mask_ptr + row, mask=there, other=0) != 0
+            base = row.to(tl.int64)[:, None] * H
+            uu, change, big_y, big_u = zero, zero, zero, zero
+            xx = tl.zeros((ROWS, COLS), tl.float64)  # all else hangs on its last digit
+            for c in range(0, H, COLS):
+                live = real[:, None] & (c + col < H)[None, :]
+                y = tl.load(y_ptr + base + (c + col)[None, :], mask=live, other=0.).to(tl.float32)
+                big_y = tl.maximum(big_y, tl.abs(y))
+                if PAIR:
+                    x = tl.load(x_ptr + base + (c + col)[None, :], mask=live, other=0.).to(tl.float32)
+                    u = y - x
+                    wide = x.to(tl.float64)
+                    xx += wide * wide
+                    uu += u * u
+                    change += u * (x + y)
+                    big_u = tl.maximum(big_u, tl.abs(u))
+                else: change += y * y
+            X, U, C = tl.sum(xx, 1), tl.sum(uu.to(tl.float64), 1), tl.sum(change.to(tl.float64), 1)
+            before, after, update = tl.sqrt(X), tl.sqrt(tl.maximum(X + C, 0.)), tl.sqrt(U)
+            inverse = root / tl.maximum(before, 1e-30)
+            gap = C / tl.maximum(before + after, 1e-300)
+            factor, most_u = inverse.to(tl.float32), tl.max(big_u, 1)
+            tl.store(inverse_ptr + row, factor, mask=there)
+            tl.store(sizes_ptr + row, (after / root).to(tl.float32), mask=there)
+            tl.store(sizes_ptr + tokens + row, (update / root).to(tl.float32), mask=there)
+            tl.store(sizes_ptr + 2 * tokens + row, (update / root * inverse).to(tl.float32), mask=there)
+            top_y, top_u = tl.maximum(top_y, tl.max(big_y, 1).to(tl.float64)), tl.maximum(top_u, most_u.to(tl.float64))
+            top_r = tl.maximum(top_r, tl.where(real, most_u * factor, 0.).to(tl.float64))
+            sum_y += tl.where(real, after / root, 0.)
+            sum_u += tl.where(real, update / root, 0.)
+            sum_r += tl.where(real, update / root * inverse, 0.)
+            sum_d += tl.where(real, (U - gap * gap) / tl.maximum(2. * before * after, 1e-300), 0.)
         out = sums_ptr + p * 8
-        tl.store(out, tl.max(tl.max(big_y, 1), 0).to(tl.float64))
-        tl.store(out + 1, tl.max(most_u, 0).to(tl.float64))
-        tl.store(out + 2, tl.max(tl.where(real, most_u * factor, 0.), 0).to(tl.float64))
-        tl.store(out + 3, tl.sum(tl.where(real, after / root, 0.), 0))
-        tl.store(out + 4, tl.sum(tl.where(real, update / root, 0.), 0))
-        tl.store(out + 5, tl.sum(tl.where(real, update / root * inverse, 0.), 0))
-        tl.store(out + 6, tl.sum(tl.where(real, distance, 0.), 0))
+        tl.store(out, tl.max(top_y, 0))
+        tl.store(out + 1, tl.max(top_u, 0))
+        tl.store(out + 2, tl.max(top_r, 0))
+        tl.store(out + 3, tl.sum(sum_y, 0))
+        tl.store(out + 4, tl.sum(sum_u, 0))
+        tl.store(out + 5, tl.sum(sum_r, 0))
+        tl.store(out + 6, tl.sum(sum_d, 0))
 
     @triton.jit
     def _bin(a, table_ptr):
@@ -178,6 +184,7 @@ if triton:
 # %% ../nbs/03_kernels.ipynb #cell-010
 ROW = dict(ROWS=2, COLS=512, num_warps=4)  # sizes that were quickest on one H100
 COLUMN = dict(ROWS=64, TILE=16, COLS=32, WINDOW=32, BELOW=25, COPIES=8, num_warps=1)
+PROGRAMS = 1024  # that share the rows; what each of them leaves is kept for all blocks
 SLOTS = 256  # room for the bins of a site
 PAIR = ("output", "update", "relative_update")
 
@@ -189,7 +196,7 @@ class KernelStatistics:
         texts: Segments,
     ):
         self.sites, self.layers, self.texts = tuple(sites), layers, texts
-        self.pair, self.found = tuple(site for site in PAIR if site in self.sites), {}
+        self.pair, self.found, self.scratch = tuple(site for site in PAIR if site in self.sites), {}, None
         self.mask = texts.mask
 
     def see(self, layer: int, x: Tensor, y: Tensor) -> None:
@@ -204,25 +211,34 @@ class KernelStatistics:
     def _run(self, name, layer, x, y, sites) -> None:
         (B, S), H, k = self.mask.shape, y.shape[-1], len(sites)
         chunks = -(-S // COLUMN["ROWS"])
-        programs, P, tokens = -(-B * S // ROW["ROWS"]), B * chunks, B * S
-        if name not in self.found: self.found[name] = self._room(sites, B, H, programs, P, tokens, y.device)
+        P, tokens = B * chunks, B * S
+        programs = min(-(-tokens // ROW["ROWS"]), PROGRAMS)
+        rounds = -(-tokens // (programs * ROW["ROWS"]))
+        if name not in self.found: self.found[name] = self._scratch(k, H, P, tokens, y.device) | self._room(k, B, H, programs, y.device)
         room = self.found[name]
         flags = [site in sites for site in PAIR]
         two = flags[1] or flags[2] or name == "pair"
         full = self.texts.tokens == tokens and S % COLUMN["ROWS"] == 0 and H % COLUMN["COLS"] == 0  # no padding, no ragged edge
         table = bin_table(y.device)
         with torch.cuda.device_of(y):
-            _rows[(programs,)](x, y, self.mask, room["inverse"], room["sizes"], room["sums"][layer], tokens, H, two, **ROW)
+            _rows[(programs,)](x, y, self.mask, room["inverse"], room["sizes"], room["sums"][layer], tokens, rounds, H, two, **ROW)
             _columns[(-(-H // COLUMN["COLS"]), P)](x, y, self.mask, room["inverse"], room["sizes"], table, room["mean"], room["m2"], room["counts"][layer],
                                                   room["n"], S, H, chunks, tokens, *flags, SLOTS, **COLUMN, FULL=full)
             _merge[(-(-H // 128), B, k)](room["mean"], room["m2"], room["n"], room["text_mean"][layer], room["text_m2"][layer], H, chunks, B, P, 128)
 
-    def _room(self, sites, B, H, programs, P, tokens, device) -> dict[str, Tensor]:
-        "What the kernels write: scratch for one block, results for all."
-        k, f32, f64 = len(sites), dict(dtype=torch.float32, device=device), dict(dtype=torch.float64, device=device)
-        return {"mean": torch.empty(k, P, H, **f32), "m2": torch.empty(k, P, H, **f32), "n": torch.empty(P, **f32),
-                "inverse": torch.empty(tokens, **f32), "sizes": torch.empty(3, tokens, **f32),
-                "counts": torch.zeros(self.layers, COLUMN["COPIES"], k, SLOTS, dtype=torch.int32, device=device), "sums": torch.empty(self.layers, programs, 8, **f64),
+    def _scratch(self, k, H, P, tokens, device) -> dict[str, Tensor]:
+        "What the kernels write for one block and its k sites; the next block, and its parts, use it again."
+        f32 = dict(dtype=torch.float32, device=device)
+        size = max(k, len(self.pair)) * P * H
+        if self.scratch is None or self.scratch["mean"].numel() < size:
+            self.scratch = {"mean": torch.empty(size, **f32), "m2": torch.empty(size, **f32), "n": torch.empty(P, **f32),
+                            "inverse": torch.empty(tokens, **f32), "sizes": torch.empty(3, tokens, **f32)}
+        return self.scratch
+
+    def _room(self, k, B, H, programs, device) -> dict[str, Tensor]:
+        "What the kernels leave of each block."
+        f64 = dict(dtype=torch.float64, device=device)
+        return {"counts": torch.zeros(self.layers, COLUMN["COPIES"], k, SLOTS, dtype=torch.int32, device=device), "sums": torch.empty(self.layers, programs, 8, **f64),
                 "text_mean": torch.empty(self.layers, k, B, H, **f64), "text_m2": torch.empty(self.layers, k, B, H, **f64)}
 
     def moments(self) -> dict[str, Moments]:  # leading dimension layers

@@ -148,6 +148,12 @@ class Moments:
             m = Moments.cat([m[:half] + m[half:2 * half], m[2 * half:]])
         return m[0]
 
+    def one_unit(self) -> Moments:
+        "All units taken as one, as in `each`: what the aggregations `elements` and `pooled` need, and small."
+        centre = self.mean.mean(-1, keepdim=True)
+        m2 = (self.m2 + self.tokens[..., None] * (self.mean - centre).square()).sum(-1, keepdim=True)
+        return replace(self, tokens=self.tokens * self.mean.shape[-1], mean=centre, m2=m2)
+
     def weighted(self,
         weights: Tensor,  # float64, (draws, groups): how often each group (the first leading dimension) counts
     ) -> Moments:

@@ -201,7 +201,8 @@ class LayerScorer:
             return (losses[:, 1:] - losses[:, :1]).numpy()
         if self.measure == "block_influence": return _mean(profile.site("output"), "cosine_distance", weights)
         if self.measure == "update_norm": return _mean(profile.site("relative_update"), "token_rms", weights)
-        values = np.stack([self._avss(moments[:, layer].weighted(weights), eps[layer]) for layer in range(profile.layers)], 1)
+        if self.aggregation in ("elements", "pooled"): values = self._avss(moments.one_unit().weighted(weights), eps)
+        else: values = np.stack([self._avss(moments[:, layer].weighted(weights), eps[layer]) for layer in range(profile.layers)], 1)
         return values / values.sum(1, keepdims=True) if self.measure == "normalized_avss" else values
 
     def _avss(self, m: Moments, eps) -> np.ndarray:

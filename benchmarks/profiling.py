@@ -10,7 +10,7 @@ The bare forward pass is that of the whole model, head included, without a cache
 than bare on a small model with a large vocabulary; the row without head tells how much that is. Models and profilers are made before the clock
 starts; what making a profiler costs, once a model, is told below the table. The authors' procedure takes a text at a time where a whole batch would
 not fit (llama-7b), and fewer batches. --out adds the tables to benchmarks/RESULTS.md with machine, versions and date."""
-import argparse, copy, datetime, platform, subprocess, sys, time
+import argparse, copy, datetime, os, platform, subprocess, sys, time
 from importlib.util import find_spec
 from pathlib import Path
 import numpy as np, pandas as pd, torch, transformers
@@ -125,11 +125,16 @@ def table(shape, model, batches, repeats, ways):
                          for name, r in ratios.items()}).T
 
 def peak(shape, way, batches, threads) -> float:
-    "Peak memory of a way in a process of its own, MB (Linux: ru_maxrss would begin with the peak of the process that started it)."
+    """Peak memory of a way in a process of its own, MB (Linux: ru_maxrss would begin with the peak of the process that started it).
+
+    glibc keeps what is freed, as much as several hundred MB and another amount in each run, of the bare forward pass too. Here it gives back
+    every buffer of 64 KB or more at once, so that the peak is what was in use at one time; building the model does not count."""
     script = (f"import sys, torch; sys.path.insert(0, {str(Path(__file__).parent)!r}); torch.set_num_threads({threads}); import profiling as p\n"
-              f"m = p.build({shape!r}, 'cpu'); p.WAYS[{way!r}]({shape!r}, m, p.rows_for({shape!r}, m, {batches}))\n"
+              f"m = p.build({shape!r}, 'cpu'); data = p.rows_for({shape!r}, m, {batches})\n"
+              f"open('/proc/self/clear_refs', 'w').write('5'); p.WAYS[{way!r}]({shape!r}, m, data)\n"
               "print(next(int(line.split()[1]) for line in open('/proc/self/status') if line.startswith('VmHWM')) / 1024)")
-    return float(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()[-1])
+    return float(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True,
+                                env=os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}).stdout.split()[-1])
 
 def memory(shape, threads):
     _, rows, length = SHAPES[shape]
@@ -181,7 +186,7 @@ def main():
              markdown(table(a.shape, model, a.batches, a.repeats, ways)),
              f"Making a `LayerProfiler`, once a model: {min(seconds(profiler, a.shape, model, SITES) for _ in range(3)):.2f} s."]
     if device == "cuda": parts.append("Most GPU memory allocated, weights included:\n\n" + markdown(gpu_memory(a.shape, model)))
-    elif a.memory: parts.append("Peak memory of the process (against bare forward without head):\n\n" + markdown(memory(a.shape, a.threads)))
+    elif a.memory: parts.append("Peak memory in use (against bare forward without head), freed buffers given back at once:\n\n" + markdown(memory(a.shape, a.threads)))
     if a.scaling: parts.append("Scaling of the default profile:\n\n" + markdown(scaling(a.shape, device, 2)))
     text = "\n\n".join(parts) + "\n"
     print(text)

@@ -5,6 +5,7 @@ from avss_nb.fused import BlockStatistics, Segments
 
 DEVICE, cases = "cuda" if torch.cuda.is_available() else "cpu", 0
 if DEVICE == "cpu": kernels.COLUMN.update(ROWS=16), kernels.ROW.update(COLS=64)  # more programs in small tensors
+kernels.PROGRAMS = 8  # fewer than there are pairs of tokens
 SITES = ("output", "update", "relative_update", "mlp")
 for dtype, lengths, hidden, sites in ((torch.bfloat16, [45, 20, 7], 96, SITES), (torch.float16, [33, 1], 70, SITES), (torch.float32, [16, 16], 70, SITES),
                                       (torch.bfloat16, [1], 96, ("relative_update",)), (torch.bfloat16, [128, 128], 64, SITES), (torch.float32, [20, 7], 64, ("output", "mlp"))):
