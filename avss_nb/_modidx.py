@@ -788,6 +788,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'avss_nb.plots.HistogramSteps.update': ('plots.html#histogramsteps.update', 'avss_nb/plots.py'),
                                'avss_nb.plots.RankingBars': ('plots.html#rankingbars', 'avss_nb/plots.py'),
                                'avss_nb.plots.RankingBars.__init__': ('plots.html#rankingbars.__init__', 'avss_nb/plots.py'),
+                               'avss_nb.plots.RankingBars._number': ('plots.html#rankingbars._number', 'avss_nb/plots.py'),
                                'avss_nb.plots.RankingBars._scale': ('plots.html#rankingbars._scale', 'avss_nb/plots.py'),
                                'avss_nb.plots.RankingBars._words': ('plots.html#rankingbars._words', 'avss_nb/plots.py'),
                                'avss_nb.plots.RankingBars.update': ('plots.html#rankingbars.update', 'avss_nb/plots.py'),

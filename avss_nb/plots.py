@@ -67,7 +67,7 @@ class RankingBars:
         layers: int,  # how many bars
         ordered: bool = False,  # least important first, instead of in the order of depth
     ):
-        self.ax, self.layers, self.ordered = plain_axes(ax), layers, ordered
+        self.ax, self.layers, self.ordered, self.numbered = plain_axes(ax), layers, ordered, None
         self.bars = ax.bar(range(layers), np.ones(layers), width=0.8, linewidth=0)
         self.intervals = ax.add_collection(LineCollection([], colors=INK, linewidths=1.5 if layers <= 40 else 0.8), autolim=False)
         self.floors, = ax.plot([], [], "^", mfc="white", mec=INK, ms=6 if layers <= 40 else 4, zorder=4)
@@ -110,18 +110,23 @@ class RankingBars:
         self.ax.set_ylim(least - 0.05 * room * (least < 0), top + 0.14 * room)
         return 0
 
-    def _words(self, scores, layers, remove, highlight) -> None:
-        "Title, labels and the note at the highlighted bar."
+    def _number(self, layers) -> None:
+        "Layer numbers under the bars; they cost as much as all the rest, and are set only when they change."
         step = 1 if self.ordered or self.layers <= 40 else 5 * math.ceil(self.layers / 100)
         self.ax.set_xticks(range(0, self.layers, step), [layers[i] for i in range(0, self.layers, step)])
         if self.ordered and self.layers > 40: self.ax.tick_params("x", labelsize=6, rotation=90)
+        self.numbered = layers
+
+    def _words(self, scores, layers, remove, highlight) -> None:
+        "Title, labels and the note at the highlighted bar."
+        if layers != self.numbered: self._number(layers)
         self.ax.set_ylabel(UNITS.get(scores.score, scores.score.replace("_", " ")))
-        self.ax.set_title(scores.title.replace("relative_update", "relative update"), loc="left", size=10, color=INK)
+        self.ax.set_title(scores.title.replace("relative_update", "relative update"), loc="left", size=10, color=INK, y=1)  # y: no search for a free place at each drawing
         words = [f"hatched: {len([*remove])} of {self.layers} removed"] if len([*remove]) else []
         words += ["△ lower bound"] if scores.floored.any() else []
         words += ["blank: no value"] if np.isnan(scores.values).any() else []
         lines = "; lines: bootstrap intervals" * bool(np.isfinite(scores.low).any())
-        self.ax.set_title("; ".join(words) or f"higher: more important{lines}", loc="right", size=9, color=INK)
+        self.ax.set_title("; ".join(words) or f"higher: more important{lines}", loc="right", size=9, color=INK, y=1)
         for artist in self.note, self.guide: artist.set_visible(highlight is not None)
         if highlight is None: return
         x = layers.index(highlight)
