@@ -40,7 +40,7 @@ class Picture:
         FigureCanvasAgg(self.figure)
         between = gap * columns / (width - left - right - gap * (columns - 1))
         self.figure.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - top / height, between)
-        self.axs = self.figure.subplots(1, columns, squeeze=False)[0]
+        self.axs = [*self.figure.subplots(1, columns, squeeze=False)[0]]  # the garbage collector cannot look into NumPy arrays
         self.ax, self.widget = self.axs[0], widgets.HTML()
         self.widget.layout.margin = "0"
         self.clear()
