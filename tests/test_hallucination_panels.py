@@ -13,9 +13,10 @@ from avss_nb.basics import InputError, silent
 from avss_nb.data import Question
 from avss_nb.evaluator import Answers, Evaluator
 from avss_nb.hallucination import EAVSSScorer, HallucinationAnalyzer
-from avss_nb.hallucination_panels import HallucinationPanel, MitigationPanel, counted, example_table, tally
+from avss_nb.hallucination_panels import HallucinationPanel, counted, example_table, tally
 from avss_nb.live import sole_run
 from avss_nb.mitigation import ContrastiveMitigator, Recipe, development_measures
+from avss_nb.mitigation_panel import MitigationPanel
 from avss_nb.moments import rms
 from test_panels import eager, front_end, image
 
@@ -230,19 +231,43 @@ def test_lines_and_diagrams_are_kept_one_under_the_other(trained):
     assert kept.crop((0, 0, 1720, 580)).tobytes() == image(panel.picture).tobytes()
     assert kept.crop((0, 580, 1720, 1180)).tobytes() == image(panel.diagrams).tobytes()
 
-def test_a_stopped_training_keeps_the_best_and_is_tested(teaching, answers, parts):
+def test_a_stopped_training_keeps_the_best_and_is_tested_when_asked(teaching, answers, parts):
     before = Evaluator(*teaching).answer(parts["test"])
     panel = stopping(MitigationPanel, "training step", 4)(mitigator(teaching), before)
     found = panel.run(answers, None, parts["development"])
-    assert found.partial and found.step in (2, 4) and panel.text.startswith("Stopped early. Layers 10, 11 have the weights of step")
-    assert panel.before is before and len(panel.after) == 16 and "retention" not in panel.losses[-1]
+    assert found.partial and found.step in (2, 4) and "retention" not in panel.losses[-1]
+    assert panel.before is before and panel.after is None and panel.picture.png and not panel.diagrams.png
+    assert panel.text == (f"Stopped early. Layers 10, 11 have the weights of step {found.step} of 6; "
+                          "the 16 test questions are not asked yet, panel.ask() asks them.")
+    table = panel.ask()
+    assert panel.after.texts == Evaluator(found.model, teaching[1]).answer(parts["test"]).texts and panel.diagrams.png
+    assert table.equals(panel.compare()) and panel.text.startswith("Stopped early.") and "On 16 test questions" in panel.text
+    with sole_run(): pass                                    # and the model is free again
 
 def test_a_stopped_test_keeps_the_training(teaching, answers, parts):
     panel = stopping(MitigationPanel, "question", 1)(mitigator(teaching), Evaluator(*teaching).answer(parts["test"]))
     found = panel.run(answers)
     assert not found.partial and panel.mitigation is found and panel.after is None and not panel.diagrams.png
-    assert panel.text == "Layers 10, 11 have the weights of step 6 of 6." and not panel.looks
+    assert panel.text == "Layers 10, 11 have the weights of step 6 of 6; the 16 test questions are not asked yet, panel.ask() asks them."
+    assert not panel.looks
     with pytest.raises(InputError, match="nothing was tested"): panel.compare()
+
+def test_stopped_before_the_training_began_it_says_so(teaching, answers, parts):
+    shell = InteractiveShell.instance()
+    try:
+        panel = eager(stopping(MitigationPanel, "question", 1)(mitigator(teaching), parts["test"]))
+        panel.mitigator.evaluator.batch_size = 4
+        shell.user_ns.update(panel=panel, answers=answers)
+        assert isinstance(shell.run_cell("panel.run(answers)").error_in_exec, KeyboardInterrupt)
+    finally: InteractiveShell.clear_instance()
+    assert panel.mitigation is None and panel.text == "Stopped before the first training step: nothing is trained." and not panel.picture.png
+    with pytest.raises(InputError, match="nothing was trained"): panel.ask()
+
+def test_without_test_questions_there_is_nothing_to_ask(teaching, answers):
+    panel = MitigationPanel(mitigator(teaching, replace(RECIPE, steps=1)))
+    panel.run(answers)
+    assert panel.text == "Layers 10, 11 have the weights of step 1 of 1."
+    with pytest.raises(InputError, match="no test questions"): panel.ask()
 
 def test_a_panel_listens_to_a_training_run_by_hand(teaching, answers):
     panel = MitigationPanel(mitigator(teaching))

@@ -17,10 +17,10 @@ from traitlets import TraitError
 from avss_nb import live
 from avss_nb.basics import InputError, silent
 from avss_nb.evaluator import Evaluator
-from avss_nb.hallucination_panels import MitigationPanel
 from avss_nb.lab import LayerLab
 from avss_nb.live import Picture, Throttle, duration, listed, sole_run
 from avss_nb.mitigation import ContrastiveMitigator, Recipe
+from avss_nb.mitigation_panel import MitigationPanel
 from avss_nb.panels import EPSILONS, LayerRankingPanel, PruningPanel, scores_of
 from avss_nb.moments import EDGES
 from avss_nb.profiler import SITES, LayerProfiler
