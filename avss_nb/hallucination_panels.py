@@ -75,6 +75,7 @@ class HallucinationPanel(LayerPanel):
         self.analyzer, self.questions, self.evaluation = analyzer, questions, evaluation
         self.scorer = scorer or (analyzer.scorer if analyzer else EAVSSScorer())
         self._found, self._probes, self._new = {}, {}, True  # new: no layer was picked yet
+        self._brief = False  # scored in haste, because ■ was pressed?
         self._build(self.scorer)
         if analyzer: self._make_room(len(analyzer.profiler.blocks))
         if profile is not None: self.load(profile)
@@ -153,7 +154,9 @@ class HallucinationPanel(LayerPanel):
         result: Answers | AnswerProfile,
     ) -> None:
         "Show answers, or a profile and its scores."
-        if isinstance(result, AnswerProfile): self._take(result)
+        if isinstance(result, AnswerProfile):
+            self._brief = result.partial and self._progress is not None
+            self._take(result)
         else:
             self._take_answers(result)
             stopped = self._progress is not None and self._progress.done < self._progress.total
@@ -197,16 +200,17 @@ class HallucinationPanel(LayerPanel):
         elif settings not in self._found:
             self.say("Scoring …")
             found = self.present_scorer(probe=False).score(self.profile)
-            self._found[settings] = replace(found, **self._probed(balance)) if s.probe else found
+            self._found[settings] = replace(found, **self._probed(balance)) if s.probe and not self._brief else found
         if not live: self.scores = self._found[settings]
 
     def present_scorer(self,
         probe: bool | None = None,  # None: as at the start
     ) -> EAVSSScorer:
-        "The scorer of the present settings."
-        s, balance = self.scorer, self.balance if self.balanced.value else ()
-        return EAVSSScorer(self.site.value, self.eps.value, self.relative.value, s.by, balance, s.draws, s.probe if probe is None else probe,
-                           s.halves, s.confidence, s.seed)
+        "The scorer of the present settings; after ■ it takes a fraction of a second."
+        s, balance, draws, halves = self.scorer, self.balance if self.balanced.value else (), self.scorer.draws, self.scorer.halves
+        if self._brief: probe, halves, draws = False, 0, min(draws, max(99, 2_400_000 // (len(self.profile) * self.layers)))
+        return EAVSSScorer(self.site.value, self.eps.value, self.relative.value, s.by, balance, draws, s.probe if probe is None else probe,
+                           halves, s.confidence, s.seed)
 
     def _probed(self, balance) -> dict[str, np.ndarray]:
         "The probes, which depend on the balance alone."
@@ -254,5 +258,7 @@ class HallucinationPanel(LayerPanel):
                  f"No layer stands out from chance; the smallest q is {number_text(s.q[least])}, layer {least}")
         agree = "" if np.isnan(s.halves[0]) else f", halves agree with ρ = {s.halves[0]:.2f}"
         notes = "".join(f" {note[0].upper()}{note[1:]}." for note in s.notes)
+        if self._brief: notes += (f" Scored in haste, with {self.present_scorer().draws:,} draws, no probes and no comparison of halves: "
+                                  "panel.load(panel.profile) scores in full.")
         self.say(f"{'Stopped early, partial result. ' * self.profile.partial}{found} ({s.faithful:,} faithful and "
                  f"{s.hallucinated:,} hallucinated answers, ε = {s.eps:g}{' RMS' * s.relative}{agree}).{notes}")

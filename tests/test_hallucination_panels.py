@@ -102,7 +102,20 @@ def test_stopped_while_profiling_keeps_the_profile_and_its_scores(teaching, answ
     panel = stopping(HallucinationPanel, "batch", 4)(analyzer(teaching), answers=answers)
     scores = panel.run()
     assert panel.profile.partial and len(panel.profile) == 32 and scores.partial and panel.scores is scores
-    assert panel.text.startswith("Stopped early, partial result.")
+    assert panel.text.startswith("Stopped early, partial result.") and "no probes" in panel.text
+
+def test_after_a_stop_scores_are_quick_and_load_makes_them_full(teaching, answers):
+    full = EAVSSScorer(draws=10_000, halves=2)
+    panel = stopping(HallucinationPanel, "batch", 4)(HallucinationAnalyzer(*teaching, batch_size=8, scorer=full), answers=answers)
+    quick = panel.run()
+    used = panel.present_scorer()
+    assert 99 <= used.draws < 10_000 and not used.probe and f"with {used.draws:,} draws" in panel.text
+    assert np.array_equal(quick.q, used.score(panel.profile).q) and np.isnan(quick.probe).all() and np.isnan(quick.halves).all()
+    panel.load(panel.profile)
+    expected = full.score(panel.profile)
+    assert panel.profile.partial and panel.text.startswith("Stopped early") and "haste" not in panel.text
+    assert np.array_equal(panel.scores.q, expected.q) and panel.scores.halves == expected.halves
+    assert np.array_equal(panel.scores.probe, expected.probe) and np.isfinite(expected.probe).all()
 
 def test_a_run_stopped_by_hand_is_shown_when_its_cell_ends(teaching, answers):
     shell = InteractiveShell.instance()
