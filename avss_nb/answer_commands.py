@@ -13,8 +13,8 @@ from .terminal import (BatchSize, Device, DeviceMap, Dtype, Json, Limit, Model, 
                               listener, load_model, prepare_hub, read_questions, read_texts, show, table_text, together)
 
 # %% auto #0
-__all__ = ['TRUTHS', 'CALIBRATION', 'QUESTIONS', 'HALLUCINATION_SITES', 'PARTS', 'read_answers', 'calibration', 'asked',
-           'hallucination', 'mitigate', 'arms_text']
+__all__ = ['TRUTHS', 'CALIBRATION', 'QUESTIONS', 'PARTS', 'read_answers', 'calibration', 'asked', 'hallucination', 'mitigate',
+           'arms_text']
 
 # %% ../nbs/13_answer_commands.ipynb #cell-004
 TRUTHS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
@@ -112,6 +112,7 @@ def hallucination(
         from avss_nb.data import load_answer_pairs
         wanted, texts, correct = load_answer_pairs(pairs, limit=limit)
     from avss_nb.evaluator import Answers, Evaluator
+    from avss_nb.profiler import DEFAULT_SITES
     from avss_nb.questions import one_per_subject
     with together(device_map) as processes:
         loaded, tokenizer = load_model(model, dtype, processes.device(device), device_map)
@@ -119,7 +120,7 @@ def hallucination(
         progress = silent if processes.rank else listener("answers")
         if questions: answers = evaluator.answer(one_per_subject(wanted), progress)
         else: answers = Answers.given(wanted, texts, correct, evaluator.score(wanted, texts, progress))
-        analyzer = HallucinationAnalyzer(loaded, tokenizer, position, {*HALLUCINATION_SITES, site}, batch_size, scorer=scorer, processes=processes)
+        analyzer = HallucinationAnalyzer(loaded, tokenizer, position, {*DEFAULT_SITES, site}, batch_size, scorer=scorer, processes=processes)
         profile = analyzer.profile(answers, silent if processes.rank else listener("profile"))
     if processes.rank: return
     scores = scorer.score(profile)
@@ -133,8 +134,6 @@ def hallucination(
              "Detectors of a wrong answer (AUROC, over all pairs and within kinds of questions):", table_text(table, index=True)]
     show("\n".join([*notes, f"saved to {out}"]), result, to)
     if profile.partial: raise Exit(130)
-
-HALLUCINATION_SITES = ("output", "relative_update")
 
 # %% ../nbs/13_answer_commands.ipynb #cell-019
 PARTS = {"localize": 0.2, "train": 0.5, "develop": 0.1, "test": 0.2}

@@ -239,6 +239,8 @@ class TrainingLines:
             self._limits(ax, ends)
             before = len(ax.texts)
             label_ends(ax, [(series.clip(*ax.get_ylim()), name, colour) for series, name, colour in ends], 0.09)
+            for k, name in enumerate(sorted(ax.texts[before:], key=lambda name: name.xyann[1])):  # none under the axis
+                name.xyann = name.xyann[0], max(name.xyann[1], 0.03 + 0.09 * k)
             self.names += ax.texts[before:]
         self.chosen.set(visible=chosen is not None, xdata=[chosen or 0] * 2)
         self.axs[1].set_xlabel("training step" + ("" if chosen is None else f" (dotted: step {chosen}, whose weights are kept)"))

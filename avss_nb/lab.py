@@ -18,12 +18,13 @@ from .blocks import Blocks, fingerprint, model_name
 from .data import Question, split_questions
 from .evaluator import Answers, Evaluator
 from .hallucination import EAVSSScorer, HallucinationAnalyzer, HallucinationScores
-from .hallucination_panels import HallucinationPanel, MitigationPanel
+from .hallucination_panels import HallucinationPanel
 from .heads import head
 from .lab_exports import free_name, new_file, page, save_data, save_picture, save_table, script, section
 from .lab_tabs import View, set_aside, source, without_questions
 from .live import DRAWING, Panel, Throttle, controls, listed
 from .mitigation import ContrastiveMitigator, Mitigation, Recipe
+from .mitigation_panel import MitigationPanel
 from .panels import LayerRankingPanel, PruningPanel
 from .plots import number_text
 from .profiler import LayerProfile, LayerProfiler

@@ -79,7 +79,7 @@ def call(
 IMPORTS = {"load_model": "terminal", "Blocks": "blocks", "fingerprint": "blocks", "load_data": "lab_exports", "stop_after": "lab_exports",
            "LayerProfiler": "profiler", "LayerScorer": "scorer", "AnswerProfiler": "answer_profile", "EAVSSScorer": "hallucination",
            "Evaluator": "evaluator", "LayerPruner": "pruner", "compared": "panels", "ContrastiveMitigator": "mitigation",
-           "Recipe": "mitigation", "before_after": "hallucination_panels"}
+           "Recipe": "mitigation", "before_after": "mitigation_panel"}
 
 def script(lines: Sequence[str]) -> str:
     "Python source: the imports that the lines need, and the lines."

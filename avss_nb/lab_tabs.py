@@ -14,7 +14,7 @@ from .data import Question, split_questions
 from .evaluator import Evaluator
 from .heads import head
 from .lab_exports import call
-from .live import LayerPanel, Panel, Picture, parts
+from .live import LayerPanel, Panel, Picture, close_parts
 from .panels import PruningPanel
 
 # %% auto #0
@@ -38,8 +38,7 @@ class View:
 
     def _fill(self, widget) -> None:
         old, self.box.children = self.box.children, [widget]
-        for gone in old:
-            for part in reversed(parts(gone)): part.close()
+        for gone in old: close_parts(gone)
 
     @property
     def pictures(self) -> dict[str, Picture]:

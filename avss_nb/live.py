@@ -18,7 +18,7 @@ from .basics import InputError, Progress
 
 # %% auto #0
 __all__ = ['DRAWING', 'CELLS', 'RUNNING', 'STYLE', 'Picture', 'Throttle', 'Cells', 'sole_run', 'controls', 'Panel', 'parts',
-           'stacked', 'listed', 'duration', 'LivePanel', 'LayerPanel']
+           'close_parts', 'stacked', 'listed', 'duration', 'LivePanel', 'LayerPanel']
 
 # %% ../nbs/11_live.ipynb #cell-005
 DRAWING = threading.RLock()
@@ -40,7 +40,7 @@ class Picture:
         FigureCanvasAgg(self.figure)
         between = gap * columns / (width - left - right - gap * (columns - 1))
         self.figure.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - top / height, between)
-        self.axs = self.figure.subplots(1, columns, squeeze=False)[0]
+        self.axs = [*self.figure.subplots(1, columns, squeeze=False)[0]]  # the garbage collector cannot look into NumPy arrays
         self.ax, self.widget = self.axs[0], widgets.HTML()
         self.widget.layout.margin = "0"
         self.clear()
@@ -212,7 +212,7 @@ class Panel(HasTraits):
     def _closed(self) -> None:
         self.places.clear()
         if self in CELLS.panels: CELLS.panels.remove(self)
-        for part in reversed(parts(self.widget)): part.close()
+        close_parts(self.widget)
 
     def _leaves(self, cell) -> None:
         "The page has lost the place where this cell showed the panel; close it if there is no other."
@@ -236,6 +236,10 @@ def parts(
             if isinstance(part, widgets.Widget) and part not in found: parts(part, found)
     found[widget] = True
     return [*found]
+
+def close_parts(widget) -> None:
+    "Close a widget and all that it is made of."
+    for part in reversed(parts(widget)): part.close()
 
 def stacked(
     pictures,  # of the same resolution

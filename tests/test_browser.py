@@ -125,9 +125,10 @@ def test_stop_keeps_what_was_measured(browser, lab, record_property):
 SETTING = """
 from avss_nb.evaluator import Evaluator
 from avss_nb.hallucination import HallucinationAnalyzer
-from avss_nb.hallucination_panels import HallucinationPanel, MitigationPanel
+from avss_nb.hallucination_panels import HallucinationPanel
 from avss_nb.live import Throttle
 from avss_nb.mitigation import ContrastiveMitigator, Recipe
+from avss_nb.mitigation_panel import MitigationPanel
 from avss_nb.teaching import TeachingWorld, load_teaching_model
 model, tokenizer = load_teaching_model()
 world = TeachingWorld()

@@ -13,9 +13,10 @@ from avss_nb.basics import InputError, silent
 from avss_nb.data import Question
 from avss_nb.evaluator import Answers, Evaluator
 from avss_nb.hallucination import EAVSSScorer, HallucinationAnalyzer
-from avss_nb.hallucination_panels import HallucinationPanel, MitigationPanel, counted, example_table, tally
+from avss_nb.hallucination_panels import HallucinationPanel, counted, example_table, tally
 from avss_nb.live import sole_run
 from avss_nb.mitigation import ContrastiveMitigator, Recipe, development_measures
+from avss_nb.mitigation_panel import MitigationPanel
 from avss_nb.moments import rms
 from test_panels import eager, front_end, image
 
@@ -101,7 +102,20 @@ def test_stopped_while_profiling_keeps_the_profile_and_its_scores(teaching, answ
     panel = stopping(HallucinationPanel, "batch", 4)(analyzer(teaching), answers=answers)
     scores = panel.run()
     assert panel.profile.partial and len(panel.profile) == 32 and scores.partial and panel.scores is scores
-    assert panel.text.startswith("Stopped early, partial result.")
+    assert panel.text.startswith("Stopped early, partial result.") and "no probes" in panel.text
+
+def test_after_a_stop_scores_are_quick_and_load_makes_them_full(teaching, answers):
+    full = EAVSSScorer(draws=10_000, halves=2)
+    panel = stopping(HallucinationPanel, "batch", 4)(HallucinationAnalyzer(*teaching, batch_size=8, scorer=full), answers=answers)
+    quick = panel.run()
+    used = panel.present_scorer()
+    assert 99 <= used.draws < 10_000 and not used.probe and f"with {used.draws:,} draws" in panel.text
+    assert np.array_equal(quick.q, used.score(panel.profile).q) and np.isnan(quick.probe).all() and np.isnan(quick.halves).all()
+    panel.load(panel.profile)
+    expected = full.score(panel.profile)
+    assert panel.profile.partial and panel.text.startswith("Stopped early") and "haste" not in panel.text
+    assert np.array_equal(panel.scores.q, expected.q) and panel.scores.halves == expected.halves
+    assert np.array_equal(panel.scores.probe, expected.probe) and np.isfinite(expected.probe).all()
 
 def test_a_run_stopped_by_hand_is_shown_when_its_cell_ends(teaching, answers):
     shell = InteractiveShell.instance()
@@ -230,19 +244,43 @@ def test_lines_and_diagrams_are_kept_one_under_the_other(trained):
     assert kept.crop((0, 0, 1720, 580)).tobytes() == image(panel.picture).tobytes()
     assert kept.crop((0, 580, 1720, 1180)).tobytes() == image(panel.diagrams).tobytes()
 
-def test_a_stopped_training_keeps_the_best_and_is_tested(teaching, answers, parts):
+def test_a_stopped_training_keeps_the_best_and_is_tested_when_asked(teaching, answers, parts):
     before = Evaluator(*teaching).answer(parts["test"])
     panel = stopping(MitigationPanel, "training step", 4)(mitigator(teaching), before)
     found = panel.run(answers, None, parts["development"])
-    assert found.partial and found.step in (2, 4) and panel.text.startswith("Stopped early. Layers 10, 11 have the weights of step")
-    assert panel.before is before and len(panel.after) == 16 and "retention" not in panel.losses[-1]
+    assert found.partial and found.step in (2, 4) and "retention" not in panel.losses[-1]
+    assert panel.before is before and panel.after is None and panel.picture.png and not panel.diagrams.png
+    assert panel.text == (f"Stopped early. Layers 10, 11 have the weights of step {found.step} of 6; "
+                          "the 16 test questions are not asked yet, panel.ask() asks them.")
+    table = panel.ask()
+    assert panel.after.texts == Evaluator(found.model, teaching[1]).answer(parts["test"]).texts and panel.diagrams.png
+    assert table.equals(panel.compare()) and panel.text.startswith("Stopped early.") and "On 16 test questions" in panel.text
+    with sole_run(): pass                                    # and the model is free again
 
 def test_a_stopped_test_keeps_the_training(teaching, answers, parts):
     panel = stopping(MitigationPanel, "question", 1)(mitigator(teaching), Evaluator(*teaching).answer(parts["test"]))
     found = panel.run(answers)
     assert not found.partial and panel.mitigation is found and panel.after is None and not panel.diagrams.png
-    assert panel.text == "Layers 10, 11 have the weights of step 6 of 6." and not panel.looks
+    assert panel.text == "Layers 10, 11 have the weights of step 6 of 6; the 16 test questions are not asked yet, panel.ask() asks them."
+    assert not panel.looks
     with pytest.raises(InputError, match="nothing was tested"): panel.compare()
+
+def test_stopped_before_the_training_began_it_says_so(teaching, answers, parts):
+    shell = InteractiveShell.instance()
+    try:
+        panel = eager(stopping(MitigationPanel, "question", 1)(mitigator(teaching), parts["test"]))
+        panel.mitigator.evaluator.batch_size = 4
+        shell.user_ns.update(panel=panel, answers=answers)
+        assert isinstance(shell.run_cell("panel.run(answers)").error_in_exec, KeyboardInterrupt)
+    finally: InteractiveShell.clear_instance()
+    assert panel.mitigation is None and panel.text == "Stopped before the first training step: nothing is trained." and not panel.picture.png
+    with pytest.raises(InputError, match="nothing was trained"): panel.ask()
+
+def test_without_test_questions_there_is_nothing_to_ask(teaching, answers):
+    panel = MitigationPanel(mitigator(teaching, replace(RECIPE, steps=1)))
+    panel.run(answers)
+    assert panel.text == "Layers 10, 11 have the weights of step 1 of 1."
+    with pytest.raises(InputError, match="no test questions"): panel.ask()
 
 def test_a_panel_listens_to_a_training_run_by_hand(teaching, answers):
     panel = MitigationPanel(mitigator(teaching))

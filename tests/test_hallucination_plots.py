@@ -193,6 +193,13 @@ def test_lines_of_training_are_the_rows_of_the_history():
     low, high = lines.axs[1].get_ylim()
     assert low < -0.2 and high > 1
 
+def test_names_of_tiny_terms_stay_above_the_axis_and_apart():
+    rows = [{"step": i, "loss": 3., "answer": 2.9, "abstain": 2.8, "contrast": 2.7, "retention": 1e-9} for i in range(3)]
+    lines = TrainingLines(two())
+    lines.update(rows, [])
+    at = sorted(name.xyann[1] for name in lines.names)
+    assert len(at) == 5 and at[0] >= 0.03 and np.diff(at).min() >= 0.09 - 1e-9
+
 def test_moving_the_lines_gives_the_picture_that_plotting_anew_gives():
     moved, anew = TrainingLines(two()), TrainingLines(two())
     for lines in moved, anew: lines.update(HISTORY[:1], [])

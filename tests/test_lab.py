@@ -18,12 +18,13 @@ from avss_nb.basics import InputError, silent
 from avss_nb.data import Question
 from avss_nb.evaluator import Evaluator
 from avss_nb.hallucination import EAVSSScorer
-from avss_nb.hallucination_panels import HallucinationPanel, MitigationPanel
+from avss_nb.hallucination_panels import HallucinationPanel
 from avss_nb.lab import KINDS, LayerLab
 from avss_nb.lab_exports import call, free_name, load_data, save_data, script
 from avss_nb.lab_tabs import set_aside, without_questions
 from avss_nb.live import sole_run
 from avss_nb.mitigation import Recipe
+from avss_nb.mitigation_panel import MitigationPanel
 from avss_nb.panels import LayerRankingPanel
 from avss_nb.profiler import LayerProfiler
 from avss_nb.scorer import LayerScorer
@@ -181,6 +182,8 @@ def test_stopped_questions_and_trainings_can_be_repeated(teaching, world, monkey
         stopping(during, MitigationPanel, "training step", 3)
         assert lab.mitigate([11], RECIPE).partial
     assert lab.mitigation.text.startswith("Stopped early")
+    with pytest.raises(InputError, match="panel.ask"): lab.view.table
+    lab.mitigation.ask()
     pd.testing.assert_frame_equal(run(lab, lab.code())["table"].rename_axis("measure"), lab.view.table, rtol=1e-9)
 
 def test_stopped_before_there_was_a_result(teaching, world, monkeypatch):

@@ -16,7 +16,11 @@ from PIL import Image
 from traitlets import TraitError
 from avss_nb import live
 from avss_nb.basics import InputError, silent
+from avss_nb.evaluator import Evaluator
+from avss_nb.lab import LayerLab
 from avss_nb.live import Picture, Throttle, duration, listed, sole_run
+from avss_nb.mitigation import ContrastiveMitigator, Recipe
+from avss_nb.mitigation_panel import MitigationPanel
 from avss_nb.panels import EPSILONS, LayerRankingPanel, PruningPanel, scores_of
 from avss_nb.moments import EDGES
 from avss_nb.profiler import SITES, LayerProfiler
@@ -308,17 +312,23 @@ def census(model):
     figures = sum(type(o) is Figure for o in gc.get_objects())
     return len(ipywidgets.widget._instances), figures, len(plt.get_fignums()), sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
 
-def test_a_hundred_reruns_leave_no_widget_figure_or_hook(notebook, model):
-    run, names = notebook
-    code = "panel = LayerRankingPanel(layers=4)\nLayerProfiler(model, sites=['output'], batch_size=8).profile(texts, progress=panel)\npanel"
-    for _ in range(25): run(code, "a")                      # IPython keeps the last three results
+RERUN = {"ranking": (100, "panel = LayerRankingPanel(layers=4)\nLayerProfiler(model, sites=['output'], batch_size=8).profile(texts, progress=panel)\npanel"),
+         "mitigation": (10, "panel = MitigationPanel(mitigator, answers)\npanel.run(answers)\npanel"),
+         "dashboard": (10, "panel = LayerLab(*teaching, ['a text'], questions)\npanel.profile()\npanel.prune(1)\npanel")}
+
+@pytest.mark.parametrize("kind", RERUN)
+def test_reruns_leave_no_widget_figure_or_hook(notebook, model, teaching, world, kind):
+    (run, names), (times, code) = notebook, RERUN[kind]
+    questions = world.questions("known", 6) + world.questions("unknown", 6)
+    names.update(teaching=teaching, questions=questions, answers=Evaluator(*teaching).answer(questions), LayerLab=LayerLab, MitigationPanel=MitigationPanel,
+                 mitigator=ContrastiveMitigator(*teaching, [11], Recipe(steps=1, batch_size=4, retention=0)))
+    model = model if kind == "ranking" else teaching[0]
+    for _ in range(5): run(code, "a")                       # IPython keeps the last three results
     before, callbacks = census(model), {k: len(v) for k, v in get_ipython().events.callbacks.items()}
-    for _ in range(100): run(code, "a")
-    after = census(model)
-    assert (after[0], *after[2:]) == (before[0], *before[2:]) and len(live.CELLS.panels) == 1
+    for _ in range(times): run(code, "a")
+    assert census(model) == before and len(live.CELLS.panels) == 1
     assert {k: len(v) for k, v in get_ipython().events.callbacks.items()} == callbacks
     assert names["panel"].picture.png and all(w.comm is not None for w in live.parts(names["panel"].widget))
-    if after[1] != before[1]: pytest.xfail(f"open: {after[1] - before[1]} figures of 100 re-runs are still held, and it is not known by what")
 
 def closed(panel): return all(w.comm is None for w in live.parts(panel.widget))
 
