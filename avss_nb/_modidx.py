@@ -631,6 +631,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'avss_nb.live.Panel.say': ('live.html#panel.say', 'avss_nb/live.py'),
                               'avss_nb.live.Picture': ('live.html#picture', 'avss_nb/live.py'),
                               'avss_nb.live.Picture.__init__': ('live.html#picture.__init__', 'avss_nb/live.py'),
+                              'avss_nb.live.Picture._place_labels': ('live.html#picture._place_labels', 'avss_nb/live.py'),
                               'avss_nb.live.Picture._repr_png_': ('live.html#picture._repr_png_', 'avss_nb/live.py'),
                               'avss_nb.live.Picture.base64': ('live.html#picture.base64', 'avss_nb/live.py'),
                               'avss_nb.live.Picture.clear': ('live.html#picture.clear', 'avss_nb/live.py'),

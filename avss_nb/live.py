@@ -12,6 +12,7 @@ from IPython import get_ipython
 from IPython.display import display, update_display
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.transforms import blended_transform_factory
 from PIL import Image
 from traitlets import Any, HasTraits, Int, TraitError, observe, validate
 from .basics import InputError, Progress
@@ -35,7 +36,7 @@ class Picture:
         columns: int = 1,  # axes side by side
         gap: int = 0,  # pixels between two of them
     ):
-        self.width, self.height, self.left, self.right = width, height, left, right
+        self.width, self.height, self.left, self.right, self.bottom = width, height, left, right, bottom
         self.figure = Figure(figsize=(width / 100, height / 100), dpi=100)
         FigureCanvasAgg(self.figure)
         between = gap * columns / (width - left - right - gap * (columns - 1))
@@ -52,12 +53,21 @@ class Picture:
         "Draw the figure as it is now."
         with DRAWING:
             self.figure.set_dpi(200 if sharp else 100)
+            self._place_labels()
             self.figure.canvas.draw()
             packed = io.BytesIO()
             Image.fromarray(np.asarray(self.figure.canvas.buffer_rgba())).convert("RGB").save(packed, "PNG", compress_level=1)
             self.png, self.alt = packed.getvalue(), alt
         self.widget.value = (f'<img alt="{html.escape(alt)}" width="{self.width}" height="{self.height}" '
                              f'style="display: block; max-width: 100%; height: auto" src="data:image/png;base64,{self.base64}">')
+
+    def _place_labels(self) -> None:
+        "The axes' labels near the picture's edges: there they do not jump, and matplotlib does not search a place at each drawing, which costs as much as to draw."
+        down = self.figure.transFigure
+        for ax in self.axs:
+            left = ax.get_position().x0 - (self.left - 18) / self.width
+            ax.xaxis.set_label_coords(0.5, (self.bottom - 30) / self.height, transform=blended_transform_factory(ax.transAxes, down))
+            ax.yaxis.set_label_coords(left, 0.5, transform=blended_transform_factory(down, ax.transAxes))
 
     def clear(self) -> None:
         "Show an empty frame of the same size."
