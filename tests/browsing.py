@@ -84,7 +84,7 @@ def browser(request):
 # --- notebooks ----------------------------------------------------------------------------------------------------------
 
 def new_page(browser, height=2400):
-    page = browser.new_page(viewport={"width": 1250, "height": height})
+    page = browser.new_page(viewport={"width": 1350, "height": height})
     page.set_default_timeout(TIMEOUT)
     page.outside = []  # addresses asked for that are not ours
     page.on("request", lambda r: None if re.match(r"(data|blob):|http://127\.0\.0\.1:", r.url) else page.outside.append(r.url))
