@@ -162,7 +162,8 @@ class TwoHistograms:
         self.hallucinated = ax.stairs([0], [1, 2], color=REMOVED, lw=1.8)
         self.line = ax.axvline(1, color=INK, lw=1.2, ls="--")
         self.note = ax.annotate("", (1, 0.6), (4, 0), ax.get_xaxis_transform(), "offset points", color=INK, size=9)
-        def word(y, colour): return ax.text(0.02, y, "", color=colour, size=9, va="top", weight="bold", transform=ax.transAxes)
+        white = {"fc": "white", "ec": "none", "pad": 1}  # words cover the dashed line
+        def word(y, colour): return ax.text(0.02, y, "", color=colour, size=9, va="top", weight="bold", transform=ax.transAxes, bbox=white)
         self.words = word(0.98, KEPT), word(0.88, REMOVED)
         ax.set(xscale="log", xlabel="|activation| (no unit)", ylabel="activations a decade (%)")
 

@@ -142,7 +142,8 @@ class LayerLab(Panel):
         if s: known.append(f"log EAVSS {s.log_eavss[i]:+.2g} (q = {number_text(s.q[i])})")
         if self.pruning and (shares := self.pruning.shares((i,))): known.append(f"the model without it keeps {shares}")
         if self.mitigation: known.append("trained" if i in self.mitigation.mitigator.layers else "not trained")
-        self.facts.value = f"<div style='line-height: 1.4'>{'; '.join(known) or 'nothing is known of it yet'}</div>"
+        style = "display: flex; align-items: center; min-height: 40px; line-height: 1.4"
+        self.facts.value = f"<div style='{style}'>{'; '.join(known) or 'nothing is known of it yet'}</div>"
 
     def _ranked(self, change=None) -> None:
         "New scores, and no run behind them any more: pruning goes by them."

@@ -1,4 +1,4 @@
-"A JupyterLab and a Chromium for the whole session, and what is done with them. WRITE_PICTURES=1 keeps the panels' pictures in nbs/images."
+"A JupyterLab and a Chromium for the whole session, and what is done with them. WRITE_PICTURES=1 keeps the pictures of panels and dashboard in nbs/images."
 import json
 import os
 import re
@@ -84,7 +84,7 @@ def browser(request):
 # --- notebooks ----------------------------------------------------------------------------------------------------------
 
 def new_page(browser, height=2400):
-    page = browser.new_page(viewport={"width": 1250, "height": height})
+    page = browser.new_page(viewport={"width": 1350, "height": height})
     page.set_default_timeout(TIMEOUT)
     page.outside = []  # addresses asked for that are not ours
     page.on("request", lambda r: None if re.match(r"(data|blob):|http://127\.0\.0\.1:", r.url) else page.outside.append(r.url))
@@ -198,11 +198,11 @@ def check_access(page, where=".avss-panel"):
            if v["impact"] in ("serious", "critical") for node in v["nodes"]]
     assert not bad, "\n".join(bad)
 
-def screenshot(page, name, panel=0):
-    "Look at a panel in both themes: it is accessible in either, and with WRITE_PICTURES=1 its picture is kept."
+def screenshot(page, name, panel=0, where=".avss-panel"):
+    "Look at a panel, or at what else `where` finds, in both themes: it is accessible in either, and with WRITE_PICTURES=1 its picture is kept."
     page.mouse.move(5, 5)
     page.evaluate("document.activeElement.blur()")
     for kind in "Dark", "Light":
         theme(page, kind)
-        check_access(page)
-        if os.environ.get("WRITE_PICTURES"): page.locator(".avss-panel").nth(panel).screenshot(path=ROOT / f"nbs/images/{name}_{kind.lower()}.png")
+        check_access(page, where)
+        if os.environ.get("WRITE_PICTURES"): page.locator(where).nth(panel).screenshot(path=ROOT / f"nbs/images/{name}_{kind.lower()}.png")

@@ -12,17 +12,19 @@ from browsing import (COUNT_FRAMES, ask, browser, check_access, check_nothing_ju
 pytestmark = needs_browser()
 
 CELLS = ["""
+from avss_nb.evaluator import Evaluator
 from avss_nb.live import Throttle
 from avss_nb.panels import LayerRankingPanel, PruningPanel
 from avss_nb.profiler import LayerProfiler
 from avss_nb.teaching import TeachingWorld, load_teaching_model
 model, tokenizer = load_teaching_model()
-texts = TeachingWorld().texts(300)
+world = TeachingWorld()
+texts = world.texts(300)
 panel = LayerRankingPanel(layers=12)
 panel.throttle = Throttle(least=0.05, share=0.5)
 panel""", """
 profile = LayerProfiler(model, tokenizer, batch_size=4).profile(texts, progress=panel)""", """
-pruning = PruningPanel(model, tokenizer, panel.scores, lambda: {"accuracy": 0.8, "perplexity": 12.5})
+pruning = PruningPanel(model, tokenizer, panel.scores, lambda: Evaluator(model, tokenizer).evaluate(world.questions("known", 60), texts[:40]))
 pruning"""]
 
 def check_pictures_without_a_kernel(browser, lab):
@@ -59,8 +61,19 @@ def test_ranking_and_pruning_panels(browser, lab):
     assert any(re.fullmatch(said, s) for s in statuses(page)), statuses(page)
     check_nothing_jumped(page)
 
+    # A layer by mouse on the strip, and by keyboard: its bar is pointed at and its histogram shown.
+    bars, other, strip = picture(page), picture(page, 1), page.locator(".avss-strip button")
+    assert strip.count() == 12
+    strip.nth(7).click()
+    page.wait_for_selector(".avss-panel img[alt*='of layer 7;']")
+    strip.nth(3).focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".avss-panel img[alt*='of layer 3;']")
+    assert picture(page) != bars and page.locator(".avss-panel select").nth(3).input_value() == "layer 3"
+    screenshot(page, "ranking_panel")
+
     # ε by keyboard, then by mouse: the picture, its description and the ranking follow.
-    before, words, other = picture(page), status(page), picture(page, 1)
+    before, words = picture(page), status(page)
     handle = page.locator(".avss-eps .noUi-handle")
     handle.focus()
     for _ in range(4): page.keyboard.press("ArrowRight")
@@ -80,16 +93,7 @@ def test_ranking_and_pruning_panels(browser, lab):
     page.locator(".avss-panel select").first.select_option("block_influence")
     page.wait_for_selector(".avss-panel img[alt*='lock']")
     page.locator(".avss-panel select").first.select_option("avss")
-
-    # A layer by mouse on the strip, and by keyboard: its bar is pointed at and its histogram shown.
-    bars, strip = picture(page), page.locator(".avss-strip button")
-    assert strip.count() == 12
-    strip.nth(7).click()
-    page.wait_for_selector(".avss-panel img[alt*='of layer 7;']")
-    strip.nth(3).focus()
-    page.keyboard.press("Enter")
-    page.wait_for_selector(".avss-panel img[alt*='of layer 3;']")
-    assert picture(page) != bars and page.locator(".avss-panel select").nth(3).input_value() == "layer 3"
+    page.wait_for_selector(".avss-panel [role=status] >> text=ε = 1)")
     assert picture(page, 1) == other                          # the other panel did not stir
     check_nothing_jumped(page)
 
@@ -99,9 +103,11 @@ def test_ranking_and_pruning_panels(browser, lab):
     page.wait_for_selector(".avss-panel >> nth=1 >> text=8 of 12 layers stay")
     page.locator("button.avss-preview").focus()
     page.keyboard.press("Enter")
-    page.wait_for_selector(".avss-panel >> nth=1 >> text=12.5")
-    assert "keeps 100% of its accuracy" in status(page, 1) and "ε = 1)" in status(page)
-    screenshot(page, "ranking_panel")
+    page.wait_for_selector(".avss-panel >> nth=1 >> text=all layers")
+    kept = ask(page, "pruning.shares(pruning.removed)").strip("'")
+    assert re.fullmatch(r"\d+% of its accuracy and \d+% of its perplexity", kept)
+    page.wait_for_selector(f".avss-panel >> nth=1 >> [role=status] >> text=the model keeps {kept}.")
+    assert "ε = 1)" in status(page)
     screenshot(page, "pruning_panel", 1)
     assert not page.outside
 
@@ -124,31 +130,36 @@ def test_stop_keeps_what_was_measured(browser, lab, record_property):
 
 SETTING = """
 from avss_nb.evaluator import Evaluator
-from avss_nb.hallucination import HallucinationAnalyzer
+from avss_nb.hallucination import EAVSSScorer, HallucinationAnalyzer
 from avss_nb.hallucination_panels import HallucinationPanel
 from avss_nb.live import Throttle
 from avss_nb.mitigation import ContrastiveMitigator, Recipe
 from avss_nb.mitigation_panel import MitigationPanel
+from avss_nb.questions import one_per_subject
 from avss_nb.teaching import TeachingWorld, load_teaching_model
 model, tokenizer = load_teaching_model()
 world = TeachingWorld()
 def questions(n, seed): return world.questions("rare", n, seed) + world.questions("unknown", n, seed)
+def people(group, n): return one_per_subject(world.questions(group))[:n]
 """
 
 def test_hallucination_panel(browser, lab):
     page = open_notebook(browser, lab, [SETTING + """
-panel = HallucinationPanel(HallucinationAnalyzer(model, tokenizer, batch_size=8), questions(100, 0), batch_size=8)
+asked = people("asked", 200) + people("known", 100) + people("unknown", 300)  # one question about each: enough for layers to stand out
+panel = HallucinationPanel(HallucinationAnalyzer(model, tokenizer, batch_size=16, scorer=EAVSSScorer(draws=300)), asked, batch_size=16)
 panel.throttle = Throttle(least=0.05, share=0.5)
 panel""", "scores = panel.run()"], "hallucination.ipynb")
     run_below(page)
     page.wait_for_selector(".avss-panel [role=status] >> text=/stands? out/")
 
     # Answers were counted as they came, then the marks moved while the profile grew.
-    for said in r"question \d+ of 200: \d+ right, \d+ wrong, 0 abstained, .* left; press ■ to stop", r"batch \d+ of 25, \d+ faithful .* to stop":
+    for said in r"question \d+ of 600: \d+ right, \d+ wrong, 0 abstained, .* left; press ■ to stop", r"batch \d+ of \d+, \d+ faithful .* to stop":
         assert any(re.fullmatch(said, s) for s in statuses(page)), statuses(page)
     assert frames_seen(page) >= 5
     assert page.locator(".avss-panel >> text=✗ wrong").count() == 3
     check_nothing_jumped(page)
+    assert "Layers 11, 10 stand out (q < 0.05)" in status(page)
+    screenshot(page, "hallucination_panel")
 
     # ε by keyboard, balance and a layer by mouse and by keyboard.
     before = picture(page)
@@ -166,26 +177,30 @@ panel""", "scores = panel.run()"], "hallucination.ipynb")
     page.keyboard.press("Enter")
     page.wait_for_selector(".avss-panel img[alt*='of layer 5,']")
     assert picture(page) not in (before, by_eps) and page.locator(".avss-panel select").nth(1).input_value() == "layer 5"
-    screenshot(page, "hallucination_panel")
     assert "log EAVSS of the 12 layers" in remaining(page, lab[1] / "hallucination.ipynb")
     close_notebook(page)
 
 def test_mitigation_panel_and_its_stop(browser, lab, record_property):
     page = open_notebook(browser, lab, [SETTING + """
-recipe = Recipe(steps=100_000, every=10, batch_size=8, text_batch=2, learning_rate=2e-3)
+recipe = Recipe(steps=1000, every=10, batch_size=8, text_batch=2, learning_rate=2e-3)
 panel = MitigationPanel(ContrastiveMitigator(model, tokenizer, [10, 11], recipe), questions(60, 2))
 panel.throttle = Throttle(least=0.05, share=0.3)
 panel""", """
 answers = Evaluator(model, tokenizer).answer(questions(100, 0))
 mitigation = panel.run(answers, world.texts(40), questions(10, 1))"""], "mitigation.ipynb")
     run_below(page, wait=False)
-    seen = r"^training step ([4-9]\d|\d{3,}) of 100000: loss .*, reliability .* on the development questions, about .* left; press ■ to stop$"
+    seen = r"^training step ([89]\d|\d{3,}) of 1000: loss .*, reliability .* on the development questions, about .* left; press ■ to stop$"
     page.wait_for_function("seen => [...window.statuses].some(s => s.match(seen)) && window.frames_seen.size >= 5", arg=seen)
     seconds = stop(page)
     record_property("seconds from ■ to the idle kernel", seconds)
-    print(f"mitigation panel: {seconds:.2f} s from ■ to the idle kernel, test of 120 questions included")
+    print(f"mitigation panel: {seconds:.2f} s from ■ to the idle kernel")
     assert status(page).startswith("Stopped early. Layers 10, 11 have the weights of step")
+    assert "the 120 test questions are not asked yet, panel.ask() asks them" in status(page) and page.locator(".avss-panel img").count() == 1
+    ask(page, "len(panel.ask())")
+    page.wait_for_selector(".avss-panel [role=status] >> text=On 120 test questions: right")
     assert page.locator(".avss-panel img").count() == 2 and page.locator(".avss-panel tr >> text=hallucination rate").count() == 1
+    right, made_up = (ask(page, f"float(panel.compare().loc['{name}', 'change'])") for name in ("right", "hallucination rate"))
+    assert float(right) > 0 > float(made_up), "the training has changed nothing"
     screenshot(page, "mitigation_panel")
     assert "On 120 test questions: right" in remaining(page, lab[1] / "mitigation.ipynb")
     close_notebook(page)
@@ -263,6 +278,16 @@ def test_two_panels_of_eighty_layers_and_a_cell_that_runs_again(browser, lab):
     assert page.locator(".avss-panel").count() == 3
     page.locator(".avss-panel").nth(0).locator(".avss-strip button").nth(5).click()
     page.wait_for_selector(".avss-panel >> nth=0 >> img[alt*='of layer 5;']")
+
+    # A closed panel leaves its picture to a notebook that is trusted, as it was run here, and whose kernel is gone.
+    ask(page, "first.close(), second.close()")
+    page.wait_for_function("document.querySelectorAll('.jp-OutputArea-output > img, .jp-RenderedImage img').length === 2")
+    save(page)
+    close_notebook(page)
+    page = new_page(browser)
+    page.goto(lab[0].format("eighty.ipynb"))
+    page.wait_for_function("[...document.querySelectorAll('.jp-OutputArea img')].filter(i => i.naturalWidth === 1520).length === 2")
+    assert page.evaluate("jupyterapp.shell.currentWidget.content.widgets[0].model.trusted")
     close_notebook(page)
 
 def test_voila_serves_a_panel(browser, tmp_path):

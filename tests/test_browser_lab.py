@@ -1,33 +1,20 @@
-"The dashboard in a real JupyterLab, seen and used through a real browser. AVSS_SCREENSHOTS=folder keeps pictures."
+"The dashboard in a real JupyterLab, seen and used through a real browser."
 import json
-import os
-from pathlib import Path
 import pandas as pd
 import pytest
-from browsing import browser, lab, needs_browser, open_notebook, wait_idle  # noqa: F401
+from browsing import browser, lab, needs_browser, open_notebook, screenshot, wait_idle  # noqa: F401
 from test_browser import SETTING
 
 pytestmark = needs_browser()
 
 CELLS = [SETTING + """
 from avss_nb.lab import LayerLab
-from avss_nb.hallucination import EAVSSScorer
-here = LayerLab(model, tokenizer, world.texts(120), questions(75, 0), eavss=EAVSSScorer(draws=100, halves=2), batch_size=8)
+here = LayerLab(model, tokenizer, world.texts(120), people("asked", 150) + people("known", 150) + people("unknown", 300),
+                eavss=EAVSSScorer(draws=200, halves=2), batch_size=8)
 here""", "here.run()", "here.prune(3)", """
-here.mitigate([10, 11], recipe=Recipe(steps=6, every=2, batch_size=8, text_batch=4))
+here.mitigate([10, 11], recipe=Recipe(steps=60, every=15, batch_size=16, text_batch=4, learning_rate=1e-3))
 here.tabs.selected_index = 0"""]
 TABS = ".avss-lab .lm-TabBar-tab"
-
-def shots(page, name):
-    "The dashboard in both themes."
-    if not (folder := os.environ.get("AVSS_SCREENSHOTS")): return
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    page.mouse.move(5, 5)
-    for theme in "Light", "Dark":
-        page.evaluate(f"jupyterapp.commands.execute('apputils:change-theme', {{theme: 'JupyterLab {theme}'}})")
-        page.wait_for_timeout(1200)
-        page.locator(".avss-lab").screenshot(path=Path(folder) / f"lab-{name}-{theme.lower()}.png")
-    page.evaluate("jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Light'})")
 
 def test_the_dashboard(browser, lab):
     page = open_notebook(browser, lab, CELLS, "dashboard.ipynb")
@@ -36,7 +23,6 @@ def test_the_dashboard(browser, lab):
     page.wait_for_selector(".avss-lab >> text=Every step has been taken")
     tabs = page.locator(TABS)
     assert tabs.all_inner_texts() == ["Ranking", "Hallucination", "Pruning", "Mitigation"]
-    shots(page, "ranking")
 
     # A layer picked in the ranking is the one of every tab: the line beside it, the histogram, EAVSS, the cost, the training.
     page.locator(".avss-lab .avss-strip:visible button").nth(7).click()
@@ -45,6 +31,7 @@ def test_the_dashboard(browser, lab):
     facts = page.locator(".avss-lab >> text=log EAVSS").first
     page.wait_for_function("document.querySelector('.avss-lab').innerText.includes('not trained')")
     assert "rank" in facts.inner_text()
+    screenshot(page, "lab_ranking", where=".avss-lab")
 
     # Tabs by keyboard.
     tabs.nth(0).focus()
@@ -52,12 +39,12 @@ def test_the_dashboard(browser, lab):
     page.keyboard.press("Enter")
     page.wait_for_selector(".avss-lab img[alt*='of layer 7,']")
     assert "layer 7" in page.locator(".avss-lab .avss-panel:visible select").last.input_value()
-    shots(page, "hallucination")
+    screenshot(page, "lab_hallucination", where=".avss-lab")
     tabs.nth(2).click()
     page.wait_for_selector(".avss-alone >> text=Try without layer 7")
     page.locator(".avss-alone").click()
     page.wait_for_selector(".avss-lab >> text=Without it alone the model keeps")
-    shots(page, "pruning")
+    screenshot(page, "lab_pruning", where=".avss-lab")
 
     # And the other way: picked above the tabs, by keyboard.
     page.locator(".avss-pick input").focus()
@@ -65,7 +52,7 @@ def test_the_dashboard(browser, lab):
     page.wait_for_selector(".avss-alone >> text=Try without layer 8")
     tabs.nth(3).click()
     page.wait_for_selector(".avss-lab >> text=Layer 8 is not trained")
-    shots(page, "mitigation")
+    screenshot(page, "lab_mitigation", where=".avss-lab")
 
     # The menu writes files, and refuses what cannot be.
     folder = lab[1] / "out"
@@ -87,7 +74,6 @@ def test_the_dashboard(browser, lab):
     name.fill("report")
     page.locator(".avss-save-html").click()
     page.wait_for_selector(".avss-lab [role=status] >> text=report.html")
-    shots(page, "saved")
 
     # The report stands alone: opened as a file it asks for nothing and shows every picture.
     report, asked = browser.new_page(), []
@@ -95,7 +81,6 @@ def test_the_dashboard(browser, lab):
     report.goto(f"file://{folder / 'report.html'}")
     sizes = report.evaluate("[...document.images].map(i => i.naturalWidth)")
     assert len(sizes) == 7 and min(sizes) > 300 and [url for url in asked if not url.startswith("data:")] == [report.url]
-    if shown := os.environ.get("AVSS_SCREENSHOTS"): report.screenshot(path=Path(shown) / "lab-report.png", full_page=True)
     report.close()
 
     # Every control has a name, and what remains in the file is a picture and words.

@@ -97,6 +97,16 @@ def test_every_picture_of_a_notebook_is_on_its_page(site):
         assert len(shown) == pictures and all(image.get("alt") for image in shown), path
         assert not parsed(site / path.relative_to(NBS).with_suffix(".html")).select(".jupyter-widgets"), path
 
+def test_a_picture_is_shown_in_the_theme_that_is_on(site):
+    for page, times in ("index.html", 2), ("13_lab.html", 4), ("tutorials/06_reading_the_panels.html", 1):
+        shown = [image["src"] for image in parsed(site / page).select("p > img")]
+        light, dark = ([name.split("#")[0] for name in shown if name.endswith(f"#only-{kind}")] for kind in ("light", "dark"))
+        assert len(light) == times and dark == [name.replace("_light", "_dark") for name in light], page
+
+def test_every_kept_picture_is_shown_somewhere():
+    told = "".join(markdown(path) for path in NOTEBOOKS)
+    for picture in (NBS / "images").glob("*.png"): assert picture.name.replace("_dark.png", "_light.png") in told, picture.name
+
 @pytest.mark.browser
 def test_the_search_answers_from_a_folder(site):
     "Opened as a file, without a server; nothing is asked of the network."

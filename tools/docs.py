@@ -107,6 +107,13 @@ def links(text: str) -> str:
     "Between pages, not between notebooks."
     return re.sub(r"\]\((?!https?:)([^)\s#]+)\.ipynb(#[^)]*)?\)", r"](\1.md\2)", text)
 
+def both_themes(text: str, folder: Path) -> str:
+    "A picture that exists for a light and a dark theme is shown in the one that is on."
+    def two(found):
+        dark = found[2].replace("_light.png", "_dark.png")
+        return f"{found[1]}({found[2]}#only-light){found[1]}({dark}#only-dark)" if (folder / dark).exists() else found[0]
+    return re.sub(r"(!\[[^\]]*\])\((\S+_light\.png)\)", two, text)
+
 def page(path: Path, target: Path) -> tuple[str, str]:  # title, module ("" for a lesson or study)
     "Write one notebook as a page with its pictures."
     notebook, parts, module, count = nbformat.read(path, as_version=4), [], "", 0
@@ -119,7 +126,7 @@ def page(path: Path, target: Path) -> tuple[str, str]:  # title, module ("" for 
     for cell in notebook.cells:
         if found := re.search(r"^#\|\s*default_exp\s+(\S+)", cell.source, re.M): module = found[1]
         if re.search(r"^#\|\s*(hide|default_exp)", cell.source, re.M): continue
-        if cell.cell_type == "markdown": parts.append(links(prose(cell.source))); continue
+        if cell.cell_type == "markdown": parts.append(links(both_themes(prose(cell.source), path.parent))); continue
         exported = re.search(r"^#\|\s*export", cell.source, re.M)
         source = DIRECTIVE.sub("", cell.source).strip()
         title = f' title="avss_nb/{module}.py"' if exported else ""
@@ -146,8 +153,7 @@ def pages(folder: Path) -> list:
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(links(prose((NBS / name).read_text(encoding="utf-8"))), encoding="utf-8")
     shutil.copy(ROOT / "CHANGELOG.md", folder / "changes.md")
-    home = folder / written(NBS / "index.ipynb")[2]
-    home.write_text(both_themes(home.read_text(encoding="utf-8"), NBS), encoding="utf-8")
+    written(NBS / "index.ipynb")
     for name in ("index.md", "architectures.md", "changes.md"):  # alone in their section
         hide = "navigation" if name == "index.md" else "navigation, toc"
         (folder / name).write_text(f"---\nhide: [{hide}]\n---\n" + (folder / name).read_text(encoding="utf-8"), encoding="utf-8")
@@ -163,13 +169,6 @@ def pages(folder: Path) -> list:
     return [{"Home": "index.md"}, {"Lessons": [*lessons, {"For instructors": "tutorials/instructor.md"}]}, {"Studies": studies},
             {"Package": [{"Every name": "names.md"}, *({title: url} for title, _, url in modules)]},
             {"Architectures": "architectures.md"}, {"Changes": "changes.md"}]
-
-def both_themes(text: str, folder: Path) -> str:
-    "A picture that exists for a light and a dark theme is shown in the one that is on."
-    def two(found):
-        dark = found[2].replace("_light.png", "_dark.png")
-        return f"{found[1]}({found[2]}#only-light){found[1]}({dark}#only-dark)" if (folder / dark).exists() else found[0]
-    return re.sub(r"(!\[[^\]]*\])\((\S+_light\.png)\)", two, text)
 
 MENDED = {  # what the converter leaves to fonts or forgets
     r"(<mo[^>]*>(?!&#x00029;|&#x0007C;)[^<]*</mo>)<mo>&#x02212;</mo>": r'\1<mo form="prefix">&#x02212;</mo>',  # a sign, not a difference
