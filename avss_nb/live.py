@@ -12,7 +12,7 @@ from IPython import get_ipython
 from IPython.display import display, update_display
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.transforms import blended_transform_factory
+from matplotlib.transforms import Bbox, blended_transform_factory
 from PIL import Image
 from traitlets import Any, HasTraits, Int, TraitError, observe, validate
 from .basics import InputError, Progress
@@ -42,7 +42,7 @@ class Picture:
         between = gap * columns / (width - left - right - gap * (columns - 1))
         self.figure.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - top / height, between)
         self.axs = [*self.figure.subplots(1, columns, squeeze=False)[0]]  # the garbage collector cannot look into NumPy arrays
-        self.ax, self.widget = self.axs[0], widgets.HTML()
+        self.ax, self.widget, self._key = self.axs[0], widgets.HTML(), None
         self.widget.layout.margin = "0"
         self.clear()
 
@@ -54,12 +54,29 @@ class Picture:
         with DRAWING:
             self.figure.set_dpi(200 if sharp else 100)
             self._place_labels()
-            self.figure.canvas.draw()
+            self._draw()
             packed = io.BytesIO()
             Image.fromarray(np.asarray(self.figure.canvas.buffer_rgba())).convert("RGB").save(packed, "PNG", compress_level=1)
             self.png, self.alt = packed.getvalue(), alt
         self.widget.value = (f'<img alt="{html.escape(alt)}" width="{self.width}" height="{self.height}" '
                              f'style="display: block; max-width: 100%; height: auto" src="data:image/png;base64,{self.base64}">')
+
+    def _draw(self) -> None:
+        "Draw; what stands under the axes is kept where it has not changed, for numbers under bars cost as much to draw as the bars."
+        canvas, key = self.figure.canvas, (self.figure.dpi, *(self._under(ax) for ax in self.axs))
+        known, scale = key == self._key, self.figure.dpi / 100
+        for ax in self.axs: ax.xaxis.set_visible(not known)
+        canvas.draw()
+        for ax in self.axs: ax.xaxis.set_visible(True)
+        if known:
+            for strip in self._strips: canvas.restore_region(strip)
+            return
+        boxes = [Bbox([[ax.bbox.x0 - 8 * scale, 0], [ax.bbox.x1 + self.right * scale, ax.bbox.y0 - scale]]) for ax in self.axs]
+        self._key, self._strips = key, [canvas.copy_from_bbox(box) for box in boxes]
+
+    def _under(self, ax) -> tuple:
+        "Tells whether what stands under the axes is as before: `set_xticks` makes a new locator and a new formatter."
+        return ax.get_xlim(), ax.get_xscale(), ax.xaxis.get_major_locator(), ax.xaxis.get_major_formatter(), ax.get_xlabel()
 
     def _place_labels(self) -> None:
         "The axes' labels near the picture's edges: there they do not jump, and matplotlib does not search a place at each drawing, which costs as much as to draw."

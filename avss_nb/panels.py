@@ -143,7 +143,7 @@ class LayerRankingPanel(LayerPanel):
             alt = f"Bar chart of {self.scores.title} for the {self.profile.layers} layers of {self.profile.model}."
             self.picture.show(alt, sharp=not live)
             self.picked.layout.visibility = "hidden" if live else "visible"
-            if not live or not self.throttle.frames: self._draw_layer()  # once unseen: a first drawing is slow, and ■ must not wait for it
+            if not live or not self.histogram.png: self._draw_layer()  # once unseen: a first drawing is slow, and ■ must not wait for it
 
     def _draw_layer(self) -> None:
         "The histogram and the numbers of the picked layer."

@@ -171,8 +171,12 @@ class LayerScorer:
         return self._measured(profile, moments, self._eps(moments.total()))
 
     def _measured(self, profile, moments, eps) -> tuple[np.ndarray, np.ndarray]:
+        if not self._units: moments = moments.one_unit()
         values = self._values(profile, torch.ones(1, profile.groups, dtype=torch.float64), moments, eps)[0]
         return values, self._bootstrap(profile, moments, eps)
+
+    @property
+    def _units(self): return self.aggregation in ("neurons", "mean_state")  # which need every unit apart: much memory, so a layer at a time
 
     @property
     def _uses_sparsity(self): return self.measure in ("avss", "normalized_avss")
@@ -201,8 +205,8 @@ class LayerScorer:
             return (losses[:, 1:] - losses[:, :1]).numpy()
         if self.measure == "block_influence": return _mean(profile.site("output"), "cosine_distance", weights)
         if self.measure == "update_norm": return _mean(profile.site("relative_update"), "token_rms", weights)
-        if self.aggregation in ("elements", "pooled"): values = self._avss(moments.one_unit().weighted(weights), eps)
-        else: values = np.stack([self._avss(moments[:, layer].weighted(weights), eps[layer]) for layer in range(profile.layers)], 1)
+        if self._units: values = np.stack([self._avss(moments[:, layer].weighted(weights), eps[layer]) for layer in range(profile.layers)], 1)
+        else: values = self._avss(moments.weighted(weights), eps)
         return values / values.sum(1, keepdims=True) if self.measure == "normalized_avss" else values
 
     def _avss(self, m: Moments, eps) -> np.ndarray:
