@@ -4,7 +4,7 @@
 
 # %% ../nbs/11_live.ipynb #cell-003
 from __future__ import annotations
-import base64, html, io, threading, time, uuid
+import base64, html, io, re, threading, time, uuid
 from contextlib import contextmanager
 import ipywidgets as widgets
 import numpy as np
@@ -173,6 +173,8 @@ STYLE = """<style>
 .avss-panel .widget-toggle-button {padding: 0; min-width: 0; margin: 1px; height: 26px; line-height: 24px; font-size: 11px}
 .avss-panel .widget-toggle-button.mod-active {outline: 2px solid currentColor; font-weight: bold}
 .avss-panel .widget-toggle-button:focus-visible {outline: 3px solid #0173b2; outline-offset: 1px}
+.avss-panel .widget-dropdown > select {background-image: url("data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' width='16' height='16'%3E%3Cpath d='M4 6l4 4 4-4' \
+  fill='none' stroke='%23888' stroke-width='2'/%3E%3C/svg%3E"); background-size: 16px; background-repeat: no-repeat; background-position: right 2px center}
 .avss-panel td, .avss-panel th {padding: 0 12px 0 0; line-height: 19px; white-space: nowrap; text-align: left}
 @keyframes avss-shown {from {opacity: 1}}
 </style><span style="animation: avss-shown 1ms" onanimationstart="
@@ -205,7 +207,8 @@ class Panel(HasTraits):
     def say(self, text: str, aloud: bool = True) -> None:
         "Show a line of text, and have it read out by screen readers."
         self.text, live = text, "polite" if aloud else "off"
-        self.status.value = f'<div role="status" aria-live="{live}" style="line-height: 1.4">{html.escape(text)}</div>'
+        shown = re.sub("`(.+?)`", r"<code>\1</code>", html.escape(text))
+        self.status.value = f'<div role="status" aria-live="{live}" style="line-height: 1.4">{shown}</div>'
 
     def __repr__(self): return f"{type(self).__name__}: {' '.join([self.picture.alt, self.text]).strip()}"
 
