@@ -812,6 +812,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'avss_nb.plots.per_decade': ('plots.html#per_decade', 'avss_nb/plots.py'),
                                'avss_nb.plots.plain_axes': ('plots.html#plain_axes', 'avss_nb/plots.py'),
                                'avss_nb.plots.plain_log': ('plots.html#plain_log', 'avss_nb/plots.py'),
+                               'avss_nb.plots.plain_number': ('plots.html#plain_number', 'avss_nb/plots.py'),
                                'avss_nb.plots.plot_histogram': ('plots.html#plot_histogram', 'avss_nb/plots.py'),
                                'avss_nb.plots.plot_ranking': ('plots.html#plot_ranking', 'avss_nb/plots.py'),
                                'avss_nb.plots.plot_reliability': ('plots.html#plot_reliability', 'avss_nb/plots.py'),

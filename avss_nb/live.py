@@ -71,7 +71,9 @@ class Picture:
         if known:
             for strip in self._strips: canvas.restore_region(strip)
             return
-        boxes = [Bbox([[ax.bbox.x0 - 8 * scale, 0], [ax.bbox.x1 + self.right * scale, ax.bbox.y0 - scale]]) for ax in self.axs]
+        low = self.ax.bbox.y0 - 9 * scale  # above it, to the left, may be half of a number of the other axis
+        boxes = [Bbox([[0, 0], [self.width * scale, low]])]
+        boxes += [Bbox([[ax.bbox.x0 - 2 * scale, low], [ax.bbox.x1 + 2 * scale, ax.bbox.y0 - scale]]) for ax in self.axs]
         self._key, self._strips = key, [canvas.copy_from_bbox(box) for box in boxes]
 
     def _under(self, ax) -> tuple:

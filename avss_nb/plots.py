@@ -18,10 +18,10 @@ KEPT, REMOVED, INK, FAINT = PALETTE[0], PALETTE[1], "#262626", "#6e6e6e"
 MARKERS = "osD^vPX*"
 
 # %% auto #0
-__all__ = ['PALETTE', 'KEPT', 'REMOVED', 'INK', 'FAINT', 'MARKERS', 'UNITS', 'plain_axes', 'plain_log', 'number_text',
-           'RankingBars', 'plot_ranking', 'HistogramSteps', 'share_text', 'per_decade', 'histogram_limits',
-           'plot_histogram', 'plot_variance_sparsity', 'numbered_discs', 'plot_retention', 'label_ends',
-           'plot_reliability', 'wilson']
+__all__ = ['PALETTE', 'KEPT', 'REMOVED', 'INK', 'FAINT', 'MARKERS', 'UNITS', 'plain_axes', 'plain_log', 'plain_number',
+           'number_text', 'RankingBars', 'plot_ranking', 'HistogramSteps', 'share_text', 'per_decade',
+           'histogram_limits', 'plot_histogram', 'plot_variance_sparsity', 'numbered_discs', 'plot_retention',
+           'label_ends', 'plot_reliability', 'wilson']
 
 # %% ../nbs/10_plots.ipynb #cell-004
 def plain_axes(
@@ -46,10 +46,15 @@ def plain_log(
     span: float,  # highest over lowest
 ) -> None:
     "Ticks as plain numbers: 1e−4, 0.01, 1."
-    def text(value, _): return f"{value:g}" if 1e-3 <= value < 1e4 else f"{value:.0e}".replace("e+0", "e").replace("e-0", "e−")
     axis.set_major_locator(LogLocator(subs=(1, 2, 5) if span < 100 else (1,)))
-    axis.set_major_formatter(text)
+    axis.set_major_formatter(plain_number)
     axis.set_minor_formatter(NullFormatter())
+
+def plain_number(x: float, _=None) -> str:
+    "A tick: 1e−4, 0.01, −2.5, 3000, 2.5e8; no power of ten that stands apart from it."
+    text = f"{x:g}" if x == 0 or 1e-3 <= abs(x) < 1e4 else f"{x:.2e}"
+    mantissa, _, power = text.partition("e")
+    return (mantissa.rstrip("0").rstrip(".") + f"e{int(power)}" if power else text).replace("-", "−")
 
 def number_text(x: float) -> str:
     "A number for people: 0.0123, 12.3, 1,234."
@@ -101,6 +106,7 @@ class RankingBars:
         top, least = (f([*values, *ends[np.isfinite(ends)], *[0.][len(values):]]) for f, ends in ((max, high), (min, low)))
         log = bool(len(values) and (values > 0).all() and values.max() > 100 * values.min())
         if (self.ax.get_yscale() == "log") != log: self.ax.set_yscale("log" if log else "linear")
+        if not log: self.ax.yaxis.set_major_formatter(plain_number)
         if log:
             bottom = values.min() / 3
             self.ax.set_ylim(bottom, top * (top / bottom) ** 0.14)

@@ -292,6 +292,19 @@ def test_alternative_texts_are_escaped():
     picture.show('less < "more"')
     assert 'alt="less &lt; &quot;more&quot;"' in picture.widget.value and image(picture).size == (200, 160)
 
+def test_what_is_kept_under_the_axes_is_what_a_fresh_drawing_shows():
+    def draw(picture, top, label):
+        for ax in picture.axs:
+            for bars in [*ax.containers]: bars.remove()
+            ax.bar(range(5), [top, 1, 2, 3, top / 2], color="C0")
+            ax.set(ylim=(0, top), xlabel=label, ylabel="height (m)")
+        picture.show("bars", sharp=False)
+        return image(picture).tobytes()
+    moved = Picture(600, 200, left=64, right=90, columns=2, gap=120)
+    given = [(3, "short"), (3, "a much longer label " * 2), (4000, "a much longer label " * 2), (5e7, "short")]
+    for frame, (top, label) in zip([draw(moved, *each) for each in given], given):
+        assert frame == draw(Picture(600, 200, left=64, right=90, columns=2, gap=120), top, label)
+
 # --- a cell that runs again ----------------------------------------------------------------------------------------------
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import torch
 from matplotlib.figure import Figure
 from avss_nb.basics import InputError, silent
 from avss_nb.moments import BINS, EDGES, Moments, sparsity
-from avss_nb.plots import (RankingBars, histogram_limits, number_text, plot_histogram, plot_ranking, plot_reliability,
+from avss_nb.plots import (RankingBars, histogram_limits, number_text, plain_number, plot_histogram, plot_ranking, plot_reliability,
                            plot_retention, plot_variance_sparsity, wilson)
 from avss_nb.profiler import SITES, LayerProfile, LayerProfiler
 from avss_nb.scorer import LayerScorer, LayerScores
@@ -74,6 +74,12 @@ def test_every_interval_end_is_inside_the_axes_when_the_scale_is_logarithmic():
     ax = plot_ranking(s, ax=axes())
     ends = np.concatenate([seg[:, 1] for seg in ax.collections[0].get_segments()])
     assert ax.get_yscale() == "log" and (ends >= ax.get_ylim()[0]).all() and (ends <= ax.get_ylim()[1]).all()
+
+def test_large_numbers_stand_at_their_ticks():
+    ax = plot_ranking(LayerScores.of("avss", [1.1e8, 3e8, 2e8]))
+    ax.figure.canvas.draw()
+    assert ax.yaxis.get_offset_text().get_text() == "" and "3e8" in [t.get_text() for t in ax.get_yticklabels()]
+    assert [plain_number(x) for x in (0, 1e-4, -2.5, 3000, 2.5e8, -3e-7, 0.1 + 0.2)] == ["0", "1e−4", "−2.5", "3000", "2.5e8", "−3e−7", "0.3"]
 
 @pytest.mark.parametrize("values, scale", [([1, 99.], "linear"), ([1, 101.], "log"), ([0, 1, 1000.], "linear"),
                                            ([-1, 1, 1000.], "linear")])
