@@ -967,6 +967,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'avss_nb.scorer.LayerScorer._bootstrap': ('scorer.html#layerscorer._bootstrap', 'avss_nb/scorer.py'),
                                 'avss_nb.scorer.LayerScorer._eps': ('scorer.html#layerscorer._eps', 'avss_nb/scorer.py'),
                                 'avss_nb.scorer.LayerScorer._measured': ('scorer.html#layerscorer._measured', 'avss_nb/scorer.py'),
+                                'avss_nb.scorer.LayerScorer._moments': ('scorer.html#layerscorer._moments', 'avss_nb/scorer.py'),
                                 'avss_nb.scorer.LayerScorer._sparsity': ('scorer.html#layerscorer._sparsity', 'avss_nb/scorer.py'),
                                 'avss_nb.scorer.LayerScorer._units': ('scorer.html#layerscorer._units', 'avss_nb/scorer.py'),
                                 'avss_nb.scorer.LayerScorer._uses_sparsity': ( 'scorer.html#layerscorer._uses_sparsity',

@@ -208,7 +208,7 @@ class HallucinationPanel(LayerPanel):
     ) -> EAVSSScorer:
         "The scorer of the present settings; after ■ it takes a fraction of a second."
         s, balance, draws, halves = self.scorer, self.balance if self.balanced.value else (), self.scorer.draws, self.scorer.halves
-        if self._brief: probe, halves, draws = False, 0, min(draws, max(99, 2_400_000 // (len(self.profile) * self.layers)))
+        if self._brief: probe, halves, draws = False, 0, min(draws, max(99, 1_600_000 // (len(self.profile) * self.layers)))
         return EAVSSScorer(self.site.value, self.eps.value, self.relative.value, s.by, balance, draws, s.probe if probe is None else probe,
                            halves, s.confidence, s.seed)
 

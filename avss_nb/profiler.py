@@ -212,10 +212,10 @@ class LayerProfiler:
 
     def _profile(self, sums, identity, partial, shared=None) -> LayerProfile:
         sums = [{key: found.map(lambda t: t.cpu()) if isinstance(found, Moments) else found for key, found in s.items()} for s in sums.values()]
-        for s in sums:
-            for site in self.sites: check_finite(s[site], site)
+        sites = {site: Moments.stack([s[site] for s in sums]) for site in self.sites}
+        for site, m in sites.items(): check_finite(m, site)
         return LayerProfile(
-            model=model_name(self.blocks), fingerprint=identity, sites={site: Moments.stack([s[site] for s in sums]) for site in self.sites},
+            model=model_name(self.blocks), fingerprint=identity, sites=sites,
             losses=torch.stack([s["losses"] for s in sums]) if self.ablation else None,
             predicted=torch.stack([s["predicted"] for s in sums]) if self.ablation else None, partial=partial,
             settings={"batch_size": self.batch_size, "max_length": self.max_length, "dtype": str(self.model.dtype).removeprefix("torch.")} | (shared or {}))
@@ -223,7 +223,8 @@ class LayerProfiler:
 def check_finite(m: Moments, site: str, batch: int | None = None) -> None:
     "Refuse activations that are not numbers, naming the first layer in which they appear."
     where = f"site {site}" if batch is None else f"site {site}, batch {batch}"
-    bad = (~torch.isfinite(m.m2).all(-1) | ~torch.isfinite(m.maximum)).nonzero().flatten().tolist()
+    finite = torch.isfinite(m.m2).all(-1) & torch.isfinite(m.maximum)  # (layers,), or (groups, layers)
+    bad = (~finite.view(-1, finite.shape[-1]).all(0)).nonzero().flatten().tolist()
     if bad: raise InputError(f"NaN or infinite activations in layer {bad[0]} ({where}); "
                              "load the model in bfloat16 or float32, and check its weights and the text")
 

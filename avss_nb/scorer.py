@@ -155,7 +155,7 @@ class LayerScorer:
 
     def score(self, profile: LayerProfile) -> LayerScores:
         "Score every layer, with bootstrap intervals over the profile's groups."
-        moments = profile.site(self.site)
+        moments = self._moments(profile)
         total = moments.total()
         eps = self._eps(total)
         share, floored = self._sparsity(total, eps)
@@ -167,16 +167,19 @@ class LayerScorer:
 
     def drawn(self, profile: LayerProfile) -> tuple[np.ndarray, np.ndarray]:  # (layers,); (draws, layers), empty where nothing can be resampled
         "The scores of the profile, and of profiles from resampled groups of texts."
-        moments = profile.site(self.site)
+        moments = self._moments(profile)
         return self._measured(profile, moments, self._eps(moments.total()))
 
     def _measured(self, profile, moments, eps) -> tuple[np.ndarray, np.ndarray]:
-        if not self._units: moments = moments.one_unit()
         values = self._values(profile, torch.ones(1, profile.groups, dtype=torch.float64), moments, eps)[0]
         return values, self._bootstrap(profile, moments, eps)
 
     @property
     def _units(self): return self.aggregation in ("neurons", "mean_state")  # which need every unit apart: much memory, so a layer at a time
+
+    def _moments(self, profile) -> Moments:
+        "The moments of the site, leading dimensions (groups, layers); all units as one where that is enough."
+        return profile.site(self.site) if self._units else profile.site(self.site).one_unit()
 
     @property
     def _uses_sparsity(self): return self.measure in ("avss", "normalized_avss")
