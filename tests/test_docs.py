@@ -2,7 +2,6 @@
 import importlib
 import inspect
 import re
-import shutil
 import subprocess
 import sys
 from functools import cache
@@ -10,6 +9,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 import nbformat
 import pytest
+from browsing import CHROMIUM, browser  # noqa: F401
 
 ROOT = Path(__file__).parent.parent
 NBS = ROOT / "nbs"
@@ -108,26 +108,24 @@ def test_every_kept_picture_is_shown_somewhere():
     for picture in (NBS / "images").glob("*.png"): assert picture.name.replace("_dark.png", "_light.png") in told, picture.name
 
 @pytest.mark.browser
-def test_the_search_answers_from_a_folder(site):
+def test_the_search_answers_from_a_folder(site, request):
     "Opened as a file, without a server; nothing is asked of the network."
-    if not (chromium := shutil.which("chromium")): pytest.skip("Chromium is not installed")
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"])
-        page, asked = browser.new_page(viewport={"width": 1280, "height": 900}), []
-        page.on("request", lambda r: asked.append(r.url))
-        page.goto((site / "index.html").as_uri())
-        page.click(".md-search__input")
-        page.keyboard.type("benjamini")
-        page.wait_for_selector(".md-search-result__link", timeout=20_000)
-        found = page.eval_on_selector_all(".md-search-result__link", "links => links.map(a => a.getAttribute('href'))")
-        assert any("08_hallucination.html" in link for link in found), found
-        for name in ("tutorials/05_avss_by_hand.html", "05_scorer.html", "architectures.html"):
-            for width in (390, 1280):                     # a phone, a laptop: no page is wider than the window
-                page.set_viewport_size({"width": width, "height": 900})
-                page.goto((site / name).as_uri())
-                assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (name, width)
-        browser.close()
+    if not CHROMIUM: pytest.skip("Chromium is not installed")
+    pytest.importorskip("playwright.sync_api")
+    page, asked = request.getfixturevalue("browser").new_page(viewport={"width": 1280, "height": 900}), []
+    page.on("request", lambda r: asked.append(r.url))
+    page.goto((site / "index.html").as_uri())
+    page.click(".md-search__input")
+    page.keyboard.type("benjamini")
+    page.wait_for_selector(".md-search-result__link", timeout=20_000)
+    found = page.eval_on_selector_all(".md-search-result__link", "links => links.map(a => a.getAttribute('href'))")
+    assert any("08_hallucination.html" in link for link in found), found
+    for name in ("tutorials/05_avss_by_hand.html", "05_scorer.html", "architectures.html"):
+        for width in (390, 1280):                         # a phone, a laptop: no page is wider than the window
+            page.set_viewport_size({"width": width, "height": 900})
+            page.goto((site / name).as_uri())
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (name, width)
+    page.close()
     assert not [url for url in asked if not url.startswith(("file:", "data:", "about:"))]
 
 # What is read on GitHub and in Jupyter
