@@ -609,6 +609,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'avss_nb.live.LayerPanel._layer_changed': ('live.html#layerpanel._layer_changed', 'avss_nb/live.py'),
                               'avss_nb.live.LayerPanel._number': ('live.html#layerpanel._number', 'avss_nb/live.py'),
                               'avss_nb.live.LayerPanel._picked': ('live.html#layerpanel._picked', 'avss_nb/live.py'),
+                              'avss_nb.live.LayerPanel._present': ('live.html#layerpanel._present', 'avss_nb/live.py'),
                               'avss_nb.live.LayerPanel._quietly': ('live.html#layerpanel._quietly', 'avss_nb/live.py'),
                               'avss_nb.live.LivePanel': ('live.html#livepanel', 'avss_nb/live.py'),
                               'avss_nb.live.LivePanel.__call__': ('live.html#livepanel.__call__', 'avss_nb/live.py'),

@@ -223,9 +223,7 @@ class HallucinationPanel(LayerPanel):
         with DRAWING:
             self._marks.update(self.scores, self.layer)
             alt = f"log EAVSS of the {self.profile.layers} layers of {self.profile.model}, with intervals, before the band of chance."
-            self.picture.show(alt, sharp=not live)
-            self.picked.layout.visibility = "hidden" if live else "visible"
-            if not live or not self.histogram.png: self._draw_layer()  # once unseen: a first drawing is slow, and ■ must not wait for it
+            self._present(alt, live)
 
     def _draw_layer(self) -> None:
         "The histograms and the numbers of the picked layer."

@@ -81,7 +81,7 @@ class Picture:
         return ax.get_xlim(), ax.get_xscale(), ax.xaxis.get_major_locator(), ax.xaxis.get_major_formatter(), ax.get_xlabel()
 
     def _place_labels(self) -> None:
-        "The axes' labels near the picture's edges: there they do not jump, and matplotlib does not search a place at each drawing, which costs as much as to draw."
+        "The axes' labels near the picture's edges: there they do not jump, and no place is searched at each drawing, which costs as much as to draw."
         down = self.figure.transFigure
         for ax in self.axs:
             left = ax.get_position().x0 - (self.left - 18) / self.width
@@ -345,7 +345,7 @@ class LivePanel(Panel):
 
 # %% ../nbs/11_live.ipynb #cell-025
 class LayerPanel(LivePanel):
-    "A live panel that can look inside one layer; others say how to `_draw`."
+    "A live panel that can look inside one layer; others make `picked` and its `histogram`, and say how to `_draw` and `_draw_layer`."
     layer = Int(0, help="the picked layer")
     scores = Any(help="the scores on show")
 
@@ -357,6 +357,12 @@ class LayerPanel(LivePanel):
         self.strip = widgets.ToggleButtons(options=[])
         self.strip.add_class("avss-strip")
         for picker in self.pick, self.strip: picker.observe(self._picked, "value")
+
+    def _present(self, alt: str, live: bool) -> None:
+        "Show the picture, and what is inside the picked layer: hidden while work goes on, but drawn once, for a first drawing is slow and ■ must not wait for it."
+        self.picture.show(alt, sharp=not live)
+        self.picked.layout.visibility = "hidden" if live else "visible"
+        if not live or not self.histogram.png: self._draw_layer()
 
     def _number(self, layers: int) -> None:
         "A button for each layer, under its mark where there is room."

@@ -141,9 +141,7 @@ class LayerRankingPanel(LayerPanel):
         with DRAWING:
             self._bars.update(self.scores, highlight=self.layer)
             alt = f"Bar chart of {self.scores.title} for the {self.profile.layers} layers of {self.profile.model}."
-            self.picture.show(alt, sharp=not live)
-            self.picked.layout.visibility = "hidden" if live else "visible"
-            if not live or not self.histogram.png: self._draw_layer()  # once unseen: a first drawing is slow, and ■ must not wait for it
+            self._present(alt, live)
 
     def _draw_layer(self) -> None:
         "The histogram and the numbers of the picked layer."

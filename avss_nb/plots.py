@@ -127,7 +127,7 @@ class RankingBars:
         "Title, labels and the note at the highlighted bar."
         if layers != self.numbered: self._number(layers)
         self.ax.set_ylabel(UNITS.get(scores.score, scores.score.replace("_", " ")))
-        self.ax.set_title(scores.title.replace("relative_update", "relative update"), loc="left", size=10, color=INK, y=1)  # y: no search for a free place at each drawing
+        self.ax.set_title(scores.title.replace("relative_update", "relative update"), loc="left", size=10, color=INK, y=1)  # y: where it is anyway, unsearched
         words = [f"hatched: {len([*remove])} of {self.layers} removed"] if len([*remove]) else []
         words += ["△ lower bound"] if scores.floored.any() else []
         words += ["blank: no value"] if np.isnan(scores.values).any() else []

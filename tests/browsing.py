@@ -142,6 +142,16 @@ def wait_idle(page):
 def picture(page, panel=0): return page.locator(".avss-panel").nth(panel).locator("img").first.get_attribute("src")
 def status(page, panel=0): return page.locator(".avss-panel").nth(panel).locator("[role=status]").inner_text()
 
+def pick_layers(page, clicked, pressed, end):
+    "Look inside one of twelve layers by mouse on the strip, and inside another by keyboard; `end`: what follows the number in the description."
+    strip = page.locator(".avss-strip button")
+    assert strip.count() == 12
+    strip.nth(clicked).click()
+    page.wait_for_selector(f".avss-panel img[alt*='of layer {clicked}{end}']")
+    strip.nth(pressed).focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector(f".avss-panel img[alt*='of layer {pressed}{end}']")
+
 def stop(page):
     "Press ■; the seconds until the panel has its result and the kernel is idle."
     page.evaluate("""() => { const kernel = jupyterapp.shell.currentWidget.sessionContext.session.kernel;

@@ -6,8 +6,8 @@ import sys
 import nbformat
 import pytest
 from browsing import (COUNT_FRAMES, ask, browser, check_access, check_nothing_jumped, close_notebook, frames_seen, lab, needs_browser, new_page,  # noqa: F401
-                      open_notebook, picture, remaining, run_all, run_below, run_cell, save, screenshot, serve, status, statuses, stop, wait_idle,
-                      write_notebook)
+                      open_notebook, pick_layers, picture, remaining, run_all, run_below, run_cell, save, screenshot, serve, status, statuses, stop,
+                      wait_idle, write_notebook)
 
 pytestmark = needs_browser()
 
@@ -62,13 +62,8 @@ def test_ranking_and_pruning_panels(browser, lab):
     check_nothing_jumped(page)
 
     # A layer by mouse on the strip, and by keyboard: its bar is pointed at and its histogram shown.
-    bars, other, strip = picture(page), picture(page, 1), page.locator(".avss-strip button")
-    assert strip.count() == 12
-    strip.nth(7).click()
-    page.wait_for_selector(".avss-panel img[alt*='of layer 7;']")
-    strip.nth(3).focus()
-    page.keyboard.press("Enter")
-    page.wait_for_selector(".avss-panel img[alt*='of layer 3;']")
+    bars, other = picture(page), picture(page, 1)
+    pick_layers(page, 7, 3, ";")
     assert picture(page) != bars and page.locator(".avss-panel select").nth(3).input_value() == "layer 3"
     screenshot(page, "ranking_panel")
 
@@ -169,13 +164,7 @@ panel""", "scores = panel.run()"], "hallucination.ipynb")
     by_eps = picture(page)
     page.get_by_label("compare only within the same kind").click()
     page.wait_for_function("before => document.querySelector('.avss-panel img').src !== before", arg=by_eps)
-    strip = page.locator(".avss-strip button")
-    assert strip.count() == 12
-    strip.nth(3).click()
-    page.wait_for_selector(".avss-panel img[alt*='of layer 3,']")
-    strip.nth(5).focus()
-    page.keyboard.press("Enter")
-    page.wait_for_selector(".avss-panel img[alt*='of layer 5,']")
+    pick_layers(page, 3, 5, ",")
     assert picture(page) not in (before, by_eps) and page.locator(".avss-panel select").nth(1).input_value() == "layer 5"
     assert "log EAVSS of the 12 layers" in remaining(page, lab[1] / "hallucination.ipynb")
     close_notebook(page)
