@@ -11,11 +11,6 @@ def shared(path: str) -> Path:
     if not (SHARED / path).exists(): pytest.skip(f"needs ../shared/{path}, which is not part of this repository")
     return SHARED / path
 
-def pytest_collection_modifyitems(items):
-    "Two processes share the work: a file stays in one of them, for what its tests share; notebooks go one by one to the one that is free."
-    for item in items:
-        if item.path.name != "test_notebooks.py": item.add_marker(pytest.mark.xdist_group(item.path.name))
-
 @pytest.fixture(scope="session")
 def teaching():
     "The teaching model and its tokenizer."
