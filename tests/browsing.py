@@ -139,6 +139,16 @@ def wait_idle(page):
     page.wait_for_function("""() => { const s = jupyterapp.shell.currentWidget.sessionContext.session;
         return s && s.kernel && s.kernel.connectionStatus === 'connected' && s.kernel.status === 'idle'; }""")
 
+def new_picture(page, *old, panel=0):
+    "The first picture of a panel, as soon as it is none of the old ones."
+    page.wait_for_function("([panel, old]) => !old.includes(document.querySelectorAll('.avss-panel')[panel].querySelector('img').src)", arg=[panel, list(old)])
+    return picture(page, panel)
+
+def wait_value(where, value):
+    "Wait until an input or a choice holds a value: the kernel's answer may come in several messages."
+    from playwright.sync_api import expect
+    expect(where).to_have_value(value, timeout=TIMEOUT)
+
 def picture(page, panel=0): return page.locator(".avss-panel").nth(panel).locator("img").first.get_attribute("src")
 def status(page, panel=0): return page.locator(".avss-panel").nth(panel).locator("[role=status]").inner_text()
 

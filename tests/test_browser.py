@@ -5,9 +5,9 @@ import subprocess
 import sys
 import nbformat
 import pytest
-from browsing import (COUNT_FRAMES, ask, browser, check_access, check_nothing_jumped, close_notebook, frames_seen, lab, needs_browser, new_page,  # noqa: F401
+from browsing import (COUNT_FRAMES, ask, browser, check_access, check_nothing_jumped, close_notebook, frames_seen, lab, needs_browser, new_page, new_picture,  # noqa: F401
                       open_notebook, pick_layers, picture, remaining, run_all, run_below, run_cell, save, screenshot, serve, status, statuses, stop,
-                      wait_idle, write_notebook)
+                      wait_idle, wait_value, write_notebook)
 
 pytestmark = needs_browser()
 
@@ -64,7 +64,8 @@ def test_ranking_and_pruning_panels(browser, lab):
     # A layer by mouse on the strip, and by keyboard: its bar is pointed at and its histogram shown.
     bars, other = picture(page), picture(page, 1)
     pick_layers(page, 7, 3, ";")
-    assert picture(page) != bars and page.locator(".avss-panel select").nth(3).input_value() == "layer 3"
+    new_picture(page, bars)
+    wait_value(page.locator(".avss-panel select").nth(3), "layer 3")
     screenshot(page, "ranking_panel")
 
     # ε by keyboard, then by mouse: the picture, its description and the ranking follow.
@@ -73,14 +74,15 @@ def test_ranking_and_pruning_panels(browser, lab):
     handle.focus()
     for _ in range(4): page.keyboard.press("ArrowRight")
     page.wait_for_selector(".avss-panel img[alt*='(elements, ε = 0.1)']")
-    by_keyboard = picture(page)
+    by_keyboard = new_picture(page, before)
     box = handle.bounding_box()
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     page.mouse.down()
     page.mouse.move(box["x"] + 400, box["y"] + box["height"] / 2, steps=4)
     page.mouse.up()
     page.wait_for_selector(".avss-panel img[alt*='(elements, ε = 1)']")
-    assert len({before, by_keyboard, picture(page)}) == 3 and page.locator(".avss-eps .widget-readout").inner_text() == "1"
+    new_picture(page, before, by_keyboard)
+    assert page.locator(".avss-eps .widget-readout").inner_text() == "1"
     page.wait_for_selector(".avss-panel [role=status] >> text=ε = 1)")
     assert status(page) != words
 
@@ -161,11 +163,12 @@ panel""", "scores = panel.run()"], "hallucination.ipynb")
     page.locator(".avss-eps .noUi-handle").focus()
     page.keyboard.press("ArrowLeft")
     page.wait_for_selector(".avss-panel [role=status] >> text=ε = 0.05 RMS")
-    by_eps = picture(page)
+    by_eps = new_picture(page, before)
     page.get_by_label("compare only within the same kind").click()
-    page.wait_for_function("before => document.querySelector('.avss-panel img').src !== before", arg=by_eps)
+    new_picture(page, by_eps)
     pick_layers(page, 3, 5, ",")
-    assert picture(page) not in (before, by_eps) and page.locator(".avss-panel select").nth(1).input_value() == "layer 5"
+    new_picture(page, before, by_eps)
+    wait_value(page.locator(".avss-panel select").nth(1), "layer 5")
     assert "log EAVSS of the 12 layers" in remaining(page, lab[1] / "hallucination.ipynb")
     close_notebook(page)
 
@@ -253,7 +256,8 @@ def test_two_panels_of_eighty_layers_and_a_cell_that_runs_again(browser, lab):
     assert strip.count() == 80
     strip.nth(79).click()
     page.wait_for_selector(".avss-panel >> nth=1 >> img[alt*='of layer 79;']")
-    assert picture(page, 0) == before and status(page, 0) == words and picture(page, 1) != before
+    new_picture(page, before, panel=1)
+    assert picture(page, 0) == before and status(page, 0) == words
     panel, last = (box.bounding_box() for box in (page.locator(".avss-panel").nth(1), strip.nth(79)))
     assert last["width"] >= 24 and last["x"] + last["width"] <= panel["x"] + panel["width"]
     screenshot(page, "eighty_layers", 1)

@@ -2,7 +2,7 @@
 import json
 import pandas as pd
 import pytest
-from browsing import browser, lab, needs_browser, open_notebook, screenshot, wait_idle  # noqa: F401
+from browsing import browser, lab, needs_browser, open_notebook, screenshot, wait_idle, wait_value  # noqa: F401
 from test_browser import SETTING
 
 pytestmark = needs_browser()
@@ -27,7 +27,7 @@ def test_the_dashboard(browser, lab):
     # A layer picked in the ranking is the one of every tab: the line beside it, the histogram, EAVSS, the cost, the training.
     page.locator(".avss-lab .avss-strip:visible button").nth(7).click()
     page.wait_for_selector(".avss-lab img[alt*='of layer 7;']")
-    assert page.locator(".avss-pick input").input_value() == "7"
+    wait_value(page.locator(".avss-pick input"), "7")
     facts = page.locator(".avss-lab >> text=log EAVSS").first
     page.wait_for_function("document.querySelector('.avss-lab').innerText.includes('not trained')")
     assert "rank" in facts.inner_text()
@@ -38,7 +38,7 @@ def test_the_dashboard(browser, lab):
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Enter")
     page.wait_for_selector(".avss-lab img[alt*='of layer 7,']")
-    assert "layer 7" in page.locator(".avss-lab .avss-panel:visible select").last.input_value()
+    wait_value(page.locator(".avss-lab .avss-panel:visible select").last, "layer 7")
     screenshot(page, "lab_hallucination", where=".avss-lab")
     tabs.nth(2).click()
     page.wait_for_selector(".avss-alone >> text=Try without layer 7")
@@ -59,7 +59,7 @@ def test_the_dashboard(browser, lab):
     folder.mkdir()
     name, where = page.locator(".avss-name input"), page.locator(".avss-folder input")
     where.fill(str(folder))
-    assert name.input_value() == "mitigation"
+    wait_value(name, "mitigation")
     page.locator(".avss-save-csv").focus()
     page.keyboard.press("Enter")
     page.wait_for_selector(".avss-lab [role=status] >> text=mitigation.csv")
