@@ -639,6 +639,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'avss_nb.live.Picture.base64': ('live.html#picture.base64', 'avss_nb/live.py'),
                               'avss_nb.live.Picture.clear': ('live.html#picture.clear', 'avss_nb/live.py'),
                               'avss_nb.live.Picture.show': ('live.html#picture.show', 'avss_nb/live.py'),
+                              'avss_nb.live.Stopped': ('live.html#stopped', 'avss_nb/live.py'),
+                              'avss_nb.live.Stopped._render_traceback_': ('live.html#stopped._render_traceback_', 'avss_nb/live.py'),
                               'avss_nb.live.Throttle': ('live.html#throttle', 'avss_nb/live.py'),
                               'avss_nb.live.Throttle.__init__': ('live.html#throttle.__init__', 'avss_nb/live.py'),
                               'avss_nb.live.Throttle.begin': ('live.html#throttle.begin', 'avss_nb/live.py'),

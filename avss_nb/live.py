@@ -18,8 +18,8 @@ from traitlets import Any, HasTraits, Int, TraitError, observe, validate
 from .basics import InputError, Progress
 
 # %% auto #0
-__all__ = ['DRAWING', 'CELLS', 'RUNNING', 'STYLE', 'Picture', 'Throttle', 'Cells', 'sole_run', 'controls', 'Panel', 'parts',
-           'close_parts', 'stacked', 'listed', 'duration', 'LivePanel', 'LayerPanel']
+__all__ = ['DRAWING', 'CELLS', 'RUNNING', 'STYLE', 'Picture', 'Throttle', 'Cells', 'Stopped', 'sole_run', 'controls', 'Panel',
+           'parts', 'close_parts', 'stacked', 'listed', 'duration', 'LivePanel', 'LayerPanel']
 
 # %% ../nbs/11_live.ipynb #cell-005
 DRAWING = threading.RLock()
@@ -161,13 +161,18 @@ class Cells:
 
 CELLS, RUNNING = Cells(), threading.Lock()
 
+class Stopped(KeyboardInterrupt):
+    "■ came before a run had a result. The notebook shows one line instead of the whole way to the place, which takes half a second to print."
+    def _render_traceback_(self): return [f"Stopped: {self}"]
+
 @contextmanager
 def sole_run():
-    "The right to run a model; InputError if a cell, or somebody else, is at it."
+    "The right to run a model; InputError if a cell, or somebody else, is at it; Stopped if ■ ends it without a result."
     beside = threading.current_thread() is not threading.main_thread()
     if (CELLS.running and beside) or not RUNNING.acquire(blocking=False):
         raise InputError("a run is going on; wait until it has ended, or stop it with ■, then press again")
     try: yield
+    except KeyboardInterrupt: raise Stopped("there is no result yet; what was measured before is kept") from None
     finally: RUNNING.release()
 
 # %% ../nbs/11_live.ipynb #cell-014

@@ -265,13 +265,15 @@ def test_a_stopped_test_keeps_the_training(teaching, answers, parts):
     assert not panel.looks
     with pytest.raises(InputError, match="nothing was tested"): panel.compare()
 
-def test_stopped_before_the_training_began_it_says_so(teaching, answers, parts):
+def test_stopped_before_the_training_began_it_says_so(teaching, answers, parts, capsys):
     shell = InteractiveShell.instance()
     try:
         panel = eager(stopping(MitigationPanel, "question", 1)(mitigator(teaching), parts["test"]))
         panel.mitigator.evaluator.batch_size = 4
         shell.user_ns.update(panel=panel, answers=answers)
         assert isinstance(shell.run_cell("panel.run(answers)").error_in_exec, KeyboardInterrupt)
+        said = [line for line in capsys.readouterr().out.splitlines() if "Stopped: " in line or "Traceback" in line or ".py" in line]
+        assert said == ["Stopped: there is no result yet; what was measured before is kept"]
     finally: InteractiveShell.clear_instance()
     assert panel.mitigation is None and panel.text == "Stopped before the first training step: nothing is trained." and not panel.picture.png
     with pytest.raises(InputError, match="nothing was trained"): panel.ask()
