@@ -58,18 +58,19 @@ def serve(home, module, *settings, ready="/"):
         try: server.wait(20)
         except subprocess.TimeoutExpired: server.kill()
 
+def jupyter(home, module, app, path):
+    "Run a Jupyter front end; yields its address (a form for the notebook's name) and its folder."
+    (home / "work").mkdir()
+    server = serve(home, module, "--allow-root", "--ip=127.0.0.1", "--ServerApp.port_retries=0", "--IdentityProvider.token=t",
+                   f"--ServerApp.root_dir={home / 'work'}", "--LabApp.news_url=None", f"--{app}.expose_app_in_browser=True",
+                   "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", ready="/api?token=t")
+    try: yield next(server) + path, home / "work"
+    finally: server.close()
+
 @pytest.fixture(scope="session")
 def lab(request, tmp_path_factory):
     "A JupyterLab server; its address (a form for the notebook's name) and its folder."
-    def start():
-        home = tmp_path_factory.mktemp("lab")
-        (home / "work").mkdir()
-        server = serve(home, "jupyterlab", "--allow-root", "--ip=127.0.0.1", "--ServerApp.port_retries=0", "--IdentityProvider.token=t",
-                       f"--ServerApp.root_dir={home / 'work'}", "--LabApp.news_url=None", "--LabApp.expose_app_in_browser=True",
-                       "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", ready="/api?token=t")
-        yield next(server) + "/lab/tree/{}?token=t&reset", home / "work"
-        server.close()
-    return once(request.config, "_lab", start)
+    return once(request.config, "_lab", lambda: jupyter(tmp_path_factory.mktemp("lab"), "jupyterlab", "LabApp", "/lab/tree/{}?token=t&reset"))
 
 @pytest.fixture(scope="session")
 def browser(request):

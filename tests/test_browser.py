@@ -5,9 +5,9 @@ import subprocess
 import sys
 import nbformat
 import pytest
-from browsing import (COUNT_FRAMES, ask, browser, check_access, check_nothing_jumped, close_notebook, frames_seen, lab, needs_browser, new_page, new_picture,  # noqa: F401
-                      open_notebook, pick_layers, picture, remaining, run_all, run_below, run_cell, save, screenshot, serve, status, statuses, stop,
-                      wait_idle, wait_value, write_notebook)
+from browsing import (COUNT_FRAMES, ask, browser, check_access, check_nothing_jumped, close_notebook, frames_seen, jupyter, lab,  # noqa: F401
+                      needs_browser, new_page, new_picture, open_notebook, pick_layers, picture, remaining, run_all, run_below, run_cell, save,
+                      screenshot, serve, status, statuses, stop, wait_idle, wait_value, write_notebook)
 
 pytestmark = needs_browser()
 
@@ -296,4 +296,19 @@ def test_voila_serves_a_panel(browser, tmp_path):
         page.wait_for_selector(".avss-panel >> nth=1 >> img[alt*='of layer 7;']")
         check_access(page)
         page.close()
+    finally: server.close()
+
+def test_notebook_7_shows_a_live_panel(browser, tmp_path):
+    pytest.importorskip("notebook", reason="needs notebook: pip install -e '.[dev]'")
+    server = jupyter(tmp_path, "notebook", "JupyterNotebookApp", "/notebooks/{}?token=t")
+    try:
+        page = open_notebook(browser, next(server), CELLS[:2])
+        assert page.evaluate("jupyterapp.name") == "Jupyter Notebook"
+        run_below(page)
+        page.wait_for_selector(".avss-panel [role=status] >> text=Least important")
+        assert frames_seen(page) >= 5
+        pick_layers(page, 7, 3, ";")
+        check_access(page)
+        check_nothing_jumped(page)
+        close_notebook(page)
     finally: server.close()
