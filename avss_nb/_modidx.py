@@ -777,6 +777,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'avss_nb.panels.LayerRankingPanel.run': ('panels.html#layerrankingpanel.run', 'avss_nb/panels.py'),
                                 'avss_nb.panels.PruningPanel': ('panels.html#pruningpanel', 'avss_nb/panels.py'),
                                 'avss_nb.panels.PruningPanel.__init__': ('panels.html#pruningpanel.__init__', 'avss_nb/panels.py'),
+                                'avss_nb.panels.PruningPanel._measure': ('panels.html#pruningpanel._measure', 'avss_nb/panels.py'),
                                 'avss_nb.panels.PruningPanel._new_count': ('panels.html#pruningpanel._new_count', 'avss_nb/panels.py'),
                                 'avss_nb.panels.PruningPanel._new_layer': ('panels.html#pruningpanel._new_layer', 'avss_nb/panels.py'),
                                 'avss_nb.panels.PruningPanel._new_scores': ('panels.html#pruningpanel._new_scores', 'avss_nb/panels.py'),

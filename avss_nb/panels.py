@@ -295,16 +295,22 @@ class PruningPanel(Panel):
         "Evaluate the model as it is and without the layers; what was measured before is not measured again."
         with sole_run():
             plan = self.plan if layers is None else self.pruner.remove(layers)
-            marked = plan.removed if plan else ()
-            try:
-                for removed in dict.fromkeys([(), marked]):
-                    if removed in self.reports: continue
-                    self.say(f"Measuring the model {f'without layers {listed(removed)}' if removed else 'as it is'} …")
-                    with plan.preview() if removed else nullcontext(): report = self.evaluate()
-                    self.reports[removed] = report.to_dict() if hasattr(report, "to_dict") else dict(report)
-            finally: self._show()
+            try: self._measure(plan)
+            except KeyboardInterrupt:
+                self.say("Stopped before the measurement ended; press the button to begin it again.")
+                raise
         self.keep_picture()
-        return self.compare(marked)
+        return self.compare(plan.removed if plan else ())
+
+    def _measure(self, plan: PrunePlan | None) -> None:
+        "Reports of the model as it is and without the plan's layers; those that are known stay."
+        try:
+            for removed in dict.fromkeys([(), plan.removed if plan else ()]):
+                if removed in self.reports: continue
+                self.say(f"Measuring the model {f'without layers {listed(removed)}' if removed else 'as it is'} …")
+                with plan.preview() if removed else nullcontext(): report = self.evaluate()
+                self.reports[removed] = report.to_dict() if hasattr(report, "to_dict") else dict(report)
+        finally: self._show()
 
     def compare(self,
         removed: tuple[int, ...] | None = None,  # layers that were tried; None: those that are marked

@@ -24,6 +24,13 @@ def site(tmp_path_factory):
     assert run.returncode == 0, run.stdout + run.stderr
     return folder
 
+def test_a_folder_of_something_else_is_left_as_it_is(tmp_path):
+    (tmp_path / "thesis.md").write_text("years of work")
+    for given in (tmp_path, tmp_path / "thesis.md"):
+        run = subprocess.run([sys.executable, ROOT / "tools/docs.py", given], capture_output=True, text=True)
+        assert run.returncode == 2 and "holds something else" in run.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.md"] and (tmp_path / "thesis.md").read_text() == "years of work"
+
 @cache
 def parsed(path):
     from bs4 import BeautifulSoup

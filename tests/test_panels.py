@@ -478,6 +478,19 @@ def test_a_failing_evaluation_is_told_and_undone(pruning, model):
     assert "The evaluation failed: ZeroDivisionError" in pruning.text and not pruning.button.disabled
     assert not pruning.reports and not any(block._forward_hooks for block in model.model.layers)
 
+def test_a_stopped_evaluation_keeps_what_was_measured(pruning, model, passes):
+    truth = pruning.evaluate
+    def stopping():
+        if any(block._forward_hooks for block in model.model.layers) or () in pruning.reports: raise KeyboardInterrupt
+        return truth()
+    pruning.evaluate = stopping
+    with pytest.raises(KeyboardInterrupt): pruning._press(None)
+    assert pruning.text.startswith("Stopped before the measurement ended") and not pruning.button.disabled
+    assert list(pruning.reports) == [()] and not any(block._forward_hooks for block in model.model.layers)
+    pruning.evaluate = truth
+    pruning._press(None)
+    assert len(passes) == 2 and "keeps 100% of its accuracy" in pruning.text
+
 def test_new_scores_mark_other_layers(pruning, profile):
     pruning.count = 2
     before, shown = pruning.removed, pruning.picture.png

@@ -1,4 +1,5 @@
 "The static site: every notebook as a page, every exported name with the table of its parameters. `python tools/docs.py [folder]`"
+import argparse
 import ast
 import base64
 import html
@@ -6,7 +7,6 @@ import io
 import logging
 import re
 import shutil
-import sys
 import tempfile
 import tokenize
 from pathlib import Path
@@ -198,6 +198,10 @@ def build(site: Path) -> None:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    site = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "site").resolve()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", nargs="?", default=ROOT / "site", type=Path, help="where the site goes; what an earlier site left there is removed")
+    site = parser.parse_args().folder.resolve()
+    if site.exists() and not (site / "assets/site.css").is_file() and (not site.is_dir() or any(site.iterdir())):
+        parser.error(f"{site} holds something else, which a site would remove; give an empty or a new folder")
     build(site)
     print(f"{site / 'index.html'}: {len([*site.rglob('*.html')])} pages")
