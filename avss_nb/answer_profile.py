@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 import numpy as np, torch
 from torch import Tensor, nn
-from .basics import Bar, InputError, Progress, check_replaceable, load_tensors, save_tensors, whole
+from .basics import Bar, InputError, Progress, check_counts, check_replaceable, load_tensors, save_tensors, whole
 from .blocks import Blocks, evaluating, fingerprint, input_device, model_name
 from .data import answered_rows, length_batches, prompt_ids, right_padded
 from .evaluator import Answers, Evaluator
@@ -110,9 +110,9 @@ class AnswerProfiler:
         groups: int = 16,  # of the two layer profiles, for bootstrap intervals
         processes: Processes = Processes(),  # that share the batches; each of them gets the whole
     ):
-        unknown = set(sites := tuple(sites)) - set(SITES)
+        unknown = set(sites := (sites,) if isinstance(sites, str) else tuple(sites)) - set(SITES)
         if unknown or not sites: raise InputError(f"sites {sorted(unknown)} are not among {', '.join(SITES)}")
-        if batch_size < 1 or groups < 1: raise InputError("batch_size and groups must be at least 1")
+        check_counts(batch_size=batch_size, groups=groups)
         position_mask(torch.tensor([1]), torch.tensor([2]), 2, position)
         self.model, self.tokenizer, self.blocks, self.position = model, tokenizer, Blocks(model), position
         self.sites, self.batch_size, self.template, self.groups = tuple(s for s in SITES if s in sites), batch_size, template, groups

@@ -8,15 +8,23 @@ import json, os, shutil, tempfile
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 # %% auto #0
-__all__ = ['InputError', 'whole', 'check_replaceable', 'save_tensors', 'load_tensors', 'Progress', 'silent', 'Bar']
+__all__ = ['InputError', 'check_counts', 'whole', 'check_replaceable', 'save_tensors', 'load_tensors', 'Progress', 'silent',
+           'Bar']
 
 # %% ../nbs/00_basics.ipynb #cell-004
 class InputError(ValueError):
     "The input is at fault: the message says what was given, what was expected, and what to do."
+
+def check_counts(**counts) -> None:
+    "Refuse every value that is not a whole number of at least 1."
+    for name, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+            raise InputError(f"{name}={value!r} was given; it must be a whole number of at least 1")
 
 # %% ../nbs/00_basics.ipynb #cell-007
 @contextmanager
@@ -25,12 +33,15 @@ def whole(
 ):  # yields a temporary path beside it
     "Write to the yielded path; it replaces `path` at the end, and vanishes when an exception ends the block."
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    workshop = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        workshop = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    except OSError as error: raise InputError(f"{path} was not written: {error.strerror}; give another place") from error
     try:
         yield workshop / path.name
         made = workshop / path.name
-        if path.is_dir() and made.is_dir(): os.replace(path, workshop / "old")
+        if path.is_dir() and not made.is_dir(): raise InputError(f"{path} is a folder; give the name of a file in it")
+        if path.is_dir(): os.replace(path, workshop / "old")
         os.replace(made, path)
     finally: shutil.rmtree(workshop, ignore_errors=True)
 

@@ -4,15 +4,15 @@
 
 # %% ../nbs/02_batches.ipynb #cell-002
 from __future__ import annotations
-import itertools, random
+import itertools, operator, random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 import torch
-from .basics import InputError
+from .basics import InputError, check_counts
 
 # %% auto #0
-__all__ = ['Text', 'Labelled', 'LabelledRow', 'pieces', 'too_short', 'tokenize', 'windows', 'right_padded', 'length_batches',
-           'text_batches', 'prompt_ids', 'answered_rows']
+__all__ = ['Text', 'Labelled', 'LabelledRow', 'pieces', 'token_ids', 'too_short', 'tokenize', 'windows', 'right_padded',
+           'length_batches', 'text_batches', 'prompt_ids', 'answered_rows']
 
 # %% ../nbs/02_batches.ipynb #cell-004
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ def pieces(
 ) -> Iterator[list[list[int]]]:
     "For each text its token ids, in pieces of at most `max_length`."
     if isinstance(texts, str): raise InputError("one string was given where a list of texts is expected; write [text]")
-    if max_length < 1: raise InputError(f"max_length {max_length} was given; it must be at least 1 token")
+    if not isinstance(texts, Iterable): raise InputError(f"{texts!r} was given where a list of texts is expected")
+    check_counts(max_length=max_length)
     for text in texts:
         if isinstance(text, int): raise InputError("one list of token ids was given where a list of texts is expected; write [ids]")
         if isinstance(text, (str, Labelled)) and tokenizer is None:
@@ -58,8 +59,16 @@ def pieces(
             yield [LabelledRow.of(text, tokenizer, max_length)]
             continue
         if isinstance(text, str): text = tokenizer(text, verbose=False)["input_ids"] if text else []
-        cut = (list(map(int, text[i:i + max_length])) for i in range(0, len(text), max_length))
+        ids = token_ids(text)
+        cut = (ids[i:i + max_length] for i in range(0, len(ids), max_length))
         yield [piece for piece in cut if len(piece) >= fewest]
+
+def token_ids(given: Sequence[int]) -> list[int]:
+    "A list, an array or a tensor of token ids as a list of numbers."
+    try: return [operator.index(i) for i in (given.tolist() if hasattr(given, "tolist") else given)]
+    except TypeError:
+        raise InputError(f"a text is a string, a list of token ids, or `Labelled`; {type(given).__name__} {str(given)[:60]!r} was given; "
+                         "of a table or data set give the column of texts, for example rows[\"text\"]") from None
 
 def too_short(fewest: int) -> InputError:
     return InputError(f"there is no text of at least {fewest} token{'s' * (fewest > 1)}; give at least one")
@@ -93,12 +102,17 @@ def right_padded(
     rows: Sequence[Sequence[int]],  # token ids
     device="cpu",
     pad: int = 0,  # token id of the padding
+    vocabulary: int | None = None,  # how many token ids the model knows (`avss_nb.blocks.vocabulary_size`); None: not checked
 ) -> dict[str, torch.Tensor]:  # input_ids and attention_mask, int64, (rows, longest); token_type_ids for pairs that have them
     "One batch; padding is on the right and marked 0 in the mask: no unmasked position sees it, whatever its token id."
     lengths = torch.tensor([*map(len, rows)])
     mask = torch.arange(int(lengths.max())) < lengths[:, None]
     def filled(lists, rest): return torch.full(mask.shape, rest).masked_scatter_(mask, torch.tensor([*itertools.chain(*lists)], dtype=torch.long))
     batch = {"input_ids": filled(rows, pad), "attention_mask": mask.long()}
+    if vocabulary:  # on the CPU: on a GPU a wrong id ends the process
+        low, high = map(int, batch["input_ids"].aminmax())
+        if low < 0 or high >= vocabulary:
+            raise InputError(f"token id {low if low < 0 else high} was given; the model knows 0 to {vocabulary - 1}; use the model's own tokenizer")
     if any(any(getattr(row, "segments", ())) for row in rows):
         batch["token_type_ids"] = filled([getattr(row, "segments", ()) or [0] * len(row) for row in rows], 0)
     return {name: t.to(device) for name, t in batch.items()}

@@ -4,7 +4,7 @@
 
 # %% ../nbs/00_blocks.ipynb #cell-003
 from __future__ import annotations
-import hashlib
+import hashlib, operator
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 import torch
@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from .basics import InputError
 
 # %% auto #0
-__all__ = ['COUNTS', 'PROBE', 'SUBLAYERS', 'block_input', 'block_output', 'layer_counts', 'input_device', 'text_batch',
-           'batch_of', 'probe_batch', 'evaluating', 'eager', 'find_blocks', 'sublayer', 'Blocks', 'model_name',
-           'loaded', 'fingerprint']
+__all__ = ['COUNTS', 'PROBE', 'SUBLAYERS', 'block_input', 'block_output', 'layer_counts', 'input_device', 'check_model',
+           'vocabulary_size', 'text_batch', 'batch_of', 'probe_batch', 'evaluating', 'eager', 'find_blocks', 'sublayer',
+           'Blocks', 'model_name', 'loaded', 'fingerprint']
 
 # %% ../nbs/00_blocks.ipynb #cell-007
 def block_input(args: tuple, kwargs: dict) -> Tensor:
@@ -42,6 +42,16 @@ def input_device(model: nn.Module) -> torch.device:
     if device.type != "meta": return device
     if any(hasattr(module, "_hf_hook") for module in model.modules()): return torch.device("cpu")
     raise InputError(f"the weights of {type(model).__name__} have no values (meta device); load them with from_pretrained")
+
+def check_model(model) -> None:
+    "Refuse what is not a model, such as a name."
+    if not isinstance(model, nn.Module):
+        raise InputError(f"{repr(model)[:60]} was given where a model is expected; load one, for example with AutoModelForCausalLM.from_pretrained")
+
+def vocabulary_size(model: nn.Module) -> int | None:  # None: no plain table of embeddings
+    "How many token ids a model knows."
+    table = model.get_input_embeddings()
+    return table.num_embeddings if isinstance(table, nn.Embedding) else None
 
 def text_batch(
     model: nn.Module,
@@ -88,6 +98,7 @@ def find_blocks(
     stack: str | None = None,  # part of the path, for models with two stacks ("encoder", "decoder")
 ) -> tuple[str, nn.ModuleList, tuple[int, ...]]:  # path of the list, the list, shape of its states for a probe of 1 × PROBE
     "The block list of a transformer, found by behaviour."
+    check_model(model)
     name, counts = type(model).__name__, layer_counts(model.config) if hasattr(model, "config") else set()
     lists = {path: module for path, module in model.named_modules()
              if isinstance(module, nn.ModuleList) and len(module) in counts and stack in (None, *path.split("."))}
@@ -158,7 +169,8 @@ class Blocks:
 
     def check(self, layers: Iterable[int]) -> list[int]:
         "Sorted layer numbers, after checking that they exist."
-        layers = sorted({int(layer) for layer in layers})
+        try: layers = sorted({operator.index(layer) for layer in layers})
+        except TypeError: raise InputError(f"layers {layers!r} were given; give a list of whole numbers, for example [3, 4]") from None
         wrong = [layer for layer in layers if not 0 <= layer < len(self)]
         if wrong: raise InputError(f"there is no layer {wrong[0]}; the model has layers 0 to {len(self) - 1}")
         return layers

@@ -13,8 +13,8 @@ import numpy as np, torch
 from torch import Tensor, nn
 from transformers import GenerationConfig
 from .answers import AnswerLog, Answers, Report, check_choices, chosen
-from .basics import InputError, Progress, silent
-from .blocks import Blocks, evaluating, fingerprint, input_device, probe_batch
+from .basics import InputError, Progress, check_counts, silent
+from .blocks import Blocks, evaluating, fingerprint, input_device, probe_batch, vocabulary_size
 from .calibration import bootstrap, interval
 from .data import Labelled, Question, Text, answered_rows, length_batches, prompt_ids, right_padded, tokenize
 from .heads import batch_losses, head, masked_copies, model_batch, row_classes, target_batch, unwrapped, word_places
@@ -50,9 +50,10 @@ class Perplexity:
 def left_padded(
     rows: Sequence[Sequence[int]],  # token ids
     device="cpu",
+    vocabulary: int | None = None,  # see `right_padded`
 ) -> dict[str, Tensor]:  # input_ids and attention_mask, int64, (rows, longest)
     "One batch of prompts; padding is on the left and marked 0 in the mask."
-    return {name: t.flip(1) for name, t in right_padded([row[::-1] for row in rows], device).items()}
+    return {name: t.flip(1) for name, t in right_padded([row[::-1] for row in rows], device, vocabulary=vocabulary).items()}
 
 # %% ../nbs/06_evaluator.ipynb #cell-011
 def answer_span(
@@ -99,7 +100,7 @@ class Evaluator:
         processes: Processes = Processes(),  # that share the batches; each of them gets all results
     ):
         self.head, self.processes = head(model), processes
-        if batch_size < 1 or max_new_tokens < 1: raise InputError("batch_size and max_new_tokens must be at least 1")
+        check_counts(batch_size=batch_size, max_new_tokens=max_new_tokens)
         if "{question}" not in template: raise InputError(f"the template {template!r} has no place for {{question}}")
         self.stop, self.abstentions = ((x,) if isinstance(x, str) else tuple(x) for x in (stop, abstentions))
         if "" in self.stop: raise InputError("an empty stop string ends every answer at once; leave it out")
@@ -284,7 +285,8 @@ class Evaluator:
 
     def _batches(self, rows) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
         "Indices of rows, and the rows as a batch."
-        for indices in length_batches(rows, self._size(rows)): yield indices, right_padded([rows[i] for i in indices], self.device)
+        for indices in length_batches(rows, self._size(rows)):
+            yield indices, right_padded([rows[i] for i in indices], self.device, vocabulary=vocabulary_size(self.model))
 
     def _target_batches(self, rows) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
         "Indices of rows, and a batch that asks for what the head predicts."
@@ -324,7 +326,7 @@ class Evaluator:
 
     def _generate(self, prompts, stops, generation) -> list[tuple[str, list[float]]]:
         "Answer and log-probabilities of its tokens for each prompt."
-        batch, logprobs = left_padded(prompts, self.device), []
+        batch, logprobs = left_padded(prompts, self.device, vocabulary_size(self.model)), []
         start = batch["input_ids"].shape[1]
         def decode(tokens): return self.tokenizer.decode(tokens, skip_special_tokens=True)
         def record(_, logits):  # greedy: the chosen token is the most probable one

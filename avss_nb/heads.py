@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from .basics import InputError
 from .batches import LabelledRow, length_batches, right_padded
-from .blocks import Blocks, evaluating, input_device, probe_batch, text_batch
+from .blocks import Blocks, check_model, evaluating, input_device, probe_batch, text_batch, vocabulary_size
 
 # %% auto #0
 __all__ = ['unwrapped', 'head', 'body', 'cacheless', 'model_batch', 'word_places', 'masked_batch', 'row_classes', 'target_batch',
@@ -25,6 +25,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 def head(model: nn.Module) -> str:  # "causal", "masked" or "classes"
     "What a model predicts; InputError where no loss is known."
+    check_model(model)
     plain = unwrapped(model)
     name, config = type(plain).__name__, getattr(plain, "config", None)
     if "SequenceClassification" in name:
@@ -72,7 +73,7 @@ def model_batch(
     if pad is None and len(rows) > 1:
         raise InputError(f"{type(plain).__name__} has no padding token, and reads its answer off the last token that is none; "
                          "set model.config.pad_token_id, or batch_size=1")
-    batch = right_padded(rows, input_device(model), pad or 0)
+    batch = right_padded(rows, input_device(model), pad or 0, vocabulary_size(model))
     return batch | text_batch(model, batch["input_ids"], batch["attention_mask"])
 
 def word_places(

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 import numpy as np, pandas as pd
 from torch import nn
-from .basics import InputError, check_replaceable, whole
+from .basics import InputError, check_counts, check_replaceable, whole
 from .blocks import Blocks
 from .calibration import bootstrap, interval
 from .data import Question
@@ -44,8 +44,7 @@ class HealingRecipe:
     seed: int = 0  # of the order of the windows, of dropout and of the adapters
 
     def __post_init__(self):
-        for name in ("steps", "batch_size", "every", "checkpoint_every"):
-            if getattr(self, name) < 1: raise InputError(f"{name}={getattr(self, name)} was given; at least 1 is needed")
+        check_counts(**{name: getattr(self, name) for name in ("steps", "batch_size", "every", "checkpoint_every")})
         for name in ("micro_batch", "lora_rank"):
             value = getattr(self, name)
             if value is not None and value < 1: raise InputError(f"{name}={value} was given; give at least 1, or None")

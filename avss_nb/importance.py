@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 import numpy as np, pandas as pd, torch
 from torch import Tensor, nn
-from .basics import Bar, InputError, Progress
+from .basics import Bar, InputError, Progress, check_counts
 from .blocks import Blocks, evaluating, fingerprint, model_name
 from .calibration import bootstrap, interval
 from .data import Text, text_batches
@@ -185,7 +185,7 @@ def angular_distances(
 ) -> AngularDistances:
     "The angle between the states before any two blocks. An interruption returns what is complete so far, marked partial."
     if position not in POSITIONS: raise InputError(f"position {position!r} is not one of {', '.join(POSITIONS)}")
-    if groups < 1: raise InputError(f"groups {groups} was given; it must be at least 1")
+    check_counts(groups=groups, batch_size=batch_size)
     blocks, progress, complete = Blocks(model, stack), progress or Bar("angles"), False
     sums, tokens = np.zeros((groups, len(blocks) + 1, len(blocks) + 1)), np.zeros(groups, int)
     about = model_name(blocks), fingerprint(blocks)

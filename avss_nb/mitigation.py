@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd, torch
 from torch import Tensor, nn
 from .answer_profile import both_kinds
-from .basics import Bar, InputError, Progress, check_replaceable, load_tensors, save_tensors, whole
+from .basics import Bar, InputError, Progress, check_counts, check_replaceable, load_tensors, save_tensors, whole
 from .blocks import Blocks, block_output, evaluating, fingerprint
 from .calibration import measures
 from .data import Question, Text, answered_rows, is_abstention, is_correct, right_padded, tokenize
@@ -63,8 +63,7 @@ class Recipe:
     def __post_init__(self):
         for name in ("answer", "abstain", "contrast", "retention", "weight_decay"):
             if not getattr(self, name) >= 0: raise InputError(f"{name}={getattr(self, name)} was given; a weight is 0 or more")
-        for name in ("steps", "batch_size", "text_batch", "text_length", "every"):
-            if getattr(self, name) < 1: raise InputError(f"{name}={getattr(self, name)} was given; at least 1 is needed")
+        check_counts(**{name: getattr(self, name) for name in ("steps", "batch_size", "text_batch", "text_length", "every")})
         for name in ("lora_rank", "patience"):
             if (value := getattr(self, name)) is not None and value < 1: raise InputError(f"{name}={value} was given; give at least 1, or None")
         if self.batch_size < 4: raise InputError(f"batch_size={self.batch_size} was given; two right and two wrong answers are the least")

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 import pandas as pd, torch
 from torch import Tensor, nn
-from .basics import Bar, InputError, Progress, load_tensors, save_tensors
+from .basics import Bar, InputError, Progress, check_counts, load_tensors, save_tensors
 from .blocks import Blocks, evaluating, fingerprint, model_name
 from .data import Text, text_batches
 from .heads import batch_loss, body, cacheless, head, model_batch, target_batch
@@ -70,6 +70,7 @@ class LayerProfile:
 
     def __add__(self, other: LayerProfile) -> LayerProfile:
         "The profile of both sets of texts together, merged group by group."
+        if not isinstance(other, LayerProfile): return NotImplemented
         if self.fingerprint != other.fingerprint: raise InputError(f"profiles of two models do not merge: {self.model} and {other.model}")
         if set(self.sites) != set(other.sites): raise InputError(f"profiles of different sites do not merge: {[*self.sites]} and {[*other.sites]}")
         if (self.losses is None) != (other.losses is None): raise InputError("one of the profiles has ablation losses, the other has none")
@@ -145,9 +146,10 @@ class LayerProfiler:
         groups: int = 16,  # for bootstrap intervals
         stack: str | None = None,  # "encoder" or "decoder" where there are two
     ):
+        sites = (sites,) if isinstance(sites, str) else tuple(sites)
         unknown = set(sites) - set(SITES)
         if unknown or not sites: raise InputError(f"sites {sorted(unknown)} are not among {', '.join(SITES)}")
-        if batch_size < 1 or max_length < 1 or groups < 1: raise InputError("batch_size, max_length and groups must be at least 1")
+        check_counts(batch_size=batch_size, max_length=max_length, groups=groups)
         if ablation: head(model)  # refuses a model without a loss
         self.model, self.tokenizer, self.blocks = model, tokenizer, Blocks(model, stack)
         self.body = body(self.blocks)

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 from .basics import InputError, Progress, check_replaceable, silent, whole
-from .blocks import Blocks, fingerprint
+from .blocks import Blocks, check_model, fingerprint
 from .data import Text, length_batches, tokenize
 from .heads import batch_loss, target_batch
 from .profiler import LayerProfiler
@@ -126,7 +126,7 @@ def how_many(
     given = {"fraction": fraction, "count": count, "threshold": threshold}
     given = {name: value for name, value in given.items() if value is not None}
     if len(given) != 1:
-        raise InputError(f"{' and '.join(given) or 'nothing'} was given; give exactly one of fraction, count and threshold")
+        raise InputError(f"{' and '.join(given) or 'nothing'} {'were' if len(given) > 1 else 'was'} given; give exactly one of fraction, count and threshold")
     if layers < 2: raise InputError("the model has one layer; there is none to remove")
     (name, value), = given.items()
     if name == "count":
@@ -204,6 +204,7 @@ class LayerPruner:
         tokenizer=None,  # saved with the smaller model; needed for a search over strings
         stack: str | None = None,  # "encoder" or "decoder" where there are two
     ):
+        check_model(model)
         try: self.blocks = Blocks(model, stack)
         except Exception:
             refuse(model)  # where a reason is known, say that one
@@ -237,7 +238,7 @@ class LayerPruner:
 
     def remove(self, layers: Iterable[int], how: str = "chosen by hand") -> PrunePlan:
         "A plan that removes just these layers."
-        return PrunePlan(tuple(layers), len(self.blocks), how, self.blocks, self.tokenizer)
+        return PrunePlan(layers, len(self.blocks), how, self.blocks, self.tokenizer)
 
     def _by_scores(self, scores, number, threshold, protect) -> PrunePlan:
         if scores is None: raise InputError("nothing says which layers to remove; give scores, or search='greedy' with texts")

@@ -1,9 +1,13 @@
 "Blocks are found, watched and skipped exactly, in every architecture of the first round."
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from avss_nb.basics import InputError
 from avss_nb.blocks import Blocks, fingerprint, sublayer
+from avss_nb.evaluator import Evaluator
+from avss_nb.profiler import LayerProfiler
+from avss_nb.pruner import LayerPruner
 from tiny import CONFIGS, PATHS, padded_batch, tiny
 
 def hooks(model): return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
@@ -65,6 +69,15 @@ def test_no_stack_is_refused():
     with pytest.raises(InputError, match="Linear|Sequential"): Blocks(nn.Sequential(nn.Linear(2, 2)))
     with pytest.raises(InputError, match="layers 0 to 3"):
         with Blocks(tiny("llama")).skip([4]): pass
+
+def test_what_is_no_model_and_no_layer_is_refused():
+    for make in Blocks, LayerPruner, LayerProfiler, Evaluator:
+        for given in "gpt2", None:
+            with pytest.raises(InputError, match=f"{given}.* where a model is expected"): make(given)
+    pruner = LayerPruner(tiny("llama"))
+    for layers in "10", "3", [1.5], 3, [None]:
+        with pytest.raises(InputError, match="whole numbers"): pruner.remove(layers)
+    assert pruner.remove(np.array([2, 1])).removed == pruner.remove(torch.tensor([1, 2])).removed == (1, 2)
 
 def test_fingerprint_knows_models_apart_but_not_precisions():
     llama = fingerprint(Blocks(tiny("llama")))

@@ -1,7 +1,7 @@
 "Texts, questions, batches and the judgement of answers, against files written here and real data sets."
 import json, random
 import numpy as np, pandas as pd, pytest, torch
-from avss_nb.basics import InputError
+from avss_nb.basics import InputError, save_tensors
 from avss_nb.data import (Question, is_abstention, is_correct, length_batches, load_questions, load_texts, normalize_answer,
                           right_padded, tokenize, windows)
 from avss_nb.teaching import build_tokenizer
@@ -79,9 +79,16 @@ def test_pieces_that_are_too_short_are_left_out(tokenizer):
 
 @pytest.mark.parametrize("texts, use, message", [
     ("one string", True, r"write \[text\]"), ([1, 2, 3], True, r"write \[ids\]"), (["text"], False, "without a tokenizer"),
-    ([], True, "no text"), (["", []], True, "no text")])
+    ([], True, "no text"), (["", []], True, "no text"), (None, True, "None was given where a list"), (["a", {"text": "b"}], True, "dict .*column of texts"),
+    ([[1.5, 2.]], True, "list .*1.5"), (torch.tensor([1, 2]), True, "a text is a string")])
 def test_unusable_texts_are_refused(tokenizer, texts, use, message):
     with pytest.raises(InputError, match=message): tokenize(texts, tokenizer if use else None)
+
+def test_files_that_cannot_be_written_are_told(tmp_path):
+    (tmp_path / "file").write_text("kept")
+    for path, message in (tmp_path, "is a folder"), (tmp_path / "file/below", "was not written"), ("/proc/numbers", "was not written"):
+        with pytest.raises(InputError, match=message): save_tensors(path, {"a": torch.ones(1)}, "test/1", {})
+    assert [p.name for p in tmp_path.iterdir()] == ["file"] and (tmp_path / "file").read_text() == "kept"
 
 def test_windows_are_the_joined_text_cut(tokenizer):
     texts = ["Ada was born in Paris .", "Hugo studied law .", "Zoe works as a baker ."]

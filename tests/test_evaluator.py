@@ -210,12 +210,17 @@ def test_end_token_that_a_tokenizer_appends_is_not_part_of_the_prompt(questions)
 
 T5 = tf.T5Config(vocab_size=50, d_model=16, d_ff=16, num_layers=1, num_heads=2, d_kv=8)
 
+def small_vocabulary(): return tf.LlamaForCausalLM(tf.LlamaConfig(vocab_size=2, hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2))
+
 @pytest.mark.parametrize("make, message", [
     (lambda t: Evaluator(tiny("bert"), t).answer([("q", "a")]), "BertForMaskedLM cannot answer questions"),
     (lambda t: Evaluator(tf.LlamaModel(tiny("llama").config), t), "LlamaModel has no head whose loss is known"),
     (lambda t: Evaluator(tf.GPT2ForSequenceClassification(tiny("gpt2").config), t).answer([("q", "a")]), "cannot answer questions"),
     (lambda t: Evaluator(tf.T5ForConditionalGeneration(T5), t), "has no head whose loss is known"),
     (lambda t: Evaluator(tiny("llama"), t, batch_size=0), "at least 1"),
+    (lambda t: Evaluator(small_vocabulary(), t).answer([(words(9, 0), "a")]), "token id .* was given; the model knows 0 to 1; use the model's own tokenizer"),
+    (lambda t: Evaluator(small_vocabulary(), t).perplexity([words(9, 0)]), "token id .* was given; the model knows 0 to 1"),
+    (lambda t: Evaluator(small_vocabulary(), t).score([(words(9, 0), "a")], ["a"]), "token id .* was given; the model knows 0 to 1"),
     (lambda t: Evaluator(tiny("llama"), t, template="no place"), "has no place for"),
     (lambda t: Evaluator(tiny("llama"), t, stop=("",)), "empty stop string"),
     (lambda t: Evaluator(tiny("llama"), t).answer([]), "at least one"),

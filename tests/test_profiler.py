@@ -262,7 +262,12 @@ def test_wrong_settings_are_refused():
     with pytest.raises(InputError, match="residual"): LayerProfiler(model, TOKENIZER, sites=["residual"])
     with pytest.raises(InputError): LayerProfiler(model, TOKENIZER, sites=[])
     for bad in ("batch_size", "max_length", "groups"):
-        with pytest.raises(InputError, match="at least 1"): LayerProfiler(model, TOKENIZER, **{bad: 0})
+        for value in 0, 2.5, "2", None, True:
+            with pytest.raises(InputError, match=f"{bad}={value!r} .*at least 1"): LayerProfiler(model, TOKENIZER, **{bad: value})
+    assert LayerProfiler(model, sites=(s for s in ["mlp", "output"])).sites == ("output", "mlp") and LayerProfiler(model, sites="mlp").sites == ("mlp",)
+    for wrong in -1, 10**6:
+        with pytest.raises(InputError, match=f"token id {wrong} was given.*own tokenizer"): LayerProfiler(model).profile([[1, 2], [3, wrong]], silent)
+    assert not any(block._forward_hooks for block in model.model.layers)
     with pytest.raises(InputError, match="one string"): LayerProfiler(model, TOKENIZER).profile("one text", progress=silent)
     with pytest.raises(InputError, match="tokenizer"): LayerProfiler(model).profile(["a text"], progress=silent)
     with pytest.raises(InputError, match="no head whose loss is known"): LayerProfiler(tiny().model, TOKENIZER, ablation=True)
