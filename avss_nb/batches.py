@@ -11,8 +11,8 @@ import torch
 from .basics import InputError, check_counts
 
 # %% auto #0
-__all__ = ['Text', 'Labelled', 'LabelledRow', 'pieces', 'token_ids', 'too_short', 'tokenize', 'windows', 'right_padded',
-           'length_batches', 'text_batches', 'prompt_ids', 'answered_rows']
+__all__ = ['Text', 'Labelled', 'LabelledRow', 'check_texts', 'pieces', 'token_ids', 'too_short', 'tokenize', 'windows',
+           'right_padded', 'length_batches', 'text_batches', 'prompt_ids', 'answered_rows']
 
 # %% ../nbs/02_batches.ipynb #cell-004
 @dataclass(frozen=True)
@@ -41,6 +41,11 @@ class LabelledRow(list):
 
 Text = str | Sequence[int] | Labelled
 
+def check_texts(texts) -> None:
+    "Refuse what is no collection of texts."
+    if isinstance(texts, str): raise InputError("one string was given where a list of texts is expected; write [text]")
+    if not isinstance(texts, Iterable): raise InputError(f"{texts!r} was given where a list of texts is expected")
+
 def pieces(
     texts: Iterable[Text],  # strings, lists of token ids, or texts with a class
     tokenizer,
@@ -48,8 +53,7 @@ def pieces(
     fewest: int = 1,  # shorter pieces are left out
 ) -> Iterator[list[list[int]]]:
     "For each text its token ids, in pieces of at most `max_length`."
-    if isinstance(texts, str): raise InputError("one string was given where a list of texts is expected; write [text]")
-    if not isinstance(texts, Iterable): raise InputError(f"{texts!r} was given where a list of texts is expected")
+    check_texts(texts)
     check_counts(max_length=max_length)
     for text in texts:
         if isinstance(text, int): raise InputError("one list of token ids was given where a list of texts is expected; write [ids]")
@@ -91,7 +95,7 @@ def windows(
     joint: str = "\n",  # between texts
 ) -> list[list[int]]:
     "All texts joined, tokenised as one, and cut into windows of equal length; the incomplete last one is dropped."
-    if isinstance(texts, str): raise InputError("one string was given where a list of texts is expected; write [text]")
+    check_texts(texts)
     ids = tokenizer(joint.join(texts), verbose=False)["input_ids"]
     found = [ids[i:i + length] for i in range(0, len(ids) - length + 1, length)]
     if not found: raise InputError(f"the texts have {len(ids)} tokens, fewer than one window of {length}; give more text")

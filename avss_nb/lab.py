@@ -8,12 +8,13 @@ import html
 from collections.abc import Iterable, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
+from numbers import Integral
 from pathlib import Path
 import ipywidgets as widgets
 import numpy as np, pandas as pd
 from traitlets import Int, TraitError, link, observe, validate
 from .basics import InputError, Progress, whole
-from .batches import Text
+from .batches import Text, check_texts
 from .blocks import Blocks, fingerprint, model_name
 from .data import Question, split_questions
 from .evaluator import Answers, Evaluator
@@ -56,6 +57,7 @@ class LayerLab(Panel):
         folder: str | Path = ".",  # where files go
         **evaluation,  # settings of `Evaluator`: stop, max_new_tokens, batch_size …
     ):
+        check_texts(texts)
         self.model, self.tokenizer, self.texts, self.evaluation = model, tokenizer, [*texts], evaluation
         if not self.texts: raise InputError("there are no texts; give at least one")
         self.profiler = profiler or LayerProfiler(model, tokenizer)
@@ -201,7 +203,10 @@ class LayerLab(Panel):
         "Try the model without layers; it stays as it is."
         if self.ranking.scores is None: raise InputError("there is no ranking yet; call lab.profile() first")
         if not self.pruning: LayerPruner(self.model, self.tokenizer)  # says why it cannot be
-        if isinstance(layers, int): self.pruning.count, layers = layers, None
+        if isinstance(layers, Integral):
+            if not 0 <= layers < len(self.blocks):
+                raise InputError(f"{layers} layers were to be removed; the model has {len(self.blocks)}, give 0 to {len(self.blocks) - 1}")
+            self.pruning.count, layers = int(layers), None
         with self._step(2, "Trying the model without layers …"): return self.pruning.preview(layers)
 
     def mitigate(self,

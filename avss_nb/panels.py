@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 import ipywidgets as widgets
 import numpy as np, pandas as pd
-from traitlets import Any, Int, observe
+from traitlets import Any, Int, TraitError, observe, validate
 from .basics import InputError, Progress
 from .calibration import MEASURES
 from .live import DRAWING, LayerPanel, Panel, Picture, controls, listed, sole_run
@@ -239,6 +239,12 @@ class PruningPanel(Panel):
 
     @property
     def removed(self) -> tuple[int, ...]: return self.plan.removed if self.plan else ()
+
+    @validate("count")
+    def _check_count(self, proposal):
+        layers = len(self.pruner.blocks)
+        if not 0 <= proposal["value"] < layers: raise TraitError(f"{proposal['value']} layers were to be removed; the model has {layers}, give 0 to {layers - 1}")
+        return proposal["value"]
 
     @observe("scores")
     def _new_scores(self, change) -> None:

@@ -95,6 +95,11 @@ def test_how_far_the_weights_of_a_trained_layer_moved(lab):
 def test_a_layer_that_is_not_there_is_refused(lab):
     with pytest.raises(TraitError, match="layers 0 to 11"): lab.layer = 12
     assert lab.layer == 3
+    marked = lab.pruning.count
+    for layers in 12, -1:
+        with pytest.raises(InputError, match=f"{layers} layers were to be removed; .* give 0 to 11"): lab.prune(layers)
+    with pytest.raises(InputError, match="whole numbers"): lab.prune("3")
+    assert lab.pruning.count == marked
 
 def test_pruning_goes_by_the_ranking_on_show(lab):
     lab.ranking.score.value = "update_norm"
@@ -219,6 +224,8 @@ def test_models_that_do_not_answer_say_so(world):
     assert lab.ranking.scores is not None
     assert "tokenizer" in without_questions(tiny("llama"), None, [Question("a?", ("b",))])
     with pytest.raises(InputError, match="no texts"): LayerLab(tiny("llama"), None, [])
+    with pytest.raises(InputError, match="one string"): LayerLab(tiny("llama"), None, "one text")
+    with pytest.raises(InputError, match="None was given where a list"): LayerLab(tiny("llama"), None, None)
 
 def test_questions_are_set_aside_by_subject():
     questions = [Question(f"{i}", ("x",), subject=f"{i // 3}") for i in range(30)]

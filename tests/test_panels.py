@@ -423,6 +423,11 @@ def test_the_slider_marks_the_lowest_layers_and_says_what_they_save(pruning, mod
     front_end(pruning.slider, index=0)
     assert pruning.plan is None and "Nothing is removed" in pruning.savings.value
 
+def test_a_count_that_cannot_be_removed_is_refused(pruning):
+    for count in 4, -1:
+        with pytest.raises(TraitError, match=f"{count} layers were to be removed; the model has 4, give 0 to 3"): pruning.count = count
+    assert pruning.count == 1 and pruning.slider.value == 1
+
 def test_the_button_measures_before_and_after_and_leaves_the_model_alone(pruning, model):
     intact = pruning.truth().to_dict()["perplexity"]
     pruning.button.click()
