@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np, torch
 from torch import Tensor, nn
 from .basics import Bar, InputError, Progress, check_counts, check_replaceable, load_tensors, save_tensors, whole
-from .blocks import Blocks, evaluating, fingerprint, input_device, model_name
+from .blocks import Blocks, check_length, evaluating, fingerprint, input_device, model_name
 from .data import answered_rows, length_batches, prompt_ids, right_padded
-from .evaluator import Answers, Evaluator
+from .answers import Answers
+from .heads import head, kept_apart
 from .moments import Moments
 from .profiler import SITES, LayerProfile, check_finite, site_activations
 from .sharding import Processes
@@ -126,9 +127,10 @@ class AnswerProfiler:
         answers = both_kinds(answers[~answers.abstained])
         prompts = [q.prompt or self.template.replace("{question}", q.text) for q in answers.questions]
         rows, starts = self._rows(prompts, answers.texts)
-        Evaluator(self.model, self.tokenizer)._check_length(max(map(len, rows)), "shorten the prompts or the answers")
+        check_length(self.model, max(map(len, rows)), "shorten the prompts or the answers")
+        head(self.model)  # refuses a model without one
         progress, found, complete = progress or Bar("answers"), {}, False
-        order = [*length_batches(rows, self.batch_size)]
+        order = [*length_batches(rows, self.batch_size, equal=kept_apart(self.model, rows, self.batch_size))]
         def both(): return len({label for n in found for label in answers.hallucinated[order[n]]}) == 2
         def result(partial=True): return self._result(answers, np.array(starts), found, order, partial)
         try:

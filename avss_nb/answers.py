@@ -250,8 +250,10 @@ class AnswerLog:
         order = [place for batch in self.batches for place in batch]
         first = _header(len(order), self.run).encode()
         if not self.path.exists() or (self.path.is_file() and first.startswith(self.path.read_bytes())):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._write("wb", first)  # also where it was torn
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._write("wb", first)  # also where it was torn
+            except OSError as error: raise InputError(f"{self.path} was not written ({error.strerror}); give another place") from error
         header, entries, ends = _read(self.path)
         pairs = {name: (header["run"].get(name), self.run.get(name)) for name in header["run"] | self.run}
         differing = [f"{name} ({there!r} there, {here!r} here)" for name, (there, here) in pairs.items() if not _same(there, here)]

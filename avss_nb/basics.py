@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from numbers import Integral
 from pathlib import Path
 from typing import Any
+from safetensors import SafetensorError
 
 # %% auto #0
-__all__ = ['InputError', 'check_counts', 'whole', 'check_replaceable', 'save_tensors', 'load_tensors', 'Progress', 'silent',
-           'Bar']
+__all__ = ['InputError', 'check_counts', 'whole', 'check_regular', 'check_replaceable', 'save_tensors', 'load_tensors', 'reading',
+           'Progress', 'silent', 'Bar']
 
 # %% ../nbs/00_basics.ipynb #cell-004
 class InputError(ValueError):
@@ -32,18 +33,27 @@ def whole(
     path: str | Path,  # the file or folder to appear
 ):  # yields a temporary path beside it
     "Write to the yielded path; it replaces `path` at the end, and vanishes when an exception ends the block."
-    path = Path(path)
+    check_regular(path)
+    path = Path(os.path.realpath(path))
+    def not_written(error): return InputError(f"{path} was not written ({getattr(error, 'strerror', None) or error}); make room, or give another place")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         workshop = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    except OSError as error: raise InputError(f"{path} was not written: {error.strerror}; give another place") from error
+    except OSError as error: raise not_written(error) from error
     try:
         yield workshop / path.name
         made = workshop / path.name
         if path.is_dir() and not made.is_dir(): raise InputError(f"{path} is a folder; give the name of a file in it")
         if path.is_dir(): os.replace(path, workshop / "old")
         os.replace(made, path)
+    except (OSError, SafetensorError) as error: raise not_written(error) from error
     finally: shutil.rmtree(workshop, ignore_errors=True)
+
+def check_regular(path: str | Path) -> None:
+    "Refuse what exists and is neither a file nor a folder."
+    path = Path(path)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise InputError(f"{path} is a pipe or a device, which would be replaced by a file; give the name of a file")
 
 # %% ../nbs/00_basics.ipynb #cell-010
 def check_replaceable(
@@ -75,16 +85,25 @@ def load_tensors(
     advice: str = "make it again",
 ) -> tuple[dict, dict]:  # header, and name → tensor
     "Read a file written by `save_tensors`."
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
     if not Path(path).is_file(): raise InputError(f"there is no {what} at {path}; {advice}")
-    try:
-        with safe_open(path, "pt") as file:
-            header = json.loads((file.metadata() or {}).get("avss_nb", "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
-        raise InputError(f"{path} is damaged or no {what} ({error}); {advice}") from None
-    if header.get("format") != kind: raise InputError(f"{path} is a safetensors file but no {what}; {advice}")
+    with reading(path, what, advice), safe_open(path, "pt") as file:
+        header = json.loads((file.metadata() or {}).get("avss_nb", "{}"))
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
+        if header.get("format") != kind: raise InputError(f"{path} is a safetensors file but no {what}; {advice}")
     return header, tensors
+
+@contextmanager
+def reading(
+    path: str | Path,
+    what: str,  # the kind in words, for errors: "profile"
+    advice: str = "make it again",
+):
+    "What goes wrong inside the `with` block while the content of a file is taken apart is the fault of the file."
+    try: yield
+    except InputError: raise
+    except (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} is damaged or no {what} ({type(error).__name__}: {error}); {advice}") from None
 
 # %% ../nbs/00_basics.ipynb #cell-015
 @dataclass(frozen=True)

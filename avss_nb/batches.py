@@ -4,14 +4,15 @@
 
 # %% ../nbs/02_batches.ipynb #cell-002
 from __future__ import annotations
-import itertools, operator, random
-from collections.abc import Iterable, Iterator, Sequence
+import hashlib, itertools, operator, random
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 import torch
 from .basics import InputError, check_counts
 
 # %% auto #0
-__all__ = ['Text', 'Labelled', 'LabelledRow', 'check_texts', 'pieces', 'token_ids', 'too_short', 'tokenize', 'windows',
+__all__ = ['Text', 'Labelled', 'LabelledRow', 'check_texts', 'pieces', 'token_ids', 'Corpus', 'too_short', 'tokenize', 'windows',
            'right_padded', 'length_batches', 'text_batches', 'prompt_ids', 'answered_rows']
 
 # %% ../nbs/02_batches.ipynb #cell-004
@@ -43,7 +44,10 @@ Text = str | Sequence[int] | Labelled
 
 def check_texts(texts) -> None:
     "Refuse what is no collection of texts."
-    if isinstance(texts, str): raise InputError("one string was given where a list of texts is expected; write [text]")
+    if isinstance(texts, (str, bytes)): raise InputError("one string was given where a list of texts is expected; write [text]")
+    if isinstance(texts, Mapping) or hasattr(texts, "columns"):
+        raise InputError(f"{type(texts).__name__} was given where a list of texts is expected; give one of its columns, for example "
+                         f"""given["{next(iter(texts), 'text')}"]""")
     if not isinstance(texts, Iterable): raise InputError(f"{texts!r} was given where a list of texts is expected")
 
 def pieces(
@@ -57,8 +61,8 @@ def pieces(
     check_counts(max_length=max_length)
     for text in texts:
         if isinstance(text, int): raise InputError("one list of token ids was given where a list of texts is expected; write [ids]")
-        if isinstance(text, (str, Labelled)) and tokenizer is None:
-            raise InputError("texts were given without a tokenizer; pass a tokenizer, or lists of token ids")
+        if isinstance(text, (str, Labelled)) and not callable(tokenizer):
+            raise InputError(f"texts were given {'without a' if tokenizer is None else f'with {tokenizer!r} as'} tokenizer; pass a tokenizer, or lists of token ids")
         if isinstance(text, Labelled):
             yield [LabelledRow.of(text, tokenizer, max_length)]
             continue
@@ -69,10 +73,25 @@ def pieces(
 
 def token_ids(given: Sequence[int]) -> list[int]:
     "A list, an array or a tensor of token ids as a list of numbers."
-    try: return [operator.index(i) for i in (given.tolist() if hasattr(given, "tolist") else given)]
+    try:
+        if isinstance(given, (bytes, Mapping)): raise TypeError
+        return [operator.index(i) for i in (given.tolist() if hasattr(given, "tolist") else given)]
     except TypeError:
         raise InputError(f"a text is a string, a list of token ids, or `Labelled`; {type(given).__name__} {str(given)[:60]!r} was given; "
                          "of a table or data set give the column of texts, for example rows[\"text\"]") from None
+
+class Corpus:
+    "Tells texts that were read from other texts, whatever their order and their batches."
+    def __init__(self): self.first, self.sum = None, 0
+
+    def read(self, rows: Iterable[Sequence[int]]) -> None:
+        "Take in the token ids of a batch."
+        found = sum(int.from_bytes(hashlib.blake2b(array("q", row), digest_size=16).digest(), "little") for row in rows)
+        self.first, self.sum = found if self.first is None else self.first, (self.sum + found) % 2**128
+
+    def told(self) -> list[str]:  # of the first batch, and of all
+        "Two digests."
+        return [f"{(self.first or 0) % 2**128:032x}", f"{self.sum:032x}"]
 
 def too_short(fewest: int) -> InputError:
     return InputError(f"there is no text of at least {fewest} token{'s' * (fewest > 1)}; give at least one")
@@ -108,10 +127,10 @@ def right_padded(
     pad: int = 0,  # token id of the padding
     vocabulary: int | None = None,  # how many token ids the model knows (`avss_nb.blocks.vocabulary_size`); None: not checked
 ) -> dict[str, torch.Tensor]:  # input_ids and attention_mask, int64, (rows, longest); token_type_ids for pairs that have them
-    "One batch; padding is on the right and marked 0 in the mask: no unmasked position sees it, whatever its token id."
+    "One batch; padding is on the right and marked 0 in the mask. Some architectures see it all the same: `avss_nb.heads.reads_padding`."
     lengths = torch.tensor([*map(len, rows)])
     mask = torch.arange(int(lengths.max())) < lengths[:, None]
-    def filled(lists, rest): return torch.full(mask.shape, rest).masked_scatter_(mask, torch.tensor([*itertools.chain(*lists)], dtype=torch.long))
+    def filled(lists, rest): return torch.full(mask.shape, rest).masked_scatter_(mask, torch.frombuffer(array("q", itertools.chain(*lists)), dtype=torch.int64))
     batch = {"input_ids": filled(rows, pad), "attention_mask": mask.long()}
     if vocabulary:  # on the CPU: on a GPU a wrong id ends the process
         low, high = map(int, batch["input_ids"].aminmax())
@@ -126,12 +145,14 @@ def length_batches(
     size: int,  # rows in a batch
     chunk: int = 64,  # batches that are sorted by length together
     seed: int = 0,
+    equal: bool = False,  # only rows of equal length together, for models that read the padding?
 ) -> Iterator[list[int]]:  # indices into `rows`
     "Batches of rows of similar length, in a seeded random order within each chunk."
     rng = random.Random(seed)
     for start in range(0, len(rows), size * chunk):
         order = sorted(range(start, min(start + size * chunk, len(rows))), key=lambda i: len(rows[i]))
-        found = [order[i:i + size] for i in range(0, len(order), size)]
+        parts = [[*part] for _, part in itertools.groupby(order, lambda i: len(rows[i]))] if equal else [order]
+        found = [part[i:i + size] for part in parts for i in range(0, len(part), size)]
         rng.shuffle(found)
         yield from found
 
@@ -143,13 +164,14 @@ def text_batches(
     max_length: int = 256,
     fewest: int = 1,
     chunk: int = 64,  # batches that are read and sorted by length together
+    equal: bool = False,  # see `length_batches`
 ) -> Iterator[tuple[list[list[int]], int]]:
     "Batches of rows of token ids, each with the number of all batches: estimated until the last chunk, 0 for a generator."
     count = len(texts) if hasattr(texts, "__len__") else 0
     stream, read, found, done = pieces(texts, tokenizer, max_length, fewest), 0, 0, 0
     while part := list(itertools.islice(stream, size * chunk)):
         rows = [piece for text in part for piece in text]
-        order = list(length_batches(rows, size, chunk, seed=done))
+        order = list(length_batches(rows, size, chunk, done, equal))
         read, found = read + len(part), found + len(rows)
         last = done + len(order)
         total = last if read == count else max(last + 1, round(found / size * count / read)) if count else 0

@@ -13,8 +13,8 @@ from .basics import InputError
 
 # %% auto #0
 __all__ = ['COUNTS', 'PROBE', 'SUBLAYERS', 'block_input', 'block_output', 'layer_counts', 'input_device', 'check_model',
-           'vocabulary_size', 'text_batch', 'batch_of', 'probe_batch', 'evaluating', 'eager', 'find_blocks', 'sublayer',
-           'Blocks', 'model_name', 'loaded', 'fingerprint']
+           'vocabulary_size', 'positions', 'check_length', 'text_batch', 'batch_of', 'probe_batch', 'evaluating',
+           'eager', 'find_blocks', 'sublayer', 'Blocks', 'model_name', 'loaded', 'fingerprint', 'input_fingerprint']
 
 # %% ../nbs/00_blocks.ipynb #cell-007
 def block_input(args: tuple, kwargs: dict) -> Tensor:
@@ -53,6 +53,22 @@ def vocabulary_size(model: nn.Module) -> int | None:  # None: no plain table of 
     table = model.get_input_embeddings()
     return table.num_embeddings if isinstance(table, nn.Embedding) else None
 
+def positions(model: nn.Module) -> int | None:  # None: no limit is known
+    "How many tokens of a text a model has positions for."
+    most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if not isinstance(most, int) or most < 1: return None
+    tables = [m for name, m in model.named_modules() if isinstance(m, nn.Embedding) and name.endswith("position_embeddings")]
+    return most - max((m.padding_idx + 1 for m in tables if m.padding_idx is not None and m.num_embeddings == most), default=0)  # RoBERTa's begin there
+
+def check_length(
+    model: nn.Module,
+    longest: int,  # tokens
+    advice: str,  # what to do
+) -> None:
+    "Refuse more tokens than a model has positions for."
+    most = positions(model)
+    if most and most < longest: raise InputError(f"{longest} tokens are too long for a model of {most} positions; {advice}")
+
 def text_batch(
     model: nn.Module,
     ids: Tensor,  # token ids, (rows, sequence)
@@ -82,12 +98,14 @@ def probe_batch(model: nn.Module, length: int = PROBE) -> dict[str, Tensor]:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    "The model in evaluation mode; afterwards each of its modules is in the mode in which it was."
+    "The model in evaluation mode; afterwards each of its modules is in the mode in which it was, and attends as before."
     modes = [(module, module.training) for module in model.modules()]
+    attends = [(module, module.attention_type) for module in model.modules() if hasattr(module, "set_attention_type")]
     model.eval()
     try: yield
     finally:
         for module, training in modes: module.training = training
+        for module, kind in attends: module.set_attention_type(kind)  # a short text turns BigBird to full attention for good
 
 def eager():
     "Compiled models run their plain code inside the `with` block: they would ignore hooks that are added now, without a word."
@@ -95,13 +113,13 @@ def eager():
 
 def find_blocks(
     model: nn.Module,
-    stack: str | None = None,  # part of the path, for models with two stacks ("encoder", "decoder")
+    stack: str | None = None,  # part of the path, for models with two stacks ("encoder", "decoder"); where it stands in both, it comes first
 ) -> tuple[str, nn.ModuleList, tuple[int, ...]]:  # path of the list, the list, shape of its states for a probe of 1 × PROBE
     "The block list of a transformer, found by behaviour."
     check_model(model)
     name, counts = type(model).__name__, layer_counts(model.config) if hasattr(model, "config") else set()
-    lists = {path: module for path, module in model.named_modules()
-             if isinstance(module, nn.ModuleList) and len(module) in counts and stack in (None, *path.split("."))}
+    lists = {path: module for path, module in model.named_modules() if isinstance(module, nn.ModuleList) and len(module) in counts}
+    if stack is not None: lists = _in_stack(name, lists, stack)
     order, passed, broken, handles = {path: [] for path in lists}, {}, set(), []
     def hook(path, i):
         def see(_, args, kwargs, out):
@@ -125,10 +143,16 @@ def find_blocks(
     ran = [path for path in ran if not any(path.startswith(other + ".") for other in ran)]  # a list inside a block is not the stack
     if len(ran) > 1: ran = [path for path in ran if path not in broken]
     if len(ran) == 1: return ran[0], lists[ran[0]], tuple(passed[ran[0]].shape)
-    if ran: raise InputError(f"{name} has several stacks of blocks ({', '.join(ran)}); choose one with stack=, a part of its path")
+    if ran: raise InputError(f"{name} has several stacks of blocks ({', '.join(ran)}); choose one with stack= (--stack), a part of its path")
     raise InputError(f"{name} has no list of blocks that run once each and in order, each on what the one before it returned; give "
                      "a transformers model made of one stack of blocks (layer counts in its config: "
                      f"{sorted(counts) or 'none'})")
+
+def _in_stack(name, lists, stack) -> dict[str, nn.ModuleList]:
+    "The lists in whose path a stack stands; in several, those in which it comes first (`encoder.…`, before `decoder.bert.encoder.…`)."
+    at = {path: path.split(".").index(stack) for path in lists if stack in path.split(".")}
+    if not at: raise InputError(f"stack {stack!r} was given, but {name} has lists of modules at {', '.join(lists) or 'no place'}; give a part of one of these paths")
+    return {path: lists[path] for path in at if at[path] == min(at.values())}
 
 # %% ../nbs/00_blocks.ipynb #cell-012
 SUBLAYERS = {
@@ -205,11 +229,16 @@ class Blocks:
         def hook(_, args, kwargs, out):
             x = block_input(args, kwargs).to(block_output(out).device)
             return (x, *out[1:]) if isinstance(out, (tuple, list)) else x
+        hook.skips = True
         handles = [self.modules[i].register_forward_hook(hook, with_kwargs=True) for i in self.check(layers)]
         try:
             with eager(): yield
         finally:
             for handle in handles: handle.remove()
+
+    def skipped(self) -> list[int]:
+        "The blocks that are skipped at this moment."
+        return [i for i, block in enumerate(self.modules) if any(hasattr(hook, "skips") for hook in block._forward_hooks.values())]
 
 # %% ../nbs/00_blocks.ipynb #cell-021
 def model_name(blocks: Blocks) -> str:
@@ -232,10 +261,20 @@ def fingerprint(
     samples: int = 16,  # values a parameter
 ) -> str:
     "A short hash of the blocks' parameter names, shapes and sampled values."
+    return _sampled_hash(blocks.modules, samples)
+
+def input_fingerprint(
+    model: nn.Module,
+    samples: int = 1024,  # values a parameter
+) -> str:
+    "The same of what stands before the blocks: the embedding of the tokens."
+    return _sampled_hash([model.get_input_embeddings()], samples)
+
+def _sampled_hash(modules, samples) -> str:
     names, values = [], []
-    for i, block in enumerate(blocks.modules):
-        with loaded(block):
-            for name, p in block.named_parameters():
+    for i, module in enumerate(modules):
+        with loaded(module):
+            for name, p in module.named_parameters():
                 exact = torch.float32 if p.numel() < 2**24 else torch.float64  # float32 counts up to there
                 where = torch.linspace(0, p.numel() - 1, samples, device=p.device, dtype=exact).long()
                 names.append(f"{i} {name.replace('_orig_mod.', '')} {tuple(p.shape)}")

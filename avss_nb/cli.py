@@ -11,7 +11,7 @@ from typing import Annotated
 from typer import Argument, Exit, Option, echo
 from .basics import InputError, silent, whole
 from .terminal import (LABELS, TEXTS, Aggregation, BatchSize, Column, Device, DeviceMap, Dtype, Eps, Json, Limit, MaxLength, Model,
-                              Published, Relative, Score, Site, Split, Streaming, Tokens, app, check_place, cut, given, layer_numbers,
+                              Published, Relative, Score, Site, Split, Stack, Streaming, Tokens, app, check_place, cut, given, layer_numbers,
                               listener, load_model, prepare_hub, read_corpus, read_labelled, read_questions, read_texts, show, table_text,
                               together)
 
@@ -30,7 +30,7 @@ def profile(
     ablation: Annotated[bool, Option("--ablation", help="Also measure the loss without each block (layers + 1 passes).")] = False,
     batch_size: BatchSize = 16, max_length: MaxLength = 256, limit: Limit = None, tokens: Tokens = None,
     split: Split = None, column: Column = None, streaming: Streaming = False, dtype: Dtype = "auto", device: Device = None,
-    device_map: DeviceMap = None,
+    device_map: DeviceMap = None, stack: Stack = None,
 ) -> None:
     "Measure every layer over texts. Ctrl-C saves what is complete. Shared among the processes of torchrun or accelerate launch."
     check_place(out)
@@ -41,7 +41,7 @@ def profile(
         from avss_nb.profiler import DEFAULT_SITES, SITES, LayerProfiler
         from avss_nb.sharding import profile_together
         chosen = SITES if sites == "all" else sites.replace(" ", "").split(",") if sites else DEFAULT_SITES
-        profiler = LayerProfiler(loaded, tokenizer, chosen, ablation, batch_size, max_length)
+        profiler = LayerProfiler(loaded, tokenizer, chosen, ablation, batch_size, max_length, stack=stack)
         progress = silent if processes.rank else listener("profile")
         result = profile_together(profiler, cut(found, tokenizer, tokens, max_length), out, processes, progress)
     if result is None: return
@@ -111,7 +111,7 @@ def prune(
     labels: Annotated[str | None, LABELS] = None,
     score: Score = None, site: Site = None, aggregation: Aggregation = None, eps: Eps = None, relative: Relative = None,
     published: Published = False, limit: Limit = None, tokens: Tokens = None, max_length: MaxLength = 256,
-    split: Split = None, column: Column = None, dtype: Dtype = "auto", device: Device = None, to: Json = None,
+    split: Split = None, column: Column = None, dtype: Dtype = "auto", device: Device = None, to: Json = None, stack: Stack = None,
 ) -> None:
     "Save a smaller model. It is checked before it is saved."
     check_place(out, folder=True)
@@ -127,7 +127,7 @@ def prune(
     found = read_corpus(texts, labels, model, limit, split=split, column=column) if search else None
     loaded, tokenizer = load_model(model, dtype, device)
     from avss_nb.pruner import LayerPruner
-    plan = LayerPruner(loaded, tokenizer).plan(
+    plan = LayerPruner(loaded, tokenizer, stack).plan(
         scores, fraction=fraction, count=count, threshold=threshold, protect=layer_numbers(protect), search=search,
         texts=cut(found, tokenizer, tokens, max_length) if search else None, progress=listener("search"))
     pruned = plan.apply()

@@ -17,22 +17,28 @@ from .questions import (ABSTENTIONS, Question, is_abstention, is_correct, normal
                                with_shots)
 
 # %% auto #0
-__all__ = ['AS_TEXT', 'READERS', 'ANSWERS', 'PUBLISHED', 'QUESTION_SETS', 'WRONG', 'LABELLED', 'load_texts', 'read_table',
-           'QuestionSet', 'recognize', 'load_questions', 'load_answer_pairs', 'load_labelled']
+__all__ = ['TABLES', 'AS_TEXT', 'READERS', 'STREAMED', 'ANSWERS', 'PUBLISHED', 'QUESTION_SETS', 'WRONG', 'LABELLED', 'load_texts',
+           'read_table', 'QuestionSet', 'recognize', 'load_questions', 'load_answer_pairs', 'load_labelled']
 
 # %% ../nbs/02_data.ipynb #cell-004
+TABLES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")  # which hold texts in a column
+
 def load_texts(
-    source: str | Path,  # a text file, or the name of a data set (`wikitext`, `wikitext:wikitext-2-raw-v1`)
+    source: str | Path,  # a text file, a table (`TABLES`), or the name of a data set (`wikitext`, `wikitext:wikitext-2-raw-v1`)
     split: str = "test",  # for a data set
-    column: str = "text",  # for a data set
+    column: str | None = None,  # of a table or data set; None: "text"
     limit: int | None = None,  # at most so many texts
     streaming: bool = False,  # read them as they are asked for: for corpora larger than memory or disk
 ) -> list[str] | Iterator[str]:  # an iterator, if streaming
     "Non-empty texts from a file or from `datasets`."
-    if Path(source).is_file(): texts = _file_texts(source)
+    table = Path(source).suffix.lower() in TABLES
+    if Path(source).is_file() and not table:
+        if column: raise InputError(f"column {column!r} was given, and {source} is plain text; leave it out, or give a table ({', '.join(TABLES)})")
+        texts = _file_texts(source)
     else:
-        first, rows = _peek(_dataset(source, split))
-        if first: _check_columns(first, [column], f"data set {source}")
+        rows = _dataset(source, split) if not Path(source).is_file() else _streamed(source) if streaming else read_table(source)
+        (first, rows), column = _peek(rows), column or "text"
+        if first: _check_columns(first, [column], f"table {source}" if table else f"data set {source}", "; name the one with the texts (column, --column)")
         texts = (_string(row[column]) for row in rows)
     texts = itertools.islice((text.strip() for text in texts if text.strip()), limit)  # many data sets hold empty rows
     first = list(itertools.islice(texts, 1 if streaming else None))
@@ -78,9 +84,9 @@ def _peek(rows):
     first = list(itertools.islice(rows, 1))
     return first[0] if first else {}, itertools.chain(first, rows)
 
-def _check_columns(row, columns, source):
+def _check_columns(row, columns, source, advice=""):
     missing = [c for c in columns if c not in row]
-    if missing: raise InputError(f"{source} has no column {', '.join(missing)}; it has {', '.join(map(str, row))}")
+    if missing: raise InputError(f"{source} has no column {', '.join(missing)}; it has {', '.join(map(str, row))}{advice}")
 
 # %% ../nbs/02_data.ipynb #cell-007
 AS_TEXT = {"dtype": str, "keep_default_na": False}  # "None" and "007" are answers, not a missing value and a number
@@ -109,6 +115,14 @@ def _read_blocks(path):
 
 READERS = {".csv": lambda p: pd.read_csv(p, **AS_TEXT), ".tsv": _read_tsv, ".json": _read_json, ".jsonl": _read_json,
            ".parquet": pd.read_parquet, ".txt": _read_blocks}
+STREAMED = {".csv": ("csv", {"keep_default_na": False}), ".jsonl": ("json", {}), ".parquet": ("parquet", {})}  # reader of `datasets`, and its options
+
+def _streamed(path):
+    "The rows of a table as they are asked for, where its kind allows it."
+    if (kind := Path(path).suffix.lower()) not in STREAMED: return read_table(path)
+    from datasets import load_dataset
+    reader, options = STREAMED[kind]
+    return iter(load_dataset(reader, data_files=str(path), split="train", streaming=True, **options))
 
 def read_table(path: str | Path) -> list[dict]:
     "The rows of a table, whatever its kind (`READERS`)."

@@ -14,20 +14,22 @@ from torch import Tensor, nn
 from transformers import GenerationConfig
 from .answers import AnswerLog, Answers, Report, check_choices, chosen
 from .basics import InputError, Progress, check_counts, silent
-from .blocks import Blocks, evaluating, fingerprint, input_device, probe_batch, vocabulary_size
+from .blocks import Blocks, check_length, eager, evaluating, fingerprint, input_device, probe_batch, vocabulary_size
 from .calibration import bootstrap, interval
 from .data import Labelled, Question, Text, answered_rows, length_batches, prompt_ids, right_padded, tokenize
-from .heads import batch_losses, head, masked_copies, model_batch, row_classes, target_batch, unwrapped, word_places
+from .heads import (batch_losses, differ, head, kept_apart, masked_copies, model_batch, once, probe_rows, row_classes, target_batch,
+                           unwrapped, word_places)
 from .sharding import Processes
 
 # %% auto #0
-__all__ = ['LOGITS', 'Perplexity', 'left_padded', 'answer_span', 'generating', 'Evaluator', 'retention']
+__all__ = ['LOGITS', 'Perplexity', 'left_padded', 'answer_span', 'generating', 'reads_left_padding', 'check_numbers', 'Evaluator',
+           'retention']
 
 # %% ../nbs/06_evaluator.ipynb #cell-005
 @dataclass(frozen=True)
 class Perplexity:
     "exp of the token-weighted mean loss, with a 95 % bootstrap interval over texts."
-    value: float
+    value: float  # infinite where float64 does not hold it
     low: float  # NaN for a single text, from which no interval can be had
     high: float
     tokens: int  # predicted tokens
@@ -40,9 +42,10 @@ class Perplexity:
     ) -> Perplexity:
         "The perplexity of texts from their summed losses."
         loss = losses.sum() / tokens.sum()
-        low, high = (math.nan, math.nan) if len(losses) < 2 else interval(
-            bootstrap(lambda weights: np.exp(weights @ losses / (weights @ tokens)), len(losses)))
-        return cls(math.exp(loss), low, high, int(tokens.sum()), float(loss))
+        with np.errstate(over="ignore", invalid="ignore"):
+            low, high = (math.nan, math.nan) if len(losses) < 2 else interval(
+                bootstrap(lambda weights: np.exp(weights @ losses / (weights @ tokens)), len(losses)))
+            return cls(float(np.exp(loss)), low, high, int(tokens.sum()), float(loss))
 
     def __repr__(self): return f"Perplexity({self.value:.4g}, 95 % {self.low:.4g} to {self.high:.4g}, {self.tokens:,} tokens)"
 
@@ -85,6 +88,20 @@ def generating(
         for m, setting in settings.items(): m.generation_config = setting
 
 # %% ../nbs/06_evaluator.ipynb #cell-015
+@once
+def reads_left_padding(model: nn.Module) -> bool:
+    "Do continuations depend on the padding before a prompt, in spite of the mask? Found by trying: a prompt alone, and beside a longer one."
+    two = GenerationConfig(max_new_tokens=2, do_sample=False, num_beams=1, use_cache=True, pad_token_id=0, output_logits=True, return_dict_in_generate=True)
+    short, longer = probe_rows(model)
+    def made(*rows): return torch.stack(model.generate(**left_padded(rows, input_device(model)), generation_config=two).logits, 1)[:1]
+    try:
+        with torch.no_grad(), evaluating(model), generating(model, two), eager(): return differ(made(short, longer), made(short))
+    except Exception: return True  # it cannot continue a padded batch
+
+def check_numbers(values: Iterable[float]) -> None:
+    "Refuse what a model makes that is no number."
+    if any(map(math.isnan, values)): raise InputError("the model's probabilities are NaN; load it in bfloat16 or float32, and check its weights")
+
 LOGITS = 2**27  # numbers: the logits of a batch of texts stay under 512 MB of float32
 
 class Evaluator:
@@ -119,7 +136,7 @@ class Evaluator:
         rows = tokenize(texts, self.tokenizer, max_length, fewest=2 if self.head == "causal" else 1)
         if self.head == "masked": rows = [row for row in rows if word_places(row, self.tokenizer)]
         if not rows: raise InputError("there is no text with a word; give at least one")
-        self._check_length(max(map(len, rows)), "shorten the texts, or lower max_length")
+        check_length(self.model, max(map(len, rows)), "shorten the texts, or lower max_length")
         losses, tokens, found = np.zeros(len(rows)), np.zeros(len(rows), int), {}
         def result(): return Perplexity.of(losses[tokens > 0], tokens[tokens > 0])
         def add(owners, *seen):
@@ -127,8 +144,10 @@ class Evaluator:
         with torch.no_grad(), evaluating(self.model):
             for number, (owners, batch) in self.processes.mine(enumerate(self._target_batches(rows))):
                 found[number] = [[*map(int, owners)], *(values.tolist() for values in batch_losses(self.model, batch))]
+                check_numbers(found[number][1])
                 add(*found[number])
-                progress(Progress(int((tokens > 0).sum()), len(rows), "text", {"perplexity": np.exp(losses.sum() / tokens.sum())}, result))
+                with np.errstate(over="ignore"): so_far = np.exp(losses.sum() / tokens.sum())
+                progress(Progress(int((tokens > 0).sum()), len(rows), "text", {"perplexity": so_far}, result))
         losses[:], tokens[:] = 0, 0
         for seen in self.processes.together(found).values(): add(*seen)
         return losses, tokens
@@ -155,11 +174,12 @@ class Evaluator:
         names = tuple(str(config.id2label[i]) for i in range(config.num_labels))
         rows = tokenize(texts, self.tokenizer, max_length)
         row_classes(self.model, rows)
-        self._check_length(max(map(len, rows)), "lower max_length")
+        check_length(self.model, max(map(len, rows)), "lower max_length")
         found: dict[int, tuple[int, float]] = {}
         with torch.no_grad(), evaluating(self.model):
-            for indices in self.processes.mine(length_batches(rows, self.batch_size)):
+            for indices in self.processes.mine(length_batches(rows, self.batch_size, equal=kept_apart(self.model, rows, self.batch_size))):
                 logprobs = self.model(**model_batch(self.model, [rows[i] for i in indices])).logits.float().log_softmax(-1)
+                check_numbers(logprobs.amax(-1).tolist())
                 found |= {i: (int(row.argmax()), float(row.max())) for i, row in zip(indices, logprobs.cpu())}
                 progress(Progress(len(found), len(rows), "text"))
         found = self.processes.together(found)
@@ -176,7 +196,8 @@ class Evaluator:
         "Answer questions greedily, in batches of prompts of similar length."
         questions = [Question.of(question) for question in questions]
         prompts = self._prompts(questions)
-        batches = [*length_batches(prompts, self.batch_size)]
+        apart = self.batch_size > 1 and len({*map(len, prompts)}) > 1 and reads_left_padding(self.model)
+        batches = [*length_batches(prompts, self.batch_size, equal=apart)]
         generation = GenerationConfig(max_new_tokens=self.max_new_tokens, do_sample=False, num_beams=1, use_cache=True,
                                       eos_token_id=self._ends() or None, pad_token_id=0)
         if resume and self.processes.of > 1: raise InputError("a file to resume from is for one process; leave resume out, or answer in one process")
@@ -211,13 +232,14 @@ class Evaluator:
             if not text.strip(): raise InputError(f"the answer to {question.text!r} is empty and has no probability; leave it out")
         rows, starts = answered_rows(prompts, texts, self.tokenizer)
         if not min(starts): raise InputError(f"the prompt {prompts[starts.index(0)]!r} has no tokens; give one that has")
-        self._check_length(max(map(len, rows)), "shorten the prompts or the answers")
+        check_length(self.model, max(map(len, rows)), "shorten the prompts or the answers")
         found: dict[int, tuple[float, ...]] = {}
         with torch.no_grad(), evaluating(self.model):
             for indices, batch in self.processes.mine(self._batches(rows)):
                 logits = self.model(**batch).logits[:, :-1].float()
                 losses = nn.functional.cross_entropy(logits.flatten(0, 1), batch["input_ids"][:, 1:].flatten().to(logits.device),
                                                      reduction="none").view(logits.shape[:2]).tolist()
+                for i, row in zip(indices, losses): check_numbers(row[:len(rows[i]) - 1])
                 for i, row in zip(indices, losses): found[i] = tuple(-loss for loss in row[starts[i] - 1:len(rows[i]) - 1])
                 progress(Progress(len(found), len(rows), "answer"))
         found = self.processes.together(found)
@@ -273,11 +295,6 @@ class Evaluator:
         if self.head != kind:
             raise InputError(f"{type(unwrapped(self.model)).__name__} cannot {what}: its head is {self.head!r}, not {kind!r} (see avss_nb.heads)")
 
-    def _check_length(self, longest, advice):
-        positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        if isinstance(positions, int) and 0 < positions < longest:
-            raise InputError(f"{longest} tokens are too long for a model of {positions} positions; {advice}")
-
     def _size(self, rows) -> int:
         "How many rows have logits that fit in memory."
         vocabulary = 1 if self.head == "classes" else self.model.get_input_embeddings().weight.shape[0]
@@ -285,27 +302,30 @@ class Evaluator:
 
     def _batches(self, rows) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
         "Indices of rows, and the rows as a batch."
-        for indices in length_batches(rows, self._size(rows)):
+        size = self._size(rows)
+        for indices in length_batches(rows, size, equal=kept_apart(self.model, rows, size)):
             yield indices, right_padded([rows[i] for i in indices], self.device, vocabulary=vocabulary_size(self.model))
 
     def _target_batches(self, rows) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
         "Indices of rows, and a batch that asks for what the head predicts."
-        if self.head == "masked": yield from masked_copies(self.model, self.tokenizer, rows, self._size(rows))
+        size = self._size(rows)
+        equal = kept_apart(self.model, rows, size)
+        if self.head == "masked": yield from masked_copies(self.model, self.tokenizer, rows, size, equal)
         else:
-            for indices in length_batches(rows, self._size(rows)):
+            for indices in length_batches(rows, size, equal=equal):
                 yield indices, target_batch(self.model, self.tokenizer, [rows[i] for i in indices])
 
     def _asked(self, questions) -> list[str]:
         "What the model reads."
         self._need("causal", "answer questions")
         if not questions: raise InputError("there are no questions; give at least one")
-        if self.tokenizer is None: raise InputError("questions need a tokenizer; write Evaluator(model, tokenizer)")
+        if not callable(self.tokenizer): raise InputError("questions need a tokenizer; write Evaluator(model, tokenizer)")
         return [q.prompt or self.template.replace("{question}", q.text) for q in questions]
 
     def _prompts(self, questions) -> list[list[int]]:
         "Token ids of the prompts."
         prompts = prompt_ids(self._asked(questions), self.tokenizer)
-        self._check_length(max(map(len, prompts)) + self.max_new_tokens, "shorten the prompts, or lower max_new_tokens")
+        check_length(self.model, max(map(len, prompts)) + self.max_new_tokens, "shorten the prompts, or lower max_new_tokens")
         return prompts
 
     def _run(self, questions, prompts) -> dict:
@@ -340,6 +360,7 @@ class Evaluator:
         ends, answers = set(generation.eos_token_id or ()), []
         for tokens, values, stop in zip(generated[:, start:].tolist(), torch.stack(logprobs, 1).tolist(), stops):
             text, used = answer_span(tokens, ends, stop, decode)
+            check_numbers(values[:used])
             answers.append((text, values[:used]))
         return answers
 

@@ -55,8 +55,15 @@ class Segments:
         rows = [torch.arange(i * self.longest, i * self.longest + n) for i, n in enumerate(self.lengths)]
         return torch.cat(rows).to(self.device)
 
+    def check(self, a: Tensor) -> None:
+        "Refuse activations that are not those of the tokens of the texts."
+        if a.shape[:2] != (len(self.lengths), self.longest) and a.shape[0] != len(self.lengths) * self.longest:
+            raise InputError(f"activations of shape {tuple(a.shape)} of {len(self.lengths)} texts of up to {self.longest} tokens: the model adds positions of its "
+                             "own (as BigBird does, which fills up its last block); give texts of a length that needs none (max_length)")
+
     def pack(self, a: Tensor) -> Tensor:  # (texts, longest, …) → (tokens, hidden)
         "Activations without padding, one text after the other."
+        self.check(a)
         a = a.reshape(len(self.lengths) * self.longest, -1)
         return a if len(a) == self.tokens else a.index_select(0, self._real)
 
@@ -85,12 +92,14 @@ def token_norms(
     y: Tensor,
     u: Tensor,  # y − x
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # float64, (tokens,): |x|, |y|, |u|, 1 − cos(x, y)
-    "What three sums over the units of each token tell."
-    xx = torch.linalg.vector_norm(x, dim=1, dtype=torch.float64).square()  # r, and so its counts, hang on the last digit
-    uu, change = ((u * b).sum(1).double() for b in (u, x + y))
-    before, after, update = xx.sqrt(), (xx + change).clamp_min(0).sqrt(), uu.sqrt()
-    gap = change / (before + after).clamp_min(1e-300)
-    return before, after, update, (uu - gap.square()) / (2 * before * after).clamp_min(1e-300)
+    "What five sums over the units of each token tell."
+    before = torch.linalg.vector_norm(x, dim=1, dtype=torch.float64)  # r, and so its counts, hang on the last digit
+    after = torch.linalg.vector_norm(y, dim=1).double()
+    uu, ux, xy = ((a * b).sum(1).double() for a, b in ((u, u), (u, x), (x, y)))
+    gap, both = (2 * ux + uu) / (before + after), before * after
+    alike = (after < 2 * before) & (before < 2 * after)
+    distance = torch.where(alike, (uu - gap.square()) / (2 * both), 1 - xy / both)
+    return before, after, uu.sqrt(), torch.where(both == 0, (uu > 0).double(), distance)
 
 def block_moments(
     x: Tensor,  # (tokens, hidden), entering the block, without padding
@@ -102,7 +111,7 @@ def block_moments(
     if y.dtype != torch.float64: x, y = x.float(), y.float()
     u = y - x
     before, after, update, distance = token_norms(x, y, u)
-    inverse = math.sqrt(x.shape[1]) / before.clamp_min(1e-30)  # 1 / RMS(x)
+    inverse = math.sqrt(x.shape[1]) / before  # 1 / RMS(x); of a zero state infinite
     made = {"output": lambda: moments_of(y, texts, after, distance.sum()),
             "update": lambda: moments_of(u, texts, update),
             "relative_update": lambda: moments_of(u.mul_(inverse.to(u.dtype)[:, None]), texts, update * inverse)}  # the last: it changes u

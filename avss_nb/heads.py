@@ -5,17 +5,19 @@
 # %% ../nbs/03_heads.ipynb #cell-003
 from __future__ import annotations
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import wraps
+from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 from .basics import InputError
 from .batches import LabelledRow, length_batches, right_padded
-from .blocks import Blocks, check_model, evaluating, input_device, probe_batch, text_batch, vocabulary_size
+from .blocks import Blocks, PROBE, check_model, eager, evaluating, input_device, probe_batch, text_batch, vocabulary_size
 
 # %% auto #0
-__all__ = ['unwrapped', 'head', 'body', 'cacheless', 'model_batch', 'word_places', 'masked_batch', 'row_classes', 'target_batch',
-           'batch_losses', 'batch_loss', 'masked_copies']
+__all__ = ['unwrapped', 'head', 'body', 'cacheless', 'model_batch', 'differ', 'probe_rows', 'once', 'reads_padding', 'kept_apart',
+           'word_places', 'masked_batch', 'row_classes', 'target_batch', 'batch_losses', 'batch_loss', 'masked_copies']
 
 # %% ../nbs/03_heads.ipynb #cell-005
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -75,6 +77,43 @@ def model_batch(
                          "set model.config.pad_token_id, or batch_size=1")
     batch = right_padded(rows, input_device(model), pad or 0, vocabulary_size(model))
     return batch | text_batch(model, batch["input_ids"], batch["attention_mask"])
+
+def differ(a: Tensor, b: Tensor) -> bool:
+    "By more than rounding?"
+    return bool((a.float() - b.float()).norm() > (1e-4 if a.dtype in (torch.float32, torch.float64) else 0.1) * b.float().norm())
+
+def probe_rows(model: nn.Module) -> tuple[list[int], list[int]]:  # PROBE tokens, and twice as many
+    "A short text and a longer one that any text model can read."
+    longer = [i % (vocabulary_size(unwrapped(model)) or 128) for i in range(3, 3 + 2 * PROBE)]
+    return longer[:PROBE], longer
+
+def once(probe: Callable[[nn.Module], bool]) -> Callable[[nn.Module], bool]:
+    "What was found about a model is remembered as long as the model is there."
+    found = WeakKeyDictionary()
+    @wraps(probe)
+    def told(model):
+        if model not in found: found[model] = probe(model)
+        return found[model]
+    return told
+
+@once
+def reads_padding(model: nn.Module) -> bool:
+    "Does what a model makes of a text depend on the padding behind it, in spite of the mask? Found by trying: alone, and beside a longer one."
+    short, longer = probe_rows(model)
+    def made(*rows):
+        out = model(**model_batch(model, rows))[0][:1]  # states, or logits
+        return out[:, :len(short)] if out.dim() == 3 else out
+    try:
+        with torch.no_grad(), evaluating(model), eager(): return differ(made(short, longer), made(short))
+    except Exception: return True  # it cannot read a padded batch
+
+def kept_apart(
+    model: nn.Module,
+    rows: Sequence[Sequence[int]],
+    size: int,  # of a batch
+) -> bool:  # for `avss_nb.batches.length_batches(equal=)`
+    "Must rows of different length come in different batches?"
+    return size > 1 and len({*map(len, rows)}) > 1 and reads_padding(model)
 
 def word_places(
     row: Sequence[int],  # token ids
@@ -151,10 +190,11 @@ def masked_copies(
     tokenizer,
     rows: Sequence[Sequence[int]],
     size: int,  # copies in a batch
+    equal: bool = False,  # see `avss_nb.batches.length_batches`
 ) -> Iterator[tuple[list[int], dict[str, Tensor]]]:  # for each copy the number of its row; the batch
     "Batches of copies of texts, in each of which another token is hidden."
     places = [word_places(row, tokenizer) for row in rows]
-    for indices in length_batches(rows, size):
+    for indices in length_batches(rows, size, equal=equal):
         copies = [(i, place) for i in indices for place in places[i]]
         for start in range(0, len(copies), size):
             part = copies[start:start + size]

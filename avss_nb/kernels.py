@@ -60,8 +60,23 @@ if triton:
                 else: change += y * y
             X, U, C = tl.sum(xx, 1), tl.sum(uu.to(tl.float64), 1), tl.sum(change.to(tl.float64), 1)
             before, after, update = tl.sqrt(X), tl.sqrt(tl.maximum(X + C, 0.)), tl.sqrt(U)
-            inverse = root / tl.maximum(before, 1e-30)
-            gap = C / tl.maximum(before + after, 1e-300)
+            inverse = tl.where(real, root / before, 0.)
+            gap = C / (before + after)
+            distance = (U - gap * gap) / (2. * before * after)
+            if PAIR:
+                far = real & ~((after < 4. * before) & (before < 4. * after))  # the terms cancel: |y| and the cosine are summed up by themselves
+                if tl.max(far.to(tl.int32), 0) > 0:
+                    yy, xy = zero, zero
+                    for c in range(0, H, COLS):
+                        live = far[:, None] & (c + col < H)[None, :]
+                        x = tl.load(x_ptr + base + (c + col)[None, :], mask=live, other=0.).to(tl.float32)
+                        y = tl.load(y_ptr + base + (c + col)[None, :], mask=live, other=0.).to(tl.float32)
+                        yy += y * y
+                        xy += x * y
+                    after = tl.where(far, tl.sqrt(tl.sum(yy.to(tl.float64), 1)), after)
+                    both = before * after
+                    direct = tl.where(both == 0., (U > 0.).to(tl.float64), 1. - tl.sum(xy.to(tl.float64), 1) / both)
+                    distance = tl.where(far, direct, distance)
             factor, most_u = inverse.to(tl.float32), tl.max(big_u, 1)
             tl.store(inverse_ptr + row, factor, mask=there)
             tl.store(sizes_ptr + row, (after / root).to(tl.float32), mask=there)
@@ -72,7 +87,7 @@ if triton:
             sum_y += tl.where(real, after / root, 0.)
             sum_u += tl.where(real, update / root, 0.)
             sum_r += tl.where(real, update / root * inverse, 0.)
-            sum_d += tl.where(real, (U - gap * gap) / tl.maximum(2. * before * after, 1e-300), 0.)
+            sum_d += tl.where(real, distance, 0.)
         out = sums_ptr + p * 8
         tl.store(out, tl.max(top_y, 0))
         tl.store(out + 1, tl.max(top_u, 0))
@@ -201,10 +216,12 @@ class KernelStatistics:
 
     def see(self, layer: int, x: Tensor, y: Tensor) -> None:
         "What enters and leaves a block, (texts, longest, hidden)."
+        self.texts.check(y)
         if self.pair: self._run("pair", layer, x.contiguous(), y.contiguous(), self.pair)
 
     def part(self, site: str, layer: int, a: Tensor) -> None:
         "What a sub-layer of a block returns."
+        self.texts.check(a)
         a = a.reshape(*self.mask.shape, -1).contiguous()
         self._run(site, layer, a, a, ("output",))
 
@@ -214,17 +231,19 @@ class KernelStatistics:
         P, tokens = B * chunks, B * S
         programs = min(-(-tokens // ROW["ROWS"]), PROGRAMS)
         rounds = -(-tokens // (programs * ROW["ROWS"]))
-        if name not in self.found: self.found[name] = self._scratch(k, H, P, tokens, y.device) | self._room(k, B, H, programs, y.device)
+        if name not in self.found: self.found[name] = self._scratch(k, H, P, tokens, y.device) | self._room(k, B, H, programs, y.device, chunks)
         room = self.found[name]
+        text_mean, text_m2 = room["text_mean"][layer], room["text_m2"][layer]
+        mean, m2 = (text_mean, text_m2) if chunks == 1 else (room["mean"], room["m2"])
         flags = [site in sites for site in PAIR]
         two = flags[1] or flags[2] or name == "pair"
         full = self.texts.tokens == tokens and S % COLUMN["ROWS"] == 0 and H % COLUMN["COLS"] == 0  # no padding, no ragged edge
         table = bin_table(y.device)
         with torch.cuda.device_of(y):
             _rows[(programs,)](x, y, self.mask, room["inverse"], room["sizes"], room["sums"][layer], tokens, rounds, H, two, **ROW)
-            _columns[(-(-H // COLUMN["COLS"]), P)](x, y, self.mask, room["inverse"], room["sizes"], table, room["mean"], room["m2"], room["counts"][layer],
+            _columns[(-(-H // COLUMN["COLS"]), P)](x, y, self.mask, room["inverse"], room["sizes"], table, mean, m2, room["counts"][layer],
                                                   room["n"], S, H, chunks, tokens, *flags, SLOTS, **COLUMN, FULL=full)
-            _merge[(-(-H // 128), B, k)](room["mean"], room["m2"], room["n"], room["text_mean"][layer], room["text_m2"][layer], H, chunks, B, P, 128)
+            if chunks > 1: _merge[(-(-H // 128), B, k)](mean, m2, room["n"], text_mean, text_m2, H, chunks, B, P, 128)
 
     def _scratch(self, k, H, P, tokens, device) -> dict[str, Tensor]:
         "What the kernels write for one block and its k sites; the next block, and its parts, use it again."
@@ -235,11 +254,12 @@ class KernelStatistics:
                             "inverse": torch.empty(tokens, **f32), "sizes": torch.empty(3, tokens, **f32)}
         return self.scratch
 
-    def _room(self, k, B, H, programs, device) -> dict[str, Tensor]:
-        "What the kernels leave of each block."
+    def _room(self, k, B, H, programs, device, chunks) -> dict[str, Tensor]:
+        "What the kernels leave of each block; a text of one chunk needs no merging, and stays in float32."
         f64 = dict(dtype=torch.float64, device=device)
+        texts = dict(dtype=torch.float32 if chunks == 1 else torch.float64, device=device)
         return {"counts": torch.zeros(self.layers, COLUMN["COPIES"], k, SLOTS, dtype=torch.int32, device=device), "sums": torch.empty(self.layers, programs, 8, **f64),
-                "text_mean": torch.empty(self.layers, k, B, H, **f64), "text_m2": torch.empty(self.layers, k, B, H, **f64)}
+                "text_mean": torch.empty(self.layers, k, B, H, **texts), "text_m2": torch.empty(self.layers, k, B, H, **texts)}
 
     def moments(self) -> dict[str, Moments]:  # leading dimension layers
         "The moments of each site."
@@ -248,7 +268,7 @@ class KernelStatistics:
         for name, room in self.found.items():
             largest, sums = room["sums"][:, :, :3].amax(1), room["sums"][:, :, 3:].sum(1)
             nothing = torch.full_like(tokens, math.nan, dtype=torch.float64)
-            states, inside = room["text_mean"], room["text_m2"]  # (layers, sites, texts, hidden)
+            states, inside = room["text_mean"].double(), room["text_m2"].double()  # (layers, sites, texts, hidden)
             mean = (n / n.sum()) @ states
             m2 = inside.sum(2) + n @ (states - mean[:, :, None]).square()
             pooled, counts = states.var(3).sum(2), room["counts"].sum(1)  # int64
@@ -265,5 +285,5 @@ def statistics(
     dtype: torch.dtype,  # of the activations
 ) -> BlockStatistics | KernelStatistics:
     "The fastest collector that there is for this device."
-    known = dtype in (torch.float32, torch.bfloat16, torch.float16)
+    known = dtype in (torch.float32, torch.bfloat16, torch.float16) and len(texts.lengths) * -(-texts.longest // COLUMN["ROWS"]) < 2**16  # size of a grid
     return (KernelStatistics if triton and texts.device.type == "cuda" and known else BlockStatistics)(sites, layers, texts)

@@ -85,8 +85,9 @@ class Moments:
         if reference is None: distance = torch.tensor(math.nan, dtype=torch.float64, device=a.device)
         else:
             ref = reference.double()
-            cosine = torch.einsum("th,th->t", ref, d) / (norm * torch.linalg.vector_norm(ref, dim=1)).clamp_min(1e-300)
-            distance = (1 - cosine).sum()
+            size = torch.linalg.vector_norm(ref, dim=1)
+            cosine = torch.einsum("th,th->t", ref, d) / (norm * size)
+            distance = torch.where(norm * size == 0, (norm != size).double(), 1 - cosine).sum()  # a zero state is at distance 1 from all but itself
         return cls(lengths.sum(), torch.tensor(len(lengths), device=a.device), mean, m2, histogram(a),
                    a.abs().max().double(), states.var(1).sum(), norm.sum() / math.sqrt(a.shape[1]), distance)
 

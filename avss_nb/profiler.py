@@ -11,16 +11,17 @@ from functools import partial
 from pathlib import Path
 import pandas as pd, torch
 from torch import Tensor, nn
-from .basics import Bar, InputError, Progress, check_counts, load_tensors, save_tensors
-from .blocks import Blocks, evaluating, fingerprint, model_name
-from .data import Text, text_batches
-from .heads import batch_loss, body, cacheless, head, model_batch, target_batch
+from .basics import Bar, InputError, Progress, check_counts, load_tensors, reading, save_tensors
+from .batches import Corpus, Text, text_batches, too_short
+from .blocks import Blocks, check_length, evaluating, fingerprint, input_fingerprint, model_name, positions
+from .heads import batch_loss, body, cacheless, head, model_batch, reads_padding, target_batch
 from .fused import Segments
 from .kernels import statistics
 from .moments import Moments, rms, sparsity, variance
 
 # %% auto #0
-__all__ = ['SITES', 'DEFAULT_SITES', 'PROFILE', 'CHECKED', 'site_activations', 'LayerProfile', 'LayerProfiler', 'check_finite']
+__all__ = ['SITES', 'DEFAULT_SITES', 'PROFILE', 'ALIKE', 'CHECKED', 'CAUSES', 'site_activations', 'LayerProfile', 'LayerProfiler',
+           'check_finite']
 
 # %% ../nbs/04_profiler.ipynb #cell-005
 SITES = ("output", "update", "relative_update", "attention", "mlp")
@@ -34,13 +35,14 @@ def site_activations(
     "The activations of the sites that follow from a block's input and output."
     if y.dtype != torch.float64: x, y = x.float(), y.float()
     def relative():
-        inverse = x.shape[1]**0.5 / torch.linalg.vector_norm(x, dim=1, dtype=torch.float64).clamp_min(1e-30)  # 1 / RMS(x)
+        inverse = x.shape[1]**0.5 / torch.linalg.vector_norm(x, dim=1, dtype=torch.float64)  # 1 / RMS(x); of a zero state infinite
         return (y - x) * inverse.to(y.dtype)[:, None]
     made = {"output": lambda: y, "update": lambda: y - x, "relative_update": relative}  # computed only when asked for
     return {site: made[site]() for site in sites if site in made}
 
 # %% ../nbs/04_profiler.ipynb #cell-007
 PROFILE = "avss_nb.LayerProfile/1"
+ALIKE = {"dtype": "precision of the model", "max_length": "max_length", "embedding": "embeddings of the tokens", "skipped": "skipped layers"}  # settings, in words
 
 @dataclass(frozen=True)
 class LayerProfile:
@@ -71,13 +73,24 @@ class LayerProfile:
     def __add__(self, other: LayerProfile) -> LayerProfile:
         "The profile of both sets of texts together, merged group by group."
         if not isinstance(other, LayerProfile): return NotImplemented
-        if self.fingerprint != other.fingerprint: raise InputError(f"profiles of two models do not merge: {self.model} and {other.model}")
-        if set(self.sites) != set(other.sites): raise InputError(f"profiles of different sites do not merge: {[*self.sites]} and {[*other.sites]}")
+        self.check_alike(other)
         if (self.losses is None) != (other.losses is None): raise InputError("one of the profiles has ablation losses, the other has none")
+        mine, theirs = (p.settings.get("texts", []) for p in (self, other))
+        def both(place): return {t[place] for t in mine} & {t[place] for t in theirs}
+        if both(1) or (self.partial or other.partial) and both(0):
+            raise InputError("the same texts are in both profiles, and would count twice; leave one of the profiles out")
         sites = {site: _merge(m, other.sites[site]) for site, m in self.sites.items()}
-        return replace(self, sites=sites, partial=self.partial or other.partial,
+        return replace(self, sites=sites, partial=self.partial or other.partial, settings=self.settings | {"texts": [*mine, *theirs]},
                        losses=None if self.losses is None else _padded_sum(self.losses, other.losses),
                        predicted=None if self.predicted is None else _padded_sum(self.predicted, other.predicted))
+
+    def check_alike(self, other: LayerProfile) -> None:
+        "Refuse a profile of another model, of other sites, or made in another way."
+        if self.fingerprint != other.fingerprint: raise InputError(f"profiles of two models do not merge: {self.model} and {other.model}")
+        if {*self.sites} != {*other.sites}: raise InputError(f"profiles of different sites do not merge: {[*self.sites]} and {[*other.sites]}")
+        for name, what in ALIKE.items():
+            a, b = (p.settings.get(name) for p in (self, other))
+            if None not in (a, b) and a != b: raise InputError(f"profiles with different {what} do not merge: {a} and {b}; profile again, alike")
 
     def to_frame(self,
         eps: float = 0.01,  # threshold ε of the sparsity
@@ -114,11 +127,15 @@ class LayerProfile:
     @classmethod
     def load(cls, path: str | Path) -> LayerProfile:
         "Read a profile written by `save`."
-        header, tensors = load_tensors(path, PROFILE, "profile", "make one with `avss-nb profile` or `LayerProfile.save`")
-        sites = {site: Moments(**{k.removeprefix(site + "."): t for k, t in tensors.items() if k.startswith(site + ".")})
-                 for site in header["sites"]}
-        return cls(header["model"], header["fingerprint"], sites, tensors.get("losses"), tensors.get("predicted"),
-                   header["partial"], header["settings"])
+        about = "profile", "make one with `avss-nb profile` or `LayerProfile.save`"
+        header, tensors = load_tensors(path, PROFILE, *about)
+        with reading(path, *about):
+            sites = {site: Moments(**{k.removeprefix(site + "."): t for k, t in tensors.items() if k.startswith(site + ".")})
+                     for site in header["sites"]}
+            found = cls(header["model"], header["fingerprint"], sites, tensors.get("losses"), tensors.get("predicted"),
+                        header["partial"], {**header["settings"]})
+            repr(found)  # counts what there is
+        return found
 
 def _merge(a: Moments, b: Moments) -> Moments:
     "Merge group by group; groups that only one side has are kept."
@@ -146,6 +163,7 @@ class LayerProfiler:
         groups: int = 16,  # for bootstrap intervals
         stack: str | None = None,  # "encoder" or "decoder" where there are two
     ):
+        if not isinstance(sites, Iterable): raise InputError(f"sites={sites!r} was given; give some of {', '.join(SITES)}")
         sites = (sites,) if isinstance(sites, str) else tuple(sites)
         unknown = set(sites) - set(SITES)
         if unknown or not sites: raise InputError(f"sites {sorted(unknown)} are not among {', '.join(SITES)}")
@@ -153,6 +171,7 @@ class LayerProfiler:
         if ablation: head(model)  # refuses a model without a loss
         self.model, self.tokenizer, self.blocks = model, tokenizer, Blocks(model, stack)
         self.body = body(self.blocks)
+        self.apart = batch_size > 1 and reads_padding(model)  # texts of different length come in different batches
         self.sites, self.ablation = tuple(s for s in SITES if s in sites), ablation
         self.batch_size, self.max_length, self.groups = batch_size, max_length, groups
 
@@ -163,34 +182,55 @@ class LayerProfiler:
         share: tuple[int, int] = (0, 1),  # this process and how many there are: measure only every so many-th group of batches
     ) -> LayerProfile:
         "Profile the texts. An interruption (Ctrl-C, ■) returns what is complete so far, marked partial."
-        until = _condition(until)
+        until = self._condition(until)
         if not 0 <= share[0] < share[1] <= self.groups:
             raise InputError(f"share {share} was given for {self.groups} groups; give (process, processes), and at least one group a process")
         if until and share[1] > 1: raise InputError("a share alone does not tell when the whole is stable; leave until out, or profile in one process")
-        batches = text_batches(texts, self.tokenizer, self.batch_size, self.max_length, fewest=2 if self.ablation else 1)
+        share, most = (int(share[0]), int(share[1])), positions(self.model)
+        batches = text_batches(texts, self.tokenizer, self.batch_size, self.max_length, equal=self.apart)
         progress, identity, sums, complete = progress or Bar("profile"), fingerprint(self.blocks), {}, False
-        shared = {"share": [*share]} if share[1] > 1 else {}
+        corpus, about = Corpus(), self._about()
+        def result(partial): return self._profile(sums, identity, partial, about | {"texts": [corpus.told()]} | self._shared(share, identity, about, corpus))
         try:
             with evaluating(self.model), cacheless(self.model):
                 for number, (rows, total) in enumerate(batches):
-                    if shared: shared |= {"run": shared.get("run") or self._run(rows, identity), "batches": number + 1}
+                    corpus.read(rows)
                     if number % self.groups % share[1] != share[0]: continue
+                    if most and most < (longest := max(map(len, rows))): check_length(self.model, longest, "shorten the texts, or lower max_length")
                     seen = self._measure(rows, number)
                     group = sums.get(number % self.groups)
                     sums[number % self.groups] = {key: group[key] + seen[key] for key in seen} if group else seen
-                    progress(Progress(number + 1, total, "batch", {"tokens": sum(map(len, rows))},
-                                      lambda: self._profile(sums, identity, True, shared)))
-                    if until and (number + 1) % self.groups == 0 and until(self._profile(sums, identity, False)): break
-            if not sums: raise InputError(f"process {share[0]} of {share[1]} has no batch; give more texts, or fewer processes")
+                    progress(Progress(number + 1, total, "batch", {"tokens": sum(map(len, rows))}, partial(result, True)))
+                    if until and (number + 1) % self.groups == 0 and until(result(False)): break
+            if number + 1 < share[1]: raise InputError(f"the texts make {number + 1} batches for {share[1]} processes; give more texts, or fewer processes")
+            if self.ablation and not sum(int(s["predicted"]) for s in sums.values()): raise too_short(2)
             complete = True
         except KeyboardInterrupt:
             if not sums: raise
-        return self._profile(sums, identity, not complete, shared)
+        return result(not complete)
 
-    def _run(self, rows, identity) -> str:
-        "Tells a run that is shared from others: a digest of the model, the settings and the first texts."
-        told = [identity, self.sites, self.ablation, self.batch_size, self.max_length, self.groups, str(self.model.dtype), [*map(list, rows)]]
-        return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+    def _about(self) -> dict:
+        "How a profile is made: its settings."
+        return {"batch_size": self.batch_size, "max_length": self.max_length, "dtype": str(self.model.dtype).removeprefix("torch."),
+                "embedding": input_fingerprint(self.model), "skipped": self.blocks.skipped()}
+
+    def _shared(self, share, identity, about, corpus) -> dict:
+        "Which share of a run it is; a run is told from others by the model, the settings and the first texts."
+        if share[1] == 1: return {}
+        run = [identity, self.sites, self.ablation, self.groups, about, corpus.told()[0]]
+        return {"share": [*share], "run": hashlib.sha256(json.dumps(run).encode()).hexdigest()[:16]}
+
+    def _condition(self, until) -> Callable[[LayerProfile], bool] | None:
+        "When to stop early, after checking that it can be told."
+        if until == "stable":
+            from avss_nb.scorer import stable
+            until = stable()
+        if until is not None and not callable(until): raise InputError(f"until {until!r} was given; give 'stable', a function of a profile, or None")
+        if (fewest := getattr(until, "fewest", 0)) > self.groups:
+            raise InputError(f"a stable ranking is told from at least {fewest} groups of texts, and groups={self.groups} was given; give more, or leave until out")
+        if (site := getattr(until, "site", None)) and site not in self.sites:
+            raise InputError(f"a stable ranking by {site} was asked for, and sites {', '.join(self.sites)} were given; add {site!r}, or leave until out")
+        return until
 
     @torch.no_grad()
     def _measure(self, rows, number) -> dict:
@@ -212,27 +252,22 @@ class LayerProfiler:
             losses.append(loss.cpu())
         return {"losses": torch.stack(losses), "predicted": torch.tensor(predicted)}
 
-    def _profile(self, sums, identity, partial, shared=None) -> LayerProfile:
+    def _profile(self, sums, identity, partial, settings) -> LayerProfile:
         sums = [{key: found.map(lambda t: t.cpu()) if isinstance(found, Moments) else found for key, found in s.items()} for s in sums.values()]
         sites = {site: Moments.stack([s[site] for s in sums]) for site in self.sites}
         for site, m in sites.items(): check_finite(m, site)
         return LayerProfile(
             model=model_name(self.blocks), fingerprint=identity, sites=sites,
             losses=torch.stack([s["losses"] for s in sums]) if self.ablation else None,
-            predicted=torch.stack([s["predicted"] for s in sums]) if self.ablation else None, partial=partial,
-            settings={"batch_size": self.batch_size, "max_length": self.max_length, "dtype": str(self.model.dtype).removeprefix("torch.")} | (shared or {}))
+            predicted=torch.stack([s["predicted"] for s in sums]) if self.ablation else None, partial=partial, settings=settings)
 
 def check_finite(m: Moments, site: str, batch: int | None = None) -> None:
     "Refuse activations that are not numbers, naming the first layer in which they appear."
     where = f"site {site}" if batch is None else f"site {site}, batch {batch}"
-    finite = torch.isfinite(m.m2).all(-1) & torch.isfinite(m.maximum)  # (layers,), or (groups, layers)
+    finite = torch.isfinite(m.m2).all(-1) & torch.isfinite(m.maximum) & torch.isfinite(m.token_rms)  # (layers,), or (groups, layers)
     bad = (~finite.view(-1, finite.shape[-1]).all(0)).nonzero().flatten().tolist()
-    if bad: raise InputError(f"NaN or infinite activations in layer {bad[0]} ({where}); "
+    if bad: raise InputError(f"NaN or infinite activations in layer {bad[0]} ({where}); {CAUSES.get(site, '')}"
                              "load the model in bfloat16 or float32, and check its weights and the text")
 
-def _condition(until) -> Callable[[LayerProfile], bool] | None:
-    if until != "stable":
-        if until is not None and not callable(until): raise InputError(f"until {until!r} was given; give 'stable', a function of a profile, or None")
-        return until
-    from avss_nb.scorer import stable
-    return stable()
+CAUSES = {"relative_update": "a token may enter the layer with a state of zero, as a padding token inside a text does whose embedding is zero: then take such "
+                             "tokens out of the texts, or leave this site out; else "}

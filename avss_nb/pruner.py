@@ -15,7 +15,7 @@ from torch import nn
 from .basics import InputError, Progress, check_replaceable, silent, whole
 from .blocks import Blocks, check_model, fingerprint
 from .data import Text, length_batches, tokenize
-from .heads import batch_loss, target_batch
+from .heads import batch_loss, kept_apart, target_batch
 from .profiler import LayerProfiler
 from .scorer import LayerScorer, LayerScores
 from .surgery import quiet, rebuild, refuse, run_checks, undisturbed
@@ -260,7 +260,8 @@ class LayerPruner:
 
     def _greedily(self, texts, number, protect, progress) -> PrunePlan:
         rows = tokenize(texts, self.tokenizer, LENGTH, fewest=2)
-        batches = [target_batch(self.model, self.tokenizer, [rows[i] for i in indices]) for indices in length_batches(rows, BATCH)]
+        order = length_batches(rows, BATCH, equal=kept_apart(self.model, rows, BATCH))
+        batches = [target_batch(self.model, self.tokenizer, [rows[i] for i in indices]) for indices in order]
         how = f"greedy search by loss on {sum(map(len, rows)):,} tokens"
         def plan(steps): return self._found(how, steps)
         with undisturbed(self.model): return plan(greedy_search(self.blocks, batches, number, protect, progress, plan))

@@ -229,6 +229,8 @@ def stable(
     scorer = scorer or LayerScorer(draws=200)
     def condition(profile: LayerProfile) -> bool:
         if profile.groups < fewest: return False
+        if profile.layers == 1: return True  # there is but one ranking
         ranks = np.vstack(scorer.drawn(profile)).argsort(1, kind="stable").argsort(1).astype(float)
         return bool(np.quantile(np.corrcoef(ranks)[0, 1:], 0.05) >= agreement)
+    condition.fewest, condition.site = fewest, scorer.site  # what the profiler must be set up for
     return condition

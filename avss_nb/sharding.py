@@ -22,7 +22,7 @@ __all__ = ['SHARED', 'RANKS', 'LOCAL', 'of_share', 'interleaved', 'state_of', 's
            'ProcessLost', 'Stopped', 'Processes', 'joined', 'profile_together', 'usable']
 
 # %% ../nbs/04_sharding.ipynb #cell-005
-SHARED = ("share", "run", "batches")  # settings of a share, which the whole does not have
+SHARED = ("share", "run")  # settings of a share, which the whole does not have
 
 def of_share(profile: LayerProfile) -> tuple[int, int] | None:
     "(process, processes) of a share; None for a whole profile."
@@ -38,8 +38,7 @@ def interleaved(
     if any(of_share(p) is None for p in profiles): raise InputError("a whole profile is among the shares; add whole profiles with +")
     first, shares = profiles[0], Counter(map(of_share, profiles))
     for p in profiles:
-        if p.fingerprint != first.fingerprint: raise InputError(f"the shares are of two models: {first.model} and {p.model}; give those of one run")
-        if {*p.sites} != {*first.sites}: raise InputError(f"the shares have different sites: {[*first.sites]} and {[*p.sites]}; give those of one run")
+        first.check_alike(p)
         if (p.settings["run"], of_share(p)[1]) != (first.settings["run"], of_share(first)[1]):
             raise InputError("the shares are of different runs (other texts, settings, or another number of processes); give those of one run")
     of = of_share(first)[1]
@@ -48,14 +47,15 @@ def interleaved(
     if (missing or any(p.partial for p in profiles)) and not partial:
         states = [state_of(p) for p in profiles if p.partial] + [f"shard {rank} of {of} is missing" for rank in missing]
         raise InputError(f"{'; '.join(states)}: run it again, give it too, or take what is there with partial=True (--partial)")
-    if len({p.settings["batches"] for p in profiles if not p.partial}) > 1:
+    complete = [p for p in profiles if not p.partial] or [first]
+    if len({p.settings["texts"][0][1] for p in complete}) > 1:
         raise InputError("the shares are of different texts, which only begin alike; give those of one run")
     order = torch.tensor([g * of + of_share(p)[0] for p in profiles for g in range(p.groups)]).argsort()
     def dealt(parts): return None if parts[0] is None else torch.cat(parts)[order]
     return replace(first, sites={site: Moments.cat([p.sites[site] for p in profiles])[order] for site in first.sites},
                    losses=dealt([p.losses for p in profiles]), predicted=dealt([p.predicted for p in profiles]),
                    partial=bool(missing) or any(p.partial for p in profiles),
-                   settings={name: value for name, value in first.settings.items() if name not in SHARED})
+                   settings={name: value for name, value in complete[0].settings.items() if name not in SHARED})
 
 def state_of(profile: LayerProfile) -> str:
     "A share in words."
@@ -233,6 +233,9 @@ def profile_together(
         share.save(shard)
         if share.partial: raise ProcessLost(f"{processes!r} was interrupted, as happens when another process fails or is killed")
         processes.wait()
+    except InputError:  # of all processes alike
+        shard.unlink(missing_ok=True)
+        raise
     except (ProcessLost, Stopped) as error: raise ProcessLost(f"{error}. {usable(shards, out)}") from None
     if rank: return None
     if absent := [path for path in shards if not path.exists()]:

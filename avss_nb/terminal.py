@@ -12,15 +12,15 @@ from typing import Annotated, Any
 from typer import Argument, Context, Exit, Option, Typer, echo
 from typer.core import TyperGroup
 from . import __version__
-from .basics import Bar, InputError, check_replaceable, silent, whole
+from .basics import Bar, InputError, check_regular, check_replaceable, silent, whole
 
 # %% auto #0
 __all__ = ['QUIET', 'app', 'SPLIT', 'DTYPES', 'Model', 'LABELS', 'TEXTS', 'Dtype', 'Device', 'DeviceMap', 'Streaming', 'Limit',
-           'Tokens', 'BatchSize', 'MaxLength', 'Split', 'Column', 'Json', 'Score', 'Site', 'Aggregation', 'Eps',
-           'Relative', 'Published', 'Commands', 'one_line', 'print_version', 'start', 'load_model', 'model_class',
-           'is_teaching', 'is_path', 'prepare_hub', 'hub_answers', 'read_texts', 'read_labelled', 'read_corpus', 'cut',
-           'read_questions', 'teaching_questions', 'given', 'show', 'check_place', 'listener', 'together', 'table_text',
-           'layer_numbers']
+           'Tokens', 'BatchSize', 'MaxLength', 'Split', 'Column', 'Stack', 'Json', 'Score', 'Site', 'Aggregation',
+           'Eps', 'Relative', 'Published', 'Commands', 'one_line', 'print_version', 'start', 'load_model',
+           'model_class', 'is_teaching', 'is_path', 'prepare_hub', 'hub_answers', 'read_texts', 'read_labelled',
+           'read_corpus', 'cut', 'read_questions', 'teaching_questions', 'given', 'show', 'check_place', 'listener',
+           'together', 'table_text', 'layer_numbers']
 
 # %% ../nbs/12_terminal.ipynb #cell-005
 class Commands(TyperGroup):
@@ -177,7 +177,7 @@ def read_corpus(
 ) -> list:
     "What a model reads: texts, or texts with their class."
     if (texts is None) == (labels is None): raise InputError("give either --texts or, for a classifier, --labels")
-    return read_texts(texts, limit, **where) if texts else read_labelled(labels, model, limit)
+    return read_labelled(labels, model, limit) if texts is None else read_texts(texts, limit, **where)
 
 def cut(
     texts: list[str],
@@ -236,6 +236,7 @@ def check_place(
     "Refuse a place that cannot be written, before hours are spent on what should go there."
     if path in (None, "-"): return
     place = Path(path)
+    check_regular(place)
     if place.is_dir() and not folder: raise InputError(f"{path} is a folder; give the name of a file")
     if folder: check_replaceable(place, mark, kind)
     parent = next(p for p in place.absolute().parents if p.exists())
@@ -268,7 +269,7 @@ def table_text(table, **options) -> str:
 # %% ../nbs/12_terminal.ipynb #cell-017
 Model = Annotated[str, Argument(metavar="MODEL", help="`teaching`, a local folder, or a name on the Hugging Face hub.")]
 LABELS = Option(help="For a classifier: a table with a column text or sentence, and label.")
-TEXTS = Option(help="`teaching`, `teaching:solved`, a text file (a blank line ends a text), or a data set.")
+TEXTS = Option(help="`teaching`, `teaching:solved`, a text file (a blank line ends a text), a table (.csv, .jsonl, …), or a data set.")
 Dtype = Annotated[str, Option(help="auto (as stored), float32, bfloat16 or float16.")]
 Device = Annotated[str | None, Option(help="For example cpu or cuda; default: cuda where there is one.")]
 DeviceMap = Annotated[str | None, Option(help="auto: spread the model over all GPUs, then memory, then the disk (needs the extra `train`).")]
@@ -278,7 +279,8 @@ Tokens = Annotated[int | None, Option(min=1, help="Cut the joined texts into win
 BatchSize = Annotated[int, Option(min=1, help="Texts or prompts in a batch.")]
 MaxLength = Annotated[int, Option(min=1, help="Tokens of a text or window; longer texts are cut.")]
 Split = Annotated[str | None, Option(help="Split of a data set.")]
-Column = Annotated[str | None, Option(help="Text column of a data set.")]
+Column = Annotated[str | None, Option(help="Text column of a table or data set (default: text).")]
+Stack = Annotated[str | None, Option(help="encoder or decoder, for a model that has both.")]
 Json = Annotated[str | None, Option("--json", metavar="FILE|-", help="Write the result as JSON; - means stdout.")]
 Score = Annotated[str | None, Option(help="avss (default), normalized_avss, block_influence, update_norm, ablation, random.")]
 Site = Annotated[str | None, Option(help="output, update, relative_update (default), attention, mlp.")]

@@ -7,14 +7,18 @@ DEVICE, cases = "cuda" if torch.cuda.is_available() else "cpu", 0
 if DEVICE == "cpu": kernels.COLUMN.update(ROWS=16), kernels.ROW.update(COLS=64)  # more programs in small tensors
 kernels.PROGRAMS = 8  # fewer than there are pairs of tokens
 SITES = ("output", "update", "relative_update", "mlp")
-for dtype, lengths, hidden, sites in ((torch.bfloat16, [45, 20, 7], 96, SITES), (torch.float16, [33, 1], 70, SITES), (torch.float32, [16, 16], 70, SITES),
-                                      (torch.bfloat16, [1], 96, ("relative_update",)), (torch.bfloat16, [128, 128], 64, SITES), (torch.float32, [20, 7], 64, ("output", "mlp"))):
+PLAIN, SMALL, LARGE = 1., 1e-5, 1e5  # |y| against |x|
+for dtype, lengths, hidden, sites, *size in ((torch.bfloat16, [45, 20, 7], 96, SITES), (torch.float16, [33, 1], 70, SITES), (torch.float32, [16, 16], 70, SITES),
+                                      (torch.bfloat16, [1], 96, ("relative_update",)), (torch.bfloat16, [128, 128], 64, SITES), (torch.float32, [20, 7], 64, ("output", "mlp")),
+                                             (torch.float32, [33, 5], 70, SITES, SMALL), (torch.float32, [33, 5], 70, SITES, LARGE), (torch.bfloat16, [45, 20], 96, ("output", "mlp"), 0.)):
     g, texts = torch.Generator().manual_seed(cases), Segments(lengths, DEVICE)
     x = torch.randn(len(lengths), max(lengths), hidden, generator=g)
     x[..., 3] += 300  # a massive unit, a large value, tiny ones: inside and outside the window
     x[0, 0, 5], x[-1, 0, :4] = 4e4, 1e-6
     y = x + 0.3 * torch.randn(x.shape, generator=g) + 0.2
     y[-1, 0, :3] = 1e-9
+    for factor in size: y = factor * torch.randn(x.shape, generator=g)
+    if size == [0.]: x[0, :3] = 0  # states of zero before, after, and both
     x, y = x.to(DEVICE, dtype), y.to(DEVICE, dtype)
     found, plain = (make(sites, 2, texts) for make in (kernels.KernelStatistics, BlockStatistics))
     for statistics in found, plain:

@@ -83,3 +83,18 @@ def test_fingerprint_knows_models_apart_but_not_precisions():
     llama = fingerprint(Blocks(tiny("llama")))
     assert llama == fingerprint(Blocks(tiny("llama", dtype=torch.bfloat16)))
     assert llama != fingerprint(Blocks(tiny("llama", seed=1)))
+
+def test_a_stack_is_named_by_a_part_of_its_path():
+    "In an encoder–decoder made of two BERTs the word encoder stands in both paths: it means the one in which it comes first."
+    from transformers import BertConfig, EncoderDecoderConfig, EncoderDecoderModel
+    half = dict(vocab_size=50, hidden_size=16, num_attention_heads=2, intermediate_size=32)
+    config = EncoderDecoderConfig.from_encoder_decoder_configs(BertConfig(**half, num_hidden_layers=3), BertConfig(**half, num_hidden_layers=2))
+    model = EncoderDecoderModel(config).eval()
+    assert Blocks(model, "encoder").path == "encoder.encoder.layer" and Blocks(model, "decoder").path == "decoder.bert.encoder.layer"
+    with pytest.raises(InputError, match="choose one with stack= .--stack."): Blocks(model)
+    with pytest.raises(InputError, match="stack 'middle' was given, but EncoderDecoderModel has lists of modules at encoder.encoder.layer, decoder"): Blocks(model, "middle")
+
+def test_skipped_blocks_are_told():
+    blocks = Blocks(tiny("llama"))
+    with blocks.skip([1]), Blocks(blocks.model).skip([3]): assert Blocks(blocks.model).skipped() == [1, 3]
+    assert blocks.skipped() == []

@@ -391,3 +391,36 @@ def test_demo(tmp_path):
     accuracy = {line.split("  ")[0].strip() or line.strip().split("  ")[0]: float(line.split()[-3]) for line in run.stdout.splitlines()
                 if re.search(r"nothing removed|AVSS as published|AVSS \(|greedy search by loss +\d|random, mean", line)}
     assert len(accuracy) == 5 and all(0 <= value <= 1 for value in accuracy.values())
+
+# ---------------------------------------------------------------- texts of other kinds, models that are broken
+
+def test_texts_in_a_column_of_a_table(place, tmp_path):
+    texts = (place / "texts.txt").read_text().split("\n\n")
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps({"id": i, "body": text}) + "\n" for i, text in enumerate(texts)))
+    out = tmp_path / "p.st"
+    refused("profile", place / "model", "--texts", tmp_path / "t.jsonl", "--out", out, match="no column text; it has id, body", absent=out)
+    done("profile", place / "model", "--texts", tmp_path / "t.jsonl", "--column", "body", "--out", out, "--sites", "all", "--batch-size", 4)
+    ours, plain = LayerProfile.load(out), LayerProfile.load(place / "profile.st")
+    for site in SITES: assert torch.equal(ours.site(site).counts, plain.site(site).counts)
+    refused("profile", place / "model", "--texts", place / "texts.txt", "--column", "body", "--out", tmp_path / "q", match="is plain text", absent=tmp_path / "q")
+    refused("profile", place / "model", "--texts", "", "--out", tmp_path / "q", absent=tmp_path / "q")
+
+def test_a_stack_is_chosen(tmp_path):
+    from transformers import T5Config, T5ForConditionalGeneration
+    model = T5ForConditionalGeneration(T5Config(vocab_size=len(TOKENIZER), d_model=16, d_kv=8, d_ff=32, num_layers=3, num_decoder_layers=2, num_heads=2))
+    saved(tmp_path / "t5", model)
+    line = "profile", tmp_path / "t5", "--texts", "teaching", "--limit", 4, "--out", tmp_path / "p"
+    refused(*line, match="choose one with stack= .--stack.", absent=tmp_path / "p")
+    done(*line, "--stack", "encoder")
+    assert LayerProfile.load(tmp_path / "p").layers == 3
+
+def test_texts_too_long_for_the_model(place, tmp_path):
+    refused("profile", place / "model", "--texts", "teaching", "--tokens", 2000, "--max-length", 500, "--out", tmp_path / "p",
+            match="500 tokens are too long for a model of 128 positions", absent=tmp_path / "p")
+
+def test_a_model_of_no_numbers(tmp_path):
+    model = tiny("llama")
+    model.model.norm.weight.data[:] = float("nan")
+    saved(tmp_path / "nan", model)
+    for option in "--texts", "--questions":
+        refused("evaluate", tmp_path / "nan", option, "teaching", "--limit", 8, match="probabilities are NaN; load it in bfloat16 or float32")

@@ -14,9 +14,15 @@ import pytest
 import torch
 import transformers as tf
 from safetensors.torch import save_file
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
 from avss_nb import surgery
 from avss_nb.basics import InputError, silent
 from avss_nb.blocks import Blocks, sublayer
+from avss_nb.data import Question
+from avss_nb.evaluator import Evaluator
+from avss_nb.moments import variance
 from avss_nb.profiler import LayerProfiler
 from avss_nb.pruner import LayerPruner
 from architectures import CUTS, EXTRA, REGISTRY, SIZES, VOCABULARY, known, made
@@ -189,6 +195,33 @@ def test_sublayers_are_what_is_added_to_the_stream(name):
             finally: handle.remove()
             assert difference({"y": without}, {"y": intact}) > TOLERANCE, f"{site} of block {layer} does nothing"
             assert (without - without[:1]).abs().max() > .01 * without.abs().max(), f"{site} of block {layer} holds the stream"
+
+def refused_for(name, *steps): return any(step in REGISTRY[name].refused for step in steps)
+
+@pytest.mark.parametrize("name", [name for name in REGISTRY if not refused_for(name, "blocks", "profile")])
+def test_statistics_do_not_depend_on_the_batch(name):
+    "Texts one by one and in batches, whether the architecture heeds the mask of the padding or not."
+    g = torch.Generator().manual_seed(0)
+    rows = [torch.randint(3, VOCABULARY, (n,), generator=g).tolist() for n in (5, 31, 2, 17, 31, 8, 23, 5)]
+    alone, together = (LayerProfiler(made(name), batch_size=n, stack=REGISTRY[name].stack).profile(rows, silent) for n in (1, 8))
+    for site, m in alone.sites.items():
+        other, m = together.site(site).total(), m.total()
+        assert other.tokens.tolist() == m.tokens.tolist()
+        torch.testing.assert_close(variance(other), variance(m), rtol=1e-4, atol=0)
+        torch.testing.assert_close(other.token_rms, m.token_rms, rtol=1e-4, atol=0)
+
+@pytest.mark.parametrize("name", [name for name in REGISTRY if REGISTRY[name].head == "CausalLM" and not refused_for(name, "blocks")])
+def test_answers_do_not_depend_on_the_batch(name):
+    "Whether the architecture skips the padding before a prompt or not."
+    vocabulary = {f"w{i}": i for i in range(VOCABULARY)}
+    plain = Tokenizer(WordLevel(vocabulary, "w0"))
+    plain.pre_tokenizer = WhitespaceSplit()
+    tokenizer = tf.PreTrainedTokenizerFast(tokenizer_object=plain, unk_token="w0")
+    g = torch.Generator().manual_seed(0)
+    prompts = [" ".join(f"w{i}" for i in torch.randint(3, VOCABULARY, (n,), generator=g)) for n in (5, 31, 2, 17, 8)]
+    questions = [Question(prompt, ("w7",), prompt=prompt) for prompt in prompts]
+    alone, together = (Evaluator(made(name), tokenizer, batch_size=n, max_new_tokens=3).answer(questions) for n in (1, 8))
+    assert together.texts == alone.texts and together.confidences == pytest.approx(alone.confidences, rel=1e-3)
 
 def test_the_registry_has_no_typing_errors():
     for a in REGISTRY.values():

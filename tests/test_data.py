@@ -2,6 +2,7 @@
 import json, random
 import numpy as np, pandas as pd, pytest, torch
 from avss_nb.basics import InputError, save_tensors
+from avss_nb.batches import Corpus
 from avss_nb.data import (Question, is_abstention, is_correct, length_batches, load_questions, load_texts, normalize_answer,
                           right_padded, tokenize, windows)
 from avss_nb.teaching import build_tokenizer
@@ -80,9 +81,47 @@ def test_pieces_that_are_too_short_are_left_out(tokenizer):
 @pytest.mark.parametrize("texts, use, message", [
     ("one string", True, r"write \[text\]"), ([1, 2, 3], True, r"write \[ids\]"), (["text"], False, "without a tokenizer"),
     ([], True, "no text"), (["", []], True, "no text"), (None, True, "None was given where a list"), (["a", {"text": "b"}], True, "dict .*column of texts"),
+    ([b"bytes"], True, "bytes .*column of texts"), (b"bytes", True, r"write \[text\]"), ({"text": ["a"]}, True, r'dict .*given\["text"\]'),
+    (pd.DataFrame({"body": ["a"]}), True, r'DataFrame .*given\["body"\]'), (build_tokenizer()(["a b"]), True, r'BatchEncoding .*given\["input_ids"\]'),
     ([[1.5, 2.]], True, "list .*1.5"), (torch.tensor([1, 2]), True, "a text is a string")])
 def test_unusable_texts_are_refused(tokenizer, texts, use, message):
     with pytest.raises(InputError, match=message): tokenize(texts, tokenizer if use else None)
+
+def test_a_name_is_no_tokenizer():
+    with pytest.raises(InputError, match="with 'gpt2' as tokenizer"): tokenize(["a text"], "gpt2")
+
+TEXTS = ["a, b", "two\nlines", "", '"quoted"', "None", "007"]
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "json", "jsonl", "parquet"])
+@pytest.mark.parametrize("streaming", [False, True])
+def test_texts_of_a_table_are_in_a_column(tmp_path, kind, streaming):
+    texts = [text for text in TEXTS if kind != "tsv" or "\n" not in text and '"' not in text]
+    table, path = pd.DataFrame({"id": range(len(texts)), "body": texts}), tmp_path / f"texts.{kind}"
+    {"csv": lambda: table.to_csv(path, index=False), "tsv": lambda: table.to_csv(path, index=False, sep="\t"), "parquet": lambda: table.to_parquet(path),
+     "json": lambda: table.to_json(path, orient="records"), "jsonl": lambda: table.to_json(path, orient="records", lines=True)}[kind]()
+    assert [*load_texts(path, column="body", streaming=streaming)] == [text for text in texts if text]
+    assert [*load_texts(path, column="body", streaming=streaming, limit=2)] == [text for text in texts if text][:2]
+    with pytest.raises(InputError, match="no column text; it has id, body; name the one with the texts"): load_texts(path, streaming=streaming)
+
+def test_plain_text_has_no_columns(tmp_path):
+    with pytest.raises(InputError, match="column 'body' was given, and .* is plain text"): load_texts(write(tmp_path / "a.txt", "one"), column="body")
+
+def test_batches_of_equal_length():
+    rng = random.Random(0)
+    rows = [[5] * rng.randrange(1, 6) for _ in range(200)]
+    batches = [*length_batches(rows, 8, chunk=4, equal=True)]
+    assert sorted(i for batch in batches for i in batch) == [*range(200)] and max(map(len, batches)) == 8
+    assert all(len({len(rows[i]) for i in batch}) == 1 for batch in batches)
+
+def test_a_corpus_is_known_again_in_any_order():
+    rng, rows = random.Random(0), [[5, 6], [6, 5], [5], [5], [256]]
+    def told(rows, size):
+        corpus = Corpus()
+        for i in range(0, len(rows), size): corpus.read(rows[i:i + size])
+        return corpus.told()
+    assert {told(rng.sample(rows, 5), size)[1] for size in (1, 2, 5) for _ in range(5)} == {told(rows, 3)[1]}
+    others = rows[1:], rows + [[5]], [[5, 6, 6, 5], *rows[2:]], [*rows[:-1], [1, 0]]
+    assert len({told(r, 2)[1] for r in (rows, *others)}) == 5 and told(rows, 2)[0] == told([*rows[:2], [9]], 2)[0]
 
 def test_files_that_cannot_be_written_are_told(tmp_path):
     (tmp_path / "file").write_text("kept")

@@ -1,12 +1,12 @@
 "Perplexity and answers, against unpadded one-by-one computation, teacher forcing and Hugging Face's own loss."
-import math
+import math, warnings
 import numpy as np, pytest, torch
 import transformers as tf
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from avss_nb.answers import mc2
 from avss_nb.basics import InputError
-from avss_nb.data import Question, load_texts, windows
-from avss_nb.evaluator import Answers, Evaluator, Perplexity, Report, answer_span, generating, left_padded, retention
+from avss_nb.data import Labelled, Question, load_texts, windows
+from avss_nb.evaluator import Answers, Evaluator, Perplexity, Report, answer_span, generating, left_padded, reads_left_padding, retention
 from conftest import shared
 from tiny import CAUSAL, VOCABULARY, tiny
 
@@ -127,6 +127,7 @@ def test_stop_string_ends_an_answer_and_does_not_count(tokenizer, questions):
 def test_generation_stops_when_every_row_has_stopped(tokenizer, questions):
     model, steps = ending_model("llama"), []
     first = {tokenizer.decode(greedy(model, tokenizer(q.prompt)["input_ids"], 1)[0]) for q in questions}
+    assert not reads_left_padding(model)  # found once a model
     hook = model.register_forward_hook(lambda *_: steps.append(1))
     answers = Evaluator(model, tokenizer, max_new_tokens=50, stop=tuple(first - {""})).answer(questions)
     hook.remove()
@@ -481,3 +482,33 @@ def test_a_closing_full_stop_belongs_to_the_sentence(teaching, world):
     with_stop, without = Evaluator(*teaching, stop=".").answer(asked), Evaluator(*teaching).answer(asked)
     assert with_stop.texts == without.texts and np.allclose(with_stop.confidences, without.confidences, atol=1e-5)
     assert not any(text.endswith(".") for text in with_stop.texts) and with_stop.hallucinated.mean() > 0.9
+
+# --- models that are broken
+
+def test_probabilities_that_are_no_numbers_are_refused(tokenizer):
+    model, classifier = tiny("llama"), tf.BertForSequenceClassification(tf.BertConfig(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2,
+                                                                                      num_attention_heads=4, intermediate_size=48))
+    for broken in model, classifier: broken.get_input_embeddings().weight.data[7] = math.nan
+    evaluator, text = Evaluator(model, tokenizer), "w007 w008"
+    ask = [lambda: evaluator.perplexity([text]), lambda: evaluator.answer([Question("q", ("a",), prompt=text)]), lambda: evaluator.score([("q", "a")], [text]),
+           lambda: Evaluator(classifier, tokenizer).classify([Labelled(text, 1)])]
+    for call in ask:
+        with pytest.raises(InputError, match="probabilities are NaN"): call()
+    assert evaluator.perplexity(["w008 w009"]).value > 1
+
+def test_a_perplexity_beyond_float64():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = Perplexity.of(np.array([8000., 9000.]), np.array([5, 6]))
+    assert found.value == math.inf and found.loss == 17000 / 11
+
+def test_prompts_of_equal_length_where_padding_is_read(tokenizer, questions):
+    "RWKV is recurrent: it reads the padding before a prompt."
+    torch.manual_seed(0)
+    model = tf.RwkvForCausalLM(tf.RwkvConfig(vocab_size=VOCABULARY, hidden_size=32, attention_hidden_size=32, num_hidden_layers=2)).eval()
+    assert reads_left_padding(model) and not reads_left_padding(tiny("llama"))
+    widths = []
+    handle = model.register_forward_pre_hook(lambda _, args, kwargs: widths.append((kwargs["input_ids"] != 0).all().item()), with_kwargs=True)
+    Evaluator(model, tokenizer, max_new_tokens=2).answer(questions)
+    handle.remove()
+    assert widths and all(widths)

@@ -58,6 +58,40 @@ def test_a_block_by_numpy(step):
     assert float(found["output"].cosine_distance) == pytest.approx(exact, rel=2e-3 if step < 1e-4 else 1e-5)
     assert np.isnan(float(found["update"].cosine_distance))
 
+@pytest.mark.parametrize("before, after", [(1e3, 1e-2), (1e-2, 1e3), (1., 1e-3), (1., .3), (1., 3.), (0., 1.), (1., 0.), (0., 0.), (1e-12, 1.)])
+def test_states_of_very_different_size_by_numpy(before, after):
+    g, texts = torch.Generator().manual_seed(0), Segments(LENGTHS)
+    x, y = (scale * torch.randn(texts.tokens, 24, generator=g) for scale in (before, after))
+    found = block_moments(x, y, texts, ["output", "update"])
+    X, Y = x.double().numpy(), y.double().numpy()
+    norms = np.linalg.norm(X, axis=1) * np.linalg.norm(Y, axis=1)
+    with np.errstate(invalid="ignore"): cosine = np.where(norms > 0, (X * Y).sum(1) / norms, float(before == after))  # of a zero state: 0, unless nothing changes
+    assert float(found["output"].cosine_distance) == pytest.approx((1 - cosine).sum(), rel=1e-6)
+    assert float(found["output"].token_rms) == pytest.approx(np.sqrt((Y**2).mean(1)).sum(), rel=1e-6)
+    assert float(found["update"].token_rms) == pytest.approx(np.sqrt(((Y - X)**2).mean(1)).sum(), rel=1e-6)
+    assert float(Moments.of(y, texts.counts, x).cosine_distance) == pytest.approx((1 - cosine).sum(), rel=1e-9)
+
+def test_a_token_whose_state_is_zero():
+    "Block Influence has a value; the relative update has none, and says why."
+    model = tiny("llama")
+    model.get_input_embeddings().weight.data[7] = 0
+    rows = [[5, 6, 7, 8], [9, 10, 11]]
+    seen = LayerProfiler(model, sites=["output"]).profile(rows, silent)
+    x, after = [], []
+    def keep(layer, a, b): x.append(a), after.append(b)
+    blocks = Blocks(model)
+    with torch.no_grad(), blocks.watch(keep):
+        for row in rows: model(input_ids=torch.tensor([row]))
+    first = torch.cat([x[0][0], x[len(blocks)][0]]), torch.cat([after[0][0], after[len(blocks)][0]])
+    expected = 1 - torch.nn.functional.cosine_similarity(*map(torch.Tensor.double, first))
+    assert float(LayerScorer("block_influence", site="output").score(seen).values[0]) == pytest.approx(float(expected.mean()), rel=1e-5)
+    with pytest.raises(InputError, match="layer 0 .site relative_update.*state of zero.*padding token"): LayerProfiler(model).profile(rows, silent)
+    assert LayerProfiler(model).profile([row for row in rows if 7 not in row], silent).tokens == 3
+
+def test_activations_with_positions_of_their_own_are_refused():
+    with pytest.raises(InputError, match=r"shape \(4, 104, 24\) of 4 texts of up to 100 tokens"):
+        BlockStatistics(["output"], 1, Segments(LENGTHS)).see(0, *states([104, 1, 7, 100]))
+
 def test_only_what_is_asked_for_is_computed():
     texts = Segments(LENGTHS)
     x, y = (texts.pack(a) for a in states())
@@ -101,7 +135,7 @@ def test_kernels_in_the_interpreter():
     script = Path(__file__).parent / "kernels_by_hand.py"
     run = subprocess.run([sys.executable, script], env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True)
     assert run.returncode == 0, (run.stdout + run.stderr)[-3000:]
-    assert "6 cases" in run.stdout
+    assert "9 cases" in run.stdout
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_kernels_on_a_device():

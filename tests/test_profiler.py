@@ -1,13 +1,13 @@
 """The profiler and the scorer against NumPy in float64 on stored activations, captured by raw hooks."""
-import gc, math
+import gc, json, math
 from dataclasses import replace
 import numpy as np, pytest, torch
 from safetensors.torch import save_file
 from torch import nn
-from transformers import (AutoModelForCausalLM, AutoModelForMaskedLM, BertConfig, DistilBertConfig, GPT2Config,
-                          GPTNeoXConfig, LlamaConfig, OPTConfig, Qwen2Config)
+from transformers import (AutoModelForCausalLM, AutoModelForMaskedLM, BertConfig, BigBirdConfig, BigBirdForMaskedLM, DistilBertConfig, GPT2Config,
+                          GPTNeoXConfig, LlamaConfig, OPTConfig, Qwen2Config, PreTrainedTokenizerFast, RobertaConfig, RobertaForMaskedLM)
 from avss_nb.basics import InputError, silent
-from avss_nb.blocks import Blocks
+from avss_nb.blocks import Blocks, positions
 from avss_nb.moments import AGGREGATIONS, EDGES, Moments, rms, sparsity, variance
 from avss_nb.profiler import SITES, LayerProfile, LayerProfiler
 from avss_nb.scorer import SCORES, LayerScorer
@@ -16,6 +16,7 @@ from avss_nb.teaching import TeachingWorld, build_tokenizer
 torch.set_num_threads(1)
 LAYERS, HIDDEN, EPSILONS = 3, 16, (1e-5, 0.01, 0.03)
 TOKENIZER = build_tokenizer()
+MASKING = PreTrainedTokenizerFast(tokenizer_object=TOKENIZER.backend_tokenizer, unk_token="<unk>", mask_token="<unk>")
 WORLD = TeachingWorld(known=40, unknown=5)
 TEXTS = WORLD.texts(14) + [q.prompt for q in WORLD.questions("known", 9)]  # of different lengths, so that batches are padded
 
@@ -503,3 +504,57 @@ def test_skipping_by_hooks_left_the_model_alone(measured):
         LayerProfiler(model, TOKENIZER, ablation=True).profile(TEXTS[:4], progress=silent)
         assert torch.equal(model(input_ids=ids).logits, before)
     assert len(Blocks(model)) == LAYERS
+
+# ---------------------------------------------------------------- what cannot be measured is refused before it is
+
+def test_texts_longer_than_the_positions():
+    for kind, most in (("gpt2", 1024), ("opt", 2048), ("bert", 512)):
+        with pytest.raises(InputError, match=f"{most + 1} tokens are too long for a model of {most} positions; shorten the texts, or lower max_length"):
+            LayerProfiler(tiny(kind), max_length=4000).profile([[5] * (most + 1)], silent)
+        assert LayerProfiler(tiny(kind), max_length=most).profile([[5] * most], silent).tokens == most
+
+def test_positions_that_begin_behind_the_padding():
+    torch.manual_seed(0)
+    model = RobertaForMaskedLM(RobertaConfig(vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
+                                             max_position_embeddings=34)).eval()
+    assert positions(model) == 32 and LayerProfiler(model).profile([[5] * 32], silent).tokens == 32
+    with pytest.raises(InputError, match="33 tokens are too long for a model of 32 positions"): LayerProfiler(model).profile([[5] * 33], silent)
+
+@pytest.mark.parametrize("length, tokens", [(256, 256), (200, 0)])
+def test_a_model_that_changes_its_attention_for_short_texts_gets_it_back(length, tokens):
+    torch.manual_seed(0)
+    config = BigBirdConfig(vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, block_size=16, num_random_blocks=1,
+                           max_position_embeddings=512)
+    model = BigBirdForMaskedLM(config).train()
+    def kinds(): return {type(layer.attention.self).__name__ for layer in model.bert.encoder.layer}
+    before, profiler = kinds(), LayerProfiler(model, batch_size=1)
+    profiler.profile([[5, 6, 7]], silent)
+    assert kinds() == before == {"BigBirdBlockSparseAttention"} and model.bert.attention_type == "block_sparse"
+    assert all(module.training for module in model.modules())
+    if tokens: assert profiler.profile([[*range(3, 48)] * 5 + [*range(3, 34)]], silent).tokens == tokens  # whole blocks: sparse attention
+    else:
+        with pytest.raises(InputError, match="adds positions of its own"): profiler.profile([[5] * length], silent)
+
+@pytest.mark.parametrize("settings, message", [
+    (dict(groups=4), "at least 8 groups of texts, and groups=4"), (dict(sites=["output"]), "by relative_update was asked for, and sites output")])
+def test_a_stable_ranking_that_cannot_be_told(settings, message):
+    endless = ([5, 6, 7] for _ in iter(int, 1))
+    with pytest.raises(InputError, match=message): LayerProfiler(tiny(), **settings).profile(endless, silent, until="stable")
+
+def test_one_layer_is_stable_at_once():
+    found = LayerProfiler(tiny(layers=1), batch_size=1).profile([[5, 6, 7]] * 100, silent, until="stable")
+    assert found.texts == 16
+
+@pytest.mark.parametrize("kind", ["llama", "bert"])
+def test_ablation_leaves_no_token_out_of_the_statistics(kind):
+    rows = [[5, 6, 7], [8], [9, 10], [11]]
+    plain, ablated = (LayerProfiler(tiny(kind), MASKING, ablation=ablation, batch_size=2).profile(rows, silent) for ablation in (False, True))
+    assert same(plain, ablated) and ablated.tokens == 7
+    assert int(ablated.predicted.sum()) == (3 if kind == "llama" else 4)
+    if kind == "llama":
+        with pytest.raises(InputError, match="at least 2 tokens"): LayerProfiler(tiny(kind), ablation=True).profile([[5], [6]], silent)
+
+def test_settings_that_are_none():
+    with pytest.raises(InputError, match="sites=None"): LayerProfiler(tiny(), sites=None)
+    numbers = LayerProfiler(tiny(), batch_size=1).profile([[5, 6]] * 4, silent, share=tuple(np.array([1, 2])))
+    assert json.dumps(numbers.settings) and numbers.settings["share"] == [1, 2]

@@ -21,6 +21,8 @@ ROWS = [torch.randint(3, VOCABULARY, (n % 37 + 2,), generator=torch.Generator().
 
 def profiler(name="llama", **settings): return LayerProfiler(tiny(name), **{"batch_size": 4, "groups": 8, "sites": SITES} | settings)
 
+def profiler_of(model): return LayerProfiler(model, batch_size=4, groups=8, sites=SITES)
+
 def shares_of(made, of, rows=ROWS): return [made.profile(rows, silent, share=(rank, of)) for rank in range(of)]
 
 def same(a, b, rtol=0.0):
@@ -81,14 +83,15 @@ def test_impossible_shares_are_refused(share):
     with pytest.raises(InputError, match="at least one group a process"): profiler().profile(ROWS, silent, share=share)
 
 def test_a_share_has_a_batch_and_no_early_stop():
-    with pytest.raises(InputError, match="process 3 of 4 has no batch"): profiler().profile(ROWS[:9], silent, share=(3, 4))
+    for rank in range(4):  # all processes say the same
+        with pytest.raises(InputError, match="the texts make 3 batches for 4 processes"): profiler().profile(ROWS[:9], silent, share=(rank, 4))
     with pytest.raises(InputError, match="leave until out"): profiler().profile(ROWS, silent, until="stable", share=(0, 2))
 
 @pytest.mark.parametrize("change, message", [
     (lambda s: s[:1], "shard 1 of 2 is missing"),
     (lambda s: [*s, s[1]], "shard 1 of 2 was given twice"),
     (lambda s: [s[0], replace(s[1], partial=True)], "shard 1 of 2 is partial"),
-    (lambda s: [s[0], replace(s[1], fingerprint="other", model="m")], "two models: LlamaForCausalLM and m"),
+    (lambda s: [s[0], replace(s[1], fingerprint="other", model="m")], "two models do not merge: LlamaForCausalLM and m"),
     (lambda s: [s[0], profiler(sites=["mlp"]).profile(ROWS, silent, share=(1, 2))], "different sites"),
     (lambda s: [s[0], profiler(batch_size=5).profile(ROWS, silent, share=(1, 2))], "different runs"),
     (lambda s: [s[0], profiler().profile(ROWS[1:], silent, share=(1, 2))], "different runs"),
@@ -101,7 +104,35 @@ def test_what_does_not_belong_together_is_refused(change, message):
 def test_texts_that_only_begin_alike_are_refused():
     made = profiler(batch_size=1)
     rows = [[5, 6, 7]] * 70
-    with pytest.raises(InputError, match="only begin alike"): interleaved([made.profile(rows, silent, share=(0, 2)), made.profile(rows[:64], silent, share=(1, 2))])
+    for other in rows[:64], rows[:64] + [[5, 6, 8]] * 6:
+        with pytest.raises(InputError, match="only begin alike"): interleaved([made.profile(rows, silent, share=(0, 2)), made.profile(other, silent, share=(1, 2))])
+
+def test_texts_count_once(tmp_path):
+    "However they come: a copy, a share of the whole, other batches, a merged profile, the same texts read in part."
+    made = profiler()
+    whole, other = made.profile(ROWS, silent), made.profile(ROWS[:40], silent)
+    whole.save(tmp_path / "whole"), made.profile(ROWS, silent, share=(0, 2)).save(tmp_path / "share")
+    (tmp_path / "copy").write_bytes((tmp_path / "whole").read_bytes())
+    for names in ("whole", "copy"), ("whole", "share"):
+        with pytest.raises(InputError, match="would count twice"): merge_profiles([tmp_path / name for name in names], partial=True)
+    def stop(progress):
+        if progress.done == 5: raise KeyboardInterrupt
+    for again in whole, profiler(batch_size=7).profile(ROWS, silent), whole + other, made.profile(ROWS, stop):
+        with pytest.raises(InputError, match="would count twice"): whole + again
+    assert (whole + other + made.profile(ROWS[3:], silent)).tokens == sum(map(len, ROWS + ROWS[:40] + ROWS[3:]))
+
+def test_only_profiles_that_were_made_alike_merge():
+    whole, other = profiler().profile(ROWS, silent), LayerProfiler(tiny("llama"), batch_size=4, groups=8, sites=SITES)
+    other.model.get_input_embeddings().weight.data[5] += 1
+    with other.blocks.skip([1]): skipped = profiler_of(other.model).profile(ROWS[1:], silent)
+    halves = tiny("llama").to(torch.bfloat16)
+    for part, message in ((other.profile(ROWS[1:], silent), "different embeddings of the tokens"), (skipped, "different (embeddings|skipped)"),
+                          (profiler(max_length=20).profile(ROWS[1:], silent), "different max_length do not merge: 256 and 20"),
+                          (profiler_of(halves).profile(ROWS[1:], silent), "different precision of the model do not merge: float32 and bfloat16")):
+        with pytest.raises(InputError, match=message): whole + part
+    blocks = profiler()
+    with blocks.blocks.skip([1]): skipped = blocks.profile(ROWS[1:], silent)
+    with pytest.raises(InputError, match=r"different skipped layers do not merge: \[\] and \[1\]"): whole + skipped
 
 def test_what_is_there_can_be_taken():
     made = profiler()
