@@ -557,6 +557,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'avss_nb.kernels': { 'avss_nb.kernels.KernelStatistics': ('kernels.html#kernelstatistics', 'avss_nb/kernels.py'),
                                  'avss_nb.kernels.KernelStatistics.__init__': ( 'kernels.html#kernelstatistics.__init__',
                                                                                 'avss_nb/kernels.py'),
+                                 'avss_nb.kernels.KernelStatistics._left': ('kernels.html#kernelstatistics._left', 'avss_nb/kernels.py'),
                                  'avss_nb.kernels.KernelStatistics._room': ('kernels.html#kernelstatistics._room', 'avss_nb/kernels.py'),
                                  'avss_nb.kernels.KernelStatistics._run': ('kernels.html#kernelstatistics._run', 'avss_nb/kernels.py'),
                                  'avss_nb.kernels.KernelStatistics._scratch': ( 'kernels.html#kernelstatistics._scratch',

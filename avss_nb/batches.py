@@ -4,7 +4,7 @@
 
 # %% ../nbs/02_batches.ipynb #cell-002
 from __future__ import annotations
-import hashlib, itertools, operator, random
+import hashlib, itertools, random
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -74,9 +74,9 @@ def pieces(
 def token_ids(given: Sequence[int]) -> list[int]:
     "A list, an array or a tensor of token ids as a list of numbers."
     try:
-        if isinstance(given, (bytes, Mapping)): raise TypeError
-        return [operator.index(i) for i in (given.tolist() if hasattr(given, "tolist") else given)]
-    except TypeError:
+        if isinstance(given, (bytes, bytearray, memoryview, Mapping)): raise TypeError
+        return array("q", given.tolist() if hasattr(given, "tolist") else given).tolist()
+    except (TypeError, OverflowError):
         raise InputError(f"a text is a string, a list of token ids, or `Labelled`; {type(given).__name__} {str(given)[:60]!r} was given; "
                          "of a table or data set give the column of texts, for example rows[\"text\"]") from None
 

@@ -226,24 +226,27 @@ class KernelStatistics:
         self._run(site, layer, a, a, ("output",))
 
     def _run(self, name, layer, x, y, sites) -> None:
-        (B, S), H, k = self.mask.shape, y.shape[-1], len(sites)
-        chunks = -(-S // COLUMN["ROWS"])
-        P, tokens = B * chunks, B * S
-        programs = min(-(-tokens // ROW["ROWS"]), PROGRAMS)
-        rounds = -(-tokens // (programs * ROW["ROWS"]))
-        if name not in self.found: self.found[name] = self._scratch(k, H, P, tokens, y.device) | self._room(k, B, H, programs, y.device, chunks)
+        if name not in self.found: self.found[name] = self._room(name, y.shape[-1], sites, y.device)
         room = self.found[name]
-        text_mean, text_m2 = room["text_mean"][layer], room["text_m2"][layer]
+        (S, H, chunks, tokens), B, k = room["shape"], len(self.mask), len(sites)
+        sums, counts, text_mean, text_m2 = room["of"][layer]
         mean, m2 = (text_mean, text_m2) if chunks == 1 else (room["mean"], room["m2"])
-        flags = [site in sites for site in PAIR]
-        two = flags[1] or flags[2] or name == "pair"
-        full = self.texts.tokens == tokens and S % COLUMN["ROWS"] == 0 and H % COLUMN["COLS"] == 0  # no padding, no ragged edge
-        table = bin_table(y.device)
         with torch.cuda.device_of(y):
-            _rows[(programs,)](x, y, self.mask, room["inverse"], room["sizes"], room["sums"][layer], tokens, rounds, H, two, **ROW)
-            _columns[(-(-H // COLUMN["COLS"]), P)](x, y, self.mask, room["inverse"], room["sizes"], table, mean, m2, room["counts"][layer],
-                                                  room["n"], S, H, chunks, tokens, *flags, SLOTS, **COLUMN, FULL=full)
-            if chunks > 1: _merge[(-(-H // 128), B, k)](mean, m2, room["n"], text_mean, text_m2, H, chunks, B, P, 128)
+            _rows[room["rows"]](x, y, self.mask, room["inverse"], room["sizes"], sums, tokens, room["rounds"], H, room["two"], **ROW)
+            _columns[room["columns"]](x, y, self.mask, room["inverse"], room["sizes"], room["table"], mean, m2, counts, room["n"], *room["shape"],
+                                      *room["flags"], SLOTS, **COLUMN, FULL=room["full"])
+            if chunks > 1: _merge[(-(-H // 128), B, k)](mean, m2, room["n"], text_mean, text_m2, H, chunks, B, B * chunks, 128)
+
+    def _room(self, name, H, sites, device) -> dict:
+        "What is the same for all blocks: sizes, grids, and room for what the kernels write."
+        (B, S), k = self.mask.shape, len(sites)
+        chunks, tokens = -(-S // COLUMN["ROWS"]), B * S
+        programs = min(-(-tokens // ROW["ROWS"]), PROGRAMS)
+        flags = [site in sites for site in PAIR]
+        full = self.texts.tokens == tokens and S % COLUMN["ROWS"] == 0 and H % COLUMN["COLS"] == 0  # no padding, no ragged edge
+        return self._scratch(k, H, B * chunks, tokens, device) | self._left(k, B, H, programs, device, chunks) | {
+            "shape": (S, H, chunks, tokens), "flags": flags, "two": flags[1] or flags[2] or name == "pair", "full": full, "table": bin_table(device),
+            "rows": (programs,), "rounds": -(-tokens // (programs * ROW["ROWS"])), "columns": (-(-H // COLUMN["COLS"]), B * chunks)}
 
     def _scratch(self, k, H, P, tokens, device) -> dict[str, Tensor]:
         "What the kernels write for one block and its k sites; the next block, and its parts, use it again."
@@ -254,12 +257,13 @@ class KernelStatistics:
                             "inverse": torch.empty(tokens, **f32), "sizes": torch.empty(3, tokens, **f32)}
         return self.scratch
 
-    def _room(self, k, B, H, programs, device, chunks) -> dict[str, Tensor]:
-        "What the kernels leave of each block; a text of one chunk needs no merging, and stays in float32."
-        f64 = dict(dtype=torch.float64, device=device)
+    def _left(self, k, B, H, programs, device, chunks) -> dict[str, Tensor]:
+        "What they leave of each block; a text of one chunk needs no merging, and stays in float32."
         texts = dict(dtype=torch.float32 if chunks == 1 else torch.float64, device=device)
-        return {"counts": torch.zeros(self.layers, COLUMN["COPIES"], k, SLOTS, dtype=torch.int32, device=device), "sums": torch.empty(self.layers, programs, 8, **f64),
+        left = {"sums": torch.empty(self.layers, programs, 8, dtype=torch.float64, device=device),
+                "counts": torch.zeros(self.layers, COLUMN["COPIES"], k, SLOTS, dtype=torch.int32, device=device),
                 "text_mean": torch.empty(self.layers, k, B, H, **texts), "text_m2": torch.empty(self.layers, k, B, H, **texts)}
+        return left | {"of": [*zip(*(t.unbind() for t in left.values()))]}
 
     def moments(self) -> dict[str, Moments]:  # leading dimension layers
         "The moments of each site."

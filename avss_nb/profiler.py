@@ -184,7 +184,7 @@ class LayerProfiler:
         "Profile the texts. An interruption (Ctrl-C, ■) returns what is complete so far, marked partial."
         until = self._condition(until)
         if not 0 <= share[0] < share[1] <= self.groups:
-            raise InputError(f"share {share} was given for {self.groups} groups; give (process, processes), and at least one group a process")
+            raise InputError(f"share {share} was given for {self.groups} groups; give (process, processes), and at least one group a process: at most {self.groups} processes here")
         if until and share[1] > 1: raise InputError("a share alone does not tell when the whole is stable; leave until out, or profile in one process")
         share, most = (int(share[0]), int(share[1])), positions(self.model)
         batches = text_batches(texts, self.tokenizer, self.batch_size, self.max_length, equal=self.apart)
