@@ -14,8 +14,8 @@ from .calibration import MEASURES, bootstrap, interval, measures
 from .data import Question, is_abstention, is_correct
 
 # %% auto #0
-__all__ = ['LABELS', 'FORMAT', 'SCORES', 'Report', 'Answers', 'AnswerLog', 'check_choices', 'choice_shares', 'chosen', 'mc2',
-           'length_baseline']
+__all__ = ['LABELS', 'FORMAT', 'ROUNDING', 'SCORES', 'Report', 'Answers', 'AnswerLog', 'check_choices', 'choice_shares', 'chosen',
+           'mc2', 'length_baseline']
 
 # %% ../nbs/06_answers.ipynb #cell-005
 LABELS = MEASURES | {"right": "right (or rightly abstained)", "perplexity": "perplexity", "pseudo_perplexity": "pseudo-perplexity"}
@@ -64,6 +64,8 @@ FORMAT = "avss_nb answers 1"
 
 def _json(value) -> str: return json.dumps(value, default=lambda x: x.item()) + "\n"
 
+ROUNDING = 1e-3  # a log-probability may lie above 0 by no more than that
+
 def _header(n: int, run: dict) -> str: return _json({"format": FORMAT, "n": n, "run": run})
 
 def _lines(answers: Answers, places: Iterable[int]) -> str:
@@ -77,6 +79,7 @@ def _entry(line: bytes) -> tuple:  # place, then the fields of `Answers`
     row = json.loads(line)
     question = Question(**{key: tuple(v) if isinstance(v, list) else v for key, v in row["question"].items()})
     if [type(row[key]) for key in ("at", "text", "correct", "abstained")] != [int, str, bool, bool]: raise TypeError
+    if max(map(float, row["token_logprobs"])) > ROUNDING: raise ValueError
     return (row["at"], question, row["text"], float(row["confidence"]), row["correct"], row["abstained"],
             tuple(map(float, row["token_logprobs"])))
 
@@ -122,6 +125,8 @@ class Answers:
             given = ", ".join(f"{n} {name}" for name, n in counts.items())
             raise InputError(f"{given} were given; give one of each for every question")
         if not all(logprobs): raise InputError("an answer has no token log-probability; give at least one for each answer")
+        if (largest := max(map(max, logprobs), default=0)) > ROUNDING:
+            raise InputError(f"a token log-probability of {largest:g} was given; give natural logarithms of probabilities, which are at most 0")
         confidences = np.array([math.exp(np.mean(row)) for row in logprobs], np.float64)
         return cls(questions, texts, confidences, correct, np.zeros(len(texts), bool), logprobs)
 

@@ -279,5 +279,5 @@ def _sampled_hash(modules, samples) -> str:
                 where = torch.linspace(0, p.numel() - 1, samples, device=p.device, dtype=exact).long()
                 names.append(f"{i} {name.replace('_orig_mod.', '')} {tuple(p.shape)}")
                 values.append(p.detach().flatten()[where].to(torch.bfloat16))
-    values = torch.stack([v.to(values[0].device) for v in values]).float().cpu()  # one wait for the device, not one a parameter
-    return hashlib.sha256("".join(f"{name} {v}" for name, v in zip(names, values.tolist())).encode()).hexdigest()[:16]
+    if values: values = torch.stack([v.to(values[0].device) for v in values]).float().cpu().tolist()  # one wait for the device, not one a parameter
+    return hashlib.sha256("".join(f"{name} {v}" for name, v in zip(names, values)).encode()).hexdigest()[:16]

@@ -121,7 +121,8 @@ def test_further_abstentions():
     (lambda: Answers.given(ASKED, GIVEN, [True], LOGPROBS), "1 verdicts"),
     (lambda: Answers.judge(ASKED, GIVEN, LOGPROBS[1:]), "5 token_logprobs"),
     (lambda: Answers.judge(ASKED[1:], GIVEN, LOGPROBS), "5 questions, 6 texts"),
-    (lambda: Answers.judge(ASKED[:1], ["a"], [[]]), "no token log-probability")])
+    (lambda: Answers.judge(ASKED[:1], ["a"], [[]]), "no token log-probability"),
+    (lambda: Answers.judge(ASKED[:1], ["a"], [[-0.1, 800.]]), "log-probability of 800 was given.*at most 0")])
 def test_what_does_not_fit_together(make, message):
     with pytest.raises(InputError, match=message): make()
 
