@@ -93,15 +93,13 @@ def intact_loop(model): return verdict(model, text(model), outputs(model, text(m
 # --- the suite
 
 def profile(pruner):
-    "Statistics of padded texts at all sites that are found, held against those of a capture by hand."
+    "Statistics of texts of different length at all sites that are found, held against those of a capture by hand, text by text."
     model, blocks, lengths = pruner.model, pruner.blocks, (TOKENS, 25, 12)
     sites = ["output", "update", "relative_update", *found_sites(blocks)]
     ids = torch.randint(3, VOCABULARY, (3, TOKENS), generator=torch.Generator().manual_seed(2))
     texts = [row[:n].tolist() for row, n in zip(ids, lengths)]
     told = LayerProfiler(model, sites=sites, stack=pruner.stack).profile(texts, progress=silent).to_frame()
-    mask = torch.tensor([[position < n for position in range(TOKENS)] for n in lengths]).long()
-    batch, seen, handles = {"input_ids": ids * mask, "attention_mask": mask}, {}, []
-    if model.config.is_encoder_decoder: batch |= {f"decoder_{name}": value for name, value in batch.items()}
+    seen, handles = {}, []
     def hook(layer, part):
         def see(_, args, kwargs, out):
             out = out[0] if isinstance(out, (tuple, list)) else out
@@ -110,15 +108,18 @@ def profile(pruner):
     for layer, block in enumerate(blocks.modules):
         for part, module in {"block": block, **{site: sublayer(block, site) for site in sites[3:]}}.items():
             handles.append(module.register_forward_hook(hook(layer, part), with_kwargs=True))
-    try: outputs(model, batch)
+    try:
+        for row in texts:
+            batch = {"input_ids": torch.tensor([row]), "attention_mask": torch.ones(1, len(row), dtype=torch.long)}
+            outputs(model, batch | ({f"decoder_{name}": value for name, value in batch.items()} if model.config.is_encoder_decoder else {}))
     finally:
         for handle in handles: handle.remove()
-    assert all(len(calls) == 1 for calls in seen.values()), "a module runs more than once"
-    def real(a): return torch.cat([row[:n] for row, n in zip(a.reshape(3, TOKENS, -1), lengths)]).double()
+    assert all(len(calls) == 3 for calls in seen.values()), "a module runs more than once a text"
+    def real(parts): return torch.cat([a.reshape(n, -1) for a, n in zip(parts, lengths)]).double()
     for layer in range(len(blocks)):
-        x, y = map(real, seen["block", layer][0])
+        x, y = map(real, zip(*seen["block", layer]))
         states = {"output": y, "update": y - x, "relative_update": (y - x) / x.square().mean(-1, keepdim=True).sqrt()}
-        for site, a in (states | {site: real(seen[site, layer][0][1]) for site in sites[3:]}).items():
+        for site, a in (states | {site: real(y for _, y in seen[site, layer]) for site in sites[3:]}).items():
             row = told.query("site == @site and layer == @layer").iloc[0]
             assert row["variance"] == pytest.approx(a.var(unbiased=False).item(), rel=1e-3)
             assert row["max |a|"] == pytest.approx(a.abs().max().item(), rel=1e-4)

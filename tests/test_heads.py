@@ -310,7 +310,7 @@ def test_a_classifier_on_the_command_line(tmp_path):
     removed = json.loads(done(*line).stdout)["removed"]
     with LayerPruner(model).remove(removed).preview(): expected = Evaluator(model, TOKENIZER).evaluate(EXAMPLES).to_dict()
     assert json.loads(done("evaluate", tmp_path / "small", "--labels", table, "--json", "-").stdout) == json.loads(json.dumps(expected))
-    refused("evaluate", folder, "--texts", table, match="--labels")
+    refused("evaluate", folder, "--texts", "teaching", match="--labels")
     refused("evaluate", folder, "--labels", table, "--texts", table, match="give one kind")
     refused("profile", folder, "--out", tmp_path / "q", match="give either --texts or", absent=tmp_path / "q")
     refused("profile", folder, "--labels", table, "--tokens", 5, "--out", tmp_path / "q", match="--limit instead", absent=tmp_path / "q")
