@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 import numpy as np, torch
 from torch import Tensor, nn
-from .basics import Bar, InputError, Progress, check_counts, check_replaceable, load_tensors, save_tensors, whole
-from .blocks import Blocks, check_length, evaluating, fingerprint, input_device, model_name
-from .data import answered_rows, length_batches, prompt_ids, right_padded
 from .answers import Answers
+from .basics import Bar, InputError, Progress, check_counts, check_replaceable, load_tensors, save_tensors, whole
+from .blocks import Blocks, check_length, evaluating, fingerprint, input_device, model_name, positions
+from .data import answered_rows, length_batches, prompt_ids, right_padded
 from .heads import head, kept_apart
 from .moments import Moments
 from .profiler import SITES, LayerProfile, check_finite, site_activations
@@ -127,7 +127,7 @@ class AnswerProfiler:
         answers = both_kinds(answers[~answers.abstained])
         prompts = [q.prompt or self.template.replace("{question}", q.text) for q in answers.questions]
         rows, starts = self._rows(prompts, answers.texts)
-        check_length(self.model, max(map(len, rows)), "shorten the prompts or the answers")
+        check_length(positions(self.model), max(map(len, rows)), "shorten the prompts or the answers")
         head(self.model)  # refuses a model without one
         progress, found, complete = progress or Bar("answers"), {}, False
         order = [*length_batches(rows, self.batch_size, equal=kept_apart(self.model, rows, self.batch_size))]

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 import numpy as np, pandas as pd
-from .basics import InputError, whole
+from .basics import InputError, not_written, whole
 from .calibration import MEASURES, bootstrap, interval, measures
 from .data import Question, is_abstention, is_correct
 
@@ -79,9 +79,9 @@ def _entry(line: bytes) -> tuple:  # place, then the fields of `Answers`
     row = json.loads(line)
     question = Question(**{key: tuple(v) if isinstance(v, list) else v for key, v in row["question"].items()})
     if [type(row[key]) for key in ("at", "text", "correct", "abstained")] != [int, str, bool, bool]: raise TypeError
-    if max(map(float, row["token_logprobs"])) > ROUNDING: raise ValueError
-    return (row["at"], question, row["text"], float(row["confidence"]), row["correct"], row["abstained"],
-            tuple(map(float, row["token_logprobs"])))
+    logprobs = tuple(map(float, row["token_logprobs"]))
+    if max(logprobs) > ROUNDING: raise ValueError
+    return row["at"], question, row["text"], float(row["confidence"]), row["correct"], row["abstained"], logprobs
 
 def _read(path: Path) -> tuple[dict, list[tuple], list[int]]:
     "Header, an entry for each answer, and the bytes at which header and answers end. A last line without an end is left out."
@@ -258,7 +258,7 @@ class AnswerLog:
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 self._write("wb", first)  # also where it was torn
-            except OSError as error: raise InputError(f"{self.path} was not written ({error.strerror}); give another place") from error
+            except OSError as error: raise not_written(self.path, error) from error
         header, entries, ends = _read(self.path)
         pairs = {name: (header["run"].get(name), self.run.get(name)) for name in header["run"] | self.run}
         differing = [f"{name} ({there!r} there, {here!r} here)" for name, (there, here) in pairs.items() if not _same(there, here)]

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from numbers import Integral
 from pathlib import Path
 from typing import Any
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
 # %% auto #0
-__all__ = ['InputError', 'check_counts', 'whole', 'check_regular', 'check_replaceable', 'save_tensors', 'load_tensors', 'reading',
-           'Progress', 'silent', 'Bar']
+__all__ = ['InputError', 'check_counts', 'whole', 'not_written', 'check_regular', 'check_replaceable', 'save_tensors',
+           'load_tensors', 'reading', 'Progress', 'silent', 'Bar']
 
 # %% ../nbs/00_basics.ipynb #cell-004
 class InputError(ValueError):
@@ -35,19 +35,22 @@ def whole(
     "Write to the yielded path; it replaces `path` at the end, and vanishes when an exception ends the block."
     check_regular(path)
     path = Path(os.path.realpath(path))
-    def not_written(error): return InputError(f"{path} was not written ({getattr(error, 'strerror', None) or error}); make room, or give another place")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         workshop = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    except OSError as error: raise not_written(error) from error
+    except OSError as error: raise not_written(path, error) from error
     try:
         yield workshop / path.name
         made = workshop / path.name
         if path.is_dir() and not made.is_dir(): raise InputError(f"{path} is a folder; give the name of a file in it")
         if path.is_dir(): os.replace(path, workshop / "old")
         os.replace(made, path)
-    except (OSError, SafetensorError) as error: raise not_written(error) from error
+    except (OSError, SafetensorError) as error: raise not_written(path, error) from error
     finally: shutil.rmtree(workshop, ignore_errors=True)
+
+def not_written(path: str | Path, error: Exception) -> InputError:
+    "What to say when a disk or a folder refuses."
+    return InputError(f"{path} was not written ({getattr(error, 'strerror', None) or error}); make room, or give another place")
 
 def check_regular(path: str | Path) -> None:
     "Refuse what exists and is neither a file nor a folder."
@@ -85,7 +88,6 @@ def load_tensors(
     advice: str = "make it again",
 ) -> tuple[dict, dict]:  # header, and name → tensor
     "Read a file written by `save_tensors`."
-    from safetensors import safe_open
     if not Path(path).is_file(): raise InputError(f"there is no {what} at {path}; {advice}")
     with reading(path, what, advice), safe_open(path, "pt") as file:
         header = json.loads((file.metadata() or {}).get("avss_nb", "{}"))

@@ -61,12 +61,11 @@ def positions(model: nn.Module) -> int | None:  # None: no limit is known
     return most - max((m.padding_idx + 1 for m in tables if m.padding_idx is not None and m.num_embeddings == most), default=0)  # RoBERTa's begin there
 
 def check_length(
-    model: nn.Module,
+    most: int | None,  # see `positions`
     longest: int,  # tokens
     advice: str,  # what to do
 ) -> None:
     "Refuse more tokens than a model has positions for."
-    most = positions(model)
     if most and most < longest: raise InputError(f"{longest} tokens are too long for a model of {most} positions; {advice}")
 
 def text_batch(

@@ -7,6 +7,7 @@ from __future__ import annotations
 import ast, csv, itertools, json, re, warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 import numpy as np, pandas as pd
 from .basics import InputError
@@ -31,14 +32,14 @@ def load_texts(
     streaming: bool = False,  # read them as they are asked for: for corpora larger than memory or disk
 ) -> list[str] | Iterator[str]:  # an iterator, if streaming
     "Non-empty texts from a file or from `datasets`."
-    table = Path(source).suffix.lower() in TABLES
-    if Path(source).is_file() and not table:
+    file, table = Path(source).is_file(), Path(source).suffix.lower() in TABLES
+    if file and not table:
         if column: raise InputError(f"column {column!r} was given, and {source} is plain text; leave it out, or give a table ({', '.join(TABLES)})")
         texts = _file_texts(source)
     else:
-        rows = _dataset(source, split) if not Path(source).is_file() else _streamed(source) if streaming else read_table(source)
-        (first, rows), column = _peek(rows), column or "text"
-        if first: _check_columns(first, [column], f"table {source}" if table else f"data set {source}", "; name the one with the texts (column, --column)")
+        read = (_streamed if streaming else read_table) if file else partial(_dataset, split=split)
+        (first, rows), column = _peek(read(source)), column or "text"
+        if first: _check_columns(first, [column], f"{'table' if file else 'data set'} {source}", "; name the one with the texts (column, --column)")
         texts = (_string(row[column]) for row in rows)
     texts = itertools.islice((text.strip() for text in texts if text.strip()), limit)  # many data sets hold empty rows
     first = list(itertools.islice(texts, 1 if streaming else None))

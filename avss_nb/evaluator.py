@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig
 from .answers import AnswerLog, Answers, Report, check_choices, chosen
 from .basics import InputError, Progress, check_counts, silent
-from .blocks import Blocks, check_length, eager, evaluating, fingerprint, input_device, probe_batch, vocabulary_size
+from .blocks import Blocks, check_length, eager, evaluating, fingerprint, input_device, positions, probe_batch, vocabulary_size
 from .calibration import bootstrap, interval
 from .data import Labelled, Question, Text, answered_rows, length_batches, prompt_ids, right_padded, tokenize
 from .heads import (batch_losses, differ, head, kept_apart, masked_copies, model_batch, once, probe_rows, row_classes, target_batch,
@@ -136,7 +136,7 @@ class Evaluator:
         rows = tokenize(texts, self.tokenizer, max_length, fewest=2 if self.head == "causal" else 1)
         if self.head == "masked": rows = [row for row in rows if word_places(row, self.tokenizer)]
         if not rows: raise InputError("there is no text with a word; give at least one")
-        check_length(self.model, max(map(len, rows)), "shorten the texts, or lower max_length")
+        check_length(positions(self.model), max(map(len, rows)), "shorten the texts, or lower max_length")
         losses, tokens, found = np.zeros(len(rows)), np.zeros(len(rows), int), {}
         def result(): return Perplexity.of(losses[tokens > 0], tokens[tokens > 0])
         def add(owners, *seen):
@@ -174,7 +174,7 @@ class Evaluator:
         names = tuple(str(config.id2label[i]) for i in range(config.num_labels))
         rows = tokenize(texts, self.tokenizer, max_length)
         row_classes(self.model, rows)
-        check_length(self.model, max(map(len, rows)), "lower max_length")
+        check_length(positions(self.model), max(map(len, rows)), "lower max_length")
         found: dict[int, tuple[int, float]] = {}
         with torch.no_grad(), evaluating(self.model):
             for indices in self.processes.mine(length_batches(rows, self.batch_size, equal=kept_apart(self.model, rows, self.batch_size))):
@@ -196,8 +196,7 @@ class Evaluator:
         "Answer questions greedily, in batches of prompts of similar length."
         questions = [Question.of(question) for question in questions]
         prompts = self._prompts(questions)
-        apart = self.batch_size > 1 and len({*map(len, prompts)}) > 1 and reads_left_padding(self.model)
-        batches = [*length_batches(prompts, self.batch_size, equal=apart)]
+        batches = [*length_batches(prompts, self.batch_size, equal=kept_apart(self.model, prompts, self.batch_size, reads_left_padding))]
         generation = GenerationConfig(max_new_tokens=self.max_new_tokens, do_sample=False, num_beams=1, use_cache=True,
                                       eos_token_id=self._ends() or None, pad_token_id=0)
         if resume and self.processes.of > 1: raise InputError("a file to resume from is for one process; leave resume out, or answer in one process")
@@ -232,7 +231,7 @@ class Evaluator:
             if not text.strip(): raise InputError(f"the answer to {question.text!r} is empty and has no probability; leave it out")
         rows, starts = answered_rows(prompts, texts, self.tokenizer)
         if not min(starts): raise InputError(f"the prompt {prompts[starts.index(0)]!r} has no tokens; give one that has")
-        check_length(self.model, max(map(len, rows)), "shorten the prompts or the answers")
+        check_length(positions(self.model), max(map(len, rows)), "shorten the prompts or the answers")
         found: dict[int, tuple[float, ...]] = {}
         with torch.no_grad(), evaluating(self.model):
             for indices, batch in self.processes.mine(self._batches(rows)):
@@ -325,7 +324,7 @@ class Evaluator:
     def _prompts(self, questions) -> list[list[int]]:
         "Token ids of the prompts."
         prompts = prompt_ids(self._asked(questions), self.tokenizer)
-        check_length(self.model, max(map(len, prompts)) + self.max_new_tokens, "shorten the prompts, or lower max_new_tokens")
+        check_length(positions(self.model), max(map(len, prompts)) + self.max_new_tokens, "shorten the prompts, or lower max_new_tokens")
         return prompts
 
     def _run(self, questions, prompts) -> dict:

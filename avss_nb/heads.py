@@ -111,9 +111,10 @@ def kept_apart(
     model: nn.Module,
     rows: Sequence[Sequence[int]],
     size: int,  # of a batch
+    reads: Callable[[nn.Module], bool] = reads_padding,  # the probe
 ) -> bool:  # for `avss_nb.batches.length_batches(equal=)`
     "Must rows of different length come in different batches?"
-    return size > 1 and len({*map(len, rows)}) > 1 and reads_padding(model)
+    return size > 1 and len({*map(len, rows)}) > 1 and reads(model)
 
 def word_places(
     row: Sequence[int],  # token ids

@@ -20,8 +20,8 @@ from .kernels import statistics
 from .moments import Moments, rms, sparsity, variance
 
 # %% auto #0
-__all__ = ['SITES', 'DEFAULT_SITES', 'PROFILE', 'ALIKE', 'CHECKED', 'CAUSES', 'site_activations', 'LayerProfile', 'LayerProfiler',
-           'check_finite']
+__all__ = ['SITES', 'DEFAULT_SITES', 'PROFILE', 'ALIKE', 'CHECKED', 'CAUSES', 'site_activations', 'LayerProfile', 'FewBatches',
+           'LayerProfiler', 'check_finite']
 
 # %% ../nbs/04_profiler.ipynb #cell-005
 SITES = ("output", "update", "relative_update", "attention", "mlp")
@@ -149,6 +149,9 @@ def _padded_sum(a: Tensor, b: Tensor) -> Tensor:
     return torch.cat([a[:len(b)] + b, a[len(b):]])
 
 # %% ../nbs/04_profiler.ipynb #cell-009
+class FewBatches(InputError):
+    "The texts make fewer batches than there are processes; every process finds that out."
+
 CHECKED = 32  # batches between two looks at whether all is finite, on devices that work ahead
 
 class LayerProfiler:
@@ -196,13 +199,13 @@ class LayerProfiler:
                 for number, (rows, total) in enumerate(batches):
                     corpus.read(rows)
                     if number % self.groups % share[1] != share[0]: continue
-                    if most and most < (longest := max(map(len, rows))): check_length(self.model, longest, "shorten the texts, or lower max_length")
+                    check_length(most, max(map(len, rows)), "shorten the texts, or lower max_length")
                     seen = self._measure(rows, number)
                     group = sums.get(number % self.groups)
                     sums[number % self.groups] = {key: group[key] + seen[key] for key in seen} if group else seen
                     progress(Progress(number + 1, total, "batch", {"tokens": sum(map(len, rows))}, partial(result, True)))
                     if until and (number + 1) % self.groups == 0 and until(result(False)): break
-            if number + 1 < share[1]: raise InputError(f"the texts make {number + 1} batches for {share[1]} processes; give more texts, or fewer processes")
+            if number + 1 < share[1]: raise FewBatches(f"the texts make {number + 1} batches for {share[1]} processes; give more texts, or fewer processes")
             if self.ablation and not sum(int(s["predicted"]) for s in sums.values()): raise too_short(2)
             complete = True
         except KeyboardInterrupt:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from .basics import InputError, Progress, silent
 from .moments import Moments
-from .profiler import LayerProfile, LayerProfiler
+from .profiler import FewBatches, LayerProfile, LayerProfiler
 
 # %% auto #0
 __all__ = ['SHARED', 'RANKS', 'LOCAL', 'of_share', 'interleaved', 'state_of', 'shard_path', 'keeping', 'merge_profiles',
@@ -233,7 +233,7 @@ def profile_together(
         share.save(shard)
         if share.partial: raise ProcessLost(f"{processes!r} was interrupted, as happens when another process fails or is killed")
         processes.wait()
-    except InputError:  # of all processes alike
+    except FewBatches:
         shard.unlink(missing_ok=True)
         raise
     except (ProcessLost, Stopped) as error: raise ProcessLost(f"{error}. {usable(shards, out)}") from None

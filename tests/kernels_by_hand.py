@@ -7,7 +7,7 @@ DEVICE, cases = "cuda" if torch.cuda.is_available() else "cpu", 0
 if DEVICE == "cpu": kernels.COLUMN.update(ROWS=16), kernels.ROW.update(COLS=64)  # more programs in small tensors
 kernels.PROGRAMS = 8  # fewer than there are pairs of tokens
 SITES = ("output", "update", "relative_update", "mlp")
-PLAIN, SMALL, LARGE = 1., 1e-5, 1e5  # |y| against |x|
+SMALL, LARGE = 1e-5, 1e5  # |y| against |x|
 for dtype, lengths, hidden, sites, *size in ((torch.bfloat16, [45, 20, 7], 96, SITES), (torch.float16, [33, 1], 70, SITES), (torch.float32, [16, 16], 70, SITES),
                                       (torch.bfloat16, [1], 96, ("relative_update",)), (torch.bfloat16, [128, 128], 64, SITES), (torch.float32, [20, 7], 64, ("output", "mlp")),
                                              (torch.float32, [33, 5], 70, SITES, SMALL), (torch.float32, [33, 5], 70, SITES, LARGE), (torch.bfloat16, [45, 20], 96, ("output", "mlp"), 0.)):

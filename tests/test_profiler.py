@@ -520,8 +520,7 @@ def test_positions_that_begin_behind_the_padding():
     assert positions(model) == 32 and LayerProfiler(model).profile([[5] * 32], silent).tokens == 32
     with pytest.raises(InputError, match="33 tokens are too long for a model of 32 positions"): LayerProfiler(model).profile([[5] * 33], silent)
 
-@pytest.mark.parametrize("length, tokens", [(256, 256), (200, 0)])
-def test_a_model_that_changes_its_attention_for_short_texts_gets_it_back(length, tokens):
+def test_a_model_that_changes_its_attention_for_short_texts_gets_it_back():
     torch.manual_seed(0)
     config = BigBirdConfig(vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, block_size=16, num_random_blocks=1,
                            max_position_embeddings=512)
@@ -531,9 +530,8 @@ def test_a_model_that_changes_its_attention_for_short_texts_gets_it_back(length,
     profiler.profile([[5, 6, 7]], silent)
     assert kinds() == before == {"BigBirdBlockSparseAttention"} and model.bert.attention_type == "block_sparse"
     assert all(module.training for module in model.modules())
-    if tokens: assert profiler.profile([[*range(3, 48)] * 5 + [*range(3, 34)]], silent).tokens == tokens  # whole blocks: sparse attention
-    else:
-        with pytest.raises(InputError, match="adds positions of its own"): profiler.profile([[5] * length], silent)
+    assert profiler.profile([[5] * 256], silent).tokens == 256  # whole blocks: sparse attention
+    with pytest.raises(InputError, match="adds positions of its own"): profiler.profile([[5] * 200], silent)
 
 @pytest.mark.parametrize("settings, message", [
     (dict(groups=4), "at least 8 groups of texts, and groups=4"), (dict(sites=["output"]), "by relative_update was asked for, and sites output")])

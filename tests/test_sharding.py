@@ -19,9 +19,9 @@ torch.set_num_threads(1)
 ROOT = Path(__file__).parent.parent
 ROWS = [torch.randint(3, VOCABULARY, (n % 37 + 2,), generator=torch.Generator().manual_seed(n)).tolist() for n in range(150)]
 
-def profiler(name="llama", **settings): return LayerProfiler(tiny(name), **{"batch_size": 4, "groups": 8, "sites": SITES} | settings)
+def profiler_of(model, **settings): return LayerProfiler(model, **{"batch_size": 4, "groups": 8, "sites": SITES} | settings)
 
-def profiler_of(model): return LayerProfiler(model, batch_size=4, groups=8, sites=SITES)
+def profiler(name="llama", **settings): return profiler_of(tiny(name), **settings)
 
 def shares_of(made, of, rows=ROWS): return [made.profile(rows, silent, share=(rank, of)) for rank in range(of)]
 
@@ -122,7 +122,7 @@ def test_texts_count_once(tmp_path):
     assert (whole + other + made.profile(ROWS[3:], silent)).tokens == sum(map(len, ROWS + ROWS[:40] + ROWS[3:]))
 
 def test_only_profiles_that_were_made_alike_merge():
-    whole, other = profiler().profile(ROWS, silent), LayerProfiler(tiny("llama"), batch_size=4, groups=8, sites=SITES)
+    whole, other = profiler().profile(ROWS, silent), profiler()
     other.model.get_input_embeddings().weight.data[5] += 1
     with other.blocks.skip([1]): skipped = profiler_of(other.model).profile(ROWS[1:], silent)
     halves = tiny("llama").to(torch.bfloat16)
@@ -142,6 +142,14 @@ def test_what_is_there_can_be_taken():
     merged = interleaved([shares[0], replace(shares[1], partial=True)], partial=True)
     assert merged.partial
     same(replace(merged, partial=False), made.profile(ROWS, silent))
+
+def test_a_shard_stays_when_its_process_meets_what_it_cannot_measure(tmp_path):
+    "It holds what was complete; only where the texts make too few batches there is nothing to keep."
+    made, two = profiler(batch_size=1), Processes(1, 2)
+    with pytest.raises(InputError, match="too long"): profile_together(made, [[5, 6, 7]] * 64 + [[5] * 200] * 20, tmp_path / "p", two, silent)
+    assert LayerProfile.load(shard_path(tmp_path / "p", 1, 2)).partial
+    with pytest.raises(InputError, match="make 1 batches for 2 processes"): profile_together(made, [[5, 6, 7]], tmp_path / "q", Processes(0, 2), silent)
+    assert not shard_path(tmp_path / "q", 0, 2).exists()
 
 # --- shards
 
