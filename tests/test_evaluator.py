@@ -5,7 +5,7 @@ import transformers as tf
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from avss_nb.answers import mc2
 from avss_nb.basics import InputError
-from avss_nb.data import Labelled, Question, load_texts, windows
+from avss_nb.data import Labelled, Question, load_texts, tokenize, windows
 from avss_nb.evaluator import Answers, Evaluator, Perplexity, Report, answer_span, generating, left_padded, reads_left_padding, retention
 from conftest import shared
 from tiny import CAUSAL, VOCABULARY, tiny
@@ -19,6 +19,12 @@ def word_tokenizer(**kwargs) -> tf.PreTrainedTokenizerFast:
     made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     made.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     return tf.PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", eos_token="</s>", unk_token="<unk>", **kwargs)
+
+def spaceless_tokenizer() -> tf.PreTrainedTokenizerFast:
+    "One token a word, and nothing before a text: whitespace alone has no tokens."
+    made = word_tokenizer().backend_tokenizer
+    made.post_processor = processors.Sequence([])
+    return tf.PreTrainedTokenizerFast(tokenizer_object=made, eos_token="</s>", unk_token="<unk>")
 
 @pytest.fixture(scope="module")
 def tokenizer(): return word_tokenizer()
@@ -234,7 +240,7 @@ def small_vocabulary(): return tf.LlamaForCausalLM(tf.LlamaConfig(vocab_size=2, 
     (lambda t: Evaluator(tiny("llama"), t).score([("q", "a")], ["a", "b"]), "2 texts were given for 1 questions"),
     (lambda t: Evaluator(tiny("llama"), t).score([("q", "a"), ("r", "a")], ["a", " "]), "answer to 'r' is empty"),
     (lambda t: Evaluator(tiny("gpt2"), t).score([("q", "a")], [words(140, 0)]), "tokens are too long for a model of 128"),
-    (lambda t: Evaluator(tiny("gpt2"), byte_tokenizer()).score([Question("q", (), prompt=" ")], ["a"]), "' ' has no tokens"),
+    (lambda t: Evaluator(tiny("gpt2"), spaceless_tokenizer()).score([Question("q", (), prompt=" ")], ["a"]), "' ' has no tokens"),
     (lambda t: Evaluator(tiny("llama"), t).choose([("q", "a")]), "'q' has no choices"),
     (lambda t: Evaluator(tiny("llama"), t).choose([]), "at least one"),
     (lambda t: Evaluator(tiny("llama"), t).choose([Question("q", ("A",), choices=("a", "b"))]), "no choice of 'q' is among"),
@@ -419,7 +425,9 @@ def test_long_texts_are_cut_and_token_ids_need_no_tokenizer(tokenizer):
     model, ids = tiny("llama"), tokenizer(words(50, 0))["input_ids"]
     by_text = Evaluator(model, tokenizer).perplexity([words(50, 0)], max_length=20)
     by_ids = Evaluator(model).perplexity([ids[:20], ids[20:40], ids[40:]])
-    assert by_text == by_ids and by_text.tokens == 51 - 3
+    assert Evaluator(model).perplexity(tokenize([words(50, 0)], tokenizer, 20, bos=False)) == by_ids
+    begun = [ids[:20], ids[:1] + ids[20:39], ids[:1] + ids[39:]]  # every window has the BOS
+    assert by_text == Evaluator(model).perplexity(begun) and by_text.tokens == 51 - 1
 
 def test_large_vocabularies_make_small_batches(tokenizer, monkeypatch):
     "The logits of one batch stay within memory."
