@@ -228,7 +228,7 @@ def text_batches(
         done = last
     if not done: raise too_short(fewest)
 
-# %% ../nbs/02_batches.ipynb #new-14-1-99016
+# %% ../nbs/02_batches.ipynb #cell-015
 def prompt_ids(
     prompts: Sequence[str],
     tokenizer,

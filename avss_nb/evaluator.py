@@ -4,7 +4,7 @@
 
 # %% ../nbs/06_evaluator.ipynb #cell-003
 from __future__ import annotations
-import hashlib, json, math, re
+import copy, hashlib, json, math, re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -16,7 +16,9 @@ from .answers import AnswerLog, Answers, Report, check_choices, chosen
 from .basics import InputError, Progress, check_counts, silent
 from .blocks import Blocks, check_length, eager, evaluating, fingerprint, input_device, positions, probe_batch, vocabulary_size
 from .calibration import bootstrap, interval
-from .data import Labelled, Question, Text, answered_rows, length_batches, prompt_ids, right_padded, tokenize
+from .batches import Labelled, Text, encode, length_batches, right_padded, tokenize
+from .prompts import Prompt
+from .questions import Question
 from .heads import (batch_losses, differ, head, kept_apart, masked_copies, model_batch, once, probe_rows, row_classes, target_batch,
                            unwrapped, word_places)
 from .sharding import Processes
@@ -110,19 +112,55 @@ class Evaluator:
         model: nn.Module,  # with a head that is known to `avss_nb.heads.head`
         tokenizer=None,  # not needed for the perplexity of token ids
         batch_size: int = 64,  # prompts, or texts
-        max_new_tokens: int = 16,  # of an answer
-        template: str = "Q: {question}\nA:",  # the prompt of a question that has none of its own
-        stop: Sequence[str] = ("\n",),  # strings that end an answer, unless the question names its own
+        max_new_tokens: int | None = None,  # of an answer; None: as the prompt has it (16 in plain text, 48 in a chat)
+        template: str | None = None,  # short for prompt=Prompt(template=...)
+        stop: str | Sequence[str] | None = None,  # strings that end an answer, unless the question names its own; None: the prompt's
         abstentions: Sequence[str] = (),  # phrases that are abstentions, besides those of `avss_nb.data.ABSTENTIONS`
         processes: Processes = Processes(),  # that share the batches; each of them gets all results
+        prompt: Prompt | None = None,  # how questions are put; None: plainly (see `avss_nb.prompts`)
     ):
+        if prompt is not None and template is not None:
+            raise InputError("prompt and template were given; write prompt=Prompt(template=...)")
         self.head, self.processes = head(model), processes
-        check_counts(batch_size=batch_size, max_new_tokens=max_new_tokens)
-        if "{question}" not in template: raise InputError(f"the template {template!r} has no place for {{question}}")
-        self.stop, self.abstentions = ((x,) if isinstance(x, str) else tuple(x) for x in (stop, abstentions))
-        if "" in self.stop: raise InputError("an empty stop string ends every answer at once; leave it out")
+        self.prompt, self.chosen = prompt or Prompt(template=template), prompt is not None or template is not None
         self.model, self.tokenizer, self.batch_size = model, tokenizer, batch_size
-        self.max_new_tokens, self.template = max_new_tokens, template
+        self._limits = stop, max_new_tokens
+        self.abstentions = (abstentions,) if isinstance(abstentions, str) else tuple(abstentions)
+        check_counts(batch_size=batch_size, max_new_tokens=self.max_new_tokens)
+        if "" in self.stop: raise InputError("an empty stop string ends every answer at once; leave it out")
+
+    def asking(self,
+        prompt: Prompt,
+    ) -> Evaluator:
+        "The same evaluator with another prompt."
+        other = copy.copy(self)
+        other.prompt, other.chosen = prompt, True
+        return other
+
+    def as_asked(self,
+        answers: Answers,
+    ) -> Evaluator:
+        "The evaluator that puts questions as these answers had them."
+        if answers.prompt in (None, self.prompt): return self
+        if not self.chosen: return self.asking(answers.prompt)
+        raise InputError(f"the answers were given to the prompt ({answers.prompt.label}), and another one was given here ({self.prompt.label}); "
+                         "leave it out here, or ask again")
+
+    @property
+    def settings(self) -> dict:
+        "How questions are put and answers end, ready for JSON."
+        return {"prompt": asdict(self.prompt), "stop": self.stop, "max_new_tokens": self.max_new_tokens, "abstentions": self.abstentions}
+
+    @property
+    def stop(self) -> tuple[str, ...]:
+        "Strings that end an answer."
+        given = self._limits[0]
+        return self.prompt.stop if given is None else (given,) if isinstance(given, str) else tuple(given)
+
+    @property
+    def max_new_tokens(self) -> int:
+        "Room for an answer, in tokens."
+        return self.prompt.max_new_tokens if self._limits[1] is None else self._limits[1]
 
     @property
     def device(self) -> torch.device: return input_device(self.model)
@@ -224,13 +262,15 @@ class Evaluator:
     ) -> tuple[tuple[float, ...], ...]:  # log-probabilities of each answer's tokens
         "How probable does the model find given answers? They are read after the prompt, set off by a space (teacher forcing)."
         questions, texts = [Question.of(question) for question in questions], [*texts]
-        prompts = self._asked(questions)
+        self._check_asked(questions)
         if len(texts) != len(questions):
             raise InputError(f"{len(texts)} texts were given for {len(questions)} questions; give one for each")
         for question, text in zip(questions, texts):
             if not text.strip(): raise InputError(f"the answer to {question.text!r} is empty and has no probability; leave it out")
-        rows, starts = answered_rows(prompts, texts, self.tokenizer)
-        if not min(starts): raise InputError(f"the prompt {prompts[starts.index(0)]!r} has no tokens; give one that has")
+        rows, starts = self.prompt.answered(questions, texts, self.tokenizer)
+        if not min(starts):
+            empty = self.prompt.text(questions[starts.index(0)], self.tokenizer)
+            raise InputError(f"the prompt {empty!r} has no tokens; give one that has")
         check_length(positions(self.model), max(map(len, rows)), "shorten the prompts or the answers")
         found: dict[int, tuple[float, ...]] = {}
         with torch.no_grad(), evaluating(self.model):
@@ -314,16 +354,15 @@ class Evaluator:
             for indices in length_batches(rows, size, equal=equal):
                 yield indices, target_batch(self.model, self.tokenizer, [rows[i] for i in indices])
 
-    def _asked(self, questions) -> list[str]:
-        "What the model reads."
+    def _check_asked(self, questions) -> None:
         self._need("causal", "answer questions")
         if not questions: raise InputError("there are no questions; give at least one")
         if not callable(self.tokenizer): raise InputError("questions need a tokenizer; write Evaluator(model, tokenizer)")
-        return [q.prompt or self.template.replace("{question}", q.text) for q in questions]
 
     def _prompts(self, questions) -> list[list[int]]:
         "Token ids of the prompts."
-        prompts = prompt_ids(self._asked(questions), self.tokenizer)
+        self._check_asked(questions)
+        prompts = self.prompt.ids(questions, self.tokenizer)
         check_length(positions(self.model), max(map(len, prompts)) + self.max_new_tokens, "shorten the prompts, or lower max_new_tokens")
         return prompts
 
@@ -333,14 +372,14 @@ class Evaluator:
         with torch.no_grad(), evaluating(self.model): logits = self.model(**probe_batch(self.model)).logits[0].float()
         return {"model": fingerprint(Blocks(self.model)), "probe_logprob": logits.log_softmax(-1).amax(-1).mean().item(),
                 "dtype": str(self.model.dtype), "prompts": digest(prompts), "questions": digest([asdict(q) for q in questions]),
-                "ends": self._ends(), "stop": self.stop, "template": self.template, "max_new_tokens": self.max_new_tokens,
-                "batch_size": self.batch_size, "abstentions": self.abstentions}
+                "ends": self._ends(), "batch_size": self.batch_size, **self.settings}
 
     def _ends(self) -> list[int]:
         "Token ids that end a text: the tokenizer's, the model's, and stop strings that are tokens of their own."
         own = getattr(getattr(self.model, "generation_config", None), "eos_token_id", None)
-        special = self.tokenizer.get_added_vocab()
-        found = {self.tokenizer.eos_token_id, *(own if isinstance(own, (list, tuple)) else [own]), *map(special.get, self.stop)}
+        found = {self.tokenizer.eos_token_id, *(own if isinstance(own, (list, tuple)) else [own])}
+        for ids in (encode(self.tokenizer, stop, special=False) for stop in self.stop):
+            if len(ids) == 1 and not self.tokenizer.decode(ids, skip_special_tokens=True): found |= {*ids}
         return sorted(found - {None})
 
     def _generate(self, prompts, stops, generation) -> list[tuple[str, list[float]]]:

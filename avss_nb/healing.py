@@ -259,7 +259,7 @@ class LayerHealer:
         tokenizer=None,  # None: that of the `PrunedModel`
         original: nn.Module | None = None,  # None: that of the `PrunedModel`; never changed
         recipe: HealingRecipe | None = None,
-        **evaluation,  # settings of `Evaluator`: template, stop, max_new_tokens, batch_size …
+        **evaluation,  # settings of `Evaluator`: prompt, stop, max_new_tokens, batch_size …
     ):
         self.pruning = None
         if isinstance(pruned, PrunedModel):
