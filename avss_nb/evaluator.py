@@ -5,6 +5,7 @@
 # %% ../nbs/06_evaluator.ipynb #cell-003
 from __future__ import annotations
 import hashlib, json, math, re
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -22,8 +23,8 @@ from .heads import (batch_losses, differ, head, kept_apart, masked_copies, model
 from .sharding import Processes
 
 # %% auto #0
-__all__ = ['LOGITS', 'Perplexity', 'left_padded', 'answer_span', 'generating', 'reads_left_padding', 'check_numbers', 'Evaluator',
-           'retention']
+__all__ = ['THINKING', 'LOGITS', 'Perplexity', 'left_padded', 'answer_begins', 'answer_ended', 'answer_span', 'generating',
+           'reads_left_padding', 'check_numbers', 'Evaluator', 'retention']
 
 # %% ../nbs/06_evaluator.ipynb #cell-005
 @dataclass(frozen=True)
@@ -59,19 +60,54 @@ def left_padded(
     return {name: t.flip(1) for name, t in right_padded([row[::-1] for row in rows], device, vocabulary=vocabulary).items()}
 
 # %% ../nbs/06_evaluator.ipynb #cell-011
+# what stands before and after a model's thoughts
+THINKING = (("<think>", "</think>"), ("<thinking>", "</thinking>"), ("<thought>", "</thought>"), ("[THINK]", "[/THINK]"))
+
+def answer_begins(
+    text: str,  # generated
+    thinking: bool = False,  # did the prompt open the thoughts?
+) -> tuple[int, int]:  # where the thoughts end, and where the first word after them stands; the text's length while it thinks
+    "Thoughts and the whitespace before an answer are not a part of it."
+    def word(at): return len(text) - len(text[at:].lstrip())
+    def closing(at): return next((after for before, after in THINKING if text.startswith(before, word(at))), None)
+    closed = [text.index(after) + len(after) for _, after in THINKING if after in text]
+    at = 0 if closing(0) else min(closed, default=len(text) if thinking else 0)  # a tag that closes what the prompt opened
+    while after := closing(at):
+        if (end := text.find(after, at)) < 0: return len(text), len(text)
+        at = end + len(after)
+    return at, word(at)
+
+def _stops(text, stop, thinking) -> list[int]:
+    "Where stop strings stand. One of whitespace does not count before the first word, and none counts within thoughts."
+    thought, word = answer_begins(text, thinking)
+    return [at for s in stop if (at := text.find(s, thought if s.strip() else word)) >= 0]
+
+def answer_ended(
+    text: str,  # generated so far
+    stop: Iterable[str],  # strings that end an answer
+    thinking: bool = False,  # did the prompt open the thoughts?
+) -> bool:
+    "Has a stop string ended the answer? Agrees with `answer_span`."
+    return bool(_stops(text, stop, thinking))
+
 def answer_span(
     tokens: Sequence[int],  # generated
     ends: Iterable[int],  # token ids that end a text
     stop: Iterable[str],  # strings that end an answer
     decode: Callable[[Sequence[int]], str],
-) -> tuple[str, int]:  # the answer, and how many of the tokens are its own (at least 1)
-    "The answer in generated tokens, cut before the first end."
+    thinking: bool = False,  # did the prompt open the thoughts?
+) -> tuple[str, tuple[int, int]]:  # the answer, and which of the tokens are its own: from, up to (at least 1)
+    "The answer in generated tokens, after thoughts and whitespace, cut before the first end."
     length = next((i for i, token in enumerate(tokens) if token in ends), len(tokens))
     text = decode(tokens[:length])
-    for string in stop: text = text.split(string)[0]
-    text = re.sub(r"(?<!\.\w)\.$", "", text.rstrip())
-    used = next(i for i in range(length + 1) if decode(tokens[:i]).startswith(text))
-    return text.strip(), max(used, 1)
+    _, start = answer_begins(text, thinking)
+    end = min(_stops(text, stop, thinking), default=len(text))
+    said = re.sub(r"(?<!\.\w)\.$", "", text[start:end].rstrip()).rstrip()
+    read, upto = text[:start + len(said)], range(length + 1)
+    begin = bisect_right(upto, start, key=lambda i: len(decode(tokens[:i]))) - 1
+    begin = max(min(begin, len(tokens) - 1), 0)
+    used = bisect_left(upto, True, key=lambda i: decode(tokens[:i]).startswith(read))
+    return said, (begin, max(used, begin + 1))
 
 # %% ../nbs/06_evaluator.ipynb #cell-014
 @contextmanager
