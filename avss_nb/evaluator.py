@@ -5,6 +5,7 @@
 # %% ../nbs/06_evaluator.ipynb #cell-003
 from __future__ import annotations
 import copy, hashlib, json, math, re
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -24,8 +25,8 @@ from .heads import (batch_losses, differ, head, kept_apart, masked_copies, model
 from .sharding import Processes
 
 # %% auto #0
-__all__ = ['LOGITS', 'Perplexity', 'left_padded', 'answer_span', 'generating', 'reads_left_padding', 'check_numbers', 'Evaluator',
-           'retention']
+__all__ = ['THINKING', 'LOGITS', 'Perplexity', 'left_padded', 'answer_begins', 'answer_ended', 'answer_span', 'generating',
+           'reads_left_padding', 'check_numbers', 'Evaluator', 'retention']
 
 # %% ../nbs/06_evaluator.ipynb #cell-005
 @dataclass(frozen=True)
@@ -61,19 +62,54 @@ def left_padded(
     return {name: t.flip(1) for name, t in right_padded([row[::-1] for row in rows], device, vocabulary=vocabulary).items()}
 
 # %% ../nbs/06_evaluator.ipynb #cell-011
+# what stands before and after a model's thoughts
+THINKING = (("<think>", "</think>"), ("<thinking>", "</thinking>"), ("<thought>", "</thought>"), ("[THINK]", "[/THINK]"))
+
+def answer_begins(
+    text: str,  # generated
+    thinking: bool = False,  # did the prompt open the thoughts?
+) -> tuple[int, int]:  # where the thoughts end, and where the first word after them stands; the text's length while it thinks
+    "Thoughts and the whitespace before an answer are not a part of it."
+    def word(at): return len(text) - len(text[at:].lstrip())
+    def closing(at): return next((after for before, after in THINKING if text.startswith(before, word(at))), None)
+    closed = [text.index(after) + len(after) for _, after in THINKING if after in text]
+    at = 0 if closing(0) else min(closed, default=len(text) if thinking else 0)  # a tag that closes what the prompt opened
+    while after := closing(at):
+        if (end := text.find(after, at)) < 0: return len(text), len(text)
+        at = end + len(after)
+    return at, word(at)
+
+def _stops(text, stop, thinking) -> list[int]:
+    "Where stop strings stand. One of whitespace does not count before the first word, and none counts within thoughts."
+    thought, word = answer_begins(text, thinking)
+    return [at for s in stop if (at := text.find(s, thought if s.strip() else word)) >= 0]
+
+def answer_ended(
+    text: str,  # generated so far
+    stop: Iterable[str],  # strings that end an answer
+    thinking: bool = False,  # did the prompt open the thoughts?
+) -> bool:
+    "Has a stop string ended the answer? Agrees with `answer_span`."
+    return bool(_stops(text, stop, thinking))
+
 def answer_span(
     tokens: Sequence[int],  # generated
     ends: Iterable[int],  # token ids that end a text
     stop: Iterable[str],  # strings that end an answer
     decode: Callable[[Sequence[int]], str],
-) -> tuple[str, int]:  # the answer, and how many of the tokens are its own (at least 1)
-    "The answer in generated tokens, cut before the first end."
+    thinking: bool = False,  # did the prompt open the thoughts?
+) -> tuple[str, tuple[int, int]]:  # the answer, and which of the tokens are its own: from, up to (at least 1)
+    "The answer in generated tokens, after thoughts and whitespace, cut before the first end."
     length = next((i for i, token in enumerate(tokens) if token in ends), len(tokens))
     text = decode(tokens[:length])
-    for string in stop: text = text.split(string)[0]
-    text = re.sub(r"(?<!\.\w)\.$", "", text.rstrip())
-    used = next(i for i in range(length + 1) if decode(tokens[:i]).startswith(text))
-    return text.strip(), max(used, 1)
+    _, start = answer_begins(text, thinking)
+    end = min(_stops(text, stop, thinking), default=len(text))
+    said = re.sub(r"(?<!\.\w)\.$", "", text[start:end].rstrip()).rstrip()
+    read, upto = text[:start + len(said)], range(length + 1)
+    begin = bisect_right(upto, start, key=lambda i: len(decode(tokens[:i]))) - 1
+    begin = max(min(begin, len(tokens) - 1), 0)
+    used = bisect_left(upto, True, key=lambda i: decode(tokens[:i]).startswith(read))
+    return said, (begin, max(used, begin + 1))
 
 # %% ../nbs/06_evaluator.ipynb #cell-014
 @contextmanager
@@ -249,7 +285,8 @@ class Evaluator:
             for indices in self.processes.mine(batches):
                 if indices[0] in found: continue
                 stops = [questions[i].stop or self.stop for i in indices]
-                found |= zip(indices, self._generate([prompts[i] for i in indices], stops, generation))
+                thinking = [self.prompt.opens_thoughts(questions[i], self.tokenizer) for i in indices]
+                found |= zip(indices, self._generate([prompts[i] for i in indices], stops, thinking, generation))
                 if log: log.add(indices, judged(indices))
                 tell()
         found = self.processes.together(found)
@@ -382,7 +419,7 @@ class Evaluator:
             if len(ids) == 1 and not self.tokenizer.decode(ids, skip_special_tokens=True): found |= {*ids}
         return sorted(found - {None})
 
-    def _generate(self, prompts, stops, generation) -> list[tuple[str, list[float]]]:
+    def _generate(self, prompts, stops, thinking, generation) -> list[tuple[str, list[float]]]:
         "Answer and log-probabilities of its tokens for each prompt."
         batch, logprobs = left_padded(prompts, self.device, vocabulary_size(self.model)), []
         start = batch["input_ids"].shape[1]
@@ -392,14 +429,14 @@ class Evaluator:
             return logits
         def stopped(ids, _, **__):
             texts = self.tokenizer.batch_decode(ids[:, start:], skip_special_tokens=True)
-            return torch.tensor([any(map(text.__contains__, stop)) for text, stop in zip(texts, stops)], device=ids.device)
+            return torch.tensor([*map(answer_ended, texts, stops, thinking)], device=ids.device)
         generated = self.model.generate(**batch, generation_config=generation, logits_processor=[record],
-                                        stopping_criteria=[stopped])
+                                        stopping_criteria=[stopped])[:, start:].tolist()
         ends, answers = set(generation.eos_token_id or ()), []
-        for tokens, values, stop in zip(generated[:, start:].tolist(), torch.stack(logprobs, 1).tolist(), stops):
-            text, used = answer_span(tokens, ends, stop, decode)
-            check_numbers(values[:used])
-            answers.append((text, values[:used]))
+        for tokens, values, stop, thought in zip(generated, torch.stack(logprobs, 1).tolist(), stops, thinking):
+            text, (begin, end) = answer_span(tokens, ends, stop, decode, thought)
+            check_numbers(values[:end])
+            answers.append((text, values[begin:end]))
         return answers
 
 # %% ../nbs/06_evaluator.ipynb #cell-018

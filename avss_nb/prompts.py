@@ -97,6 +97,10 @@ class Prompt:
         texts = [self.text(q, tokenizer) for q in questions]
         return answered_rows(texts, answers, tokenizer, self.ids(questions, tokenizer))
 
+    def opens_thoughts(self, question: Question, tokenizer) -> bool:
+        "Does the prompt end within the model's thoughts, as some chat templates do?"
+        return self.text(question, tokenizer).rstrip().endswith(("<think>", "<thinking>", "<thought>", "[THINK]"))
+
     def _chat(self, question, tokenizer, tokenize):
         template = getattr(tokenizer, "chat_template", None)
         options = {"tokenize": tokenize, "add_generation_prompt": True} | ({"return_dict": False} if tokenize else {})
