@@ -535,6 +535,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'avss_nb.healing._Windows.__getitems__': ('healing.html#_windows.__getitems__', 'avss_nb/healing.py'),
                                  'avss_nb.healing._Windows.__init__': ('healing.html#_windows.__init__', 'avss_nb/healing.py'),
                                  'avss_nb.healing._Windows.__len__': ('healing.html#_windows.__len__', 'avss_nb/healing.py'),
+                                 'avss_nb.healing._begun': ('healing.html#_begun', 'avss_nb/healing.py'),
                                  'avss_nb.healing._check_extra': ('healing.html#_check_extra', 'avss_nb/healing.py'),
                                  'avss_nb.healing._classes': ('healing.html#_classes', 'avss_nb/healing.py'),
                                  'avss_nb.healing._ids': ('healing.html#_ids', 'avss_nb/healing.py'),
