@@ -1127,6 +1127,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'avss_nb.terminal.Commands.invoke': ('terminal.html#commands.invoke', 'avss_nb/terminal.py'),
                                   'avss_nb.terminal._check_map': ('terminal.html#_check_map', 'avss_nb/terminal.py'),
                                   'avss_nb.terminal._pretrained': ('terminal.html#_pretrained', 'avss_nb/terminal.py'),
+                                  'avss_nb.terminal._show_warning': ('terminal.html#_show_warning', 'avss_nb/terminal.py'),
                                   'avss_nb.terminal.check_place': ('terminal.html#check_place', 'avss_nb/terminal.py'),
                                   'avss_nb.terminal.cut': ('terminal.html#cut', 'avss_nb/terminal.py'),
                                   'avss_nb.terminal.given': ('terminal.html#given', 'avss_nb/terminal.py'),

@@ -5,7 +5,7 @@
 # %% ../nbs/11_sources.ipynb #cell-003
 from __future__ import annotations
 import json, os, re, warnings
-from collections.abc import Iterable
+from collections.abc import Sequence
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,9 +15,9 @@ class ModelWarning(UserWarning):
     "A model or its tokenizer is probably not what it should be, and what is measured with it is doubtful."
 
 # %% auto #0
-__all__ = ['PART', 'RECORD', 'SINGLE_DIGITS', 'AS_GPT2', 'COMMON_WORDS', 'ENOUGH_WORDS', 'MOST_SPLIT', 'ModelWarning',
-           'find_gguf', 'convert_gguf', 'plain_weights', 'gguf_cache', 'converted_gguf', 'file_sha256', 'model_place',
-           'check_tokenizer', 'whole_words']
+__all__ = ['PART', 'RECORD', 'SINGLE_DIGITS', 'AS_GPT2', 'COMMON_WORDS', 'WORD_MARKS', 'ENOUGH_WORDS', 'MOST_SPLIT',
+           'ModelWarning', 'find_gguf', 'convert_gguf', 'plain_weights', 'gguf_cache', 'converted_gguf', 'file_sha256',
+           'model_place', 'check_tokenizer', 'whole_words']
 
 # %% ../nbs/11_sources.ipynb #cell-005
 PART = re.compile(r"-\d{5}-of-\d{5}\.gguf$")  # how llama.cpp names the parts of a split file
@@ -99,9 +99,9 @@ def _mend_splitting(tokenizer, file: Path) -> list[str]:
     kind, rule = (_text_field(reader, f"tokenizer.ggml.{name}") for name in ("model", "pre"))
     if kind != "gpt2" or rule is None: return []
     if rule in SINGLE_DIGITS:
-        from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
-        first, then = Digits(individual_digits=True), ByteLevel(add_prefix_space=False, use_regex=True)
-        tokenizer.backend_tokenizer.pre_tokenizer = Sequence([first, then])
+        from tokenizers import pre_tokenizers as rules
+        first, then = rules.Digits(individual_digits=True), rules.ByteLevel(add_prefix_space=False, use_regex=True)
+        tokenizer.backend_tokenizer.pre_tokenizer = rules.Sequence([first, then])
         return []
     try: from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS as known
     except ImportError: return []  # older versions decide by architecture
@@ -188,6 +188,7 @@ say school see sentence set she should show small some sound still study such ta
 thing think this three through time too try turn two under use very want was water way well went were what when where which who why
 will with word work world would write year you your
 """.split()
+WORD_MARKS = "Ġ{}", "▁{}", " {}", "{}</w>", "{}"  # how vocabularies write a whole word; the last is that of WordPiece
 ENOUGH_WORDS, MOST_SPLIT = 20, 0.2  # words to judge by; share that may be split
 
 def check_tokenizer(
@@ -205,16 +206,15 @@ def check_tokenizer(
 
 def whole_words(
     tokenizer,  # of transformers
-    words: Iterable[str] = COMMON_WORDS,
+    words: Sequence[str] = COMMON_WORDS,
 ) -> tuple[list[str], list[str]]:  # those in its vocabulary, and those of them that it splits nevertheless
     "Which words are single tokens of the vocabulary, and which of these the tokenizer never produces."
     try: vocabulary = tokenizer.get_vocab()
     except (AttributeError, NotImplementedError): return [], []
-    wanted = {}
-    for word in words:
-        forms = (mark.format(word) for mark in ("Ġ{}", "▁{}", " {}", "{}", "{}</w>"))
-        if ids := {vocabulary[form] for form in forms if form in vocabulary}: wanted[word] = ids
-    split = [word for word, ids in wanted.items() if ids.isdisjoint(_ids(tokenizer, word) + _ids(tokenizer, f" {word}"))]
+    found = {mark: {word: vocabulary[mark.format(word)] for word in words if mark.format(word) in vocabulary} for mark in WORD_MARKS}
+    marked = max(list(found.values())[:-1], key=len)
+    wanted = marked or found["{}"]  # without a mark, a word may be the rest of a longer one: bare words count only where none is marked
+    split = [word for word, i in wanted.items() if i not in _ids(tokenizer, word) + _ids(tokenizer, f" {word}")]
     return list(wanted), split
 
 def _ids(tokenizer, text: str) -> list[int]: return list(tokenizer(text, add_special_tokens=False)["input_ids"])
