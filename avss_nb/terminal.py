@@ -13,6 +13,7 @@ from typer import Argument, Context, Exit, Option, Typer, echo
 from typer.core import TyperGroup
 from . import __version__
 from .basics import Bar, InputError, check_regular, check_replaceable, silent, whole
+from .sources import ModelWarning, check_tokenizer, model_place
 
 # %% auto #0
 __all__ = ['QUIET', 'app', 'SPLIT', 'DTYPES', 'Model', 'LABELS', 'TEXTS', 'Dtype', 'Device', 'DeviceMap', 'Streaming', 'Limit',
@@ -57,15 +58,22 @@ def start(
     if verbose: return
     os.environ.update(QUIET)
     warnings.simplefilter("ignore")
+    warnings.simplefilter("always", ModelWarning)
+    warnings.showwarning = _show_warning
+
+def _show_warning(message, *where, **more) -> None:
+    "A warning as one line on stderr."
+    echo(f"warning: {one_line(message)}", err=True)
 
 # %% ../nbs/12_terminal.ipynb #cell-007
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 def load_model(
-    name: str,  # `teaching`, a local folder, or a name on the hub
-    dtype: str = "auto",  # one of `DTYPES`; "auto": as stored (the teaching model: float32)
+    name: str,  # `teaching`, a local folder, a .gguf file, or a name on the hub
+    dtype: str = "auto",  # one of `DTYPES`; "auto": as stored (the teaching model and GGUF files: float32)
     device: str | None = None,  # None: "cuda" where there is one, else "cpu"
     device_map: str | dict | None = None,  # instead: "auto" spreads a model over all GPUs, then memory, then the disk
+    cache: str | Path | None = None,  # where models converted from GGUF are kept; None: see `gguf_cache`
 ) -> tuple[Any, Any]:
     "A model in evaluation mode, and its tokenizer."
     if dtype not in DTYPES: raise InputError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
@@ -76,7 +84,8 @@ def load_model(
     if name == "teaching":
         from avss_nb.teaching import load_teaching_model
         model, tokenizer = load_teaching_model(dtype=torch.float32 if dtype == "auto" else getattr(torch, dtype))
-    else: model, tokenizer = _pretrained(name, dtype, device_map)
+    else: model, tokenizer = _pretrained(name, dtype, device_map, cache)
+    check_tokenizer(tokenizer)
     if device_map: return model.eval(), tokenizer
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try: return model.eval().to(device), tokenizer
@@ -88,23 +97,25 @@ def _check_map(name, device) -> None:
     if name == "teaching": raise InputError("the teaching model fits on every device; leave --device-map out")
     if not find_spec("accelerate"): raise InputError("--device-map needs accelerate; install avss_nb[train]")
 
-def _pretrained(name: str, dtype: str, device_map=None):
-    "Model and tokenizer from a folder or the hub."
-    if is_path(name) and not Path(name).is_dir():
-        raise InputError(f"there is no model folder {name}; give `teaching`, a folder with config.json, or a name on the hub")
+def _pretrained(name: str, dtype: str, device_map=None, cache=None):
+    "Model and tokenizer from a folder, a GGUF file or the hub."
+    place = model_place(name, cache)
+    if is_path(place) and not Path(place).is_dir():
+        raise InputError(f"there is no model folder {name}; give `teaching`, a folder with config.json, a .gguf file, or a name on the hub")
     from transformers import AutoConfig, AutoTokenizer
     try:  # nothing but the library runs here: whatever it says is about the files
-        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(place, trust_remote_code=False)
         made = model_class(config)
-        model, info = made.from_pretrained(name, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True,
+        model, info = made.from_pretrained(place, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True,
                                            **given(device_map=device_map))
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
     except Exception as error:
-        place = "a folder here" if Path(name).is_dir() else "no folder here; from the hub"
-        raise InputError(f"{name} could not be loaded as a model ({place}: {str(error).strip().splitlines()[0]})") from None
+        origin = "a folder here" if Path(place).is_dir() else "no folder here; from the hub"
+        raise InputError(f"{name} could not be loaded as a model ({origin}: {str(error).strip().splitlines()[0]})") from None
     headless = type(model).__name__.endswith("Model")  # its pooler comes after the blocks, and is used by nothing
     missing = sorted(key for key in info["missing_keys"] if not (headless and "pooler" in key))
     if missing: raise InputError(f"{name} lacks weights, for example {missing[0]}, and would be partly random; complete it")
+    model.config._name_or_path = name  # reports name the GGUF file, not the folder that it was converted to
     return model, tokenizer
 
 def model_class(config):
@@ -124,7 +135,8 @@ def is_teaching(name: str) -> bool:
 
 def is_path(name: str) -> bool:
     "Does it name a place on this machine, rather than something on the hub?"
-    return os.path.exists(name) or name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name
+    return (os.path.exists(name) or name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name
+            or name.lower().endswith(".gguf"))
 
 def prepare_hub(*names: str | None) -> None:
     "Without the network, use what was downloaded. Works only before the libraries are imported."
@@ -164,7 +176,7 @@ def read_labelled(
     "Texts with their class, for a classifier."
     from avss_nb.data import load_labelled
     from transformers import AutoConfig
-    try: classes = AutoConfig.from_pretrained(model, trust_remote_code=False).label2id
+    try: classes = AutoConfig.from_pretrained(model_place(model), trust_remote_code=False).label2id
     except Exception: classes = None  # loading the model will say what is wrong
     return load_labelled(source, classes, limit)
 
@@ -267,7 +279,7 @@ def table_text(table, **options) -> str:
     return table.to_string(**{"index": False, "float_format": "{:.4g}".format, "na_rep": "–"} | options)
 
 # %% ../nbs/12_terminal.ipynb #cell-017
-Model = Annotated[str, Argument(metavar="MODEL", help="`teaching`, a local folder, or a name on the Hugging Face hub.")]
+Model = Annotated[str, Argument(metavar="MODEL", help="`teaching`, a local folder, a .gguf file, or a name on the Hugging Face hub.")]
 LABELS = Option(help="For a classifier: a table with a column text or sentence, and label.")
 TEXTS = Option(help="`teaching`, `teaching:solved`, a text file (a blank line ends a text), a table (.csv, .jsonl, …), or a data set.")
 Dtype = Annotated[str, Option(help="auto (as stored), float32, bfloat16 or float16.")]
