@@ -13,7 +13,7 @@ from .verdicts import ABSTENTIONS, is_abstention, is_correct, normalize_answer, 
 # %% auto #0
 __all__ = ['TYPES', 'TEMPLATE', 'Question', 'question_type', 'split_questions', 'one_per_subject', 'with_shots']
 
-# %% ../nbs/01_questions.ipynb #cell-007
+# %% ../nbs/01_questions.ipynb #cell-004
 @dataclass(frozen=True)
 class Question:
     "A question with the truth about it."
@@ -51,14 +51,14 @@ class Question:
         "Does the answer say that no answer is known?"
         return is_abstention(answer, self.rules, self.language, more)
 
-# %% ../nbs/01_questions.ipynb #cell-010
+# %% ../nbs/01_questions.ipynb #cell-007
 TYPES = {"who": "who", "whom": "who", "whose": "who", "when": "when", "where": "where", "how": "how", "what": "what", "which": "which"}
 
 def question_type(text: str) -> str:
     "The first question word: who, when, where, how, what or which; else \"other\"."
     return next((TYPES[word] for word in re.findall("[a-z]+", text.lower()) if word in TYPES), "other")
 
-# %% ../nbs/01_questions.ipynb #cell-013
+# %% ../nbs/01_questions.ipynb #cell-010
 def split_questions(
     questions: Iterable[Question],
     shares: dict[str, float],  # part → its share of the subjects; the shares sum to 1
@@ -91,7 +91,7 @@ def one_per_subject(
     for question in questions: subjects.setdefault(question.subject or question.text, []).append(question)
     return [random.Random(f"{seed} {name}").choice(about) for name, about in subjects.items()]
 
-# %% ../nbs/01_questions.ipynb #cell-016
+# %% ../nbs/01_questions.ipynb #cell-013
 TEMPLATE = "Q: {question}\nA:"  # the prompt of a question that has none of its own
 
 def with_shots(
