@@ -37,12 +37,14 @@ def answer_lines(
 _TYPES = {"at": int, "text": str, "correct": bool, "abstained": bool, "cut_off": bool, "labelled": bool}
 
 def _entry(line: bytes) -> dict:
-    row = {"cut_off": False, "labelled": False} | json.loads(line)
+    row = {"cut_off": False, "labelled": False, "token_ids": ()} | json.loads(line)
     question = Question(**{key: tuple(v) if isinstance(v, list) else v for key, v in row["question"].items()})
     if any(type(row[key]) is not kind for key, kind in _TYPES.items()): raise TypeError
     logprobs = tuple(map(float, row["token_logprobs"]))
     if max(logprobs) > ROUNDING: raise ValueError
-    return row | {"question": question, "confidence": float(row["confidence"]), "token_logprobs": logprobs}
+    if any(type(token) is not int for token in row["token_ids"]): raise TypeError
+    return row | {"question": question, "confidence": float(row["confidence"]), "token_logprobs": logprobs,
+                  "token_ids": tuple(row["token_ids"])}
 
 def read_answers_file(
     path: Path,
@@ -69,7 +71,7 @@ def _same(there, here) -> bool:
 
 class AnswerLog:
     "A file of answers that grows by whole batches."
-    kept = "text", "token_logprobs"  # entries that `take_up` returns
+    kept = "text", "token_logprobs", "cut_off", "token_ids"  # entries that `take_up` returns
 
     def __init__(self,
         path: str | Path,

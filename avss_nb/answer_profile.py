@@ -13,6 +13,7 @@ from .answers import Answers
 from .basics import Bar, InputError, Progress, check_counts, check_replaceable, load_tensors, save_tensors, whole
 from .blocks import Blocks, check_length, evaluating, fingerprint, input_device, model_name, positions
 from .batches import length_batches, right_padded
+from .evaluator import answered
 from .prompts import Prompt
 from .heads import head, kept_apart
 from .moments import Moments
@@ -162,7 +163,7 @@ class AnswerProfiler:
         if self.position == "last_prompt":
             rows = prompt.ids(answers.questions, self.tokenizer)
             return rows, [len(row) for row in rows]
-        return prompt.answered(answers.questions, answers.texts, self.tokenizer)
+        return answered(answers, prompt, self.tokenizer)
 
     @torch.no_grad()
     def _measure(self, rows, starts, labels, number) -> dict:

@@ -103,11 +103,13 @@ class Answers(Verdicts):
     token_logprobs: tuple[tuple[float, ...], ...] = each("token_logprobs")  # of the answer's own tokens
     cut_off: np.ndarray = each("cut_off", bool, default=None)  # bool: ended by the limit of tokens; None: none of them
     labelled: np.ndarray = each("labelled", bool, default=None)  # bool: the verdict was given, not found by a rule; None: none
+    token_ids: tuple[tuple[int, ...], ...] = each("token_ids", default=None)  # all that was generated up to the answer's end, with what stood before it; (): not known
     prompt: Prompt | None = overall(asdict, lambda settings: Prompt(**settings))  # how the questions were put; None: not known
 
     def __post_init__(self):
         for name in "cut_off", "labelled":
             if getattr(self, name) is None: object.__setattr__(self, name, np.zeros(len(self.questions), bool))
+        if self.token_ids is None: object.__setattr__(self, "token_ids", ((),) * len(self.questions))
 
     @classmethod
     def given(cls,
@@ -115,6 +117,7 @@ class Answers(Verdicts):
         texts: Iterable[str],
         correct: Iterable[bool],
         token_logprobs: Iterable[Sequence[float]],  # of each answer's own tokens, at least one; see `Evaluator.score`
+        prompt: Prompt | None = None,  # how the questions were put, for example `Evaluator.prompt`; None: not known
     ) -> Answers:
         "Answers whose labels are given; none of them is an abstention."
         questions, texts, correct = tuple(questions), tuple(texts), np.array([*correct], bool)
@@ -128,7 +131,7 @@ class Answers(Verdicts):
             raise InputError(f"a token log-probability of {largest:g} was given; give natural logarithms of probabilities, which are at most 0")
         confidences = np.array([math.exp(np.mean(row)) for row in logprobs], np.float64)
         labelled = np.ones(len(texts), bool)
-        return cls(questions, texts, confidences, correct, np.zeros(len(texts), bool), logprobs, labelled=labelled)
+        return cls(questions, texts, confidences, correct, np.zeros(len(texts), bool), logprobs, labelled=labelled, prompt=prompt)
 
     @classmethod
     def judge(cls,
@@ -138,15 +141,19 @@ class Answers(Verdicts):
         abstentions: Sequence[str] = (),  # phrases that are abstentions, besides those of the question's language
         cut_off: Iterable[bool] | None = None,  # ended by the limit of tokens? None: none of them
         warn: bool = True,  # say how many wrong answers contain an accepted one?
+        token_ids: Iterable[Sequence[int]] | None = None,  # see the field; None: not known
+        prompt: Prompt | None = None,  # how the questions were put; None: not known
     ) -> Answers:
         "Compare answers with the accepted ones, by the rule of each question."
         texts = tuple(texts)
-        found = cls.given(questions, texts, np.zeros(len(texts)), token_logprobs)
+        found = cls.given(questions, texts, np.zeros(len(texts)), token_logprobs, prompt)
+        token_ids = None if token_ids is None else tuple(map(tuple, token_ids))
         cut_off = np.zeros(len(texts), bool) if cut_off is None else np.array([*cut_off], bool)
         if len(cut_off) != len(texts): raise InputError(f"{len(cut_off)} of cut_off and {len(texts)} texts were given; give one for each")
         correct = np.array([q.accepts(text) for q, text in zip(found.questions, texts)], bool)
         silent = np.array([q.abstains(text, abstentions) for q, text in zip(found.questions, texts)], bool)
-        found = replace(found, correct=correct, abstained=silent & ~correct, cut_off=cut_off, labelled=np.zeros(len(texts), bool))
+        found = replace(found, correct=correct, abstained=silent & ~correct, cut_off=cut_off, labelled=np.zeros(len(texts), bool),
+                        token_ids=token_ids)
         if warn and (doubt := found._doubt()): warnings.warn(doubt, stacklevel=2)
         return found
 

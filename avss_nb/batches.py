@@ -14,7 +14,7 @@ from .basics import InputError, check_counts
 # %% auto #0
 __all__ = ['Text', 'Labelled', 'LabelledRow', 'encode', 'text_frame', 'text_ids', 'cut_text', 'check_texts', 'pieces',
            'token_ids', 'Corpus', 'too_short', 'tokenize', 'windows', 'right_padded', 'length_batches', 'text_batches',
-           'prompt_ids', 'answer_ids', 'answered_rows']
+           'prompt_ids', 'is_special', 'answer_ids', 'answered_rows', 'first_words']
 
 # %% ../nbs/02_batches.ipynb #cell-004
 @dataclass(frozen=True)
@@ -238,6 +238,11 @@ def prompt_ids(
     found = [text_ids(prompt, tokenizer, frame) for prompt in prompts]
     return [ids[:-len(frame[1])] if frame[1] and ids[-len(frame[1]):] == frame[1] else ids for ids in found]
 
+def is_special(token: int, tokenizer) -> bool:
+    "Is it a token that stands for no text, as the end of a turn does?"
+    known = token != getattr(tokenizer, "unk_token_id", None)
+    return known and not tokenizer.decode([token], skip_special_tokens=True) and bool(tokenizer.decode([token]))
+
 def answer_ids(
     prompt: Sequence[int],  # token ids, as the model reads them
     text: str,  # the same prompt as text
@@ -246,9 +251,8 @@ def answer_ids(
 ) -> list[int]:
     "Token ids of an answer that continues a prompt; a space sets it off unless whitespace or a special token does."
     if not answer.strip(): return encode(tokenizer, answer, special=False) if answer else []
-    last = prompt[-1] if prompt else None
-    special = last not in (None, getattr(tokenizer, "unk_token_id", None)) and not tokenizer.decode([last], skip_special_tokens=True)
-    gap = "" if text[-1:].isspace() or answer[0].isspace() or special else " "
+    closed = text[-1:].isspace() or bool(prompt) and is_special(prompt[-1], tokenizer)
+    gap = "" if closed or answer[0].isspace() else " "
     before, both = (encode(tokenizer, t, special=False) for t in (text, text + gap + answer))
     if both[:len(before)] == before and len(both) > len(before): return both[len(before):]
     return encode(tokenizer, gap + answer, special=False)
@@ -266,3 +270,13 @@ def answered_rows(
         rows.append(start + answer_ids(start, prompt, answer, tokenizer))
         if len(rows[-1]) == len(start): raise InputError(f"the answer {answer!r} to {prompt!r} has no tokens; leave it out")
     return rows, [len(start) for start in starts]
+
+def first_words(
+    rows: Sequence[Sequence[int]],  # token ids of prompts and answers
+    starts: Sequence[int],  # where the answers begin
+    tokenizer,
+) -> list[int]:
+    "Where the first words of answers begin: tokens of whitespace alone are no part of an answer."
+    def first(row, start):
+        return next((i for i in range(start, len(row) - 1) if tokenizer.decode([row[i]]).strip()), len(row) - 1)
+    return [first(row, start) for row, start in zip(rows, starts)]

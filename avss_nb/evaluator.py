@@ -17,7 +17,7 @@ from .answers import AnswerLog, Answers, Report, check_choices, chosen
 from .basics import InputError, Progress, check_counts, silent
 from .blocks import Blocks, check_length, eager, evaluating, fingerprint, input_device, positions, probe_batch, vocabulary_size
 from .calibration import bootstrap, interval
-from .batches import Labelled, Text, encode, length_batches, right_padded, tokenize
+from .batches import Labelled, Text, encode, first_words, is_special, length_batches, right_padded, tokenize
 from .prompts import Prompt
 from .questions import Question
 from .heads import (batch_losses, differ, head, kept_apart, masked_copies, model_batch, once, probe_rows, row_classes, target_batch,
@@ -26,7 +26,7 @@ from .sharding import Processes
 
 # %% auto #0
 __all__ = ['THINKING', 'LOGITS', 'Perplexity', 'left_padded', 'answer_begins', 'answer_ended', 'answer_span', 'generating',
-           'reads_left_padding', 'check_numbers', 'Evaluator', 'retention']
+           'reads_left_padding', 'check_numbers', 'answered', 'Evaluator', 'retention']
 
 # %% ../nbs/06_evaluator.ipynb #cell-005
 @dataclass(frozen=True)
@@ -139,6 +139,22 @@ def reads_left_padding(model: nn.Module) -> bool:
 def check_numbers(values: Iterable[float]) -> None:
     "Refuse what a model makes that is no number."
     if any(map(math.isnan, values)): raise InputError("the model's probabilities are NaN; load it in bfloat16 or float32, and check its weights")
+
+def answered(
+    answers: Answers,
+    prompt: Prompt,
+    tokenizer,
+) -> tuple[list[list[int]], list[int]]:  # token ids of prompt and answer; where the answer begins
+    "Answers as they were generated, after their prompts; those that were not generated here as the tokenizer writes them."
+    rows, starts = prompt.ids(answers.questions, tokenizer), []
+    other = [i for i, ids in enumerate(answers.token_ids) if not ids]
+    texts, begun = prompt.answered([answers.questions[i] for i in other], [answers.texts[i] for i in other], tokenizer)
+    written = iter(zip(texts, first_words(texts, begun, tokenizer)))
+    for i, (ids, own) in enumerate(zip(answers.token_ids, answers.token_logprobs)):
+        row, start = (rows[i] + [*ids], len(rows[i]) + len(ids) - len(own)) if ids else next(written)
+        rows[i] = row
+        starts.append(start)
+    return rows, starts
 
 LOGITS = 2**27  # numbers: the logits of a batch of texts stay under 512 MB of float32
 
@@ -275,9 +291,10 @@ class Evaluator:
                                       eos_token_id=self._ends() or None, pad_token_id=0)
         if resume and self.processes.of > 1: raise InputError("a file to resume from is for one process; leave resume out, or answer in one process")
         log = None if resume is None else AnswerLog(resume, self._run(questions, prompts), batches)
-        found: dict[int, tuple[str, Sequence[float]]] = log.take_up() if log else {}
-        def judged(places):
-            return Answers.judge([questions[i] for i in places], *zip(*(found[i] for i in places)), self.abstentions)
+        found: dict[int, tuple] = log.take_up() if log else {}
+        def judged(places, warn=False):
+            texts, logprobs, cut_off, token_ids = zip(*(found[i] for i in places))
+            return Answers.judge([questions[i] for i in places], texts, logprobs, self.abstentions, cut_off, warn, token_ids, self.prompt)
         def result(): return judged(sorted(found))
         def tell(): progress(Progress(len(found), len(questions), "question", partial=result))
         if found: tell()
@@ -290,21 +307,30 @@ class Evaluator:
                 if log: log.add(indices, judged(indices))
                 tell()
         found = self.processes.together(found)
-        return result()
+        return judged(sorted(found), warn=True)
 
     def score(self,
-        questions: Iterable[Question | tuple[str, Sequence[str]]],
-        texts: Iterable[str],  # an answer to each question
+        questions: Answers | Iterable[Question | tuple[str, Sequence[str]]],  # answers: their own texts, token by token as they were generated
+        texts: Iterable[str] | None = None,  # an answer to each question
         progress: Callable[[Progress], None] = silent,
     ) -> tuple[tuple[float, ...], ...]:  # log-probabilities of each answer's tokens
-        "How probable does the model find given answers? They are read after the prompt, set off by a space (teacher forcing)."
-        questions, texts = [Question.of(question) for question in questions], [*texts]
+        "How probable does the model find given answers? They are read where the prompt ends (teacher forcing)."
+        if isinstance(questions, Answers) and texts is None: return self.as_asked(questions)._score_again(questions, progress)
+        questions, texts = [Question.of(question) for question in questions], [*(texts or ())]
         self._check_asked(questions)
         if len(texts) != len(questions):
             raise InputError(f"{len(texts)} texts were given for {len(questions)} questions; give one for each")
         for question, text in zip(questions, texts):
             if not text.strip(): raise InputError(f"the answer to {question.text!r} is empty and has no probability; leave it out")
         rows, starts = self.prompt.answered(questions, texts, self.tokenizer)
+        return self._score_rows(questions, rows, first_words(rows, starts, self.tokenizer), progress)
+
+    def _score_again(self, answers, progress):
+        "Answers as they were generated; those without tokens by their texts."
+        self._check_asked(answers.questions)
+        return self._score_rows(answers.questions, *answered(answers, self.prompt, self.tokenizer), progress)
+
+    def _score_rows(self, questions, rows, starts, progress) -> tuple[tuple[float, ...], ...]:
         if not min(starts):
             empty = self.prompt.text(questions[starts.index(0)], self.tokenizer)
             raise InputError(f"the prompt {empty!r} has no tokens; give one that has")
@@ -416,11 +442,11 @@ class Evaluator:
         own = getattr(getattr(self.model, "generation_config", None), "eos_token_id", None)
         found = {self.tokenizer.eos_token_id, *(own if isinstance(own, (list, tuple)) else [own])}
         for ids in (encode(self.tokenizer, stop, special=False) for stop in self.stop):
-            if len(ids) == 1 and not self.tokenizer.decode(ids, skip_special_tokens=True): found |= {*ids}
+            if len(ids) == 1 and is_special(ids[0], self.tokenizer): found |= {*ids}
         return sorted(found - {None})
 
-    def _generate(self, prompts, stops, thinking, generation) -> list[tuple[str, list[float]]]:
-        "Answer and log-probabilities of its tokens for each prompt."
+    def _generate(self, prompts, stops, thinking, generation) -> list[tuple[str, list[float], bool, list[int]]]:
+        "For each prompt the answer, log-probabilities of its tokens, whether the limit ended it, and all tokens up to its end."
         batch, logprobs = left_padded(prompts, self.device, vocabulary_size(self.model)), []
         start = batch["input_ids"].shape[1]
         def decode(tokens): return self.tokenizer.decode(tokens, skip_special_tokens=True)
@@ -436,7 +462,8 @@ class Evaluator:
         for tokens, values, stop, thought in zip(generated, torch.stack(logprobs, 1).tolist(), stops, thinking):
             text, (begin, end) = answer_span(tokens, ends, stop, decode, thought)
             check_numbers(values[:end])
-            answers.append((text, values[begin:end]))
+            cut_off = not (ends & {*tokens} or answer_ended(decode(tokens), stop, thought))
+            answers.append((text, values[begin:end], cut_off, tokens[:end]))
         return answers
 
 # %% ../nbs/06_evaluator.ipynb #cell-018

@@ -22,7 +22,8 @@ def test_given_answers_from_file_to_detectors(name, english):
     questions, texts, correct = load_answer_pairs(shared(f"data/{name}/correct_and_wrong_answers.csv"))
     some = np.random.default_rng(0).permutation(len(texts))[:48]
     questions, texts, correct = [questions[i] for i in some], [texts[i] for i in some], correct[some]
-    answers = Answers.given(questions, texts, correct, Evaluator(*english).score(questions, texts))
+    evaluator = Evaluator(*english)
+    answers = Answers.given(questions, texts, correct, evaluator.score(questions, texts), evaluator.prompt)
     assert (answers.correct == correct).all() and not answers.abstained.any()
     profile = AnswerProfiler(*english, position="answer", sites=["output"]).profile(answers, silent)
     scores = EAVSSScorer(draws=19, balance=()).score(profile)

@@ -110,7 +110,7 @@ def changed(model):
     return lambda: weight.data.div_(1.05)
 
 @pytest.mark.parametrize("name, settings", [
-    ("batch_size", dict(batch_size=4)), ("max_new_tokens", dict(max_new_tokens=5)), ("template", dict(template="{question}")),
+    ("batch_size", dict(batch_size=4)), ("max_new_tokens", dict(max_new_tokens=5)), ("prompt", dict(template="{question}")),
     ("stop", dict(stop=";")), ("abstentions", dict(abstentions="no idea"))])
 def test_other_settings_are_refused(run, teaching, name, settings):
     _, questions, _, path = run
