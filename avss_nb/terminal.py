@@ -17,10 +17,11 @@ from .sources import ModelWarning, check_tokenizer, model_place
 
 # %% auto #0
 __all__ = ['QUIET', 'app', 'SPLIT', 'DTYPES', 'Model', 'LABELS', 'TEXTS', 'Dtype', 'Device', 'DeviceMap', 'Streaming', 'Limit',
-           'Tokens', 'BatchSize', 'MaxLength', 'Split', 'Column', 'Stack', 'Json', 'Score', 'Site', 'Aggregation',
-           'Eps', 'Relative', 'Published', 'Commands', 'one_line', 'print_version', 'start', 'load_model',
-           'model_class', 'is_teaching', 'is_path', 'prepare_hub', 'hub_answers', 'read_texts', 'read_labelled',
-           'read_corpus', 'cut', 'read_questions', 'teaching_questions', 'given', 'show', 'check_place', 'listener',
+           'Tokens', 'BatchSize', 'MaxLength', 'Split', 'HowAsked', 'System', 'Shots', 'Room', 'Rules', 'WindowBos',
+           'Column', 'Stack', 'Json', 'Score', 'Site', 'Aggregation', 'Eps', 'Relative', 'Published', 'Commands',
+           'one_line', 'print_version', 'start', 'load_model', 'model_class', 'is_teaching', 'is_path', 'prepare_hub',
+           'hub_answers', 'read_texts', 'read_labelled', 'read_corpus', 'cut', 'read_questions', 'judged_by',
+           'asked_how', 'asking_lines', 'asking_dict', 'teaching_questions', 'given', 'show', 'check_place', 'listener',
            'together', 'table_text', 'layer_numbers']
 
 # %% ../nbs/12_terminal.ipynb #cell-005
@@ -196,14 +197,19 @@ def cut(
     tokenizer,
     tokens: int | None,  # at most so many; None: the texts as they are
     max_length: int,  # tokens a window
+    bos: bool = True,  # does every window of a text begin with the tokenizer's BOS?
 ) -> list:
     "The texts, or windows of token ids over all of them."
-    if tokens is None: return texts
+    if tokens is None:
+        if bos: return texts
+        if not isinstance(texts, list): raise InputError("--streaming never holds a text as a whole; leave --no-window-bos out")
+        from avss_nb.batches import Labelled, tokenize
+        return texts if isinstance(texts[0], Labelled) else tokenize(texts, tokenizer, max_length, bos=False)
     if not isinstance(texts, list): raise InputError("--tokens joins all texts, and --streaming never holds them all; give --limit instead of --tokens")
     from avss_nb.data import Labelled, windows
     if isinstance(texts[0], Labelled): raise InputError("a text with a class is never cut into windows; give --limit instead of --tokens")
     length = min(max_length, tokens)
-    return windows(texts, tokenizer, length)[:tokens // length]
+    return windows(texts, tokenizer, length, bos=bos)[:tokens // length]
 
 def read_questions(
     source: str,  # `teaching` or `teaching:GROUP`, a table, or a data set
@@ -215,6 +221,27 @@ def read_questions(
         return teaching_questions(source.partition(":")[2] or "known", limit)
     from avss_nb.data import load_questions
     return load_questions(source, limit=limit, **given(**where))
+
+def judged_by(questions: list, rules: str | None) -> list:
+    "The questions under other verdict rules (None: their own)."
+    from dataclasses import replace
+    return questions if rules is None else [replace(q, rules=rules) for q in questions]
+
+def asked_how(evaluator, questions: list, prompt: str, shots: int | None, system: str, progress=silent):
+    "An evaluator that asks as the options say, the questions left to be asked, and the choice (`avss_nb.asking.Asking`)."
+    from avss_nb.asking import asking
+    chosen = asking(evaluator, questions, prompt, shots, system, progress=progress)
+    return evaluator.asking(chosen.prompt), [*chosen.questions], chosen
+
+def asking_lines(chosen) -> list[str]:
+    "How questions were put, for people."
+    return [f"prompt: {chosen.prompt.label}", f"chosen: {chosen.why}"]
+
+def asking_dict(chosen) -> dict:
+    "How questions were put, for programs."
+    from dataclasses import asdict
+    return {"prompt": asdict(chosen.prompt), "label": chosen.prompt.label, "why": chosen.why, "questions": len(chosen.questions),
+            "tried": {name: {k: float(v) for k, v in row.items()} for name, row in chosen.tried.iterrows()}}
 
 def teaching_questions(group: str, limit: int | None = None) -> list:
     "Questions about a group of the teaching world, or about `all` of its people, in random order."
@@ -291,6 +318,12 @@ Tokens = Annotated[int | None, Option(min=1, help="Cut the joined texts into win
 BatchSize = Annotated[int, Option(min=1, help="Texts or prompts in a batch.")]
 MaxLength = Annotated[int, Option(min=1, help="Tokens of a text or window; longer texts are cut.")]
 Split = Annotated[str | None, Option(help="Split of a data set.")]
+HowAsked = Annotated[str, Option("--prompt", help="auto (tries shots and chat on a few questions), plain, shots or chat.")]
+System = Annotated[str, Option(help="What stands before everything else; of a chat, the system's turn.")]
+Shots = Annotated[int | None, Option(min=0, help="Solved examples before a question (default: 5, in a chat 0).")]
+Room = Annotated[int | None, Option("--max-new-tokens", min=1, help="Tokens of an answer (default: 16, in a chat 48).")]
+Rules = Annotated[str | None, Option(help="When an answer is right: squad (exact match; the default), triviaqa, starts, contains or number.")]
+WindowBos = Annotated[bool, Option("--window-bos/--no-window-bos", help="Begin every window of a text with the tokenizer's BOS.")]
 Column = Annotated[str | None, Option(help="Text column of a table or data set (default: text).")]
 Stack = Annotated[str | None, Option(help="encoder or decoder, for a model that has both.")]
 Json = Annotated[str | None, Option("--json", metavar="FILE|-", help="Write the result as JSON; - means stdout.")]
