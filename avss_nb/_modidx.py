@@ -78,6 +78,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'avss_nb.answer_review': { 'avss_nb.answer_review.Verdicts': ('answer_review.html#verdicts', 'avss_nb/answer_review.py'),
                                        'avss_nb.answer_review.Verdicts._doubt': ( 'answer_review.html#verdicts._doubt',
                                                                                   'avss_nb/answer_review.py'),
+                                       'avss_nb.answer_review.Verdicts._key': ( 'answer_review.html#verdicts._key',
+                                                                                'avss_nb/answer_review.py'),
                                        'avss_nb.answer_review.Verdicts._labels': ( 'answer_review.html#verdicts._labels',
                                                                                    'avss_nb/answer_review.py'),
                                        'avss_nb.answer_review.Verdicts._speechless': ( 'answer_review.html#verdicts._speechless',

@@ -4,6 +4,7 @@
 
 # %% ../nbs/06_answer_review.ipynb #cell-002
 from __future__ import annotations
+import hashlib, json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -100,17 +101,23 @@ class Verdicts:
         rows = {i: {"question": self.questions[i].text, "answer": self.texts[i], "accepted": self.questions[i].answers,
                     "confidence": self.confidences[i], "verdict": verdicts[i], "why": why} for i, why in reasons.items()}
         columns = ["question", "answer", "accepted", "confidence", "verdict", "why"]
-        return pd.DataFrame([*rows.values()], pd.Index([*rows], dtype=int, name="at"), columns)
+        table = pd.DataFrame([*rows.values()], pd.Index([*rows], dtype=int, name="at"), columns, dtype=object)  # any text
+        return table.astype({"confidence": float})
 
     def to_csv(self,
-        path: str | Path,  # whole or absent
+        path: str | Path,  # of a new file: one that exists may hold labels
         disputed: bool = True,  # only those; False: all answers
     ) -> None:
         "A table for a person, who fills in the column `label` (right, wrong, abstained; empty: as it is); `relabel` reads it."
+        if Path(path).exists(): raise InputError(f"{path} exists and may hold labels; give the name of a new file")
         table = self.disputed() if disputed else self._to_look_at(dict.fromkeys(range(len(self)), ""))
         table["accepted"] = [" | ".join(map(_cell, accepted)) for accepted in table["accepted"]]
         for name in "question", "answer": table[name] = [*map(_cell, table[name])]
-        with whole(path) as file: table.assign(label="").to_csv(file, encoding="utf-8")
+        with whole(path) as file: table.assign(label="", key=[*map(self._key, table.index)]).to_csv(file, encoding="utf-8")
+
+    def _key(self, i) -> str:
+        "What tells an answer from others, in letters that a spreadsheet leaves as they are (unlike 3.0 or 1/2)."
+        return "k" + hashlib.blake2b(json.dumps([self.questions[i].text, self.texts[i]]).encode(), digest_size=6).hexdigest()
 
     def relabel(self,
         labels: Mapping[int, bool | str | None] | str | Path,  # index → True, False or None (abstained); or a table that `to_csv` wrote
@@ -130,14 +137,13 @@ class Verdicts:
         found = {}
         for number, row in enumerate(read_table(path), 2):
             def wrong(what): return InputError(f"{path}, line {number}: {what}")
-            if missing := {"at", "question", "answer", "label"} - {*row}:
+            if missing := {"at", "key", "label"} - {*row}:
                 raise InputError(f"{path} has no column {', '.join(sorted(missing))}; give a table that Answers.to_csv wrote")
             if not (word := str(row["label"]).strip().lower()): continue
             if word not in WORDS: raise wrong(f"{word!r} stands in column label; write {', '.join(WORDS)}, or leave it empty")
             at = int(row["at"]) if str(row["at"]).isdigit() else -1
-            here = (self.questions[at].text, self.texts[at]) if at in range(len(self)) else None
-            if here is None or [*map(_cell, here)] != [_cell(row["question"]), _cell(row["answer"])]:
-                raise wrong(f"no answer {row['at']} like this is among these; write the table again with to_csv")
+            if at not in range(len(self)) or self._key(at) != str(row["key"]).strip():
+                raise wrong(f"these answers have no answer {row['at']} like this; write a new table with to_csv")
             if found.setdefault(at, word) != word: raise wrong(f"answer {at} has two labels; leave one")
         return found
 

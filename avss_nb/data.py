@@ -16,6 +16,7 @@ from .batches import (Labelled, Text, answered_rows, length_batches, pieces, pro
                              windows)
 from .questions import (ABSTENTIONS, Question, is_abstention, is_correct, normalize_answer, question_type, split_questions,
                                with_shots)
+from .verdicts import language_of, rule_of
 
 # %% auto #0
 __all__ = ['TABLES', 'AS_TEXT', 'READERS', 'STREAMED', 'ANSWERS', 'PUBLISHED', 'QUESTION_SETS', 'WRONG', 'LABELLED', 'load_texts',
@@ -296,8 +297,13 @@ def load_questions(
     limit: int | None = None,
     dataset: str | None = None,  # a name in `QUESTION_SETS`: read the source by its protocol; None: as its columns say
     task: str | None = None,  # "answer"; "choice" for SciQ and WikiQA; "mc1", "mc2" for TruthfulQA; None: the usual one
+    rules: str | Callable[[str, tuple[str, ...]], bool] | None = None,  # see `avss_nb.verdicts.RULES`; None: as the data set has it
+    language: str = "en",  # of questions and answers: a name in `avss_nb.verdicts.LANGUAGES`
 ) -> list[Question]:
     "Questions with accepted answers. A warning says how many rows without a question or an answer were left out."
+    judged = {"language": language} | ({} if rules is None else {"rules": rules})
+    language_of(language)
+    if rules is not None: rule_of(rules)
     if dataset not in (None, *QUESTION_SETS): raise InputError(f"data set {dataset!r} is not one of {', '.join(QUESTION_SETS)}")
     if dataset and (question or answers): raise InputError("give either a dataset, whose columns are known, or columns; not both")
     if Path(source).is_file(): rows = read_table(source)
@@ -307,10 +313,10 @@ def load_questions(
         except InputError as error: raise InputError(f"{error}; known by name are {', '.join(QUESTION_SETS)}") from None
     first, rows = _peek(rows)
     name = dataset or (None if question or answers else recognize(first, source))
-    if name: return _usable(_from_set(name, rows, task, source), source, limit)
-    if task: raise InputError(f"{source} is none of {', '.join(QUESTION_SETS)}, and only they have tasks; "
-                              "leave task out, or give dataset")
-    return _usable(_from_table(rows, question, answers, source), source, limit)
+    if task and not name: raise InputError(f"{source} is none of {', '.join(QUESTION_SETS)}, and only they have tasks; "
+                                           "leave task out, or give dataset")
+    found = _from_set(name, rows, task, source) if name else _from_table(rows, question, answers, source)
+    return _usable((replace(q, **judged) for q in found), source, limit)
 
 def _usable(questions, source, limit) -> list[Question]:
     kept, dropped = [], 0

@@ -224,7 +224,7 @@ class EAVSSScorer:
         return np.concatenate([statistic(part) for part in np.array_split(rows, max(1, rows.size // 500_000))])
 
     def _notes(self, profile, strata, used) -> tuple[str, ...]:
-        labels, notes = profile.labels, []
+        labels, notes = profile.labels, profile.answers.warnings()
         subjects = [q.subject or q.text for q in profile.answers.questions]
         if len(set(subjects)) < len(subjects):
             notes.append(f"{len(subjects):,} answers about {len(set(subjects)):,} subjects: answers about one subject are alike, so that p and q are "

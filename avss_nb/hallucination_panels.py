@@ -36,7 +36,9 @@ def tally(answers: Answers) -> str:
     parts = zip((answers.correct, answers.hallucinated, answers.abstained), (KEPT, stripes, "#c4c4c4"))
     bar = "".join(f"<span style='width: {100 * what.mean():.2f}%; background: {look}'></span>" for what, look in parts)
     style = "display: flex; width: 340px; height: 12px; margin: 4px 0"
-    return (f"<div role='img' aria-label='{counted(answers)}' style='{style}'>{bar}</div><div>{len(answers):,} answers: {counted(answers)} (blue, striped, grey)</div>")
+    doubts = "".join(f"<div>Note: {html.escape(line)}.</div>" for line in answers.warnings())
+    return (f"<div role='img' aria-label='{counted(answers)}' style='{style}'>{bar}</div>"
+            f"<div>{len(answers):,} answers: {counted(answers)} (blue, striped, grey)</div>{doubts}")
 
 def example_table(
     answers: Answers,

@@ -1,10 +1,11 @@
 "Answers held against the truth, kept in files, and chosen: against values worked out by hand."
-import json, math, random
+import json, math, random, subprocess, sys, warnings
 from dataclasses import replace
-import numpy as np, pytest
+import numpy as np, pandas as pd, pytest
 from avss_nb.answers import Answers, Report, choice_shares, chosen, length_baseline, mc2
 from avss_nb.basics import InputError
 from avss_nb.data import Question
+from avss_nb.prompts import Prompt
 
 ASKED = [Question("a", ("Paris",), group="known", kind="city"), Question("b", ("Rome",), group="known", kind="city"),
          Question("c", ("1990",), group="rare", kind="year"),
@@ -266,3 +267,159 @@ def test_questions_without_a_choice():
         with pytest.raises(InputError, match="has no choices"): work([ask([], [])])
         with pytest.raises(InputError, match="no choice of 'q' is among"): work([replace(CHOICES[0], answers=("Yes",))])
     with pytest.raises(ValueError): chosen(CHOICES, SCORES[:2])
+
+# --- what rules and people say
+
+SPOKEN = ["Paris.", "The capital is Paris.", "Paris, France", "not Paris", "Pari", "Rome", "unknown", "3.0", "30", ""]
+TRUTHS = [("Paris",)] * 7 + [("3",)] * 3
+
+def spoken(**more):
+    questions = [Question("q", truth) for truth in TRUTHS]
+    return Answers.judge(questions, SPOKEN, [[-i / 10] for i in range(10)], warn=False, **more)
+
+def test_wrong_answers_that_contain_an_accepted_one():
+    answers = spoken()
+    assert answers.correct.tolist() == [True, *[False] * 6, True, False, False] and answers.abstained.nonzero()[0].tolist() == [6, 9]
+    assert answers.contained.nonzero()[0].tolist() == [1, 2, 3] and answers[[0, 5]].warnings() == []
+    assert answers.warnings() == ["3 of 6 wrong answers contain an accepted one (judged by squad); look at answers.disputed(), or try answers.judged('contains')"]
+    assert "6 wrong (3 contain an accepted answer)" in repr(answers) and "(1 contains an accepted answer)" in repr(answers[:2])
+    assert "3 of 6 wrong answers contain an accepted one" in answers._repr_html_() and "3 of 6 wrong" in answers.report(draws=0)._repr_html_()
+
+def test_judging_warns_once_and_only_of_doubt():
+    for warn, wrong, told in (True, "It is Paris", 1), (False, "It is Paris", 0), (True, "Rome", 0):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            Answers.judge([Question("q", ("Paris",))], [wrong], [[-1.]], warn=warn)
+        assert len(caught) == told and all("1 of 1 wrong answers contains an accepted one" in str(w.message) and w.filename == __file__ for w in caught)
+
+def test_other_rules():
+    answers = spoken()
+    table = answers.rules()
+    assert table["right"].to_dict() == {"in force": .2, "squad": .2, "triviaqa": .2, "starts": .3, "contains": .5, "number": .2}
+    assert table["differs"].to_dict() == {"in force": 0, "squad": 0, "triviaqa": 0, "starts": .1, "contains": .3, "number": 0}
+    kind = answers.judged("contains")
+    assert kind.correct.nonzero()[0].tolist() == [0, 1, 2, 3, 7] and not kind.contained.any() and {q.rules for q in kind.questions} == {"contains"}
+    assert same(kind.judged("squad"), answers) and answers.rule == "squad" and kind.rules().loc["squad", "differs"] == pytest.approx(.3)
+    for name in table.index[1:]:
+        again = Answers.judge([replace(q, rules=name) for q in answers.questions], answers.texts, answers.token_logprobs, warn=False)
+        assert (again.correct == answers.judged(name).correct).all() and (again.abstained == answers.judged(name).abstained).all(), name
+    assert answers.judged(lambda answer, accepted: answer == "Rome").correct.nonzero()[0].tolist() == [5]
+
+def test_a_report_names_the_rule_and_the_gap(judged):
+    report = spoken().report(draws=0)
+    assert report.rules == "squad" and report.rule_gap == pytest.approx(.3) and report.by_rule["starts"] == .3
+    found = json.loads(json.dumps(report.to_dict(), allow_nan=False))
+    assert found["rules"] == "squad" and found["rule_gap"] == pytest.approx(.3) and found["by_rule"]["contains"] == .5 and len(found["warnings"]) == 1
+    assert "judged by squad" in report.notes()[0] and "contains 50.0%" in report.notes()[1] and "gap 30.0%" in report.notes()[1]
+    assert all(note.split("(")[0] in report._repr_html_() for note in report.notes())
+    mixed = judged[:2] + Answers.judge([Question("p", ("a",), rules="starts")], ["a b"], [[-1.]])
+    assert mixed.rule == "squad, starts" and mixed.report(draws=0).by_rule.keys() == {"squad", "triviaqa", "starts", "contains", "number"}
+    labelled = Answers.given(ASKED, GIVEN, [True] * 6, LOGPROBS).report(draws=0)
+    assert labelled.rules == "a person" and labelled.by_rule == {} and labelled.rule_gap is None and Report(perplexity=3.).notes() == []
+
+def test_withheld_answers_and_further_abstentions_stay():
+    answers = spoken(abstentions=["Rome"])
+    assert answers.abstained.nonzero()[0].tolist() == [5, 6, 9]
+    kept = answers.abstain_below(math.exp(-.15))  # all but the first two
+    assert kept.judged("contains").correct.nonzero()[0].tolist() == [0, 1] and kept.judged("contains").abstained.sum() == 8
+    assert not answers.judged("contains").contained.any() and answers.judged("contains").abstained.nonzero()[0].tolist() == [5, 6, 9]
+
+def test_warnings_of_sets_in_which_there_is_little_to_compare():
+    def said(*texts, n=30, **more): return Answers.judge([Question("q", ("a",))] * n, (texts * n)[:n], [[-1.]] * n, **more).warnings()
+    assert said("a", "b") == [] and said("b", n=10) == []
+    assert "almost none of the 30 answers that could be known are right (0.0%)" in said("b")[0] and "almost all of the 30" in said("a")[0]
+    assert said("a", "b", "") == ["10 of 30 answers are empty"] and said("a", "b", "…") == ["10 of 30 answers are empty"]
+    cut = said("a", "b", cut_off=[True, True] + [False] * 28)
+    assert cut == ["2 of 30 answers were cut off at the limit of tokens; raise max_new_tokens"] and said("a", "b", cut_off=[True] + [False] * 29) == []
+    unknown = [Question("q", (), answerable=False)] * 30
+    assert Answers.judge(unknown, ["b"] * 30, [[-1.]] * 30).warnings() == []
+    with pytest.raises(InputError, match="2 of cut_off and 30 texts"): said("a", cut_off=[True, False])
+
+def test_what_a_person_should_look_at():
+    table = spoken().disputed()
+    assert table.index.tolist() == [1, 2, 3, 4] and table["why"].tolist() == ["contains an accepted answer"] * 3 + ["is spelt almost like an accepted answer"]
+    assert table["verdict"].tolist() == ["wrong"] * 4
+    kind = spoken().judged("contains").disputed()
+    assert kind.index.tolist() == [1, 3, 4] and kind["why"].tolist()[:2] == ["is right by contains alone"] * 2 and kind["verdict"].tolist() == ["right", "right", "wrong"]
+    assert len(Answers.given(ASKED, GIVEN, [False] * 6, LOGPROBS).disputed()) == 0 and len(spoken()[[0]].disputed()) == 0
+
+def test_a_person_has_the_last_word(tmp_path):
+    answers = spoken()
+    seen = answers.relabel({1: True, 2: True, 3: False, 4: "abstained", 0: np.bool_(False)})
+    assert seen.correct.nonzero()[0].tolist() == [1, 2, 7] and seen.abstained.nonzero()[0].tolist() == [4, 6, 9] and not seen.contained.any()
+    assert seen.labelled.nonzero()[0].tolist() == [0, 1, 2, 3, 4] and seen.rule == "squad, a person" and len(seen.disputed()) == 0
+    assert answers.correct.nonzero()[0].tolist() == [0, 7] and not answers.labelled.any()
+    other = seen.judged("contains")
+    assert (other.correct[:5] == seen.correct[:5]).all() and (other.abstained == seen.abstained).all()
+    seen.save(tmp_path / "a.jsonl")
+    assert same(Answers.load(tmp_path / "a.jsonl"), seen)
+    for labels, message in ({10: True}, "label for answer 10 was given; there are answers 0 to 9"), ({-1: True}, "answer -1"), ({0: "maybe"}, "label 'maybe'"):
+        with pytest.raises(InputError, match=message): answers.relabel(labels)
+
+@pytest.mark.parametrize("disputed", [True, False])
+def test_relabelling_in_a_table(tmp_path, disputed):
+    answers = spoken() if disputed else many(60)
+    path = tmp_path / "new" / "look.csv"
+    answers.to_csv(path, disputed=disputed)
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    assert len(table) == (4 if disputed else 60) and (table["label"] == "").all()
+    assert (answers.relabel(path).labelled.sum(), answers.relabel(str(path)).correct.tolist()) == (0, answers.correct.tolist())
+    table["label"] = ["right", " Wrong ", "ABSTAINED", ""] * (len(table) // 4)
+    table["answer"], table["confidence"] = "1-Feb", "0,5"  # what spreadsheets make of cells
+    table.sample(frac=1, random_state=0).to_csv(path, index=False, lineterminator="\r\n", encoding="utf-8-sig")  # as a spreadsheet sorts and saves it
+    seen, at = answers.relabel(path), table["at"].astype(int).tolist()
+    assert [bool(seen.correct[i]) for i in at[::4]] == [True] * len(at[::4]) and seen.abstained[at[2::4]].all() and not seen.correct[at[1::4]].any()
+    assert seen.labelled.sum() == len(at) * 3 // 4 and (seen.correct[at[3::4]] == answers.correct[at[3::4]]).all()
+
+@pytest.mark.parametrize("change, message", [
+    (lambda t: t.assign(label="perhaps"), "line 2: 'perhaps' stands in column label; write right, wrong, abstained, or leave it empty"),
+    (lambda t: t.assign(label="right", key="k0"), "line 2: these answers have no answer 1 like this; write a new table"),
+    (lambda t: t.assign(label="right", at="99"), "line 2: these answers have no answer 99"), (lambda t: t.assign(label="right", at="x"), "no answer x like"),
+    (lambda t: t.drop(columns="label"), "has no column label; give a table that Answers.to_csv wrote"),
+    (lambda t: pd.concat([t.assign(label="right"), t.assign(label="wrong")]), "line 6: answer 1 has two labels")])
+def test_tables_of_other_answers_are_refused(tmp_path, change, message):
+    answers = spoken()
+    answers.to_csv(tmp_path / "a.csv")
+    change(pd.read_csv(tmp_path / "a.csv", dtype=str, keep_default_na=False)).to_csv(tmp_path / "a.csv", index=False)
+    with pytest.raises(InputError, match=message): answers.relabel(tmp_path / "a.csv")
+    with pytest.raises(InputError, match="there is no file"): answers.relabel(tmp_path / "absent.csv")
+    with pytest.raises(InputError, match="exists and may hold labels"): answers.to_csv(tmp_path / "a.csv")
+
+# --- fields
+
+def test_every_field_travels(tmp_path):
+    answers = replace(spoken(cut_off=[i % 3 == 0 for i in range(10)]).relabel({2: True}), prompt=Prompt("chat", system="Be brief.", examples=(("a", "b"),)))
+    answers.save(tmp_path / "a.jsonl")
+    for found in Answers.load(tmp_path / "a.jsonl"), answers[:4] + answers[4:], answers[::-1][::-1], replace(answers):
+        assert same(found, answers) and found.prompt == answers.prompt
+    assert answers[[3, 2]].cut_off.tolist() == [True, False] and answers[[3, 2]].labelled.tolist() == [False, True]
+    for changed in answers.judged("starts"), answers.abstain_below(.5), answers.relabel({}):
+        assert changed.cut_off.tolist() == answers.cut_off.tolist() and changed.labelled.sum() == 1 and changed.prompt == answers.prompt
+    with pytest.raises(InputError, match="different prompts were added"): answers + replace(answers, prompt=Prompt())
+    assert (answers + spoken()).prompt is None  # not known of all
+
+def test_files_of_earlier_versions_are_read(tmp_path, judged):
+    "Without what has been added since: language, cut_off, labelled."
+    path = tmp_path / "a.jsonl"
+    judged.save(path)
+    header, *rows = map(json.loads, path.read_text().splitlines())
+    for row in rows: del row["cut_off"], row["labelled"], row["question"]["language"]
+    path.write_text("\n".join(map(json.dumps, [header, *rows])) + "\n")
+    assert same(Answers.load(path), judged)
+
+def test_answers_judged_by_a_function_keep_their_verdicts(tmp_path, monkeypatch):
+    from avss_nb import verdicts
+    monkeypatch.setattr(verdicts, "RULES", verdicts.RULES.copy())
+    def shout(answer, accepted): return answer.isupper()
+    answers = Answers.judge([Question("q", ("Paris",), rules=shout)] * 2, ["PARIS", "It is Paris"], [[-1.], [-2.]], warn=False)
+    answers.save(tmp_path / "a.jsonl")
+    program = f"""if True:
+        import warnings; warnings.simplefilter("error")
+        from avss_nb.answers import Answers
+        answers = Answers.load({str(tmp_path / "a.jsonl")!r})
+        assert answers.correct.tolist() == [True, False] and answers.rule == "shout" and answers.contained.tolist() == [False, True]
+        assert answers.report(draws=0).rules == "shout" and "shout" not in answers.rules().index and len(answers.disputed()) == 1
+        try: answers.questions[0].accepts("PARIS")
+        except ValueError as error: assert "rules='shout' was given" in str(error)
+        else: raise SystemExit(1)"""
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0

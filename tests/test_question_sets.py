@@ -405,3 +405,16 @@ def test_given_answers_that_cannot_be_used(tmp_path):
     with pytest.raises(InputError, match="no column wrong_answer; it has question, answer"): load_answer_pairs(path)
     with pytest.raises(InputError, match="there is no file"): load_answer_pairs(tmp_path / "absent.csv")
     with pytest.raises(InputError, match="there is no file"): load_answer_pairs("nq_open")
+
+# --- how answers are judged
+
+def test_rules_and_language_of_a_table(tmp_path):
+    (tmp_path / "a.csv").write_text("question,answer\nWie viele?,\"1.000\"\n", encoding="utf-8")
+    usual, = load_questions(tmp_path / "a.csv")
+    german, = load_questions(tmp_path / "a.csv", rules="contains", language="de")
+    assert (usual.rules, usual.language) == ("squad", "en") and usual.accepts("1") and not usual.accepts("tausend 1000")
+    assert (german.rules, german.language) == ("contains", "de") and german.accepts("Es sind 1000 Stück") and not german.accepts("1")
+    mine, = load_questions(tmp_path / "a.csv", rules=lambda answer, accepted: answer == "ja")
+    assert mine.accepts("ja") and not mine.accepts("1.000")
+    for wrong, message in (dict(rules="sqad"), "rules='sqad' was given; known are squad"), (dict(language="xx"), "LANGUAGES\\['xx'\\] = Language"):
+        with pytest.raises(InputError, match=message): load_questions(tmp_path / "a.csv", **wrong)
