@@ -36,7 +36,8 @@ MODELS = {
 }
 
 def bring(name: str) -> None:
-    "Make the folder of one model, unless it is there. What is there is whole, because each folder appears at once."
+    "Make the folder of one model, unless it is there; each folder appears at once, so what is there is whole."
+    if name not in MODELS: raise InputError(f"{name} was given; the models are {', '.join(MODELS)}")
     folder, kept = PLACE / name, PLACE / f"{name}-gguf"
     if folder.exists(): return print(f"{name}: already in {folder}")
     file, checksum = MODELS[name]
@@ -76,8 +77,9 @@ def check(file: Path, checksum: str) -> None:
     if found != checksum:
         raise InputError(f"{file.name} has the checksum {found}, where {checksum} was expected; it is not used")
 
-try:
-    for name in sys.argv[1:] or ["smollm2", "minilm"]: bring(name)
-except InputError as error:
-    print(f"real models: {error}")
-    sys.exit(1)
+if __name__ == "__main__":
+    try:
+        for name in sys.argv[1:] or ["smollm2", "minilm"]: bring(name)
+    except InputError as error:
+        print(f"real models: {error}")
+        sys.exit(1)
