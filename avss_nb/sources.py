@@ -5,11 +5,11 @@
 # %% ../nbs/11_sources.ipynb #cell-003
 from __future__ import annotations
 import json, os, re, warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
-from .basics import InputError, whole
+from .basics import InputError, Progress, silent, whole
 
 class ModelWarning(UserWarning):
     "What is measured with this model or tokenizer is doubtful."
@@ -147,6 +147,7 @@ def gguf_cache(
 def converted_gguf(
     file: str | Path,  # .gguf
     cache: str | Path | None = None,  # see `gguf_cache`
+    progress: Callable[[Progress], None] = silent,  # told when a conversion begins and ends
 ) -> Path:
     "The folder that a GGUF file was converted to: now, or earlier by any process."
     from filelock import FileLock  # torch needs it, so it is there
@@ -160,7 +161,10 @@ def converted_gguf(
         raise InputError(f"the converted model cannot be kept in {folder.parent} ({reason}); "
                          "set AVSS_NB_CACHE to a folder that can be written") from None
     try:
-        if not _intact(folder): convert_gguf(file, folder)
+        if not _intact(folder):
+            progress(Progress(0, 1, "model"))
+            convert_gguf(file, folder)
+            progress(Progress(1, 1, "model"))
     finally: lock.release()
     record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     for note in record["notes"]: warnings.warn(f"{file}: {note}", ModelWarning, stacklevel=2)
@@ -197,10 +201,11 @@ def _versions() -> dict:
 def model_place(
     name: str,  # of a model, as `load_model` takes it
     cache: str | Path | None = None,  # see `gguf_cache`
+    progress: Callable[[Progress], None] = silent,  # of a conversion
 ) -> str:
     "What `from_pretrained` reads for it: the name itself, or the folder made from its GGUF file."
     file = find_gguf(name)
-    return str(name) if file is None else str(converted_gguf(file, cache))
+    return str(name) if file is None else str(converted_gguf(file, cache, progress))
 
 # %% ../nbs/11_sources.ipynb #cell-019
 COMMON_WORDS = """
