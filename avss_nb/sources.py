@@ -5,21 +5,21 @@
 # %% ../nbs/11_sources.ipynb #cell-003
 from __future__ import annotations
 import json, os, re, warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
-from .basics import InputError, whole
+from .basics import InputError, Progress, silent, whole
 
 class ModelWarning(UserWarning):
-    "A model or its tokenizer is probably not what it should be, and what is measured with it is doubtful."
+    "What is measured with this model or tokenizer is doubtful."
 
 # %% auto #0
-__all__ = ['PART', 'RECORD', 'SINGLE_DIGITS', 'AS_GPT2', 'COMMON_WORDS', 'WORD_MARKS', 'ENOUGH_WORDS', 'MOST_SPLIT',
-           'ModelWarning', 'find_gguf', 'convert_gguf', 'plain_weights', 'gguf_cache', 'converted_gguf', 'file_sha256',
-           'model_place', 'check_tokenizer', 'whole_words']
+__all__ = ['PART', 'RECORD', 'SINGLE_DIGITS', 'AS_GPT2', 'SPECIAL_IDS', 'COMMON_WORDS', 'WORD_MARKS', 'ENOUGH_WORDS',
+           'MOST_SPLIT', 'ModelWarning', 'find_gguf', 'convert_gguf', 'plain_weights', 'gguf_cache', 'converted_gguf',
+           'file_sha256', 'model_place', 'check_tokenizer', 'whole_words']
 
-# %% ../nbs/11_sources.ipynb #cell-005
+# %% ../nbs/11_sources.ipynb #cell-006
 PART = re.compile(r"-\d{5}-of-\d{5}\.gguf$")  # how llama.cpp names the parts of a split file
 
 def find_gguf(
@@ -45,7 +45,7 @@ def _gguf_files(folder: Path) -> list[Path]:
     if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")): return []
     return sorted(file for file in folder.iterdir() if file.suffix.lower() == ".gguf")
 
-# %% ../nbs/11_sources.ipynb #cell-007
+# %% ../nbs/11_sources.ipynb #cell-008
 RECORD = "source.json"  # beside the converted weights: what they were made from, and how
 
 def convert_gguf(
@@ -54,77 +54,100 @@ def convert_gguf(
 ) -> None:
     "Write the model and the tokenizer of a GGUF file as an ordinary model folder."
     if not find_spec("gguf"):
-        raise InputError(f"{file} is a GGUF file, and the package that reads them is missing; pip install 'avss_nb[gguf]'")
+        raise InputError(f"{file} is a GGUF file, and the package that reads such files is missing; "
+                         "pip install 'avss_nb[gguf]'")
     with whole(folder) as made:
         made.mkdir()
         model, tokenizer = _read_gguf(Path(file).resolve(), made)
-        notes = _mend_splitting(tokenizer, Path(file))
+        notes = _mend_tokenizer(tokenizer, Path(file))
         model.save_pretrained(made)
         tokenizer.save_pretrained(made)
-        record = {"format": "avss_nb.GGUF/1", "sha256": file_sha256(file), "made_with": _versions(), "notes": notes,
-                  "files": {part.name: _state(part) | {"sha256": file_sha256(part)} for part in sorted(made.iterdir())}}
+        files = {part.name: _state(part) | {"sha256": file_sha256(part)}
+                 for part in sorted(made.iterdir())}
+        record = {"format": "avss_nb.GGUF/1", "file": Path(file).name, "sha256": file_sha256(file),
+                  "made_with": _versions(), "notes": notes, "files": files}
         (made / RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
 
 def _read_gguf(file: Path, empty: Path):
-    "Model and tokenizer as transformers makes them; `empty` is a folder without anything that could be read as well."
+    "Model and tokenizer as transformers makes them; from an empty folder, so it reads nothing else."
     import torch, transformers
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-    plain = getattr(transformers, "GgufConfig", None)  # newer versions may keep blocks packed, unless this says otherwise
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    plain = getattr(transformers, "GgufConfig", None)  # new versions may keep weights packed without it
     options = {"quantization_config": plain(dequantize=True)} if plain else {}
-    try:
+    try:  # nothing but the library runs here: whatever it says is about the file
         model, info = AutoModelForCausalLM.from_pretrained(
             empty, gguf_file=str(file), dtype=torch.float32, output_loading_info=True, **options)
         tokenizer = AutoTokenizer.from_pretrained(empty, gguf_file=str(file))
-    except Exception as error:  # nothing but the library runs here: whatever it says is about the file
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{file} could not be read as a GGUF language model ({reason}); is it whole?") from None
+    except Exception as error:
+        reason, *_ = str(error).strip().splitlines() or [type(error).__name__]
+        raise InputError(f"{file} could not be read as a GGUF language model ({reason}); "
+                         "check that it is whole") from None
     if missing := sorted(info["missing_keys"]):
         raise InputError(f"{file} lacks weights, for example {missing[0]}; get the whole file")
     return plain_weights(model), tokenizer
 
 def plain_weights(model):
-    "Remove what is left of a quantization that was undone while the weights were loaded; returns the model."
+    "Return the model without the traces of a quantization that was undone while it was loaded."
     if hasattr(model.config, "quantization_config"): del model.config.quantization_config
-    for name in "is_quantized", "quantization_method", "hf_quantizer": model.__dict__.pop(name, None)
+    traces = "is_quantized", "quantization_method", "hf_quantizer"
+    for name in traces: model.__dict__.pop(name, None)
     return model
 
-# %% ../nbs/11_sources.ipynb #cell-009
-SINGLE_DIGITS = {"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"}  # then as GPT-2
-AS_GPT2 = {"default", "gpt-2", "gpt2", "mpt", "olmo", "jais", "trillion", "granite-docling", "phi-2", "roberta-bpe", "gigachat"}
+# %% ../nbs/11_sources.ipynb #cell-012
+SINGLE_DIGITS = {"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"}
+AS_GPT2 = {"default", "gpt-2", "gpt2", "mpt", "olmo", "jais", "trillion", "granite-docling", "phi-2",
+           "roberta-bpe", "gigachat"}
 
-def _mend_splitting(tokenizer, file: Path) -> list[str]:
-    "Cut words and numbers as the file says; notes on what could not be done."
+SPECIAL_IDS = {"bos_token": "bos_token_id", "eos_token": "eos_token_id",
+               "unk_token": "unknown_token_id", "pad_token": "padding_token_id"}
+
+def _mend_tokenizer(tokenizer, file: Path) -> list[str]:
+    "Give it the special tokens and the splitting that the file states; returns notes on what is left."
     from gguf import GGUFReader
     reader = GGUFReader(file)
+    for name, key in SPECIAL_IDS.items():
+        field = reader.get_field(f"tokenizer.ggml.{key}")
+        if field is None: continue
+        token = tokenizer.convert_ids_to_tokens(int(field.parts[-1][0]))
+        if getattr(tokenizer, name) != token: setattr(tokenizer, name, token)
     kind, rule = (_text_field(reader, f"tokenizer.ggml.{name}") for name in ("model", "pre"))
-    if kind != "gpt2" or rule is None: return []
+    return _mend_splitting(tokenizer, rule) if kind == "gpt2" and rule else []
+
+def _mend_splitting(tokenizer, rule: str) -> list[str]:
     if rule in SINGLE_DIGITS:
         from tokenizers import pre_tokenizers as rules
-        first, then = rules.Digits(individual_digits=True), rules.ByteLevel(add_prefix_space=False, use_regex=True)
+        first = rules.Digits(individual_digits=True)
+        then = rules.ByteLevel(add_prefix_space=False, use_regex=True)
         tokenizer.backend_tokenizer.pre_tokenizer = rules.Sequence([first, then])
         return []
-    try: from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS as known
-    except ImportError: return []  # older versions decide by architecture
-    if rule in known or rule in AS_GPT2: return []
-    return [f"the file cuts words and numbers by the rule {rule!r}, which this version of transformers does not know; it uses the "
-            "rule of GPT-2, and some tokens will be other ones than in training"]
+    if rule in AS_GPT2 or rule in _known_rules(rule): return []
+    return [f"the file cuts words and numbers by the rule {rule!r}, which transformers does not know; "
+            "it uses the rule of GPT-2, and some tokens will be other ones than in training"]
+
+def _known_rules(rule: str):
+    "The names that transformers has rules for; older versions decide by architecture, so all pass."
+    try: from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
+    except ImportError: return {rule}
+    return GGUF_PRE_TOKENIZER_SPLITS
 
 def _text_field(reader, key: str) -> str | None:
     "A text in the metadata of a GGUF file."
     field = reader.get_field(key)
     return None if field is None else bytes(field.parts[-1]).decode("utf-8")
 
-# %% ../nbs/11_sources.ipynb #cell-011
+# %% ../nbs/11_sources.ipynb #cell-014
 def gguf_cache(
     cache: str | Path | None = None,  # None: $AVSS_NB_CACHE, else avss_nb in $XDG_CACHE_HOME or ~/.cache
 ) -> Path:
     "The folder with the converted models; delete what you do not need any more."
-    base = cache or os.environ.get("AVSS_NB_CACHE")
-    return Path(base or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "avss_nb") / "gguf"
+    base = cache or os.environ.get("AVSS_NB_CACHE") or None
+    if base is None: base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "avss_nb"
+    return Path(base) / "gguf"
 
 def converted_gguf(
     file: str | Path,  # .gguf
     cache: str | Path | None = None,  # see `gguf_cache`
+    progress: Callable[[Progress], None] = silent,  # told when a conversion begins and ends
 ) -> Path:
     "The folder that a GGUF file was converted to: now, or earlier by any process."
     from filelock import FileLock  # torch needs it, so it is there
@@ -134,12 +157,17 @@ def converted_gguf(
         lock = FileLock(f"{folder}.lock")
         lock.acquire()
     except OSError as error:
-        raise InputError(f"the converted model cannot be kept in {folder.parent} ({error.strerror or error}); "
+        reason = error.strerror or error
+        raise InputError(f"the converted model cannot be kept in {folder.parent} ({reason}); "
                          "set AVSS_NB_CACHE to a folder that can be written") from None
     try:
-        if not _intact(folder): convert_gguf(file, folder)
+        if not _intact(folder):
+            progress(Progress(0, 1, "model"))
+            convert_gguf(file, folder)
+            progress(Progress(1, 1, "model"))
     finally: lock.release()
-    for note in json.loads((folder / RECORD).read_text(encoding="utf-8"))["notes"]: warnings.warn(f"{file}: {note}", ModelWarning)
+    record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    for note in record["notes"]: warnings.warn(f"{file}: {note}", ModelWarning, stacklevel=2)
     return folder
 
 def file_sha256(path: str | Path) -> str:
@@ -150,7 +178,7 @@ def file_sha256(path: str | Path) -> str:
     return digest.hexdigest()
 
 def _intact(folder: Path) -> bool:
-    "Is everything there that was converted, unchanged, by the versions that are here now?"
+    "Is everything there, unchanged, that the versions which are here now converted?"
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         return (record["format"] == "avss_nb.GGUF/1" and record["made_with"] == _versions()
@@ -173,22 +201,25 @@ def _versions() -> dict:
 def model_place(
     name: str,  # of a model, as `load_model` takes it
     cache: str | Path | None = None,  # see `gguf_cache`
+    progress: Callable[[Progress], None] = silent,  # of a conversion
 ) -> str:
-    "What `from_pretrained` reads for this name: the name itself, or the folder that its GGUF file was converted to."
+    "What `from_pretrained` reads for it: the name itself, or the folder made from its GGUF file."
     file = find_gguf(name)
-    return name if file is None else str(converted_gguf(file, cache))
+    return str(name) if file is None else str(converted_gguf(file, cache, progress))
 
-# %% ../nbs/11_sources.ipynb #cell-013
+# %% ../nbs/11_sources.ipynb #cell-019
 COMMON_WORDS = """
-about after again all also another any are around ask away back because been before big but call came can change come could day
-did different does down each end even find first follow for form from get give good great had hand has have help her here him his
-home house how into just kind know land large learn like line little live long look made make man many mean men more most move much
-must name need new not now number off old one only other our out over own page part people place play point put read right said same
-say school see sentence set she should show small some sound still study such take tell than that the their them then there these they
-thing think this three through time too try turn two under use very want was water way well went were what when where which who why
-will with word work world would write year you your
+about after again all also another any are around ask away back because been before big but call
+came can change come could day did different does down each end even find first follow for form
+from get give good great had hand has have help her here him his home house how into just kind
+know land large learn like line little live long look made make man many mean men more most move
+much must name need new not now number off old one only other our out over own page part people
+place play point put read right said same say school see sentence set she should show small some
+sound still study such take tell than that the their them then there these they thing think this
+three through time too try turn two under use very want was water way well went were what when
+where which who why will with word work world would write year you your
 """.split()
-WORD_MARKS = "Ġ{}", "▁{}", " {}", "{}</w>", "{}"  # how vocabularies write a whole word; the last is that of WordPiece
+WORD_MARKS = "Ġ{}", "▁{}", " {}", "{}</w>"  # how vocabularies mark a whole word; WordPiece leaves it bare
 ENOUGH_WORDS, MOST_SPLIT = 20, 0.2  # words to judge by; share that may be split
 
 def check_tokenizer(
@@ -200,21 +231,25 @@ def check_tokenizer(
     word = max(split, key=len)
     pieces = [tokenizer.decode([i]) for i in _ids(tokenizer, word)]
     warnings.warn(
-        f"the tokenizer splits {len(split)} of {len(known)} common words that its vocabulary holds as one token, for example {word!r} "
-        f"into {pieces}; the model never learned to read text like that, and what is measured with it means little. "
-        "Load the tokenizer of the original model, or update transformers", ModelWarning, stacklevel=2)
+        f"the tokenizer splits {len(split)} of {len(known)} common words that its vocabulary holds as "
+        f"one token, for example {word!r} into {pieces}; the model never learned to read such text, and "
+        "what is measured with it means little. Use the tokenizer of the original model, or update "
+        "transformers", ModelWarning, stacklevel=2)
 
 def whole_words(
     tokenizer,  # of transformers
     words: Sequence[str] = COMMON_WORDS,
-) -> tuple[list[str], list[str]]:  # those in its vocabulary, and those of them that it splits nevertheless
-    "Which words are single tokens of the vocabulary, and which of these the tokenizer never produces."
+) -> tuple[list[str], list[str]]:  # in the vocabulary; and of those, split nevertheless
+    "The words that are single tokens of the vocabulary, and those that the tokenizer never produces."
     try: vocabulary = tokenizer.get_vocab()
     except (AttributeError, NotImplementedError): return [], []
-    found = {mark: {word: vocabulary[mark.format(word)] for word in words if mark.format(word) in vocabulary} for mark in WORD_MARKS}
-    marked = max(list(found.values())[:-1], key=len)
-    wanted = marked or found["{}"]  # without a mark, a word may be the rest of a longer one: bare words count only where none is marked
-    split = [word for word, i in wanted.items() if i not in _ids(tokenizer, word) + _ids(tokenizer, f" {word}")]
+    found = {mark: {word: vocabulary[form] for word in words if (form := mark.format(word)) in vocabulary}
+             for mark in (*WORD_MARKS, "{}")}
+    # Where words are marked, a bare one may be the rest of a longer word: it counts only where none is.
+    wanted = max((found[mark] for mark in WORD_MARKS), key=len) or found["{}"]
+    split = [word for word, i in wanted.items()
+             if i not in _ids(tokenizer, word) + _ids(tokenizer, f" {word}")]
     return list(wanted), split
 
-def _ids(tokenizer, text: str) -> list[int]: return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+def _ids(tokenizer, text: str) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])

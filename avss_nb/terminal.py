@@ -100,7 +100,7 @@ def _check_map(name, device) -> None:
 
 def _pretrained(name: str, dtype: str, device_map=None, cache=None):
     "Model and tokenizer from a folder, a GGUF file or the hub."
-    place = model_place(name, cache)
+    place = model_place(name, cache, listener("converting"))
     if is_path(place) and not Path(place).is_dir():
         raise InputError(f"there is no model folder {name}; give `teaching`, a folder with config.json, a .gguf file, or a name on the hub")
     from transformers import AutoConfig, AutoTokenizer

@@ -1,13 +1,15 @@
 "GGUF files become ordinary models, once; a tokenizer that breaks words is reported. Against the model and tokenizer that the file was written from."
-import json, os, shutil, warnings
+import json, os, shutil, time, warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import pytest, torch
+from gguf import GGMLQuantizationType
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 from typer.testing import CliRunner
 from conftest import shared
 from tiny import tiny
-from tiny_gguf import TEMPLATE, bpe_tokenizer, tiny_gguf
+from tiny_gguf import TEMPLATE, bpe_tokenizer, rounded, tiny_gguf, write_gguf
 from avss_nb import cli, sources
 from avss_nb.basics import InputError
 from avss_nb.blocks import Blocks
@@ -56,6 +58,17 @@ def test_it_is_as_transformers_reads_it(made):
     found, its = load_model(str(file), cache=cache)
     theirs = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name)
     assert torch.equal(logits(found, its), logits(theirs, its))
+
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_1", "F16", "BF16"])
+def test_packed_weights_are_read_exactly(tmp_path, kind):
+    "Every number of the file is a float32, so the model that they are unpacked to has the same outputs, and is cut and saved as any other."
+    model, tokenizer, kind = tiny("llama"), bpe_tokenizer(), GGMLQuantizationType[kind]
+    write_gguf(tmp_path / "packed.gguf", model, tokenizer, kind=kind)
+    original = logits(model, tokenizer)
+    found, its = load_model(str(tmp_path / "packed.gguf"), cache=tmp_path)
+    assert torch.equal(logits(found, its), logits(rounded(model, kind), tokenizer)) and not torch.equal(logits(found, its), original)
+    assert {p.dtype for p in found.parameters()} == {torch.float32}
+    assert PrunePlan([1, 2], 4, "by hand", Blocks(found), its).apply().checks["logits_max_relative_error"] == 0
 
 def test_no_trace_of_quantization(made, tmp_path):
     file, model, tokenizer, cache = made
@@ -150,6 +163,17 @@ def test_a_damaged_cache_is_made_again(own, made, name, spoil):
     found, its = load_model(str(file), cache=cache)
     assert torch.equal(logits(found, its), logits(made[1], made[2])) and len(converted(cache)) == 1
     assert its(TEXTS[0])["input_ids"] == made[2](TEXTS[0])["input_ids"]
+
+def test_two_that_load_at_once_convert_once(made, tmp_path, monkeypatch):
+    calls = []
+    def slowly(*args):
+        calls.append(args)
+        time.sleep(0.3)
+        convert_gguf(*args)
+    monkeypatch.setattr(sources, "convert_gguf", slowly)
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: sources.converted_gguf(made[0], tmp_path), range(2))
+    assert len(calls) == 1 and first == second
 
 def test_where_the_cache_is(monkeypatch, tmp_path):
     for name in "AVSS_NB_CACHE", "XDG_CACHE_HOME": monkeypatch.delenv(name, raising=False)

