@@ -9,7 +9,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 import torch
-from .basics import InputError, check_counts
+from .basics import InputError, check_counts, text_tokenizer
 
 # %% auto #0
 __all__ = ['Text', 'Labelled', 'LabelledRow', 'check_texts', 'pieces', 'token_ids', 'Corpus', 'too_short', 'tokenize', 'windows',
@@ -59,6 +59,7 @@ def pieces(
     "For each text its token ids, in pieces of at most `max_length`."
     check_texts(texts)
     check_counts(max_length=max_length)
+    tokenizer = text_tokenizer(tokenizer)
     for text in texts:
         if isinstance(text, int): raise InputError("one list of token ids was given where a list of texts is expected; write [ids]")
         if isinstance(text, (str, Labelled)) and not callable(tokenizer):
@@ -115,7 +116,7 @@ def windows(
 ) -> list[list[int]]:
     "All texts joined, tokenised as one, and cut into windows of equal length; the incomplete last one is dropped."
     check_texts(texts)
-    ids = tokenizer(joint.join(texts), verbose=False)["input_ids"]
+    ids = text_tokenizer(tokenizer)(joint.join(texts), verbose=False)["input_ids"]
     found = [ids[i:i + length] for i in range(0, len(ids) - length + 1, length)]
     if not found: raise InputError(f"the texts have {len(ids)} tokens, fewer than one window of {length}; give more text")
     return found
@@ -185,6 +186,7 @@ def prompt_ids(
     tokenizer,
 ) -> list[list[int]]:
     "Token ids of prompts; an end-of-text token that the tokenizer appends would end the answer before it begins, and is left out."
+    tokenizer = text_tokenizer(tokenizer)
     found = [list(ids) for ids in tokenizer(list(prompts), verbose=False)["input_ids"]]
     return [ids[:-1] if len(ids) > 1 and ids[-1] == tokenizer.eos_token_id else ids for ids in found]
 
@@ -199,6 +201,6 @@ def answered_rows(
     rows = prompt_ids([joined(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)], tokenizer)
     for i, (start, row) in enumerate(zip(starts, rows)):
         if row[:len(start)] == start and len(row) > len(start): continue
-        rows[i] = start + list(tokenizer(" " + answers[i].strip(), add_special_tokens=False, verbose=False)["input_ids"])
+        rows[i] = start + list(text_tokenizer(tokenizer)(" " + answers[i].strip(), add_special_tokens=False, verbose=False)["input_ids"])
         if len(rows[i]) == len(start): raise InputError(f"the answer {answers[i]!r} to {prompts[i]!r} has no tokens; leave it out")
     return rows, [len(start) for start in starts]

@@ -13,7 +13,7 @@ import numpy as np, torch
 from torch import Tensor, nn
 from transformers import GenerationConfig
 from .answers import AnswerLog, Answers, Report, check_choices, chosen
-from .basics import InputError, Progress, check_counts, silent
+from .basics import InputError, Progress, check_counts, silent, text_tokenizer
 from .blocks import Blocks, check_length, eager, evaluating, fingerprint, input_device, positions, probe_batch, vocabulary_size
 from .calibration import bootstrap, interval
 from .data import Labelled, Question, Text, answered_rows, length_batches, prompt_ids, right_padded, tokenize
@@ -121,7 +121,7 @@ class Evaluator:
         if "{question}" not in template: raise InputError(f"the template {template!r} has no place for {{question}}")
         self.stop, self.abstentions = ((x,) if isinstance(x, str) else tuple(x) for x in (stop, abstentions))
         if "" in self.stop: raise InputError("an empty stop string ends every answer at once; leave it out")
-        self.model, self.tokenizer, self.batch_size = model, tokenizer, batch_size
+        self.model, self.tokenizer, self.batch_size = model, text_tokenizer(tokenizer), batch_size
         self.max_new_tokens, self.template = max_new_tokens, template
 
     @property

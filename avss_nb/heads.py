@@ -11,7 +11,7 @@ from functools import wraps
 from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
-from .basics import InputError
+from .basics import InputError, text_tokenizer
 from .batches import LabelledRow, length_batches, right_padded
 from .blocks import Blocks, PROBE, check_model, eager, evaluating, input_device, probe_batch, text_batch, vocabulary_size
 
@@ -154,7 +154,7 @@ def target_batch(
     seed: int = 0,
 ) -> dict[str, Tensor]:  # labels: none (the next token), (rows, sequence), or (rows,)
     "A batch that carries what the model's head is asked for."
-    kind = head(model)
+    kind, tokenizer = head(model), text_tokenizer(tokenizer)
     if kind == "causal": return model_batch(model, rows)
     if kind == "masked":
         places = [word_places(row, tokenizer) for row in rows]
@@ -194,6 +194,7 @@ def masked_copies(
     equal: bool = False,  # see `avss_nb.batches.length_batches`
 ) -> Iterator[tuple[list[int], dict[str, Tensor]]]:  # for each copy the number of its row; the batch
     "Batches of copies of texts, in each of which another token is hidden."
+    tokenizer = text_tokenizer(tokenizer)
     places = [word_places(row, tokenizer) for row in rows]
     for indices in length_batches(rows, size, equal=equal):
         copies = [(i, place) for i in indices for place in places[i]]

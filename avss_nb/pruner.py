@@ -18,7 +18,8 @@ from .data import Text, length_batches, tokenize
 from .heads import batch_loss, kept_apart, target_batch
 from .profiler import LayerProfiler
 from .scorer import LayerScorer, LayerScores
-from .surgery import quiet, rebuild, refuse, run_checks, undisturbed
+from .saving import rename, save_model
+from .surgery import cut_notes, quiet, rebuild, refuse, run_checks, undisturbed
 
 # %% auto #0
 __all__ = ['BATCH', 'LENGTH', 'PrunedModel', 'PrunePlan', 'how_many', 'mean_loss', 'greedy_search', 'iterative_search',
@@ -36,18 +37,18 @@ class PrunedModel:
     def save(self,
         path: str | Path,  # a folder: new, empty, or an earlier result, which is replaced
     ) -> Path:
-        "Write weights (safetensors), configuration, tokenizer and `pruning.json`; the folder appears complete."
+        "Write weights (safetensors), configuration, tokenizer, processor and `pruning.json`; the folder appears complete."
         path = Path(path)
         check_replaceable(path, "pruning.json", "pruning")
         with whole(path) as folder, quiet():
-            self.model.save_pretrained(folder)
-            if self.tokenizer is not None: self.tokenizer.save_pretrained(folder)
+            save_model(self.model, self.tokenizer, folder)
             (folder / "pruning.json").write_text(json.dumps(self.to_dict() | {"how": self.plan.how}, indent=2) + "\n")
+        rename(self.model, path)
         return path
 
     def to_dict(self, path: str | Path | None = None) -> dict:
         "What was removed and checked, for JSON."
-        return self.plan.to_dict(self.checks, path)
+        return self.plan.to_dict(self.checks, path) | cut_notes(self.plan.blocks, self.model)
 
     def _repr_html_(self):
         shown = {name.replace("_", " "): value for name, value in self.checks.items()}
@@ -201,7 +202,7 @@ class LayerPruner:
     "Makes a `PrunePlan` from scores or by search."
     def __init__(self,
         model: nn.Module,  # any transformers model with a stack of blocks; it is never changed
-        tokenizer=None,  # saved with the smaller model; needed for a search over strings
+        tokenizer=None,  # or processor; saved with the smaller model, needed for a search over strings
         stack: str | None = None,  # "encoder" or "decoder" where there are two
     ):
         check_model(model)
