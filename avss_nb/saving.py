@@ -13,14 +13,12 @@ from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 from torch import nn
 from transformers import GenerationConfig, PretrainedConfig
-from .basics import InputError, text_tokenizer
-from .blocks import Blocks, fingerprint
+from .basics import text_tokenizer
 from .layer_rules import configs, fitted_rules, inside
 
 # %% auto #0
-__all__ = ['COMPANIONS', 'CUT', 'NOTES', 'is_quantised', 'forget_quantisation', 'generation_aside', 'source_folder', 'companions',
-           'copy_companions', 'drop_false_rules', 'save_model', 'rename', 'name_of', 'spans', 'cut_name', 'is_cut',
-           'base_of', 'load_adapter']
+__all__ = ['COMPANIONS', 'CUT', 'is_quantised', 'forget_quantisation', 'generation_aside', 'source_folder', 'companions',
+           'copy_companions', 'drop_false_rules', 'save_model', 'rename', 'name_of', 'spans', 'cut_name', 'is_cut']
 
 # %% ../nbs/06_saving.ipynb #cell-006
 def is_quantised(model: nn.Module) -> bool:
@@ -147,26 +145,3 @@ def is_cut(model: nn.Module) -> bool:
     "Was the model cut in this session, or read from a folder of one that was?"
     name = name_of(model)
     return CUT in name or (Path(name).is_dir() and (Path(name) / "pruning.json").is_file())
-
-# %% ../nbs/06_saving.ipynb #cell-018
-NOTES = ("healing.json", "mitigation.json")  # in a folder that holds an adapter
-
-def base_of(blocks: Blocks) -> dict:
-    "The model that an adapter belongs to, for JSON."
-    return {"name": name_of(blocks.model), "blocks": len(blocks), "fingerprint": fingerprint(blocks)}
-
-def load_adapter(
-    model: nn.Module,  # the base; it gets the adapter
-    folder: str | Path,  # written by `Healing.save` or `Mitigation.save`
-) -> nn.Module:  # a PeftModel in evaluation mode
-    "Put a saved adapter onto its base, or refuse another model."
-    from peft import PeftModel
-    note = next((Path(folder) / name for name in NOTES if (Path(folder) / name).is_file()), None)
-    if note is None or not (Path(folder) / "adapter_config.json").is_file():
-        raise InputError(f"{folder} holds no adapter of a healing or mitigation; give the folder that save() wrote")
-    base, found = json.loads(note.read_text()).get("base"), base_of(Blocks(model))
-    if not base or base["fingerprint"] != found["fingerprint"]:
-        wanted = f"{base['name']} ({base['blocks']} blocks)" if base else "an unknown model"
-        raise InputError(f"the adapter in {folder} belongs to {wanted}; {found['name']} with {found['blocks']} blocks was given. "
-                         "Load the model that was trained")
-    return PeftModel.from_pretrained(model, folder).eval()
