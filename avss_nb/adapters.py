@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 from .basics import InputError
-from .blocks import Blocks, fingerprint
+from .blocks import Blocks, evaluating, fingerprint, probe_batch
 from .saving import is_cut, name_of
 
 # %% auto #0
@@ -23,15 +23,28 @@ def adaptable(
 ) -> tuple[set[str], set[str]]:  # linear modules; parameters that are matrices without being one: experts
     "What adapters can be put on."
     from transformers.pytorch_utils import Conv1D
-    modules, parameters = set(), set()
+    modules, parameters, routers = set(), set(), _routers(student)
     for path in paths:
         for name, module in student.get_submodule(path).named_modules():
             name = f"{path}.{name}"
-            if isinstance(module, (nn.Linear, Conv1D)): modules.add(name)
+            if isinstance(module, (nn.Linear, Conv1D)): modules |= {name} - routers
             elif type(module).__module__.split(".")[0] != "torch":
                 parameters |= {f"{name}.{key}" for key, p in module.named_parameters(recurse=False) if _experts(f"{name}.{key}", p)}
     fine = _named_as_they_are(student, modules)
     return fine, parameters | {f"{name}.weight" for name in modules - fine}
+
+def _routers(student) -> set[str]:
+    "Linear modules that return more than the product (a choice of experts), as a few tokens show."
+    found, handles = set(), []
+    def hook(name): return lambda _, __, out: None if isinstance(out, torch.Tensor) else found.add(name)
+    for name, module in student.named_modules():
+        if isinstance(module, nn.Linear) and type(module) is not nn.Linear: handles.append(module.register_forward_hook(hook(name)))
+    try:
+        if handles:
+            with torch.no_grad(), evaluating(student): student(**probe_batch(student))
+    finally:
+        for handle in handles: handle.remove()
+    return found
 
 def _experts(name, p) -> bool:
     "Matrices of several experts: three axes, or two where the name says so."
@@ -60,33 +73,53 @@ def with_adapters(
     seed: int,  # adapters begin at random
 ) -> nn.Module:  # a PeftModel in evaluation mode
     "Put low-rank adapters on the linear modules and experts of the chosen blocks, and check that they are there and nowhere else."
-    try: from peft import LoraConfig, get_peft_model
+    try: import peft  # noqa: F401
     except ImportError: raise InputError("LoRA needs PEFT: pip install 'avss_nb[lora]', or leave lora_rank out") from None
     modules, parameters = adaptable(student, paths.values())
     if not modules | parameters:
         raise InputError(f"the blocks {', '.join(map(str, paths))} have no linear module for an adapter; train without lora_rank")
-    reached = sum(student.get_parameter(name).numel() for name in {f"{name}.weight" for name in modules} | parameters)
-    total = sum(p.numel() for path in paths.values() for p in student.get_submodule(path).parameters())
-    guard = [f"{path.rpartition('.')[0]}.{len(student.get_submodule(path.rpartition('.')[0]))}" for path in paths.values()][:1]
-    settings = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=sorted(modules), target_parameters=sorted(parameters),
-                          modules_to_save=guard if is_cut(student) else None, task_type="CAUSAL_LM")
-    with torch.random.fork_rng([]):
-        torch.default_generator.manual_seed(seed)
-        try: adapted = get_peft_model(student, settings)
-        except ValueError as error:
-            raise InputError(f"PEFT cannot put adapters on {type(student).__name__} ({error}); train without lora_rank") from error
-    found = adapted_weights(adapted)
-    if found != modules | parameters:
-        raise InputError(f"PEFT put adapters on {len(found)} weights where {len(modules | parameters)} were asked for; "
-                         "train without lora_rank")
+    sizes = {name: p.numel() for name, p in student.named_parameters() if name.startswith(tuple(f"{path}." for path in paths.values()))}
+    adapted = _put(student, modules, parameters, paths, rank, seed)
+    if unfit := _unfit(adapted):
+        modules, parameters = modules - unfit, parameters - unfit
+        adapted = _put(adapted.unload(), modules, parameters, paths, rank, seed)
+    reached, total = sum(sizes.get(name, sizes.get(f"{name}.weight", 0)) for name in modules | parameters), sum(sizes.values())
     if reached < 0.9 * total:
         warnings.warn(f"the adapters reach {reached / total:.0%} of the parameters of the chosen blocks; to train all of them, "
                       "leave lora_rank out")
     return adapted.eval()
 
+def _put(student, modules, parameters, paths, rank, seed):
+    "PEFT's adapters, and a check that they are where they should be and nowhere else."
+    from peft import LoraConfig, get_peft_model
+    stack = next(iter(paths.values())).rpartition(".")[0]
+    behind = [f"{stack}.{len(student.get_submodule(stack))}"]  # a block that only a longer model has
+    settings = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=sorted(modules), target_parameters=sorted(parameters) or None,
+                          modules_to_save=behind if is_cut(student) else None, task_type="CAUSAL_LM")
+    with torch.random.fork_rng([]):
+        torch.default_generator.manual_seed(seed)
+        try: adapted = get_peft_model(student, settings)
+        except ValueError as error:
+            raise InputError(f"PEFT cannot put adapters on {type(student).__name__} ({error}); train without lora_rank") from error
+    if (found := adapted_weights(adapted)) != modules | parameters:
+        wrong = sorted(found ^ (modules | parameters))[:3]
+        raise InputError(f"PEFT put adapters on other weights than was asked ({', '.join(wrong)} …); train without lora_rank")
+    return adapted
+
+def _unfit(adapted) -> set[str]:
+    "Weights whose adapters break the model, or that PEFT does not find again in a file of its own."
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+    inner, held = adapted.get_base_model(), adapted_weights(adapted)
+    try:
+        with torch.no_grad(), evaluating(adapted): adapted(**probe_batch(inner))
+    except Exception: return {name for name in held if dict(inner.named_modules()).get(name) is None}  # single parameters
+    lost = set_peft_model_state_dict(adapted, get_peft_model_state_dict(adapted, save_embedding_layers=False)).missing_keys
+    lost = {name.removeprefix("base_model.model.").partition(".lora_")[0] for name in lost if ".lora_" in name}
+    return {name for name in held if name in lost or name.rpartition(".")[0] in lost}
+
 def adapted_weights(model: nn.Module) -> set[str]:
     "Modules that have adapters, and single parameters (experts) that have."
-    names = [(re.sub(r"(\.base_layer)+$", "", name).removeprefix("base_model.model."), module)
+    names = [(re.sub(r"\.base_layer(?=\.|$)", "", name).removeprefix("base_model.model."), module)
              for name, module in model.named_modules() if hasattr(module, "lora_A")]
     return {f"{name}.{module.parameter_name}" if hasattr(module, "parameter_name") else name for name, module in names}
 
