@@ -39,10 +39,10 @@ def head(model: nn.Module) -> str:  # "causal", "masked" or "classes"
     generates = "CausalLM" in name or "LMHead" in name or getattr(plain, "can_generate", bool)()
     if generates and not getattr(config, "is_encoder_decoder", False): return "causal"
     if headless(model):
-        raise InputError(f"{name} has no head, so it has no loss. If its files hold one, load it with AutoModelForCausalLM (predicts the "
-                         "next token), AutoModelForMaskedLM or AutoModelForSequenceClassification. Of an encoder for embeddings compare "
-                         "the states instead: LayerPruner(model, tokenizer).plan(...).similarity(texts), or search='greedy' "
-                         "(prune --search greedy --texts ...)")
+        raise InputError(f"{name} has no head whose loss is known. If its files hold one, load it with AutoModelForCausalLM (predicts "
+                         "the next token), AutoModelForMaskedLM or AutoModelForSequenceClassification. For an encoder that makes "
+                         "embeddings, compare the states instead: LayerPruner(model, tokenizer).plan(...).similarity(texts), or "
+                         "search='greedy' (prune --search greedy --texts ...)")
     raise InputError(f"{name} has no head whose loss is known; load it with AutoModelForCausalLM (predicts the next token), "
                      "AutoModelForMaskedLM or AutoModelForSequenceClassification")
 
