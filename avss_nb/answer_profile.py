@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from .answers import Answers
 from .basics import Bar, InputError, Progress, check_counts, check_replaceable, load_tensors, save_tensors, whole
 from .blocks import Blocks, check_length, evaluating, fingerprint, input_device, model_name, positions
-from .data import answered_rows, length_batches, prompt_ids, right_padded
+from .batches import length_batches, right_padded
+from .prompts import Prompt
 from .heads import head, kept_apart
 from .moments import Moments
 from .profiler import SITES, LayerProfile, check_finite, site_activations
@@ -107,16 +108,18 @@ class AnswerProfiler:
         position: str = "last_prompt",  # one of `POSITIONS`
         sites: Iterable[str] = SITES[:3],  # of `avss_nb.profiler.SITES`
         batch_size: int = 32,  # answers
-        template: str = "Q: {question}\nA:",  # the prompt of a question that has none of its own, as in `Evaluator`
+        template: str | None = None,  # short for prompt=Prompt(template=...)
         groups: int = 16,  # of the two layer profiles, for bootstrap intervals
         processes: Processes = Processes(),  # that share the batches; each of them gets the whole
+        prompt: Prompt | None = None,  # for answers that do not say how their questions were put; None: only answers that do
     ):
         unknown = set(sites := (sites,) if isinstance(sites, str) else tuple(sites)) - set(SITES)
         if unknown or not sites: raise InputError(f"sites {sorted(unknown)} are not among {', '.join(SITES)}")
         check_counts(batch_size=batch_size, groups=groups)
         position_mask(torch.tensor([1]), torch.tensor([2]), 2, position)
         self.model, self.tokenizer, self.blocks, self.position = model, tokenizer, Blocks(model), position
-        self.sites, self.batch_size, self.template, self.groups = tuple(s for s in SITES if s in sites), batch_size, template, groups
+        self.sites, self.batch_size, self.groups = tuple(s for s in SITES if s in sites), batch_size, groups
+        self.prompt = Prompt(template=template) if prompt is None and template is not None else prompt
         self.processes = processes
 
     def profile(self,
@@ -125,8 +128,7 @@ class AnswerProfiler:
     ) -> AnswerProfile:
         "Profile the answers. An interruption (Ctrl-C, ■) returns what is complete so far, marked partial."
         answers = both_kinds(answers[~answers.abstained])
-        prompts = [q.prompt or self.template.replace("{question}", q.text) for q in answers.questions]
-        rows, starts = self._rows(prompts, answers.texts)
+        rows, starts = self._rows(answers, self.asked(answers))
         check_length(positions(self.model), max(map(len, rows)), "shorten the prompts or the answers")
         head(self.model)  # refuses a model without one
         progress, found, complete = progress or Bar("answers"), {}, False
@@ -145,11 +147,22 @@ class AnswerProfiler:
         if self.processes.of > 1: found = _unpacked(self.processes.tensors_together(_packed(found)))
         return result(not complete)
 
-    def _rows(self, prompts, texts):
-        "What the model reads. Before the answer nothing depends on it, so that for `last_prompt` it is not read."
-        if self.position != "last_prompt": return answered_rows(prompts, texts, self.tokenizer)
-        rows = prompt_ids(prompts, self.tokenizer)
-        return rows, [len(row) for row in rows]
+    def asked(self, answers: Answers) -> Prompt:
+        "The prompt to which the answers were given: never another one."
+        if answers.prompt is None or self.prompt in (None, answers.prompt):
+            known = answers.prompt or self.prompt
+            if known or all(q.prompt for q in answers.questions): return known or Prompt()
+            raise InputError("the answers do not say how their questions were put; give prompt= here or to Answers.given, for example "
+                             "that of the Evaluator which scored them")
+        raise InputError(f"the answers were given to the prompt ({answers.prompt.label}), and another one was given here ({self.prompt.label}); "
+                         "leave it out here")
+
+    def _rows(self, answers, prompt):
+        "What the model reads. Before the answer nothing depends on it: for `last_prompt` it is not read."
+        if self.position == "last_prompt":
+            rows = prompt.ids(answers.questions, self.tokenizer)
+            return rows, [len(row) for row in rows]
+        return prompt.answered(answers.questions, answers.texts, self.tokenizer)
 
     @torch.no_grad()
     def _measure(self, rows, starts, labels, number) -> dict:

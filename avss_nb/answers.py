@@ -4,18 +4,21 @@
 
 # %% ../nbs/06_answers.ipynb #cell-003
 from __future__ import annotations
-import html, itertools, json, math, os
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+import html, itertools, math, warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 import numpy as np, pandas as pd
-from .basics import InputError, not_written, whole
+from .answer_files import ROUNDING, AnswerLog, answer_lines, header_line, read_answers_file  # the log: from here, too
+from .answer_review import Verdicts
+from .basics import InputError, reading, whole
 from .calibration import MEASURES, bootstrap, interval, measures
-from .data import Question, is_abstention, is_correct
+from .data import Question
+from .prompts import Prompt
 
 # %% auto #0
-__all__ = ['LABELS', 'FORMAT', 'ROUNDING', 'SCORES', 'Report', 'Answers', 'AnswerLog', 'check_choices', 'choice_shares', 'chosen',
-           'mc2', 'length_baseline']
+__all__ = ['LABELS', 'SCORES', 'Report', 'each', 'overall', 'Answers', 'check_choices', 'choice_shares', 'chosen', 'mc2',
+           'length_baseline']
 
 # %% ../nbs/06_answers.ipynb #cell-005
 LABELS = MEASURES | {"right": "right (or rightly abstained)", "perplexity": "perplexity", "pseudo_perplexity": "pseudo-perplexity"}
@@ -37,12 +40,28 @@ class Report:
     perplexity: float | None = None
     pseudo_perplexity: float | None = None  # of a masked language model: no perplexity, and not to be compared with one
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)  # measure → low, high
+    rules: str = ""  # by which the answers were judged; see `avss_nb.verdicts.RULES`
+    by_rule: dict[str, float] = field(default_factory=dict)  # rule → share of all questions that are right by it
+    warnings: tuple[str, ...] = ()  # what to know before right and wrong are used
+
+    @property
+    def rule_gap(self) -> float | None:
+        "By how much the share of right answers depends on the rule: the largest share less the smallest."
+        return max(self.by_rule.values()) - min(self.by_rule.values()) if self.by_rule else None
+
+    def notes(self) -> list[str]:
+        "The rule, what other rules would say, and warnings: a line each."
+        shares = ", ".join(f"{name} {share:.1%}" for name, share in self.by_rule.items())
+        lines = [f"judged by {self.rules}"] if self.rules else []
+        if shares: lines.append(f"right by other rules: {shares} (gap {self.rule_gap:.1%})")
+        return lines + [f"warning: {line}" for line in self.warnings]
 
     def to_dict(self) -> dict:
         "For JSON: undefined numbers are None."
         def plain(x): return None if isinstance(x, float) and not math.isfinite(x) else x
         values = {name: plain(value) for name, value in asdict(self).items() if name != "intervals"}
-        return values | {"intervals": {name: [plain(x) for x in bounds] for name, bounds in self.intervals.items()}}
+        return values | {"intervals": {name: [plain(x) for x in bounds] for name, bounds in self.intervals.items()},
+                         "warnings": [*self.warnings], "rule_gap": self.rule_gap}
 
     def to_frame(self) -> pd.DataFrame:
         "One row for each measure that is defined: value and interval."
@@ -56,59 +75,39 @@ class Report:
         return f"Report({self.n:,} questions; " + ", ".join(f"{name} {value:.4g}" for name, value in values.items()) + ")"
 
     def _repr_html_(self):
-        title = f"<p>{self.n:,} questions; 95 % intervals; calibration over answered questions.</p>" * bool(self.n)
-        return title + self.to_frame().to_html(float_format="{:.4g}".format, na_rep="–")
+        title = f"{self.n:,} questions; 95 % intervals; calibration over answered questions"
+        lines = [title, *map(html.escape, self.notes())] if self.n else []
+        head = f"<p>{'.<br>'.join(lines)}.</p>" if lines else ""
+        return head + self.to_frame().to_html(float_format="{:.4g}".format, na_rep="–")
 
 # %% ../nbs/06_answers.ipynb #cell-007
-FORMAT = "avss_nb answers 1"
+def each(entry: str, kind: type | None = None, **more):
+    "A field with an entry for each answer: its name in a file, and the type of numbers in an array."
+    return field(metadata={"entry": entry, "kind": kind}, **more)
 
-def _json(value) -> str: return json.dumps(value, default=lambda x: x.item()) + "\n"
+def overall(
+    pack: Callable,  # makes a value ready for JSON
+    unpack: Callable,  # and back
+):
+    "A field about all answers, None where it is not known."
+    return field(default=None, metadata={"pack": pack, "unpack": unpack})
 
-ROUNDING = 1e-3  # a log-probability may lie above 0 by no more than that
-
-def _header(n: int, run: dict) -> str: return _json({"format": FORMAT, "n": n, "run": run})
-
-def _lines(answers: Answers, places: Iterable[int]) -> str:
-    "A line for each answer; `places` are those of its question in the whole."
-    names = "question", "text", "confidence", "correct", "abstained", "token_logprobs"
-    columns = (c.tolist() if isinstance(c, np.ndarray) else c for c in vars(answers).values())
-    rows = zip(map(asdict, next(columns)), *columns)
-    return "".join(_json({"at": place} | dict(zip(names, row))) for place, row in zip(places, rows))
-
-def _entry(line: bytes) -> tuple:  # place, then the fields of `Answers`
-    row = json.loads(line)
-    question = Question(**{key: tuple(v) if isinstance(v, list) else v for key, v in row["question"].items()})
-    if [type(row[key]) for key in ("at", "text", "correct", "abstained")] != [int, str, bool, bool]: raise TypeError
-    logprobs = tuple(map(float, row["token_logprobs"]))
-    if max(logprobs) > ROUNDING: raise ValueError
-    return row["at"], question, row["text"], float(row["confidence"]), row["correct"], row["abstained"], logprobs
-
-def _read(path: Path) -> tuple[dict, list[tuple], list[int]]:
-    "Header, an entry for each answer, and the bytes at which header and answers end. A last line without an end is left out."
-    try: first, *rest = path.read_bytes().split(b"\n")
-    except OSError as error: raise InputError(f"{path} cannot be read ({error.strerror}); give a file of answers") from None
-    try: header = json.loads(first)
-    except ValueError: header = None
-    if not (rest and isinstance(header, dict) and header.get("format") == FORMAT and type(header.get("n")) is int
-            and isinstance(header.get("run"), dict)):
-        raise InputError(f"{path} is not a file of answers; give one made by Answers.save or Evaluator.answer(resume=)")
-    entries = []
-    for number, line in enumerate(rest[:-1], 2):
-        try: entries.append(_entry(line))
-        except (ValueError, TypeError, KeyError, AttributeError):
-            raise InputError(f"line {number} of {path} is damaged; restore the file, or make it again") from None
-    return header, entries, [*itertools.accumulate(len(line) + 1 for line in (first, *rest[:-1]))]
-
-# %% ../nbs/06_answers.ipynb #cell-009
 @dataclass(frozen=True, eq=False)
-class Answers:
+class Answers(Verdicts):
     "What a model answered, one entry for each question."
-    questions: tuple[Question, ...]
-    texts: tuple[str, ...]
-    confidences: np.ndarray  # float64, in (0, 1]: geometric mean of the answer's token probabilities; of a choice: see `chosen`
-    correct: np.ndarray  # bool: equals an accepted answer after normalisation
-    abstained: np.ndarray  # bool: said that no answer is known (and that is not an accepted answer)
-    token_logprobs: tuple[tuple[float, ...], ...]  # of the answer's own tokens
+    questions: tuple[Question, ...] = each("question")
+    texts: tuple[str, ...] = each("text")
+    confidences: np.ndarray = each("confidence", float)  # float64, in (0, 1]: geometric mean of the answer's token probabilities; of a choice: see `chosen`
+    correct: np.ndarray = each("correct", bool)  # bool: right, by the question's rule or by a person
+    abstained: np.ndarray = each("abstained", bool)  # bool: said that no answer is known (and that is not an accepted answer)
+    token_logprobs: tuple[tuple[float, ...], ...] = each("token_logprobs")  # of the answer's own tokens
+    cut_off: np.ndarray = each("cut_off", bool, default=None)  # bool: ended by the limit of tokens; None: none of them
+    labelled: np.ndarray = each("labelled", bool, default=None)  # bool: the verdict was given, not found by a rule; None: none
+    prompt: Prompt | None = overall(asdict, lambda settings: Prompt(**settings))  # how the questions were put; None: not known
+
+    def __post_init__(self):
+        for name in "cut_off", "labelled":
+            if getattr(self, name) is None: object.__setattr__(self, name, np.zeros(len(self.questions), bool))
 
     @classmethod
     def given(cls,
@@ -128,26 +127,28 @@ class Answers:
         if (largest := max(map(max, logprobs), default=0)) > ROUNDING:
             raise InputError(f"a token log-probability of {largest:g} was given; give natural logarithms of probabilities, which are at most 0")
         confidences = np.array([math.exp(np.mean(row)) for row in logprobs], np.float64)
-        return cls(questions, texts, confidences, correct, np.zeros(len(texts), bool), logprobs)
+        labelled = np.ones(len(texts), bool)
+        return cls(questions, texts, confidences, correct, np.zeros(len(texts), bool), logprobs, labelled=labelled)
 
     @classmethod
     def judge(cls,
         questions: Iterable[Question],
         texts: Iterable[str],
         token_logprobs: Iterable[Sequence[float]],  # of each answer's own tokens, at least one
-        abstentions: Sequence[str] = (),  # phrases that are abstentions, besides those of `avss_nb.data.ABSTENTIONS`
+        abstentions: Sequence[str] = (),  # phrases that are abstentions, besides those of the question's language
+        cut_off: Iterable[bool] | None = None,  # ended by the limit of tokens? None: none of them
+        warn: bool = True,  # say how many wrong answers contain an accepted one?
     ) -> Answers:
-        "Hold answers against the truth."
+        "Compare answers with the accepted ones, by the rule of each question."
         texts = tuple(texts)
         found = cls.given(questions, texts, np.zeros(len(texts)), token_logprobs)
+        cut_off = np.zeros(len(texts), bool) if cut_off is None else np.array([*cut_off], bool)
+        if len(cut_off) != len(texts): raise InputError(f"{len(cut_off)} of cut_off and {len(texts)} texts were given; give one for each")
         correct = np.array([q.accepts(text) for q, text in zip(found.questions, texts)], bool)
-        silent = np.array([is_abstention(text, q.rules) or is_correct(text, abstentions, q.rules) for q, text in zip(found.questions, texts)], bool)
-        return replace(found, correct=correct, abstained=silent & ~correct)
-
-    @property
-    def hallucinated(self) -> np.ndarray:
-        "bool: an answer was given, and it is wrong."
-        return ~self.correct & ~self.abstained
+        silent = np.array([q.abstains(text, abstentions) for q, text in zip(found.questions, texts)], bool)
+        found = replace(found, correct=correct, abstained=silent & ~correct, cut_off=cut_off, labelled=np.zeros(len(texts), bool))
+        if warn and (doubt := found._doubt()): warnings.warn(doubt, stacklevel=2)
+        return found
 
     @property
     def right(self) -> np.ndarray:
@@ -156,16 +157,25 @@ class Answers:
 
     def __len__(self) -> int: return len(self.questions)
 
+    def _columns(self) -> dict[str, np.ndarray | tuple]:
+        "The fields with an entry for each answer."
+        return {f.name: getattr(self, f.name) for f in fields(self) if "entry" in f.metadata}
+
     def __getitem__(self, where) -> Answers:
         "A selection, by a boolean mask, indices or a slice."
         chosen = np.arange(len(self))[where].reshape(-1)
         def pick(values): return values[chosen] if isinstance(values, np.ndarray) else tuple(values[i] for i in chosen)
-        return Answers(*(pick(values) for values in vars(self).values()))
+        return replace(self, **{name: pick(values) for name, values in self._columns().items()})
 
     def __add__(self, other: Answers) -> Answers:
         "These answers, then those."
-        pairs = zip(vars(self).values(), vars(other).values())
-        return Answers(*(np.concatenate(pair) if isinstance(pair[0], np.ndarray) else pair[0] + pair[1] for pair in pairs))
+        theirs, known = other._columns(), {}
+        for name in (f.name for f in fields(self) if "pack" in f.metadata):
+            found = getattr(self, name), getattr(other, name)
+            if None not in found and found[0] != found[1]: raise InputError(f"answers with different {name}s were added ({found}); keep them apart")
+            known[name] = None if None in found else found[0]
+        def join(a, b): return np.concatenate([a, b]) if isinstance(a, np.ndarray) else a + b
+        return replace(self, **known, **{name: join(values, theirs[name]) for name, values in self._columns().items()})
 
     def abstain_below(self,
         threshold: float,  # confidence
@@ -178,10 +188,12 @@ class Answers:
         draws: int = 1000,  # of the bootstrap over questions; 0: no intervals
         seed: int = 0,
     ) -> Report:
-        "All measures with their 95 % intervals."
+        "All measures with their 95 % intervals, the rule, and what other rules would say."
         values, intervals = measures(self.confidences, self.correct, self.abstained, draws, seed)
         if intervals: intervals["right"] = interval(bootstrap(lambda w: w @ self.right / len(self), len(self), draws, seed))
-        return Report(len(self), **values, right=float(self.right.mean()), intervals=intervals)
+        shares = {} if self.labelled.all() else self.rules()["right"].drop("in force").to_dict()
+        return Report(len(self), **values, right=float(self.right.mean()), intervals=intervals, rules=self.rule, by_rule=shares,
+                      warnings=tuple(self.warnings()))
 
     def by_group(self,
         by: str = "group",  # an attribute of `Question`: "group", "kind" or "answerable"
@@ -204,11 +216,19 @@ class Answers:
             "confidence": self.confidences, "correct": self.correct, "abstained": self.abstained,
             "hallucinated": self.hallucinated})
 
+    def rows(self) -> Iterator[dict]:
+        "The entries of each answer, by their names in a file."
+        names = [f.metadata["entry"] for f in fields(self) if "entry" in f.metadata]
+        columns = (c.tolist() if isinstance(c, np.ndarray) else c for c in self._columns().values())
+        for row in zip(*columns): yield dict(zip(names, row)) | {"question": asdict(row[0])}
+
     def save(self,
         path: str | Path,  # JSON lines; whole or absent
     ) -> None:
         "Keep the answers, with their questions, in a file that `load` reads."
-        with whole(path) as file: file.write_text(_header(len(self), {}) + _lines(self, itertools.count()))
+        about = {f.name: f.metadata["pack"](value) for f in fields(self)
+                 if "pack" in f.metadata and (value := getattr(self, f.name)) is not None}
+        with whole(path) as file: file.write_text(header_line(len(self), {}, about) + answer_lines(self.rows(), itertools.count()))
 
     @classmethod
     def load(cls,
@@ -216,74 +236,36 @@ class Answers:
         partial: bool = False,  # take what is there of a run that has not finished
     ) -> Answers:
         "Answers from a file, in the order of their questions."
-        header, entries, _ = _read(Path(path))
-        places, *columns = zip(*sorted(entries, key=lambda entry: entry[0])) if entries else [()] * 7
+        header, entries, _ = read_answers_file(Path(path))
+        entries = sorted(entries, key=lambda entry: entry["at"])
+        places = [entry["at"] for entry in entries]
         if len(places) < header["n"] and not partial:
             raise InputError(f"{path} holds {len(places)} of {header['n']} answers; finish it with Evaluator.answer(resume=), "
                              "or take what is there with partial=True")
         if len({*places} & {*range(header["n"])}) < len(places):
             raise InputError(f"{path} is damaged: it holds an answer twice, or one too many; make it again")
-        questions, texts, confidences, correct, abstained, logprobs = columns
-        arrays = np.array(confidences, np.float64), np.array(correct, bool), np.array(abstained, bool)
-        return cls(questions, texts, *arrays, logprobs)
+        found, about = {}, header["run"] | header.get("about", {})
+        for f in fields(cls):
+            if "entry" in f.metadata:
+                values, kind = [entry[f.metadata["entry"]] for entry in entries], f.metadata["kind"]
+                found[f.name] = np.array(values, kind) if kind else tuple(values)
+            elif f.name in about:
+                with reading(path, "file of answers"): found[f.name] = f.metadata["unpack"](about[f.name])
+        return cls(**found)
 
     def __repr__(self):
-        return (f"Answers({len(self):,} questions: {self.correct.sum():,} right, {self.hallucinated.sum():,} wrong, "
+        contained = int(self.contained.sum())
+        doubt = f" ({contained:,} contain{'s' * (contained == 1)} an accepted answer)" if contained else ""
+        return (f"Answers({len(self):,} questions: {self.correct.sum():,} right, {self.hallucinated.sum():,} wrong{doubt}, "
                 f"{self.abstained.sum():,} abstained)")
 
     def _repr_html_(self):
         table = self.to_frame()[["question", "answer", "accepted", "group", "confidence", "correct", "abstained"]]
         shown = table.head(10).to_html(index=False, float_format="{:.3f}".format)
-        return f"<p>{html.escape(repr(self))}; the first 10:</p>{shown}"
+        notes = "".join(f"<br>{html.escape(line)}" for line in self.warnings())
+        return f"<p>{html.escape(repr(self))}; judged by {html.escape(self.rule)}; the first 10:{notes}</p>{shown}"
 
-# %% ../nbs/06_answers.ipynb #cell-015
-def _same(there, here) -> bool:
-    "Equal, or close: a log-probability computed again on another machine may differ in its last digits."
-    return there == here or (isinstance(there, float) and isinstance(here, float) and abs(there - here) < 1e-3)
-
-class AnswerLog:
-    "A file of answers that grows by whole batches."
-    def __init__(self,
-        path: str | Path,
-        run: dict,  # everything that the answers depend on, by name; ready for JSON
-        batches: list[list[int]],  # places of the questions, in the order in which they are answered
-    ):
-        self.path, self.run, self.batches = Path(path), json.loads(_json(run)), batches
-
-    def take_up(self) -> dict[int, tuple[str, tuple[float, ...]]]:  # place → answer and log-probabilities of its tokens
-        "What is done. A torn line and an incomplete batch are cut off; a new file gets its header."
-        order = [place for batch in self.batches for place in batch]
-        first = _header(len(order), self.run).encode()
-        if not self.path.exists() or (self.path.is_file() and first.startswith(self.path.read_bytes())):
-            try:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                self._write("wb", first)  # also where it was torn
-            except OSError as error: raise not_written(self.path, error) from error
-        header, entries, ends = _read(self.path)
-        pairs = {name: (header["run"].get(name), self.run.get(name)) for name in header["run"] | self.run}
-        differing = [f"{name} ({there!r} there, {here!r} here)" for name, (there, here) in pairs.items() if not _same(there, here)]
-        if differing:
-            raise InputError(f"{self.path} is of another run: {', '.join(differing)}; give another file, or what that run had")
-        if [entry[0] for entry in entries] != order[:len(entries)]:
-            raise InputError(f"{self.path} is damaged: its answers do not follow the order of the run; give another file")
-        done = max(end for end in itertools.accumulate(map(len, self.batches), initial=0) if end <= len(entries))
-        if self.path.stat().st_size > ends[done]: os.truncate(self.path, ends[done])
-        return {place: (text, logprobs) for place, _, text, *_, logprobs in entries[:done]}
-
-    def add(self,
-        places: Sequence[int],  # the next batch
-        answers: Answers,  # to these questions
-    ) -> None:
-        "Append a batch; afterwards it is on the disk."
-        self._write("ab", _lines(answers, places).encode())
-
-    def _write(self, mode, content):
-        with open(self.path, mode) as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-
-# %% ../nbs/06_answers.ipynb #cell-019
+# %% ../nbs/06_answers.ipynb #cell-020
 SCORES = {"mean": np.mean, "sum": np.sum}
 
 def check_choices(

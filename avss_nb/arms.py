@@ -126,7 +126,7 @@ def compare_arms(
     check_disjoint({"training": train.questions, "development": development, "test": test})
     texts, held_out = (None if t is None else [*t] for t in (texts, held_out))
     data = train.questions, train.texts, train.correct.tolist(), train.abstained.tolist(), development, test, texts or (), held_out or ()
-    evaluator, runs, layers, total = Evaluator(model, tokenizer, **evaluation), {}, {}, len(plan) * recipe.steps
+    evaluator, runs, layers, total = Evaluator(model, tokenizer, **evaluation).as_asked(train), {}, {}, len(plan) * recipe.steps
     def perplexity(model): return Evaluator(model, tokenizer, **evaluation).perplexity(held_out).value if held_out else None
     plain, beside = perplexity(model), rivals(evaluator.answer(development), evaluator.answer(test))
     if taken := {arm.name for arm in arms} & beside.keys(): raise InputError(f"the name {min(taken)!r} belongs to a rival; give that arm another")
@@ -141,7 +141,8 @@ def compare_arms(
             def hear(p): progress(replace(p, done=number * recipe.steps + p.done, total=total, info=p.info | {"arm": arm.name, "seed": seed}))
             done = ContrastiveMitigator(model, tokenizer, arm.layers, its, **evaluation).train(train, texts, development, hear, checkpoint)
             if done.partial: raise KeyboardInterrupt
-            run = ArmRun(Evaluator(done.model, tokenizer, **evaluation).answer(test), perplexity(done.model), done.step)
+            asked = Evaluator(done.model, tokenizer, **evaluation).asking(evaluator.prompt).answer(test)
+            run = ArmRun(asked, perplexity(done.model), done.step)
             if path: run.save(path, identity)
             if checkpoint: checkpoint.unlink(missing_ok=True)
         runs.setdefault(arm.name, []).append(run)
@@ -152,7 +153,7 @@ def compare_arms(
 
 def run_identity(evaluator, arm, recipe, *data) -> str:
     "A hash of what a run depends on: model, layers, recipe, questions, verdicts and texts, and how it is asked."
-    asked = [evaluator.template, evaluator.stop, evaluator.max_new_tokens, evaluator.abstentions, str(evaluator.model.dtype)]
+    asked = [evaluator.settings, str(evaluator.model.dtype)]
     parts = [fingerprint(Blocks(evaluator.model)), arm.layers, asdict(recipe), *map(tuple, data), asked]
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 

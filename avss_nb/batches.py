@@ -12,8 +12,9 @@ import torch
 from .basics import InputError, check_counts, text_tokenizer
 
 # %% auto #0
-__all__ = ['Text', 'Labelled', 'LabelledRow', 'check_texts', 'pieces', 'token_ids', 'Corpus', 'too_short', 'tokenize', 'windows',
-           'right_padded', 'length_batches', 'text_batches', 'prompt_ids', 'answered_rows']
+__all__ = ['Text', 'Labelled', 'LabelledRow', 'encode', 'text_frame', 'text_ids', 'cut_text', 'check_texts', 'pieces',
+           'token_ids', 'Corpus', 'too_short', 'tokenize', 'windows', 'right_padded', 'length_batches', 'text_batches',
+           'prompt_ids', 'answer_ids', 'answered_rows']
 
 # %% ../nbs/02_batches.ipynb #cell-004
 @dataclass(frozen=True)
@@ -40,6 +41,49 @@ class LabelledRow(list):
         if not found["input_ids"]: raise InputError(f"the text {given.text!r} has no tokens; leave it out")
         return cls(found["input_ids"], given.label, found.get("token_type_ids", ()) if given.pair else ())
 
+def encode(
+    tokenizer,
+    text: str | Sequence[str],
+    special: bool = True,  # with the tokens that the tokenizer puts around a text?
+) -> list:  # token ids; a list of them for several texts
+    "Tokenise, without the warning that a text is longer than the model reads."
+    tokenizer = text_tokenizer(tokenizer)
+    from transformers import PreTrainedTokenizerBase  # others (mistral-common in old versions) do not know `verbose`
+    quiet = {"verbose": False} if isinstance(tokenizer, PreTrainedTokenizerBase) else {}
+    if not special: quiet["add_special_tokens"] = False
+    found = tokenizer(text, **quiet)["input_ids"]
+    return list(found) if isinstance(text, str) else [list(ids) for ids in found]
+
+def text_frame(tokenizer) -> tuple[list[int], list[int]]:
+    "The special tokens that a tokenizer puts before and after a text, for example BOS, or [CLS] and [SEP]."
+    if not callable(tokenizer): return [], []
+    inner, framed = encode(tokenizer, "a", special=False), encode(tokenizer, "a")
+    for start in range(len(framed) - len(inner) + 1) if inner else ():
+        if framed[start:start + len(inner)] == inner: return framed[:start], framed[start + len(inner):]
+    return [], []
+
+def text_ids(
+    text: str,
+    tokenizer,
+    frame: tuple[list[int], list[int]] | None = None,  # of the tokenizer, if it is known (`text_frame`)
+) -> list[int]:
+    "Token ids of a text; one that already begins with the tokenizer's BOS gets no second one."
+    ids, (before, _) = encode(tokenizer, text), frame or text_frame(tokenizer)
+    return ids[len(before):] if before and ids[len(before):2 * len(before)] == before else ids
+
+def cut_text(
+    ids: Sequence[int],  # of a whole text, as `text_ids` gives them
+    length: int,  # tokens of a window
+    frame: tuple[list[int], list[int]] = ([], []),  # see `text_frame`; what of it the text has stands around each window
+    closed: bool = False,  # also behind each window?
+) -> list[list[int]]:
+    "Windows of a text."
+    before = frame[0] if frame[0] == ids[:len(frame[0])] else []
+    after = frame[1] if closed and frame[1] and frame[1] == ids[-len(frame[1]):] else []
+    if len(ids) <= length or len(before) + len(after) >= length: before, after = [], []
+    step, body = length - len(before) - len(after), ids[len(before):len(ids) - len(after)]
+    return [[*before, *body[i:i + step], *after] for i in range(0, len(body), step)]
+
 Text = str | Sequence[int] | Labelled
 
 def check_texts(texts) -> None:
@@ -55,11 +99,15 @@ def pieces(
     tokenizer,
     max_length: int = 256,  # tokens; longer texts are cut into windows of this length
     fewest: int = 1,  # shorter pieces are left out
+    bos: bool = True,  # the special tokens of a text also in its second window and those after it?
 ) -> Iterator[list[list[int]]]:
     "For each text its token ids, in pieces of at most `max_length`."
     check_texts(texts)
     check_counts(max_length=max_length)
     tokenizer = text_tokenizer(tokenizer)
+    frame = text_frame(tokenizer)
+    around = frame if bos else ([], [])
+    closed = getattr(tokenizer, "cls_token_id", None) in frame[0]  # an encoder's frame
     for text in texts:
         if isinstance(text, int): raise InputError("one list of token ids was given where a list of texts is expected; write [ids]")
         if isinstance(text, (str, Labelled)) and not callable(tokenizer):
@@ -67,9 +115,8 @@ def pieces(
         if isinstance(text, Labelled):
             yield [LabelledRow.of(text, tokenizer, max_length)]
             continue
-        if isinstance(text, str): text = tokenizer(text, verbose=False)["input_ids"] if text else []
-        ids = token_ids(text)
-        cut = (ids[i:i + max_length] for i in range(0, len(ids), max_length))
+        if isinstance(text, str): cut = cut_text(text_ids(text, tokenizer, frame) if text else [], max_length, around, closed)
+        else: cut = cut_text(token_ids(text), max_length)
         yield [piece for piece in cut if len(piece) >= fewest]
 
 def token_ids(given: Sequence[int]) -> list[int]:
@@ -102,9 +149,10 @@ def tokenize(
     tokenizer,
     max_length: int = 256,
     fewest: int = 1,
+    bos: bool = True,
 ) -> list[list[int]]:
     "All pieces of all texts; see `pieces`."
-    rows = [piece for text in pieces(texts, tokenizer, max_length, fewest) for piece in text]
+    rows = [piece for text in pieces(texts, tokenizer, max_length, fewest, bos) for piece in text]
     if not rows: raise too_short(fewest)
     return rows
 
@@ -113,11 +161,13 @@ def windows(
     tokenizer,
     length: int = 256,  # tokens a window
     joint: str = "\n",  # between texts
+    bos: bool = True,  # does every window begin with the tokenizer's BOS, or only the first one?
 ) -> list[list[int]]:
     "All texts joined, tokenised as one, and cut into windows of equal length; the incomplete last one is dropped."
     check_texts(texts)
-    ids = text_tokenizer(tokenizer)(joint.join(texts), verbose=False)["input_ids"]
-    found = [ids[i:i + length] for i in range(0, len(ids) - length + 1, length)]
+    frame = text_frame(tokenizer)
+    ids = text_ids(joint.join(texts), tokenizer, frame)
+    found = [row for row in cut_text(ids, length, frame if bos else ([], [])) if len(row) == length]
     if not found: raise InputError(f"the texts have {len(ids)} tokens, fewer than one window of {length}; give more text")
     return found
 
@@ -180,27 +230,41 @@ def text_batches(
         done = last
     if not done: raise too_short(fewest)
 
-# %% ../nbs/02_batches.ipynb #cell-013
+# %% ../nbs/02_batches.ipynb #cell-015
 def prompt_ids(
     prompts: Sequence[str],
     tokenizer,
 ) -> list[list[int]]:
-    "Token ids of prompts; an end-of-text token that the tokenizer appends would end the answer before it begins, and is left out."
-    tokenizer = text_tokenizer(tokenizer)
-    found = [list(ids) for ids in tokenizer(list(prompts), verbose=False)["input_ids"]]
-    return [ids[:-1] if len(ids) > 1 and ids[-1] == tokenizer.eos_token_id else ids for ids in found]
+    "Token ids of prompts: one BOS at most, and no end-of-text token but those that the prompt itself holds."
+    frame = text_frame(tokenizer)
+    found = [text_ids(prompt, tokenizer, frame) for prompt in prompts]
+    return [ids[:-len(frame[1])] if frame[1] and ids[-len(frame[1]):] == frame[1] else ids for ids in found]
+
+def answer_ids(
+    prompt: Sequence[int],  # token ids, as the model reads them
+    text: str,  # the same prompt as text
+    answer: str,
+    tokenizer,
+) -> list[int]:
+    "Token ids of an answer that continues a prompt; a space sets it off unless whitespace or a special token does."
+    if not answer.strip(): return encode(tokenizer, answer, special=False) if answer else []
+    last = prompt[-1] if prompt else None
+    special = last not in (None, getattr(tokenizer, "unk_token_id", None)) and not tokenizer.decode([last], skip_special_tokens=True)
+    gap = "" if text[-1:].isspace() or answer[0].isspace() or special else " "
+    before, both = (encode(tokenizer, t, special=False) for t in (text, text + gap + answer))
+    if both[:len(before)] == before and len(both) > len(before): return both[len(before):]
+    return encode(tokenizer, gap + answer, special=False)
 
 def answered_rows(
     prompts: Sequence[str],
-    answers: Sequence[str],  # one for each prompt; they are set off by a space
+    answers: Sequence[str],  # one for each prompt
     tokenizer,
+    read: Sequence[Sequence[int]] | None = None,  # token ids of the prompts; None: as `prompt_ids` gives them
 ) -> tuple[list[list[int]], list[int]]:  # token ids of prompt and answer; where the answer begins
     "Prompts with their answers, for teacher forcing."
-    def joined(prompt, answer): return prompt + ("" if not answer or prompt[-1:].isspace() or answer[0].isspace() else " ") + answer
-    starts = prompt_ids([prompt.rstrip() if answer.strip() else prompt for prompt, answer in zip(prompts, answers)], tokenizer)
-    rows = prompt_ids([joined(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)], tokenizer)
-    for i, (start, row) in enumerate(zip(starts, rows)):
-        if row[:len(start)] == start and len(row) > len(start): continue
-        rows[i] = start + list(text_tokenizer(tokenizer)(" " + answers[i].strip(), add_special_tokens=False, verbose=False)["input_ids"])
-        if len(rows[i]) == len(start): raise InputError(f"the answer {answers[i]!r} to {prompts[i]!r} has no tokens; leave it out")
+    starts = prompt_ids(prompts, tokenizer) if read is None else [[*ids] for ids in read]
+    rows = []
+    for start, prompt, answer in zip(starts, prompts, answers, strict=True):
+        rows.append(start + answer_ids(start, prompt, answer, tokenizer))
+        if len(rows[-1]) == len(start): raise InputError(f"the answer {answer!r} to {prompt!r} has no tokens; leave it out")
     return rows, [len(start) for start in starts]

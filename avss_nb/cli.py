@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Annotated
 from typer import Argument, Exit, Option, echo
 from .basics import InputError, silent, whole
-from .terminal import (LABELS, TEXTS, Aggregation, BatchSize, Column, Device, DeviceMap, Dtype, Eps, Json, Limit, MaxLength, Model,
-                              Published, Relative, Score, Site, Split, Stack, Streaming, Tokens, app, check_place, cut, given, layer_numbers,
-                              listener, load_model, prepare_hub, read_corpus, read_labelled, read_questions, read_texts, show, table_text,
+from .terminal import (LABELS, TEXTS, Aggregation, BatchSize, Column, Device, DeviceMap, Dtype, Eps, HowAsked, Json, Limit, MaxLength,
+                              Model, Published, Relative, Room, Rules, Score, Shots, Site, Split, Stack, Streaming, System, Tokens, WindowBos, app,
+                              asked_how, asking_dict, asking_lines, check_place, cut, given, judged_by, layer_numbers, listener, load_model, prepare_hub, read_corpus, read_labelled, read_questions, read_texts, show, table_text,
                               together)
 
 # %% auto #0
@@ -28,7 +28,7 @@ def profile(
     labels: Annotated[str | None, LABELS] = None,
     sites: Annotated[str | None, Option(help="Some of output,update,relative_update,attention,mlp, or all (default: output,relative_update).")] = None,
     ablation: Annotated[bool, Option("--ablation", help="Also measure the loss without each block (layers + 1 passes).")] = False,
-    batch_size: BatchSize = 16, max_length: MaxLength = 256, limit: Limit = None, tokens: Tokens = None,
+    batch_size: BatchSize = 16, max_length: MaxLength = 256, window_bos: WindowBos = True, limit: Limit = None, tokens: Tokens = None,
     split: Split = None, column: Column = None, streaming: Streaming = False, dtype: Dtype = "auto", device: Device = None,
     device_map: DeviceMap = None, stack: Stack = None,
 ) -> None:
@@ -43,7 +43,7 @@ def profile(
         chosen = SITES if sites == "all" else sites.replace(" ", "").split(",") if sites else DEFAULT_SITES
         profiler = LayerProfiler(loaded, tokenizer, chosen, ablation, batch_size, max_length, stack=stack)
         progress = silent if processes.rank else listener("profile")
-        result = profile_together(profiler, cut(found, tokenizer, tokens, max_length), out, processes, progress)
+        result = profile_together(profiler, cut(found, tokenizer, tokens, max_length, window_bos), out, processes, progress)
     if result is None: return
     echo(f"{result}\nsaved to {out}")
     if result.partial:
@@ -110,7 +110,7 @@ def prune(
     texts: Annotated[str | None, TEXTS] = None,
     labels: Annotated[str | None, LABELS] = None,
     score: Score = None, site: Site = None, aggregation: Aggregation = None, eps: Eps = None, relative: Relative = None,
-    published: Published = False, limit: Limit = None, tokens: Tokens = None, max_length: MaxLength = 256,
+    published: Published = False, limit: Limit = None, tokens: Tokens = None, max_length: MaxLength = 256, window_bos: WindowBos = True,
     split: Split = None, column: Column = None, dtype: Dtype = "auto", device: Device = None, to: Json = None, stack: Stack = None,
 ) -> None:
     "Save a smaller model. It is checked before it is saved."
@@ -129,7 +129,7 @@ def prune(
     from avss_nb.pruner import LayerPruner
     plan = LayerPruner(loaded, tokenizer, stack).plan(
         scores, fraction=fraction, count=count, threshold=threshold, protect=layer_numbers(protect), search=search,
-        texts=cut(found, tokenizer, tokens, max_length) if search else None, progress=listener("search"))
+        texts=cut(found, tokenizer, tokens, max_length, window_bos) if search else None, progress=listener("search"))
     pruned = plan.apply()
     pruned.save(out)
     show(f"{plan_text(pruned)}\nsaved to {out}", pruned.to_dict(out), to)
@@ -149,7 +149,9 @@ def evaluate(
     texts: Annotated[str | None, TEXTS] = None,
     labels: Annotated[str | None, LABELS] = None,
     limit: Limit = None, tokens: Tokens = None, max_length: MaxLength = 256, batch_size: BatchSize = 64,
-    split: Split = None, column: Column = None, dtype: Dtype = "auto", device: Device = None, device_map: DeviceMap = None, to: Json = None,
+    prompt: HowAsked = "auto", system: System = "", shots: Shots = None, max_new_tokens: Room = None, rules: Rules = None,
+    window_bos: WindowBos = True, split: Split = None, column: Column = None, dtype: Dtype = "auto", device: Device = None,
+    device_map: DeviceMap = None, to: Json = None,
 ) -> None:
     "Accuracy, calibration, perplexity (of a masked model pseudo-perplexity). With 95 % intervals. Shared among processes."
     check_place(to)
@@ -161,11 +163,14 @@ def evaluate(
         found = read_texts(texts, limit, split=split, column=column) if texts else None
         loaded, tokenizer = load_model(model, dtype, processes.device(device), device_map)
         from avss_nb.evaluator import Evaluator
-        pieces = cut(found, tokenizer, tokens, max_length) if texts else None
-        evaluator = Evaluator(loaded, tokenizer, batch_size, processes=processes)
-        report = evaluator.evaluate(asked, pieces, silent if processes.rank else listener("evaluate"), max_length)
+        pieces = cut(found, tokenizer, tokens, max_length, window_bos) if texts else None
+        evaluator = Evaluator(loaded, tokenizer, batch_size, max_new_tokens, processes=processes)
+        hear, chosen = silent if processes.rank else listener("evaluate"), None
+        if questions: evaluator, asked, chosen = asked_how(evaluator, judged_by(asked, rules), prompt, shots, system, hear)
+        report = evaluator.evaluate(asked, pieces, hear, max_length)
     if processes.rank: return
-    show(table_text(report.to_frame(), index=True), report.to_dict(), to)
+    lines = [*(asking_lines(chosen) if chosen else ()), table_text(report.to_frame(), index=True)]
+    show("\n".join(lines), report.to_dict() | ({"asked": asking_dict(chosen)} if chosen else {}), to)
 
 # %% ../nbs/13_cli.ipynb #cell-026
 @app.command()

@@ -4,7 +4,8 @@
 
 # %% ../nbs/06_evaluator.ipynb #cell-003
 from __future__ import annotations
-import hashlib, json, math, re
+import copy, hashlib, json, math, re
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -16,14 +17,16 @@ from .answers import AnswerLog, Answers, Report, check_choices, chosen
 from .basics import InputError, Progress, check_counts, silent, text_tokenizer
 from .blocks import Blocks, check_length, eager, evaluating, fingerprint, input_device, positions, probe_batch, vocabulary_size
 from .calibration import bootstrap, interval
-from .data import Labelled, Question, Text, answered_rows, length_batches, prompt_ids, right_padded, tokenize
+from .batches import Labelled, Text, encode, length_batches, right_padded, tokenize
+from .prompts import Prompt
+from .questions import Question
 from .heads import (batch_losses, differ, head, kept_apart, masked_copies, model_batch, once, probe_rows, row_classes, target_batch,
                            unwrapped, word_places)
 from .sharding import Processes
 
 # %% auto #0
-__all__ = ['LOGITS', 'Perplexity', 'left_padded', 'answer_span', 'generating', 'reads_left_padding', 'check_numbers', 'Evaluator',
-           'retention']
+__all__ = ['THINKING', 'LOGITS', 'Perplexity', 'left_padded', 'answer_begins', 'answer_ended', 'answer_span', 'generating',
+           'reads_left_padding', 'check_numbers', 'Evaluator', 'retention']
 
 # %% ../nbs/06_evaluator.ipynb #cell-005
 @dataclass(frozen=True)
@@ -59,19 +62,54 @@ def left_padded(
     return {name: t.flip(1) for name, t in right_padded([row[::-1] for row in rows], device, vocabulary=vocabulary).items()}
 
 # %% ../nbs/06_evaluator.ipynb #cell-011
+# what stands before and after a model's thoughts
+THINKING = (("<think>", "</think>"), ("<thinking>", "</thinking>"), ("<thought>", "</thought>"), ("[THINK]", "[/THINK]"))
+
+def answer_begins(
+    text: str,  # generated
+    thinking: bool = False,  # did the prompt open the thoughts?
+) -> tuple[int, int]:  # where the thoughts end, and where the first word after them stands; the text's length while it thinks
+    "Thoughts and the whitespace before an answer are not a part of it."
+    def word(at): return len(text) - len(text[at:].lstrip())
+    def closing(at): return next((after for before, after in THINKING if text.startswith(before, word(at))), None)
+    closed = [text.index(after) + len(after) for _, after in THINKING if after in text]
+    at = 0 if closing(0) else min(closed, default=len(text) if thinking else 0)  # a tag that closes what the prompt opened
+    while after := closing(at):
+        if (end := text.find(after, at)) < 0: return len(text), len(text)
+        at = end + len(after)
+    return at, word(at)
+
+def _stops(text, stop, thinking) -> list[int]:
+    "Where stop strings stand. One of whitespace does not count before the first word, and none counts within thoughts."
+    thought, word = answer_begins(text, thinking)
+    return [at for s in stop if (at := text.find(s, thought if s.strip() else word)) >= 0]
+
+def answer_ended(
+    text: str,  # generated so far
+    stop: Iterable[str],  # strings that end an answer
+    thinking: bool = False,  # did the prompt open the thoughts?
+) -> bool:
+    "Has a stop string ended the answer? Agrees with `answer_span`."
+    return bool(_stops(text, stop, thinking))
+
 def answer_span(
     tokens: Sequence[int],  # generated
     ends: Iterable[int],  # token ids that end a text
     stop: Iterable[str],  # strings that end an answer
     decode: Callable[[Sequence[int]], str],
-) -> tuple[str, int]:  # the answer, and how many of the tokens are its own (at least 1)
-    "The answer in generated tokens, cut before the first end."
+    thinking: bool = False,  # did the prompt open the thoughts?
+) -> tuple[str, tuple[int, int]]:  # the answer, and which of the tokens are its own: from, up to (at least 1)
+    "The answer in generated tokens, after thoughts and whitespace, cut before the first end."
     length = next((i for i, token in enumerate(tokens) if token in ends), len(tokens))
     text = decode(tokens[:length])
-    for string in stop: text = text.split(string)[0]
-    text = re.sub(r"(?<!\.\w)\.$", "", text.rstrip())
-    used = next(i for i in range(length + 1) if decode(tokens[:i]).startswith(text))
-    return text.strip(), max(used, 1)
+    _, start = answer_begins(text, thinking)
+    end = min(_stops(text, stop, thinking), default=len(text))
+    said = re.sub(r"(?<!\.\w)\.$", "", text[start:end].rstrip()).rstrip()
+    read, upto = text[:start + len(said)], range(length + 1)
+    begin = bisect_right(upto, start, key=lambda i: len(decode(tokens[:i]))) - 1
+    begin = max(min(begin, len(tokens) - 1), 0)
+    used = bisect_left(upto, True, key=lambda i: decode(tokens[:i]).startswith(read))
+    return said, (begin, max(used, begin + 1))
 
 # %% ../nbs/06_evaluator.ipynb #cell-014
 @contextmanager
@@ -110,19 +148,55 @@ class Evaluator:
         model: nn.Module,  # with a head that is known to `avss_nb.heads.head`
         tokenizer=None,  # not needed for the perplexity of token ids
         batch_size: int = 64,  # prompts, or texts
-        max_new_tokens: int = 16,  # of an answer
-        template: str = "Q: {question}\nA:",  # the prompt of a question that has none of its own
-        stop: Sequence[str] = ("\n",),  # strings that end an answer, unless the question names its own
+        max_new_tokens: int | None = None,  # of an answer; None: as the prompt has it (16 in plain text, 48 in a chat)
+        template: str | None = None,  # short for prompt=Prompt(template=...)
+        stop: str | Sequence[str] | None = None,  # strings that end an answer, unless the question names its own; None: the prompt's
         abstentions: Sequence[str] = (),  # phrases that are abstentions, besides those of `avss_nb.data.ABSTENTIONS`
         processes: Processes = Processes(),  # that share the batches; each of them gets all results
+        prompt: Prompt | None = None,  # how questions are put; None: plainly (see `avss_nb.prompts`)
     ):
+        if prompt is not None and template is not None:
+            raise InputError("prompt and template were given; write prompt=Prompt(template=...)")
         self.head, self.processes = head(model), processes
-        check_counts(batch_size=batch_size, max_new_tokens=max_new_tokens)
-        if "{question}" not in template: raise InputError(f"the template {template!r} has no place for {{question}}")
-        self.stop, self.abstentions = ((x,) if isinstance(x, str) else tuple(x) for x in (stop, abstentions))
-        if "" in self.stop: raise InputError("an empty stop string ends every answer at once; leave it out")
+        self.prompt, self.chosen = prompt or Prompt(template=template), prompt is not None or template is not None
         self.model, self.tokenizer, self.batch_size = model, text_tokenizer(tokenizer), batch_size
-        self.max_new_tokens, self.template = max_new_tokens, template
+        self._limits = stop, max_new_tokens
+        self.abstentions = (abstentions,) if isinstance(abstentions, str) else tuple(abstentions)
+        check_counts(batch_size=batch_size, max_new_tokens=self.max_new_tokens)
+        if "" in self.stop: raise InputError("an empty stop string ends every answer at once; leave it out")
+
+    def asking(self,
+        prompt: Prompt,
+    ) -> Evaluator:
+        "The same evaluator with another prompt."
+        other = copy.copy(self)
+        other.prompt, other.chosen = prompt, True
+        return other
+
+    def as_asked(self,
+        answers: Answers,
+    ) -> Evaluator:
+        "The evaluator that puts questions as these answers had them."
+        if answers.prompt in (None, self.prompt): return self
+        if not self.chosen: return self.asking(answers.prompt)
+        raise InputError(f"the answers were given to the prompt ({answers.prompt.label}), and another one was given here ({self.prompt.label}); "
+                         "leave it out here, or ask again")
+
+    @property
+    def settings(self) -> dict:
+        "How questions are put and answers end, ready for JSON."
+        return {"prompt": asdict(self.prompt), "stop": self.stop, "max_new_tokens": self.max_new_tokens, "abstentions": self.abstentions}
+
+    @property
+    def stop(self) -> tuple[str, ...]:
+        "Strings that end an answer."
+        given = self._limits[0]
+        return self.prompt.stop if given is None else (given,) if isinstance(given, str) else tuple(given)
+
+    @property
+    def max_new_tokens(self) -> int:
+        "Room for an answer, in tokens."
+        return self.prompt.max_new_tokens if self._limits[1] is None else self._limits[1]
 
     @property
     def device(self) -> torch.device: return input_device(self.model)
@@ -211,7 +285,8 @@ class Evaluator:
             for indices in self.processes.mine(batches):
                 if indices[0] in found: continue
                 stops = [questions[i].stop or self.stop for i in indices]
-                found |= zip(indices, self._generate([prompts[i] for i in indices], stops, generation))
+                thinking = [self.prompt.opens_thoughts(questions[i], self.tokenizer) for i in indices]
+                found |= zip(indices, self._generate([prompts[i] for i in indices], stops, thinking, generation))
                 if log: log.add(indices, judged(indices))
                 tell()
         found = self.processes.together(found)
@@ -224,13 +299,15 @@ class Evaluator:
     ) -> tuple[tuple[float, ...], ...]:  # log-probabilities of each answer's tokens
         "How probable does the model find given answers? They are read after the prompt, set off by a space (teacher forcing)."
         questions, texts = [Question.of(question) for question in questions], [*texts]
-        prompts = self._asked(questions)
+        self._check_asked(questions)
         if len(texts) != len(questions):
             raise InputError(f"{len(texts)} texts were given for {len(questions)} questions; give one for each")
         for question, text in zip(questions, texts):
             if not text.strip(): raise InputError(f"the answer to {question.text!r} is empty and has no probability; leave it out")
-        rows, starts = answered_rows(prompts, texts, self.tokenizer)
-        if not min(starts): raise InputError(f"the prompt {prompts[starts.index(0)]!r} has no tokens; give one that has")
+        rows, starts = self.prompt.answered(questions, texts, self.tokenizer)
+        if not min(starts):
+            empty = self.prompt.text(questions[starts.index(0)], self.tokenizer)
+            raise InputError(f"the prompt {empty!r} has no tokens; give one that has")
         check_length(positions(self.model), max(map(len, rows)), "shorten the prompts or the answers")
         found: dict[int, tuple[float, ...]] = {}
         with torch.no_grad(), evaluating(self.model):
@@ -314,16 +391,15 @@ class Evaluator:
             for indices in length_batches(rows, size, equal=equal):
                 yield indices, target_batch(self.model, self.tokenizer, [rows[i] for i in indices])
 
-    def _asked(self, questions) -> list[str]:
-        "What the model reads."
+    def _check_asked(self, questions) -> None:
         self._need("causal", "answer questions")
         if not questions: raise InputError("there are no questions; give at least one")
         if not callable(self.tokenizer): raise InputError("questions need a tokenizer; write Evaluator(model, tokenizer)")
-        return [q.prompt or self.template.replace("{question}", q.text) for q in questions]
 
     def _prompts(self, questions) -> list[list[int]]:
         "Token ids of the prompts."
-        prompts = prompt_ids(self._asked(questions), self.tokenizer)
+        self._check_asked(questions)
+        prompts = self.prompt.ids(questions, self.tokenizer)
         check_length(positions(self.model), max(map(len, prompts)) + self.max_new_tokens, "shorten the prompts, or lower max_new_tokens")
         return prompts
 
@@ -333,17 +409,17 @@ class Evaluator:
         with torch.no_grad(), evaluating(self.model): logits = self.model(**probe_batch(self.model)).logits[0].float()
         return {"model": fingerprint(Blocks(self.model)), "probe_logprob": logits.log_softmax(-1).amax(-1).mean().item(),
                 "dtype": str(self.model.dtype), "prompts": digest(prompts), "questions": digest([asdict(q) for q in questions]),
-                "ends": self._ends(), "stop": self.stop, "template": self.template, "max_new_tokens": self.max_new_tokens,
-                "batch_size": self.batch_size, "abstentions": self.abstentions}
+                "ends": self._ends(), "batch_size": self.batch_size, **self.settings}
 
     def _ends(self) -> list[int]:
         "Token ids that end a text: the tokenizer's, the model's, and stop strings that are tokens of their own."
         own = getattr(getattr(self.model, "generation_config", None), "eos_token_id", None)
-        special = self.tokenizer.get_added_vocab()
-        found = {self.tokenizer.eos_token_id, *(own if isinstance(own, (list, tuple)) else [own]), *map(special.get, self.stop)}
+        found = {self.tokenizer.eos_token_id, *(own if isinstance(own, (list, tuple)) else [own])}
+        for ids in (encode(self.tokenizer, stop, special=False) for stop in self.stop):
+            if len(ids) == 1 and not self.tokenizer.decode(ids, skip_special_tokens=True): found |= {*ids}
         return sorted(found - {None})
 
-    def _generate(self, prompts, stops, generation) -> list[tuple[str, list[float]]]:
+    def _generate(self, prompts, stops, thinking, generation) -> list[tuple[str, list[float]]]:
         "Answer and log-probabilities of its tokens for each prompt."
         batch, logprobs = left_padded(prompts, self.device, vocabulary_size(self.model)), []
         start = batch["input_ids"].shape[1]
@@ -353,14 +429,14 @@ class Evaluator:
             return logits
         def stopped(ids, _, **__):
             texts = self.tokenizer.batch_decode(ids[:, start:], skip_special_tokens=True)
-            return torch.tensor([any(map(text.__contains__, stop)) for text, stop in zip(texts, stops)], device=ids.device)
+            return torch.tensor([*map(answer_ended, texts, stops, thinking)], device=ids.device)
         generated = self.model.generate(**batch, generation_config=generation, logits_processor=[record],
-                                        stopping_criteria=[stopped])
+                                        stopping_criteria=[stopped])[:, start:].tolist()
         ends, answers = set(generation.eos_token_id or ()), []
-        for tokens, values, stop in zip(generated[:, start:].tolist(), torch.stack(logprobs, 1).tolist(), stops):
-            text, used = answer_span(tokens, ends, stop, decode)
-            check_numbers(values[:used])
-            answers.append((text, values[:used]))
+        for tokens, values, stop, thought in zip(generated, torch.stack(logprobs, 1).tolist(), stops, thinking):
+            text, (begin, end) = answer_span(tokens, ends, stop, decode, thought)
+            check_numbers(values[:end])
+            answers.append((text, values[begin:end]))
         return answers
 
 # %% ../nbs/06_evaluator.ipynb #cell-018

@@ -13,6 +13,7 @@ from .data import Question
 from .evaluator import Answers
 from .moments import Moments, rms, smallest_sparsity, sparsity, variance
 from .profiler import SITES
+from .prompts import Prompt
 from .sharding import Processes
 from .scorer import LayerScores
 
@@ -380,13 +381,14 @@ class HallucinationAnalyzer:
         position: str = "last_prompt",  # one of `avss_nb.answer_profile.POSITIONS`
         sites: Iterable[str] = SITES[:3],
         batch_size: int = 32,  # answers
-        template: str = "Q: {question}\nA:",  # as in `Evaluator`
+        template: str | None = None,  # short for prompt=Prompt(template=...)
         scorer: EAVSSScorer | None = None,  # None: the default one
         processes: Processes = Processes(),  # that share the reading; each of them gets the whole
+        prompt: Prompt | None = None,  # for answers that do not say how their questions were put
     ):
         self.scorer, sites = scorer or EAVSSScorer(), tuple(sites)
         if self.scorer.site not in sites: raise InputError(f"the scorer asks for site {self.scorer.site!r}, which is not among {', '.join(sites)}")
-        self.profiler = AnswerProfiler(model, tokenizer, position, sites, batch_size, template, processes=processes)
+        self.profiler = AnswerProfiler(model, tokenizer, position, sites, batch_size, template, processes=processes, prompt=prompt)
 
     def profile(self, answers: Answers, progress: Callable[[Progress], None] | None = None) -> AnswerProfile:
         "See `AnswerProfiler.profile`."

@@ -126,7 +126,7 @@ class HallucinationPanel(LayerPanel):
             self.scores, profile, self._new = None, None, True
             try:
                 if answers is None:
-                    evaluator = Evaluator(profiler.model, profiler.tokenizer, template=profiler.template, **self.evaluation)
+                    evaluator = Evaluator(profiler.model, profiler.tokenizer, **{"prompt": profiler.prompt} | self.evaluation)
                     answers = evaluator.answer(questions, progress=self)
                 self.load(answers)
                 profile = profiler.profile(answers, progress=self)

@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader, Dataset
 from .adapters import adapted_weights, base_of, with_adapters
 from .basics import Bar, InputError, Progress, text_tokenizer, whole
 from .blocks import Blocks, evaluating, fingerprint, gradients
-from .data import Question, Text, tokenize
+from .batches import Text, encode, text_frame, tokenize
+from .questions import Question
 from .evaluator import Evaluator
 from .heads import head, unwrapped
 from .healed import Healing, HealingRecipe, measure
@@ -33,6 +34,7 @@ def packed(
     window: int = 256,  # tokens
     count: int | None = None,  # windows that are needed; the rest of the texts is not read
     chunk: int = 256,  # texts tokenised together
+    bos: bool = True,  # does every window begin with the tokenizer's BOS?
 ) -> Tensor:  # int32, (windows, window)
     "Texts end to end, cut into windows of equal length; the incomplete last one is dropped."
     if isinstance(texts, str): raise InputError("one string was given where a list of texts is expected; write [text]")
@@ -44,16 +46,26 @@ def packed(
         size += len(parts[-1])
     if size < window:
         raise InputError(f"the texts have {size} tokens, fewer than one window of {window}; give more text, or a shorter window")
-    joined = torch.from_numpy(np.concatenate(parts))[:(count or size) * window]
-    return joined[:len(joined) // window * window].view(-1, window)
+    rows = _begun(np.concatenate(parts), window, text_frame(tokenizer)[0] if bos else [])
+    return torch.from_numpy(np.stack([*itertools.islice(rows, count)]))
+
+def _begun(ids, window, before) -> Iterator[np.ndarray]:
+    "Windows that all begin with `before`: once, also where a text begins there."
+    at, before = 0, np.array(before, np.int32)
+    while True:
+        added = before[:0] if (ids[at:at + len(before)] == before).all() else before
+        row = np.concatenate([added, ids[at:at + window - len(added)]])
+        if len(row) < window: return
+        yield row
+        at += window - len(added)
 
 def _ids(texts, tokenizer) -> list[list[int]]:
     strings = [text for text in texts if isinstance(text, str) and text]
     if strings and tokenizer is None: raise InputError("texts were given without a tokenizer; pass a tokenizer, or lists of token ids")
     if any(isinstance(text, int) for text in texts):
         raise InputError("one list of token ids was given where a list of texts is expected; write [ids]")
-    found = iter(tokenizer(strings, verbose=False)["input_ids"] if strings else ())
-    return [(list(next(found)) if text else []) if isinstance(text, str) else [*map(int, text)] for text in texts]
+    found = iter(encode(tokenizer, strings) if strings else ())
+    return [(next(found) if text else []) if isinstance(text, str) else [*map(int, text)] for text in texts]
 
 # %% ../nbs/10_healing.ipynb #cell-009
 def healing_terms(
@@ -264,7 +276,7 @@ class LayerHealer:
         tokenizer=None,  # None: that of the `PrunedModel`
         original: nn.Module | None = None,  # None: that of the `PrunedModel`; never changed
         recipe: HealingRecipe | None = None,
-        **evaluation,  # settings of `Evaluator`: template, stop, max_new_tokens, batch_size …
+        **evaluation,  # settings of `Evaluator`: prompt, stop, max_new_tokens, batch_size …
     ):
         self.pruning = None
         if isinstance(pruned, PrunedModel):

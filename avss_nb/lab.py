@@ -75,9 +75,7 @@ class LayerLab(Panel):
         if why:
             for view in self.views[1], self.views[3]: view.explain(why)
         else:
-            template = {name: evaluation[name] for name in ("template",) if name in evaluation}
-            panel = HallucinationPanel(HallucinationAnalyzer(model, tokenizer, scorer=eavss, **template), self.questions,
-                                       **{name: value for name, value in evaluation.items() if name not in template})
+            panel = HallucinationPanel(HallucinationAnalyzer(model, tokenizer, scorer=eavss), self.questions, **evaluation)
             self._enter(1, panel)
             panel.say(f"Waiting: lab.hallucinations() asks {len(self.questions):,} questions and compares the layers"
                       f"{f'; {len(self.test):,} others are set aside for tests' * bool(self.test)}.")

@@ -13,6 +13,7 @@ from .basics import InputError, Progress, whole
 from .batches import Labelled
 from .data import Question
 from .live import DRAWING, Picture
+from .prompts import Prompt
 
 # %% auto #0
 __all__ = ['IMPORTS', 'LOOK', 'PACKAGES', 'free_name', 'new_file', 'save_picture', 'save_table', 'call', 'script', 'save_data',
@@ -71,7 +72,7 @@ def call(
     "The source of the call that makes such an object."
     parameters = [p for p in inspect.signature(type(thing)).parameters.values() if p.kind == p.POSITIONAL_OR_KEYWORD][len(args):]
     values = {p.name: (getattr(thing, attributes.get(p.name, p.name), p.default), p.default) for p in parameters}
-    plain = (bool, int, float, str, tuple, type(None))
+    plain = (bool, int, float, str, tuple, Prompt, type(None))
     given = [f"{name}={value!r}" for name, (value, default) in values.items() if isinstance(value, plain) and value != default]
     return f"{type(thing).__name__}({', '.join([*args, *given])})"
 
@@ -79,7 +80,7 @@ def call(
 IMPORTS = {"load_model": "terminal", "Blocks": "blocks", "fingerprint": "blocks", "load_data": "lab_exports", "stop_after": "lab_exports",
            "LayerProfiler": "profiler", "LayerScorer": "scorer", "AnswerProfiler": "answer_profile", "EAVSSScorer": "hallucination",
            "Evaluator": "evaluator", "LayerPruner": "pruner", "compared": "panels", "ContrastiveMitigator": "mitigation",
-           "Recipe": "mitigation", "before_after": "mitigation_panel"}
+           "Recipe": "mitigation", "before_after": "mitigation_panel", "Prompt": "prompts"}
 
 def script(lines: Sequence[str]) -> str:
     "Python source: the imports that the lines need, and the lines."

@@ -15,7 +15,7 @@ from .answer_profile import both_kinds
 from .basics import Bar, InputError, Progress, check_counts, check_replaceable, load_tensors, save_tensors, whole
 from .blocks import Blocks, block_output, evaluating, fingerprint, gradients
 from .calibration import measures
-from .data import Question, Text, answered_rows, is_abstention, is_correct, right_padded, tokenize
+from .data import Question, Text, is_abstention, is_correct, right_padded, tokenize
 from .evaluator import Answers, Evaluator
 from .saving import forget_quantisation, name_of, rename, save_model, spans
 from .surgery import quiet
@@ -111,9 +111,8 @@ def examples_of(
         if recipe.wrong == "learn" and not q.answers: raise InputError(f"{q.text!r} has no accepted answer to learn; give it one")
         return q.answers[0] if q.answers else text
     questions, verdicts = answers.questions, answers.correct.tolist()
-    prompts = [q.prompt or evaluator.template.replace("{question}", q.text) for q in questions]
     targets = [target(q, text, right) + (q.stop or evaluator.stop or ("",))[0] for q, text, right in zip(questions, answers.texts, verdicts)]
-    rows, starts = answered_rows(prompts, targets, evaluator.tokenizer)
+    rows, starts = evaluator.as_asked(answers).prompt.answered(questions, targets, evaluator.tokenizer)
     return [Example(tuple(row), start, not right, not right and (not q.answerable or recipe.wrong == "abstain"),
                     right or not q.answerable or recipe.wrong != "ignore")
             for row, start, right, q in zip(rows, starts, verdicts, questions)]
@@ -220,7 +219,7 @@ class ContrastiveMitigator:
         tokenizer,
         layers: Iterable[int],  # to train, for example `scores.layers(top=3)`
         recipe: Recipe | None = None,
-        **evaluation,  # settings of `Evaluator`: template, stop, max_new_tokens, batch_size …
+        **evaluation,  # settings of `Evaluator`: prompt, stop, max_new_tokens, batch_size …
     ):
         self.blocks, self.recipe = Blocks(model), recipe or Recipe()
         self.layers = tuple(self.blocks.check(layers))
@@ -249,7 +248,7 @@ class ContrastiveMitigator:
             on = ", ".join(term for term in there if getattr(recipe, term))
             raise InputError(f"there is nothing to train on for what is switched on ({on}); give neutral texts for retention, "
                              "unanswerable questions for abstain, or switch on another term")
-        run = _Run(self, examples, rows, development)
+        run = _Run(self, examples, rows, development, self.evaluator.as_asked(answers).prompt)
         run.load(checkpoint)
         complete = False
         try:
@@ -268,7 +267,7 @@ CHECKPOINT = "avss_nb.mitigation/1"
 
 class _Run:
     "One training in progress."
-    def __init__(self, mitigator, examples, rows, development):
+    def __init__(self, mitigator, examples, rows, development, prompt):
         self.mitigator, self.recipe, self.rows, self.development = mitigator, mitigator.recipe, rows, development
         self.right, self.wrong = ([e for e in examples if e.wrong == wrong] for wrong in (False, True))
         self.student = student_of(mitigator.blocks, mitigator.layers, self.recipe.lora_rank, self.recipe.seed)
@@ -277,14 +276,13 @@ class _Run:
         self.trained = {name: p for name, p in self.student.named_parameters() if p.requires_grad}
         self.optimizer = torch.optim.AdamW(self.trained.values(), lr=self.recipe.learning_rate, betas=(0.9, 0.95),
                                            weight_decay=self.recipe.weight_decay)
-        self.evaluator = Evaluator(self.student, mitigator.tokenizer, **mitigator.evaluation)
+        self.evaluator = Evaluator(self.student, mitigator.tokenizer, **mitigator.evaluation).asking(prompt)
         self.step, self.history, self.best, self.best_row = 0, [], None, None  # best: weights of the best look so far
         self.identity = self._identity(examples)
 
     def _identity(self, examples) -> str:
         "A hash of everything that the course of the training depends on."
-        e = self.evaluator
-        asked = [e.template, e.stop, e.max_new_tokens, e.abstentions, str(self.mitigator.model.dtype)]
+        asked = [self.evaluator.settings, str(self.mitigator.model.dtype)]
         parts = [fingerprint(self.mitigator.blocks), self.mitigator.layers, asdict(self.recipe), examples, self.rows, self.development, asked]
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 

@@ -8,8 +8,9 @@ import math
 from typing import Annotated
 from typer import Exit, Option, echo
 from .basics import InputError, whole
-from .terminal import (BatchSize, Column, Device, Dtype, Json, Limit, MaxLength, Model, Split, TEXTS, Tokens, app, check_place, cut,
-                              given, layer_numbers, listener, load_model, prepare_hub, read_questions, read_texts, show, table_text)
+from .terminal import (BatchSize, Column, Device, Dtype, HowAsked, Json, Limit, MaxLength, Model, Room, Rules, Shots, Split, System,
+                              TEXTS, Tokens, WindowBos, app, asked_how, asking_dict, asking_lines, check_place, cut, given, judged_by,
+                              layer_numbers, listener, load_model, prepare_hub, read_questions, read_texts, show, table_text)
 
 # %% auto #0
 __all__ = ['numbers_or_shares', 'comparison_dict', 'compare', 'save_picture', 'comparison_text']
@@ -49,7 +50,8 @@ def compare(
     out: Annotated[str | None, Option(help="Table (.csv): a row for each measure, ranking and count.")] = None,
     plot: Annotated[str | None, Option(help="Picture (.png, .svg, .pdf).")] = None,
     resume: Annotated[str | None, Option(help="File (.safetensors) that keeps what is measured; continue from there.")] = None,
-    limit: Limit = None, tokens: Tokens = None, max_length: MaxLength = 256, batch_size: BatchSize = 64,
+    prompt: HowAsked = "auto", system: System = "", shots: Shots = None, max_new_tokens: Room = None, rules: Rules = None,
+    limit: Limit = None, tokens: Tokens = None, max_length: MaxLength = 256, window_bos: WindowBos = True, batch_size: BatchSize = 64,
     split: Split = None, column: Column = None, dtype: Dtype = "auto", device: Device = None, to: Json = None,
 ) -> None:
     "Compare rankings by what is left. With intervals and random controls."
@@ -60,16 +62,23 @@ def compare(
     other = read_texts(held_out, limit, split=split, column=column) if held_out else None
     asked = read_questions(questions, limit, split=split) if questions else None
     loaded, tokenizer = load_model(model, dtype, device)
-    read, other = (None if some is None else cut(some, tokenizer, tokens, max_length) for some in (read, other))
+    read, other = (None if some is None else cut(some, tokenizer, tokens, max_length, window_bos) for some in (read, other))
+    evaluation, chosen = {"batch_size": batch_size, "max_new_tokens": max_new_tokens}, None
+    if asked:
+        from avss_nb.evaluator import Evaluator
+        evaluator = Evaluator(loaded, tokenizer, **evaluation)
+        _, asked, chosen = asked_how(evaluator, judged_by(asked, rules), prompt, shots, system, listener("prompts"))
+        evaluation["prompt"] = chosen.prompt
     if other is None and asked is None: read, other = read[:len(read) // 2], read[len(read) // 2:]
     from avss_nb.rankings import compare_rankings
     names = rankings.replace(" ", "").split(",") if rankings else None
     found = compare_rankings(loaded, tokenizer, read, other, asked, names, wanted, protected, draws, 0, search_texts, max_length,
-                             resume, listener("compare"), batch_size=batch_size)
+                             resume, listener("compare"), **evaluation)
     if out:
         with whole(out) as file: found.to_frame().to_csv(file, index=False)
     if plot: save_picture(found, plot)
-    show(comparison_text(found), comparison_dict(found), to)
+    lines = [*(asking_lines(chosen) if chosen else ()), comparison_text(found)]
+    show("\n".join(lines), comparison_dict(found) | ({"asked": asking_dict(chosen)} if chosen else {}), to)
     if found.partial:
         echo("interrupted: the table holds what was measured until then"
              + f"; call again to continue from {resume}" * bool(resume), err=True)

@@ -297,7 +297,7 @@ def compare_rankings(
     free = [layer for layer in range(len(blocks)) if layer not in protect]
     counts = checked_counts(counts, len(blocks), len(free))
     calibration = Calibration(blocks, tokenizer, texts, max(counts), protect, search_texts, max_length)
-    asked = [questions, evaluator.stop, evaluator.template, evaluator.max_new_tokens, evaluator.abstentions]
+    asked = [questions, evaluator.settings]
     identity = [fingerprint(blocks), str(model.dtype), max_length]
     notes = {"evaluation": digest(identity, held_out, asked), "calibration": digest(identity, texts, protect, search_texts),
              "chosen": {}}

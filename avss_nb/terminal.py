@@ -13,13 +13,15 @@ from typer import Argument, Context, Exit, Option, Typer, echo
 from typer.core import TyperGroup
 from . import __version__
 from .basics import Bar, InputError, check_regular, check_replaceable, silent, whole
+from .sources import ModelWarning, check_tokenizer, model_place
 
 # %% auto #0
 __all__ = ['QUIET', 'app', 'SPLIT', 'DTYPES', 'Model', 'LABELS', 'TEXTS', 'Dtype', 'Device', 'DeviceMap', 'Streaming', 'Limit',
-           'Tokens', 'BatchSize', 'MaxLength', 'Split', 'Column', 'Stack', 'Json', 'Score', 'Site', 'Aggregation',
-           'Eps', 'Relative', 'Published', 'Commands', 'one_line', 'print_version', 'start', 'load_model',
-           'model_class', 'is_teaching', 'is_path', 'prepare_hub', 'hub_answers', 'read_texts', 'read_labelled',
-           'read_corpus', 'cut', 'read_questions', 'teaching_questions', 'given', 'show', 'check_place', 'listener',
+           'Tokens', 'BatchSize', 'MaxLength', 'Split', 'HowAsked', 'System', 'Shots', 'Room', 'Rules', 'WindowBos',
+           'Column', 'Stack', 'Json', 'Score', 'Site', 'Aggregation', 'Eps', 'Relative', 'Published', 'Commands',
+           'one_line', 'print_version', 'start', 'load_model', 'model_class', 'is_teaching', 'is_path', 'prepare_hub',
+           'hub_answers', 'read_texts', 'read_labelled', 'read_corpus', 'cut', 'read_questions', 'judged_by',
+           'asked_how', 'asking_lines', 'asking_dict', 'teaching_questions', 'given', 'show', 'check_place', 'listener',
            'together', 'table_text', 'layer_numbers']
 
 # %% ../nbs/12_terminal.ipynb #cell-005
@@ -57,15 +59,22 @@ def start(
     if verbose: return
     os.environ.update(QUIET)
     warnings.simplefilter("ignore")
+    warnings.simplefilter("always", ModelWarning)
+    warnings.showwarning = _show_warning
+
+def _show_warning(message, *where, **more) -> None:
+    "A warning as one line on stderr."
+    echo(f"warning: {one_line(message)}", err=True)
 
 # %% ../nbs/12_terminal.ipynb #cell-007
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 def load_model(
-    name: str,  # `teaching`, a local folder, or a name on the hub
-    dtype: str = "auto",  # one of `DTYPES`; "auto": as stored (the teaching model: float32)
+    name: str,  # `teaching`, a local folder, a .gguf file, or a name on the hub
+    dtype: str = "auto",  # one of `DTYPES`; "auto": as stored (the teaching model and GGUF files: float32)
     device: str | None = None,  # None: "cuda" where there is one, else "cpu"
     device_map: str | dict | None = None,  # instead: "auto" spreads a model over all GPUs, then memory, then the disk
+    cache: str | Path | None = None,  # where models converted from GGUF are kept; None: see `gguf_cache`
 ) -> tuple[Any, Any]:
     "A model in evaluation mode, and its tokenizer."
     if dtype not in DTYPES: raise InputError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
@@ -76,7 +85,8 @@ def load_model(
     if name == "teaching":
         from avss_nb.teaching import load_teaching_model
         model, tokenizer = load_teaching_model(dtype=torch.float32 if dtype == "auto" else getattr(torch, dtype))
-    else: model, tokenizer = _pretrained(name, dtype, device_map)
+    else: model, tokenizer = _pretrained(name, dtype, device_map, cache)
+    check_tokenizer(tokenizer)
     if device_map: return model.eval(), tokenizer
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try: return model.eval().to(device), tokenizer
@@ -88,23 +98,25 @@ def _check_map(name, device) -> None:
     if name == "teaching": raise InputError("the teaching model fits on every device; leave --device-map out")
     if not find_spec("accelerate"): raise InputError("--device-map needs accelerate; install avss_nb[train]")
 
-def _pretrained(name: str, dtype: str, device_map=None):
-    "Model and tokenizer from a folder or the hub."
-    if is_path(name) and not Path(name).is_dir():
-        raise InputError(f"there is no model folder {name}; give `teaching`, a folder with config.json, or a name on the hub")
+def _pretrained(name: str, dtype: str, device_map=None, cache=None):
+    "Model and tokenizer from a folder, a GGUF file or the hub."
+    place = model_place(name, cache)
+    if is_path(place) and not Path(place).is_dir():
+        raise InputError(f"there is no model folder {name}; give `teaching`, a folder with config.json, a .gguf file, or a name on the hub")
     from transformers import AutoConfig, AutoTokenizer
     try:  # nothing but the library runs here: whatever it says is about the files
-        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(place, trust_remote_code=False)
         made = model_class(config)
-        model, info = made.from_pretrained(name, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True,
+        model, info = made.from_pretrained(place, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True,
                                            **given(device_map=device_map))
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
     except Exception as error:
-        place = "a folder here" if Path(name).is_dir() else "no folder here; from the hub"
-        raise InputError(f"{name} could not be loaded as a model ({place}: {str(error).strip().splitlines()[0]})") from None
+        origin = "a folder here" if Path(place).is_dir() else "no folder here; from the hub"
+        raise InputError(f"{name} could not be loaded as a model ({origin}: {str(error).strip().splitlines()[0]})") from None
     headless = type(model).__name__.endswith("Model")  # its pooler comes after the blocks, and is used by nothing
     missing = sorted(key for key in info["missing_keys"] if not (headless and "pooler" in key))
     if missing: raise InputError(f"{name} lacks weights, for example {missing[0]}, and would be partly random; complete it")
+    model.config._name_or_path = name  # reports name the GGUF file, not the folder that it was converted to
     return model, tokenizer
 
 def model_class(config):
@@ -124,7 +136,8 @@ def is_teaching(name: str) -> bool:
 
 def is_path(name: str) -> bool:
     "Does it name a place on this machine, rather than something on the hub?"
-    return os.path.exists(name) or name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name
+    return (os.path.exists(name) or name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name
+            or name.lower().endswith(".gguf"))
 
 def prepare_hub(*names: str | None) -> None:
     "Without the network, use what was downloaded. Works only before the libraries are imported."
@@ -164,7 +177,7 @@ def read_labelled(
     "Texts with their class, for a classifier."
     from avss_nb.data import load_labelled
     from transformers import AutoConfig
-    try: classes = AutoConfig.from_pretrained(model, trust_remote_code=False).label2id
+    try: classes = AutoConfig.from_pretrained(model_place(model), trust_remote_code=False).label2id
     except Exception: classes = None  # loading the model will say what is wrong
     return load_labelled(source, classes, limit)
 
@@ -184,14 +197,19 @@ def cut(
     tokenizer,
     tokens: int | None,  # at most so many; None: the texts as they are
     max_length: int,  # tokens a window
+    bos: bool = True,  # does every window of a text begin with the tokenizer's BOS?
 ) -> list:
     "The texts, or windows of token ids over all of them."
-    if tokens is None: return texts
+    if tokens is None:
+        if bos: return texts
+        if not isinstance(texts, list): raise InputError("--streaming never holds a text as a whole; leave --no-window-bos out")
+        from avss_nb.batches import Labelled, tokenize
+        return texts if isinstance(texts[0], Labelled) else tokenize(texts, tokenizer, max_length, bos=False)
     if not isinstance(texts, list): raise InputError("--tokens joins all texts, and --streaming never holds them all; give --limit instead of --tokens")
     from avss_nb.data import Labelled, windows
     if isinstance(texts[0], Labelled): raise InputError("a text with a class is never cut into windows; give --limit instead of --tokens")
     length = min(max_length, tokens)
-    return windows(texts, tokenizer, length)[:tokens // length]
+    return windows(texts, tokenizer, length, bos=bos)[:tokens // length]
 
 def read_questions(
     source: str,  # `teaching` or `teaching:GROUP`, a table, or a data set
@@ -203,6 +221,27 @@ def read_questions(
         return teaching_questions(source.partition(":")[2] or "known", limit)
     from avss_nb.data import load_questions
     return load_questions(source, limit=limit, **given(**where))
+
+def judged_by(questions: list, rules: str | None) -> list:
+    "The questions under other verdict rules (None: their own)."
+    from dataclasses import replace
+    return questions if rules is None else [replace(q, rules=rules) for q in questions]
+
+def asked_how(evaluator, questions: list, prompt: str, shots: int | None, system: str, progress=silent):
+    "An evaluator that asks as the options say, the questions left to be asked, and the choice (`avss_nb.asking.Asking`)."
+    from avss_nb.asking import asking
+    chosen = asking(evaluator, questions, prompt, shots, system, progress=progress)
+    return evaluator.asking(chosen.prompt), [*chosen.questions], chosen
+
+def asking_lines(chosen) -> list[str]:
+    "How questions were put, for people."
+    return [f"prompt: {chosen.prompt.label}", f"chosen: {chosen.why}"]
+
+def asking_dict(chosen) -> dict:
+    "How questions were put, for programs."
+    from dataclasses import asdict
+    return {"prompt": asdict(chosen.prompt), "label": chosen.prompt.label, "why": chosen.why, "questions": len(chosen.questions),
+            "tried": {name: {k: float(v) for k, v in row.items()} for name, row in chosen.tried.iterrows()}}
 
 def teaching_questions(group: str, limit: int | None = None) -> list:
     "Questions about a group of the teaching world, or about `all` of its people, in random order."
@@ -267,7 +306,7 @@ def table_text(table, **options) -> str:
     return table.to_string(**{"index": False, "float_format": "{:.4g}".format, "na_rep": "–"} | options)
 
 # %% ../nbs/12_terminal.ipynb #cell-017
-Model = Annotated[str, Argument(metavar="MODEL", help="`teaching`, a local folder, or a name on the Hugging Face hub.")]
+Model = Annotated[str, Argument(metavar="MODEL", help="`teaching`, a local folder, a .gguf file, or a name on the Hugging Face hub.")]
 LABELS = Option(help="For a classifier: a table with a column text or sentence, and label.")
 TEXTS = Option(help="`teaching`, `teaching:solved`, a text file (a blank line ends a text), a table (.csv, .jsonl, …), or a data set.")
 Dtype = Annotated[str, Option(help="auto (as stored), float32, bfloat16 or float16.")]
@@ -279,6 +318,12 @@ Tokens = Annotated[int | None, Option(min=1, help="Cut the joined texts into win
 BatchSize = Annotated[int, Option(min=1, help="Texts or prompts in a batch.")]
 MaxLength = Annotated[int, Option(min=1, help="Tokens of a text or window; longer texts are cut.")]
 Split = Annotated[str | None, Option(help="Split of a data set.")]
+HowAsked = Annotated[str, Option("--prompt", help="auto (tries shots and chat on a few questions), plain, shots or chat.")]
+System = Annotated[str, Option(help="What stands before everything else; of a chat, the system's turn.")]
+Shots = Annotated[int | None, Option(min=0, help="Solved examples before a question (default: 5, in a chat 0).")]
+Room = Annotated[int | None, Option("--max-new-tokens", min=1, help="Tokens of an answer (default: 16, in a chat 48).")]
+Rules = Annotated[str | None, Option(help="When an answer is right: squad (exact match; the default), triviaqa, starts, contains or number.")]
+WindowBos = Annotated[bool, Option("--window-bos/--no-window-bos", help="Begin every window of a text with the tokenizer's BOS.")]
 Column = Annotated[str | None, Option(help="Text column of a table or data set (default: text).")]
 Stack = Annotated[str | None, Option(help="encoder or decoder, for a model that has both.")]
 Json = Annotated[str | None, Option("--json", metavar="FILE|-", help="Write the result as JSON; - means stdout.")]

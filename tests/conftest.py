@@ -11,6 +11,17 @@ def shared(path: str) -> Path:
     if not (SHARED / path).exists(): pytest.skip(f"needs ../shared/{path}, which is not part of this repository")
     return SHARED / path
 
+def real_model(name: str) -> Path:
+    "The folder of a real model (`smollm2`, `minilm`, `gemma3`; `smollm2-gguf` holds its GGUF file), or a skipped test."
+    folder = ROOT / "_real_models" / name
+    if not folder.is_dir(): pytest.skip(f"needs {folder.relative_to(ROOT)}: run `make real-models{' GEMMA=1' if 'gemma' in name else ''}`")
+    return folder
+
+@pytest.fixture(scope="session", name="real")
+def real_models():
+    "`real(name)`: see `real_model`. Mark the test with `pytest.mark.real`, and load a model once a module."
+    return real_model
+
 @pytest.fixture(scope="session")
 def teaching():
     "The teaching model and its tokenizer."

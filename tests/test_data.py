@@ -1,8 +1,10 @@
 "Texts, questions, batches and the judgement of answers, against files written here and real data sets."
 import json, random
 import numpy as np, pandas as pd, pytest, torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
 from avss_nb.basics import InputError, save_tensors
-from avss_nb.batches import Corpus
+from avss_nb.batches import Corpus, prompt_ids, text_frame, text_ids
 from avss_nb.data import (Question, is_abstention, is_correct, length_batches, load_questions, load_texts, normalize_answer,
                           right_padded, tokenize, windows)
 from avss_nb.teaching import build_tokenizer
@@ -68,8 +70,30 @@ def test_name_of_a_data_set_with_a_dot_is_not_taken_for_a_file(monkeypatch):
 def test_long_texts_lose_and_double_no_token(tokenizer):
     text = "Where was Ada born ? " * 30
     whole = tokenizer(text)["input_ids"]
-    pieces = tokenize([text, "Paris"], tokenizer, max_length=17)
+    pieces = tokenize([text, "Paris"], tokenizer, max_length=17, bos=False)
     assert max(map(len, pieces)) == 17 and sum(pieces[:-1], []) == whole and pieces[-1] == tokenizer("Paris")["input_ids"]
+
+def test_every_window_of_a_text_begins_with_its_bos(tokenizer):
+    text, bos = "Where was Ada born ? " * 30, tokenizer.bos_token_id
+    whole = tokenizer(text)["input_ids"]
+    pieces = tokenize([text, "Paris"], tokenizer, max_length=17)
+    assert max(map(len, pieces)) == 17 and all(piece[0] == bos and bos not in piece[1:] for piece in pieces)
+    assert [bos, *(token for piece in pieces[:-1] for token in piece[1:])] == whole and pieces[-1] == tokenizer("Paris")["input_ids"]
+
+def test_the_frame_of_an_encoder_stands_around_every_window():
+    words = Tokenizer(models.WordLevel({"[UNK]": 0, "[CLS]": 1, "[SEP]": 2, "a": 3, "b": 4}, unk_token="[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    words.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)])
+    bert = PreTrainedTokenizerFast(tokenizer_object=words, cls_token="[CLS]", sep_token="[SEP]", unk_token="[UNK]")
+    assert text_frame(bert) == ([1], [2])
+    assert tokenize(["a b a b a"], bert, max_length=4) == [[1, 3, 4, 2], [1, 3, 4, 2], [1, 3, 2]]
+    assert tokenize(["a b a b a"], bert, max_length=4, bos=False) == [[1, 3, 4, 3], [4, 3, 2]]
+    assert tokenize(["a b"], bert, max_length=2) == [[1, 3], [4, 2]]  # no room for a frame
+
+def test_a_text_that_begins_with_bos_gets_no_second_one(tokenizer):
+    bos = tokenizer.bos_token
+    assert text_ids(f"{bos} Ada", tokenizer) == text_ids("Ada", tokenizer) == tokenizer("Ada")["input_ids"]
+    assert prompt_ids([f"{bos} Ada", "Ada"], tokenizer) == [tokenizer("Ada")["input_ids"]] * 2
 
 def test_token_ids_pass_through(tokenizer):
     ids = [5, 6, 7, 8, 9]
@@ -132,8 +156,10 @@ def test_files_that_cannot_be_written_are_told(tmp_path):
 def test_windows_are_the_joined_text_cut(tokenizer):
     texts = ["Ada was born in Paris .", "Hugo studied law .", "Zoe works as a baker ."]
     ids = tokenizer("\n".join(texts))["input_ids"]
-    found = windows(texts, tokenizer, length=4)
+    found = windows(texts, tokenizer, length=4, bos=False)
     assert len(found) == len(ids) // 4 and sum(found, []) == ids[:len(found) * 4]
+    begun = windows(texts, tokenizer, length=4)
+    assert all(row[0] == ids[0] and len(row) == 4 for row in begun) and sum((row[1:] for row in begun), []) == ids[1:1 + 3 * len(begun)]
     with pytest.raises(InputError, match="fewer than one window"): windows(texts, tokenizer, length=len(ids) + 1)
     with pytest.raises(InputError, match=r"write \[text\]"): windows(texts[0], tokenizer)
 
@@ -224,7 +250,7 @@ def test_normalisation(text, expected): assert normalize_answer(text) == expecte
 
 @pytest.mark.parametrize("answer, accepted, right", [
     ("paris", ["Paris"], True), ("Paris.", ["Lyon", "Paris"], True), ("Paris, France", ["Paris"], False),
-    ("not Mark Twain", ["Mark Twain"], False), ("", ["A+"], False), ("", ["the"], False), ("a", ["A+"], True), ("", [], False),
+    ("not Mark Twain", ["Mark Twain"], False), ("", ["A+"], False), ("", ["the"], False), ("a", ["A+"], False), ("", [], False),
     ("2718", ["2,718"], True), ("---", ["---"], True), (".", ["---"], False), ("Beatles", ["The Beatles"], True)])
 def test_right_and_wrong(answer, accepted, right): assert is_correct(answer, accepted) is right
 

@@ -1,12 +1,12 @@
 "Perplexity and answers, against unpadded one-by-one computation, teacher forcing and Hugging Face's own loss."
-import math, warnings
+import math, random, warnings
 import numpy as np, pytest, torch
 import transformers as tf
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from avss_nb.answers import mc2
 from avss_nb.basics import InputError
-from avss_nb.data import Labelled, Question, load_texts, windows
-from avss_nb.evaluator import Answers, Evaluator, Perplexity, Report, answer_span, generating, left_padded, reads_left_padding, retention
+from avss_nb.data import Labelled, Question, load_texts, tokenize, windows
+from avss_nb.evaluator import Answers, Evaluator, Perplexity, Report, answer_ended, answer_span, generating, left_padded, reads_left_padding, retention
 from conftest import shared
 from tiny import CAUSAL, VOCABULARY, tiny
 
@@ -19,6 +19,12 @@ def word_tokenizer(**kwargs) -> tf.PreTrainedTokenizerFast:
     made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     made.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     return tf.PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", eos_token="</s>", unk_token="<unk>", **kwargs)
+
+def spaceless_tokenizer() -> tf.PreTrainedTokenizerFast:
+    "One token a word, and nothing before a text: whitespace alone has no tokens."
+    made = word_tokenizer().backend_tokenizer
+    made.post_processor = processors.Sequence([])
+    return tf.PreTrainedTokenizerFast(tokenizer_object=made, eos_token="</s>", unk_token="<unk>")
 
 @pytest.fixture(scope="module")
 def tokenizer(): return word_tokenizer()
@@ -234,7 +240,7 @@ def small_vocabulary(): return tf.LlamaForCausalLM(tf.LlamaConfig(vocab_size=2, 
     (lambda t: Evaluator(tiny("llama"), t).score([("q", "a")], ["a", "b"]), "2 texts were given for 1 questions"),
     (lambda t: Evaluator(tiny("llama"), t).score([("q", "a"), ("r", "a")], ["a", " "]), "answer to 'r' is empty"),
     (lambda t: Evaluator(tiny("gpt2"), t).score([("q", "a")], [words(140, 0)]), "tokens are too long for a model of 128"),
-    (lambda t: Evaluator(tiny("gpt2"), byte_tokenizer()).score([Question("q", (), prompt=" ")], ["a"]), "' ' has no tokens"),
+    (lambda t: Evaluator(tiny("gpt2"), spaceless_tokenizer()).score([Question("q", (), prompt=" ")], ["a"]), "' ' has no tokens"),
     (lambda t: Evaluator(tiny("llama"), t).choose([("q", "a")]), "'q' has no choices"),
     (lambda t: Evaluator(tiny("llama"), t).choose([]), "at least one"),
     (lambda t: Evaluator(tiny("llama"), t).choose([Question("q", ("A",), choices=("a", "b"))]), "no choice of 'q' is among"),
@@ -253,20 +259,48 @@ def byte_tokenizer():
     made.pre_tokenizer, made.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     return tf.PreTrainedTokenizerFast(tokenizer_object=made)
 
-@pytest.mark.parametrize("generated, stop, text, used", [
-    (" Paris\nQ: next", ["\n"], "Paris", 6), (" Paris", ["\n"], "Paris", 6), (" Paris.", ["\n"], "Paris", 6),
-    (" Paris. \n", ["\n"], "Paris", 6), ("\nParis", ["\n"], "", 1), (" ", ["\n"], "", 1), ("é\n", ["\n"], "é", 2),
-    ("日本\n", ["\n"], "日本", 6), ("Washington, D.C.\n", ["\n"], "Washington, D.C.", 16), ("a b###c", ["###"], "a b", 3),
-    ("a;b.c", [".", ";"], "a", 1), ("U.S.", [], "U.S.", 4), ("Mr. Fox.", ["\n"], "Mr. Fox", 7), (".", [], "", 1)])
-def test_answers_of_bytes(generated, stop, text, used):
+@pytest.mark.parametrize("generated, stop, text, span", [
+    (" Paris\nQ: next", ["\n"], "Paris", (1, 6)), (" Paris", ["\n"], "Paris", (1, 6)), (" Paris.", ["\n"], "Paris", (1, 6)),
+    (" Paris. \n", ["\n"], "Paris", (1, 6)), ("\nParis", ["\n"], "Paris", (1, 6)), (" ", ["\n"], "", (0, 1)), ("é\n", ["\n"], "é", (0, 2)),
+    ("日本\n", ["\n"], "日本", (0, 6)), ("Washington, D.C.\n", ["\n"], "Washington, D.C.", (0, 16)), ("a b###c", ["###"], "a b", (0, 3)),
+    ("a;b.c", [".", ";"], "a", (0, 1)), ("U.S.", [], "U.S.", (0, 4)), ("Mr. Fox.", ["\n"], "Mr. Fox", (0, 7)), (".", [], "", (0, 1)),
+    ("\n\n \tParis\n\nQ", ["\n"], "Paris", (4, 9)), ("\n\nQ: x", ["\n", "Q:"], "", (2, 3)), ("\n\nQ: x", ["\n\nQ:"], "", (2, 3)),
+    ("\r\nParis\n", ["\n"], "Paris", (2, 7)), (" Paris .\n", ["\n"], "Paris", (1, 6)), ("\n\n", ["\n"], "", (1, 2)),
+    ("<think>\nRome?\n</think>\n\nParis\n", ["\n"], "Paris", (24, 29)), ("<think>\nParis\nor", ["\n"], "", (15, 16)),
+    (" [THINK]a[/THINK]<think>b</think> 1\n", ["\n", "a", "b"], "1", (34, 35)), ("hm\n</think>Paris\n", ["\n"], "Paris", (11, 16)),
+    ("a <think> b", ["\n"], "a <think> b", (0, 11))])
+def test_answers_of_bytes(generated, stop, text, span):
     tokenizer = byte_tokenizer()
     tokens = tokenizer(generated)["input_ids"]
     assert len(tokens) == len(generated.encode())
-    assert answer_span(tokens, [], stop, lambda ids: tokenizer.decode(ids)) == (text, used)
+    assert answer_span(tokens, [], stop, lambda ids: tokenizer.decode(ids)) == (text, span)
+
+@pytest.mark.parametrize("generated, ended", [
+    ("", False), ("\n", False), (" \n\n", False), ("\n Paris", False), ("\nParis\n", True), ("<think>\n\nhm\n", False), ("<think>a</think>\n", False),
+    ("<think>a</think>\nb\n", True), ("\nQ:", True)])
+def test_generation_goes_on_until_the_answer_has_ended(generated, ended):
+    assert answer_ended(generated, ["\n", "Q:"]) is ended
+
+def test_thoughts_that_the_prompt_opened():
+    said, decode = "Rome?\nNo.\n</think>\nParis\n", lambda ids: bytes(ids).decode()
+    assert [answer_ended(said[:n], ["\n"], thinking=True) for n in range(len(said) + 1)] == [False] * len(said) + [True]
+    assert answer_span([*said.encode()], [], ["\n"], decode, thinking=True) == ("Paris", (19, 24))
+    assert answer_span([*said[:9].encode()], [], ["\n"], decode, thinking=True) == ("", (8, 9))
+
+def test_the_answer_is_cut_where_generation_stops():
+    "For any text, stopping at the first token after which the answer has ended changes neither the answer nor its tokens."
+    rng, decode = random.Random(0), "".join
+    for _ in range(3000):
+        tokens = [rng.choice(["\n", " ", "a", "b.", ".", "<think>", "</think>", "x\n"]) for _ in range(rng.randrange(1, 9))]
+        ended = [n for n in range(len(tokens) + 1) if answer_ended(decode(tokens[:n]), ["\n"])]
+        whole = answer_span(tokens, [], ["\n"], decode)
+        if ended and not any("</think>" in t for t in tokens[ended[0]:]): assert answer_span(tokens[:ended[0]], [], ["\n"], decode) == whole
+        text, (begin, end) = whole
+        assert 0 <= begin < end <= len(tokens) and text == text.strip() and text in decode(tokens[begin:end])
 
 def test_an_incomplete_character_at_the_end_counts():
     tokenizer = byte_tokenizer()
-    assert answer_span(tokenizer("é")["input_ids"][:1], [], [], lambda ids: tokenizer.decode(ids))[1] == 1
+    assert answer_span(tokenizer("é")["input_ids"][:1], [], [], lambda ids: tokenizer.decode(ids))[1] == (0, 1)
 
 def test_left_padding():
     batch = left_padded([[7, 8, 9], [4], (5, 6)])
@@ -419,7 +453,9 @@ def test_long_texts_are_cut_and_token_ids_need_no_tokenizer(tokenizer):
     model, ids = tiny("llama"), tokenizer(words(50, 0))["input_ids"]
     by_text = Evaluator(model, tokenizer).perplexity([words(50, 0)], max_length=20)
     by_ids = Evaluator(model).perplexity([ids[:20], ids[20:40], ids[40:]])
-    assert by_text == by_ids and by_text.tokens == 51 - 3
+    assert Evaluator(model).perplexity(tokenize([words(50, 0)], tokenizer, 20, bos=False)) == by_ids
+    begun = [ids[:20], ids[:1] + ids[20:39], ids[:1] + ids[39:]]  # every window has the BOS
+    assert by_text == Evaluator(model).perplexity(begun) and by_text.tokens == 51 - 1
 
 def test_large_vocabularies_make_small_batches(tokenizer, monkeypatch):
     "The logits of one batch stay within memory."

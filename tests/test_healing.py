@@ -53,8 +53,12 @@ def test_windows_are_the_texts_end_to_end(teaching):
     tokenizer = teaching[1]
     texts = ["Ada works as a judge.", "", "Emil was born in Oslo."]
     stream = [i for t in texts if t for i in [*tokenizer(t)["input_ids"], tokenizer.eos_token_id]]
-    found = packed(texts, tokenizer, 5)
+    found = packed(texts, tokenizer, 5, bos=False)
     assert found.flatten().tolist() == stream[:len(stream) // 5 * 5] and found.dtype == torch.int32
+    begun = packed(texts, tokenizer, 5)
+    assert (begin := tokenizer.bos_token_id) == stream[0] and (begun[:, 0] == begin).all() and not (begun[:, 1] == begin).any()
+    read, kept = ([t for t in tokens if t != begin] for tokens in (stream, begun.flatten().tolist()))
+    assert kept == read[:len(kept)]  # but for the BOS before each window, nothing is lost and nothing doubled
     assert packed([stream, [7] * 9], None, 5).flatten().tolist() == (stream + [7] * 9)[:(len(stream) + 9) // 5 * 5]
 
 def test_an_endless_stream_is_read_only_as_far_as_needed():
