@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 # %% auto #0
 __all__ = ['InputError', 'check_counts', 'whole', 'not_written', 'check_regular', 'check_replaceable', 'save_tensors',
-           'load_tensors', 'reading', 'Progress', 'silent', 'Bar']
+           'load_tensors', 'reading', 'Progress', 'silent', 'Bar', 'text_tokenizer']
 
 # %% ../nbs/00_basics.ipynb #cell-004
 class InputError(ValueError):
@@ -132,3 +132,15 @@ class Bar:
         self.bar.total = progress.total or None
         self.bar.update(progress.done - self.bar.n)
         if progress.done == progress.total: self.bar.close()
+
+# %% ../nbs/00_basics.ipynb #tt-2
+def text_tokenizer(tokenizer):
+    "Return the tokenizer inside a processor; a tokenizer (or any other callable) as it is."
+    if hasattr(tokenizer, "convert_ids_to_tokens"): return tokenizer
+    inner = getattr(tokenizer, "tokenizer", None)
+    if hasattr(inner, "convert_ids_to_tokens"): return inner
+    reads = getattr(tokenizer, "model_input_names", None)
+    if isinstance(reads, (list, tuple)) and "input_ids" not in reads:
+        raise InputError(f"{type(tokenizer).__name__} makes {', '.join(map(str, reads))}, not token ids; give the model's tokenizer, "
+                         "or the processor that contains it")
+    return tokenizer

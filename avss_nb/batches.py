@@ -9,7 +9,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 import torch
-from .basics import InputError, check_counts
+from .basics import InputError, check_counts, text_tokenizer
 
 # %% auto #0
 __all__ = ['Text', 'Labelled', 'LabelledRow', 'encode', 'text_frame', 'text_ids', 'cut_text', 'check_texts', 'pieces',
@@ -47,6 +47,7 @@ def encode(
     special: bool = True,  # with the tokens that the tokenizer puts around a text?
 ) -> list:  # token ids; a list of them for several texts
     "Tokenise, without the warning that a text is longer than the model reads."
+    tokenizer = text_tokenizer(tokenizer)
     from transformers import PreTrainedTokenizerBase  # others (mistral-common in old versions) do not know `verbose`
     quiet = {"verbose": False} if isinstance(tokenizer, PreTrainedTokenizerBase) else {}
     if not special: quiet["add_special_tokens"] = False
@@ -103,6 +104,7 @@ def pieces(
     "For each text its token ids, in pieces of at most `max_length`."
     check_texts(texts)
     check_counts(max_length=max_length)
+    tokenizer = text_tokenizer(tokenizer)
     frame = text_frame(tokenizer)
     around = frame if bos else ([], [])
     closed = getattr(tokenizer, "cls_token_id", None) in frame[0]  # an encoder's frame

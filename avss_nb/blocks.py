@@ -14,7 +14,8 @@ from .basics import InputError
 # %% auto #0
 __all__ = ['COUNTS', 'PROBE', 'SUBLAYERS', 'block_input', 'block_output', 'layer_counts', 'input_device', 'check_model',
            'vocabulary_size', 'positions', 'check_length', 'text_batch', 'batch_of', 'probe_batch', 'evaluating',
-           'eager', 'find_blocks', 'sublayer', 'Blocks', 'model_name', 'loaded', 'fingerprint', 'input_fingerprint']
+           'gradients', 'eager', 'find_blocks', 'sublayer', 'Blocks', 'model_name', 'loaded', 'fingerprint',
+           'input_fingerprint']
 
 # %% ../nbs/00_blocks.ipynb #cell-007
 def block_input(args: tuple, kwargs: dict) -> Tensor:
@@ -105,6 +106,11 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes: module.training = training
         for module, kind in attends: module.set_attention_type(kind)  # a short text turns BigBird to full attention for good
+
+@contextmanager
+def gradients() -> Iterator[None]:
+    "Gradients are recorded inside the `with` block, also where somebody switched them off outside (no_grad, inference_mode)."
+    with torch.inference_mode(False), torch.enable_grad(): yield
 
 def eager():
     "Compiled models run their plain code inside the `with` block: they would ignore hooks that are added now, without a word."

@@ -14,7 +14,7 @@ import numpy as np, torch
 from torch import Tensor, nn
 from transformers import GenerationConfig
 from .answers import AnswerLog, Answers, Report, check_choices, chosen
-from .basics import InputError, Progress, check_counts, silent
+from .basics import InputError, Progress, check_counts, silent, text_tokenizer
 from .blocks import Blocks, check_length, eager, evaluating, fingerprint, input_device, positions, probe_batch, vocabulary_size
 from .calibration import bootstrap, interval
 from .batches import Labelled, Text, encode, first_words, is_special, length_batches, right_padded, tokenize
@@ -175,7 +175,7 @@ class Evaluator:
             raise InputError("prompt and template were given; write prompt=Prompt(template=...)")
         self.head, self.processes = head(model), processes
         self.prompt, self.chosen = prompt or Prompt(template=template), prompt is not None or template is not None
-        self.model, self.tokenizer, self.batch_size = model, tokenizer, batch_size
+        self.model, self.tokenizer, self.batch_size = model, text_tokenizer(tokenizer), batch_size
         self._limits = stop, max_new_tokens
         self.abstentions = (abstentions,) if isinstance(abstentions, str) else tuple(abstentions)
         check_counts(batch_size=batch_size, max_new_tokens=self.max_new_tokens)

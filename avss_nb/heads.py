@@ -11,13 +11,14 @@ from functools import wraps
 from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
-from .basics import InputError
+from .basics import InputError, text_tokenizer
 from .batches import LabelledRow, length_batches, right_padded
 from .blocks import Blocks, PROBE, check_model, eager, evaluating, input_device, probe_batch, text_batch, vocabulary_size
 
 # %% auto #0
-__all__ = ['unwrapped', 'head', 'body', 'cacheless', 'model_batch', 'differ', 'probe_rows', 'once', 'reads_padding', 'kept_apart',
-           'word_places', 'masked_batch', 'row_classes', 'target_batch', 'batch_losses', 'batch_loss', 'masked_copies']
+__all__ = ['unwrapped', 'head', 'headless', 'body', 'cacheless', 'model_batch', 'differ', 'probe_rows', 'once', 'reads_padding',
+           'kept_apart', 'word_places', 'masked_batch', 'row_classes', 'target_batch', 'batch_losses', 'batch_loss',
+           'masked_copies', 'pooled_states', 'state_batch', 'state_losses']
 
 # %% ../nbs/03_heads.ipynb #cell-005
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -37,8 +38,18 @@ def head(model: nn.Module) -> str:  # "causal", "masked" or "classes"
     if "MaskedLM" in name: return "masked"
     generates = "CausalLM" in name or "LMHead" in name or getattr(plain, "can_generate", bool)()
     if generates and not getattr(config, "is_encoder_decoder", False): return "causal"
+    if headless(model):
+        raise InputError(f"{name} has no head whose loss is known. If its files hold one, load it with AutoModelForCausalLM (predicts "
+                         "the next token), AutoModelForMaskedLM or AutoModelForSequenceClassification. For an encoder that makes "
+                         "embeddings, compare the states instead: LayerPruner(model, tokenizer).plan(...).similarity(texts), or "
+                         "search='greedy' (prune --search greedy --texts ...)")
     raise InputError(f"{name} has no head whose loss is known; load it with AutoModelForCausalLM (predicts the next token), "
                      "AutoModelForMaskedLM or AutoModelForSequenceClassification")
+
+def headless(model: nn.Module) -> bool:
+    "Does a model end with its states, as an encoder for embeddings does?"
+    plain = unwrapped(model)
+    return getattr(plain, "base_model", None) is plain and not getattr(plain.config, "is_encoder_decoder", False)
 
 # %% ../nbs/03_heads.ipynb #cell-007
 def body(blocks: Blocks) -> nn.Module:
@@ -154,7 +165,7 @@ def target_batch(
     seed: int = 0,
 ) -> dict[str, Tensor]:  # labels: none (the next token), (rows, sequence), or (rows,)
     "A batch that carries what the model's head is asked for."
-    kind = head(model)
+    kind, tokenizer = head(model), text_tokenizer(tokenizer)
     if kind == "causal": return model_batch(model, rows)
     if kind == "masked":
         places = [word_places(row, tokenizer) for row in rows]
@@ -170,6 +181,7 @@ def batch_losses(
     batch: dict[str, Tensor],  # from `target_batch`, (rows, sequence)
 ) -> tuple[Tensor, Tensor]:  # float64 (rows,) summed negative log-likelihoods; int64 (rows,) targets
     "The loss of each row, and the number of its targets; padding is none."
+    if "states" in batch: return state_losses(model, batch)
     logits = model(**{name: t for name, t in batch.items() if name != "labels"}).logits
     if "labels" not in batch: logits, labels = logits[:, :-1], batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)[:, 1:]
     elif batch["labels"].dim() == 1: logits, labels = logits[:, None], batch["labels"][:, None]
@@ -194,9 +206,33 @@ def masked_copies(
     equal: bool = False,  # see `avss_nb.batches.length_batches`
 ) -> Iterator[tuple[list[int], dict[str, Tensor]]]:  # for each copy the number of its row; the batch
     "Batches of copies of texts, in each of which another token is hidden."
+    tokenizer = text_tokenizer(tokenizer)
     places = [word_places(row, tokenizer) for row in rows]
     for indices in length_batches(rows, size, equal=equal):
         copies = [(i, place) for i in indices for place in places[i]]
         for start in range(0, len(copies), size):
             part = copies[start:start + size]
             yield [i for i, _ in part], masked_batch(model, [rows[i] for i, _ in part], [[place] for _, place in part], tokenizer.mask_token_id)
+
+# %% ../nbs/03_heads.ipynb #st-2
+def pooled_states(
+    model: nn.Module,
+    batch: dict[str, Tensor],  # from `model_batch`
+) -> Tensor:  # float64, (rows, hidden)
+    "Mean of the last states over the tokens of each text; padding is not counted."
+    states = unwrapped(model).base_model(**{name: t for name, t in batch.items() if name != "states"}).last_hidden_state
+    mask = batch["attention_mask"].to(states.device)[..., None].double()
+    return (states.double() * mask).sum(1) / mask.sum(1)
+
+def state_batch(model: nn.Module, rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+    "A batch that carries the pooled states of the model as it is now."
+    batch = model_batch(model, rows)
+    with torch.no_grad(), evaluating(model): return batch | {"states": pooled_states(model, batch)}
+
+def state_losses(
+    model: nn.Module,
+    batch: dict[str, Tensor],  # from `state_batch`
+) -> tuple[Tensor, Tensor]:  # float64 (rows,): 1 − cosine; int64 (rows,): ones
+    "How far the pooled state of each text has turned."
+    losses = 1 - nn.functional.cosine_similarity(pooled_states(model, batch), batch["states"], dim=1)
+    return losses, torch.ones(len(losses), dtype=torch.int64, device=losses.device)

@@ -15,6 +15,7 @@ from .blocks import Blocks
 from .calibration import bootstrap, interval
 from .data import Question
 from .evaluator import Answers, Evaluator, Perplexity
+from .saving import rename, save_model
 from .surgery import quiet
 
 # %% auto #0
@@ -35,7 +36,7 @@ class HealingRecipe:
     weight_decay: float = 0.1
     clip: float = 1.  # largest norm of the gradient
     distill: float = 0.  # w: weight of KL(original ‖ healed); 1 − w: that of the next token
-    lora_rank: int | None = None  # train low-rank adapters on every linear module of the blocks (PEFT) instead of all parameters
+    lora_rank: int | None = None  # train low-rank adapters on the linear modules and experts of the blocks (PEFT) instead
     merge: bool = True  # write the adapters into the weights at the end; False: keep them apart
     precision: str = "auto"  # of the forward pass: "bf16" (autocast), "float32", or "auto": bf16 on CUDA, else float32
     compile: bool = False  # torch.compile
@@ -122,6 +123,7 @@ class Healing:
     control: nn.Module | None = field(default=None, repr=False)  # the original after the same training
     control_history: tuple[dict, ...] = field(default=(), repr=False)
     pruning: dict | None = field(default=None, repr=False)  # what pruning.json says
+    base: dict | None = field(default=None, repr=False)  # of adapters kept apart: the model that they belong to
 
     def kept(self,
         measure: str = "perplexity",  # one of `measures`
@@ -167,20 +169,21 @@ class Healing:
     def save(self,
         path: str | Path,  # a folder: new, empty, or an earlier result, which is replaced
     ) -> Path:
-        "Write the model (or, kept apart, its adapters), tokenizer, `pruning.json` and `healing.json`; the folder appears complete."
+        "Write the model (or, kept apart, its adapters), tokenizer, processor, `pruning.json` and `healing.json`, all or nothing."
         check_replaceable(path, "healing.json", "healing")
         with whole(path) as folder, quiet():
-            self.model.save_pretrained(folder)
-            if self.tokenizer is not None: self.tokenizer.save_pretrained(folder)
+            save_model(self.model, self.tokenizer, folder)
             for name, content in {"pruning": self.pruning, "healing": self.to_dict()}.items():
                 if content is not None: (folder / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
+        if self.base is None: rename(self.model, path)  # an adapter keeps the name of its base
         return Path(path)
 
     def to_dict(self) -> dict:
         "Recipe, history and figures, for JSON; undefined numbers are None."
         def plain(x): return None if isinstance(x, float) and not math.isfinite(x) else x
         figures = {name: {key: plain(x) for key, x in row.items()} for name, row in self.to_frame().to_dict("index").items()}
-        return {"recipe": asdict(self.recipe), "step": self.step, "partial": self.partial, "adapted": [*self.adapted], "figures": figures,
+        return {"recipe": asdict(self.recipe), "step": self.step, "partial": self.partial, "adapted": [*self.adapted],
+                "base": self.base, "figures": figures,
                 "history": [*self.history], "control_history": [*self.control_history]}
 
     def __repr__(self):

@@ -12,15 +12,16 @@ from pathlib import Path
 import numpy as np, torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
-from .basics import Bar, InputError, Progress, whole
-from .blocks import Blocks, evaluating, fingerprint
+from .adapters import adapted_weights, base_of, with_adapters
+from .basics import Bar, InputError, Progress, text_tokenizer, whole
+from .blocks import Blocks, evaluating, fingerprint, gradients
 from .batches import Text, encode, text_frame, tokenize
 from .questions import Question
 from .evaluator import Evaluator
-from .heads import head
+from .heads import head, unwrapped
 from .healed import Healing, HealingRecipe, measure
-from .mitigation import with_adapters
 from .pruner import PrunedModel
+from .saving import forget_quantisation, generation_aside, name_of, rename
 from .surgery import quiet, refuse
 
 # %% auto #0
@@ -37,6 +38,7 @@ def packed(
 ) -> Tensor:  # int32, (windows, window)
     "Texts end to end, cut into windows of equal length; the incomplete last one is dropped."
     if isinstance(texts, str): raise InputError("one string was given where a list of texts is expected; write [text]")
+    tokenizer = text_tokenizer(tokenizer)
     end, stream, parts, size = getattr(tokenizer, "eos_token_id", None), iter(texts), [], 0
     while (count is None or size < count * window) and (some := list(itertools.islice(stream, chunk))):
         ids = [row + [end] * (end is not None and row[-1] != end) for row in _ids(some, tokenizer) if row]
@@ -110,7 +112,7 @@ def _check_extra(recipe) -> None:
 
 def _student(model: nn.Module, recipe: HealingRecipe) -> nn.Module:
     "A copy to be trained: all parameters in float32, or frozen with adapters."
-    student = copy.deepcopy(model)
+    student = forget_quantisation(copy.deepcopy(model))
     if recipe.lora_rank is None:
         for p in student.requires_grad_(True).parameters(): p.data = p.data.float()
         return student
@@ -148,8 +150,7 @@ class _Run:
         self.device = next(model.parameters()).device
         self.bf16 = recipe.precision == "bf16" or recipe.precision == "auto" and self.device.type == "cuda"
         self.student, self.step, self.history = _student(model, recipe), 0, []
-        self.adapted = tuple(sorted(name.removeprefix("base_model.model.") for name, module in self.student.named_modules()
-                                    if hasattr(module, "lora_A")))
+        self.adapted = tuple(sorted(adapted_weights(self.student)))
         self.sums, self.counted, self.final = torch.zeros(2, device=self.device), 0, None
 
     def identity(self) -> str:
@@ -193,7 +194,8 @@ class _Run:
 
     def train(self, folder: Path | None) -> bool:
         "Train to the end, or to an interruption (False)."
-        with tempfile.TemporaryDirectory() as spare, quiet(), randomness_kept(), evaluating(self.original):
+        with (tempfile.TemporaryDirectory() as spare, quiet(), randomness_kept(), evaluating(self.original),
+              generation_aside(unwrapped(self.student))):  # checkpoints are saved models
             checkpoint = None if folder is None else take_up(folder, self.identity())
             trainer = self._trainer(folder or spare, folder is not None)
             if checkpoint: self.step = self.counted = int(checkpoint.name.split("-")[1])
@@ -231,6 +233,9 @@ class _Run:
         try: model = copy.deepcopy(self.student)
         finally: own.update(wrapped)  # by accelerate, for autocast
         model.zero_grad(set_to_none=True)
+        if hasattr(self.model, "generation_config"):
+            unwrapped(model).generation_config = copy.deepcopy(self.model.generation_config)
+        if self.recipe.merge or self.recipe.lora_rank is None: rename(model, f"{name_of(self.model)}, healed")
         if self.recipe.lora_rank is not None: return (model.merge_and_unload() if self.recipe.merge else model).train(self.model.training)
         for p, before in zip(model.parameters(), self.model.parameters()): p.data = p.data.to(before.dtype)
         for p, before in zip(model.parameters(), self.model.parameters()): p.requires_grad_(before.requires_grad)
@@ -279,7 +284,7 @@ class LayerHealer:
             pruned, tokenizer, original = pruned.model, tokenizer or pruned.tokenizer, original or pruned.plan.blocks.model
         elif place := getattr(pruned, "name_or_path", ""):  # the folder that it was read from
             note = Path(place) / "pruning.json"
-            if note.is_file(): self.pruning = json.loads(note.read_text())
+            if Path(place).is_dir() and note.is_file(): self.pruning = json.loads(note.read_text())
         if original is None:
             raise InputError("no original was given, so that nothing says what was lost; write LayerHealer(model, tokenizer, original=…)")
         self.model, self.tokenizer, self.original = pruned, tokenizer, original
@@ -304,6 +309,7 @@ class LayerHealer:
         if len(devices) > 1 or devices - {torch.device("cpu"), torch.device("cuda", 0)}:
             raise InputError(f"the models are on {', '.join(map(str, sorted(devices, key=str)))}; put both on cpu, or both on cuda:0")
 
+    @gradients()
     def heal(self,
         texts: Iterable[Text],  # to train on: strings or lists of token ids, in random order; read only as far as the training goes
         held_out: Iterable[Text] | None = None,  # other texts, for the perplexity; None: it is not measured
@@ -327,7 +333,8 @@ class LayerHealer:
         def result(partial=True):
             first, second = runs["healed"], runs.get("control")
             return Healing(first.result(), self.tokenizer, r, tuple(first.history), first.step, dict(found), partial, first.adapted,
-                           second.result() if second else None, tuple(second.history) if second else (), self.pruning)
+                           second.result() if second else None, tuple(second.history) if second else (), self.pruning,
+                           base_of(Blocks(self.model)) if r.lora_rank is not None and not r.merge else None)
         def train(name, model, done):
             def tell(step, history):
                 info = (history[-1] if history else {}) | {"model": name}

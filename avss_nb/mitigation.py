@@ -4,22 +4,25 @@
 
 # %% ../nbs/09_mitigation.ipynb #cell-003
 from __future__ import annotations
-import copy, hashlib, json, math, random
+import copy, hashlib, json, math, random, re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 import pandas as pd, torch
 from torch import Tensor, nn
+from .adapters import base_of, with_adapters
 from .answer_profile import both_kinds
 from .basics import Bar, InputError, Progress, check_counts, check_replaceable, load_tensors, save_tensors, whole
-from .blocks import Blocks, block_output, evaluating, fingerprint
+from .blocks import Blocks, block_output, evaluating, fingerprint, gradients
 from .calibration import measures
 from .data import Question, Text, is_abstention, is_correct, right_padded, tokenize
 from .evaluator import Answers, Evaluator
+from .saving import forget_quantisation, name_of, rename, save_model, spans
+from .surgery import quiet
 
 # %% auto #0
-__all__ = ['WRONG', 'CHECKPOINT', 'supervised_contrast', 'Recipe', 'student_of', 'with_adapters', 'Example', 'examples_of',
-           'losses_of', 'retention_loss', 'development_measures', 'Mitigation', 'ContrastiveMitigator']
+__all__ = ['WRONG', 'CHECKPOINT', 'supervised_contrast', 'Recipe', 'student_of', 'Example', 'examples_of', 'losses_of',
+           'retention_loss', 'development_measures', 'Mitigation', 'ContrastiveMitigator']
 
 # %% ../nbs/09_mitigation.ipynb #cell-005
 def supervised_contrast(
@@ -81,26 +84,10 @@ def student_of(
     "A copy whose chosen blocks can be trained; everything else is frozen and shares the original's memory."
     own = {id(p) for layer in layers for p in blocks[layer].parameters()}
     others = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in blocks.model.parameters() if id(p) not in own}
-    student = copy.deepcopy(blocks.model, others).eval()
+    student = forget_quantisation(copy.deepcopy(blocks.model, others)).eval()
     chosen = student.get_submodule(blocks.path)
     for layer in layers: chosen[layer].requires_grad_(lora_rank is None)
     return student if lora_rank is None else with_adapters(student, {layer: f"{blocks.path}.{layer}" for layer in layers}, lora_rank, seed)
-
-def with_adapters(student, paths, rank, seed):
-    "Low-rank adapters on every linear module of the chosen blocks, and a check that they are there and nowhere else."
-    try: from peft import LoraConfig, get_peft_model
-    except ImportError: raise InputError("LoRA needs PEFT: pip install 'avss_nb[lora]', or leave lora_rank out") from None
-    from transformers.pytorch_utils import Conv1D
-    wanted = {f"{path}.{name}" for path in paths.values() for name, module in student.get_submodule(path).named_modules()
-              if isinstance(module, (nn.Linear, Conv1D))}
-    if not wanted: raise InputError(f"the blocks {', '.join(map(str, paths))} have no linear module for an adapter; train without lora_rank")
-    with torch.random.fork_rng([]):  # adapters begin at random
-        torch.default_generator.manual_seed(seed)
-        adapted = get_peft_model(student, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=sorted(wanted), task_type="CAUSAL_LM"))
-    found = {name.removeprefix("base_model.model.") for name, module in adapted.named_modules() if hasattr(module, "lora_A")}
-    if found != wanted:
-        raise InputError(f"PEFT put adapters on {len(found)} modules where {len(wanted)} were asked for; train without lora_rank")
-    return adapted.eval()
 
 # %% ../nbs/09_mitigation.ipynb #cell-013
 @dataclass(frozen=True)
@@ -182,6 +169,7 @@ class Mitigation:
     history: tuple[dict, ...] = field(repr=False)  # a row for each look: step, losses, measures on the development questions
     step: int  # whose weights these are
     partial: bool = False  # interrupted before the last step?
+    base: dict | None = field(default=None, repr=False)  # of adapters: the model that they belong to
 
     def apply(self) -> nn.Module:
         "Write the trained blocks into the original model (adapters are merged), and return it."
@@ -190,7 +178,7 @@ class Mitigation:
             block = copy.deepcopy(trained[layer])
             for module in block.modules():
                 if hasattr(module, "lora_A"): module.merge()
-            weights = {name.replace(".base_layer.", "."): t for name, t in block.state_dict().items() if ".lora_" not in name}
+            weights = {re.sub(r"(\.base_layer)+\.", ".", name): t for name, t in block.state_dict().items() if ".lora_" not in name}
             self.blocks[layer].load_state_dict(weights)
         return self.blocks.model
 
@@ -199,17 +187,18 @@ class Mitigation:
     def save(self,
         path: str | Path,  # a folder: new, empty, or an earlier result, which is replaced
     ) -> Path:
-        "Write the model (or the adapter), the tokenizer and `mitigation.json`; the folder appears complete."
+        "Write the model (or the adapter), tokenizer, processor and `mitigation.json`; the folder appears complete."
         check_replaceable(path, "mitigation.json", "mitigation")
-        with whole(path) as folder:
-            self.model.save_pretrained(folder)
-            if self.tokenizer is not None: self.tokenizer.save_pretrained(folder)
+        with whole(path) as folder, quiet():
+            save_model(self.model, self.tokenizer, folder)
             (folder / "mitigation.json").write_text(json.dumps(self.to_dict(), indent=2) + "\n")
+        if self.base is None: rename(self.model, path)  # an adapter keeps the name of its base
         return Path(path)
 
     def to_dict(self) -> dict:
         "What was trained and how, for JSON."
-        return {"layers": [*self.layers], "recipe": asdict(self.recipe), "step": self.step, "partial": self.partial, "history": [*self.history]}
+        return {"layers": [*self.layers], "recipe": asdict(self.recipe), "step": self.step, "partial": self.partial, "base": self.base,
+                "history": [*self.history]}
 
     def to_frame(self) -> pd.DataFrame:
         "A row for each look at the development questions."
@@ -241,6 +230,7 @@ class ContrastiveMitigator:
         if not silence.strip() or not (is_abstention(silence) or is_correct(silence, self.evaluator.abstentions)):
             raise InputError(f"abstention={silence!r} would be judged a wrong answer; teach \"unknown\", or name it in abstentions= too")
 
+    @gradients()
     def train(self,
         answers: Answers,  # of the original to the training questions, with verdicts; abstentions are left out
         texts: Iterable[Text] | None = None,  # neutral text for the retention term; None: none
@@ -363,4 +353,7 @@ class _Run:
         with torch.no_grad():
             for name, value in (self.best or {}).items(): named[name].copy_(value)
         m, step = self.mitigator, self.best_row["step"] if self.best_row else self.step
-        return Mitigation(model, m.tokenizer, m.blocks, m.layers, self.recipe, tuple(self.history), step, partial)
+        lora = self.recipe.lora_rank is not None
+        if not lora: rename(model, f"{name_of(m.model)}, layers {spans(m.layers)} trained")
+        return Mitigation(model, m.tokenizer, m.blocks, m.layers, self.recipe, tuple(self.history), step, partial,
+                          base_of(m.blocks) if lora else None)

@@ -7,22 +7,24 @@ from __future__ import annotations
 import html, json, math, operator
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from numbers import Real
 from pathlib import Path
-import torch
+import numpy as np, torch
 from torch import nn
 from .basics import InputError, Progress, check_replaceable, silent, whole
 from .blocks import Blocks, check_model, fingerprint
+from .calibration import bootstrap, interval
 from .data import Text, length_batches, tokenize
-from .heads import batch_loss, kept_apart, target_batch
+from .heads import batch_loss, headless, kept_apart, state_batch, state_losses, target_batch
 from .profiler import LayerProfiler
 from .scorer import LayerScorer, LayerScores
-from .surgery import quiet, rebuild, refuse, run_checks, undisturbed
+from .saving import rename, save_model
+from .surgery import cut_notes, quiet, rebuild, refuse, run_checks, undisturbed
 
 # %% auto #0
-__all__ = ['BATCH', 'LENGTH', 'PrunedModel', 'PrunePlan', 'how_many', 'mean_loss', 'greedy_search', 'iterative_search',
-           'LayerPruner']
+__all__ = ['BATCH', 'LENGTH', 'PrunedModel', 'Similarity', 'PrunePlan', 'how_many', 'mean_loss', 'greedy_search',
+           'iterative_search', 'LayerPruner']
 
 # %% ../nbs/07_pruner.ipynb #cell-007
 @dataclass(frozen=True)
@@ -36,18 +38,18 @@ class PrunedModel:
     def save(self,
         path: str | Path,  # a folder: new, empty, or an earlier result, which is replaced
     ) -> Path:
-        "Write weights (safetensors), configuration, tokenizer and `pruning.json`; the folder appears complete."
+        "Write weights (safetensors), configuration, tokenizer, processor and `pruning.json`; the folder appears complete."
         path = Path(path)
         check_replaceable(path, "pruning.json", "pruning")
         with whole(path) as folder, quiet():
-            self.model.save_pretrained(folder)
-            if self.tokenizer is not None: self.tokenizer.save_pretrained(folder)
+            save_model(self.model, self.tokenizer, folder)
             (folder / "pruning.json").write_text(json.dumps(self.to_dict() | {"how": self.plan.how}, indent=2) + "\n")
+        rename(self.model, path)
         return path
 
     def to_dict(self, path: str | Path | None = None) -> dict:
         "What was removed and checked, for JSON."
-        return self.plan.to_dict(self.checks, path)
+        return self.plan.to_dict(self.checks, path) | cut_notes(self.plan.blocks, self.model)
 
     def _repr_html_(self):
         shown = {name.replace("_", " "): value for name, value in self.checks.items()}
@@ -59,6 +61,23 @@ def _table(rows: dict) -> str:
     return f"<table>{''.join(cells)}</table>"
 
 # %% ../nbs/07_pruner.ipynb #cell-009
+@dataclass(frozen=True)
+class Similarity:
+    "Mean cosine of pooled states, intact against cut, with a 95 % bootstrap interval over texts."
+    value: float
+    low: float  # NaN for a single text
+    high: float
+    texts: int
+
+    @classmethod
+    def of(cls, cosines: np.ndarray) -> Similarity:
+        "The mean of cosines, one for each text."
+        low, high = (math.nan, math.nan) if len(cosines) < 2 else interval(
+            bootstrap(lambda weights: weights @ cosines / weights.sum(1), len(cosines)))
+        return cls(float(cosines.mean()), low, high, len(cosines))
+
+    def __repr__(self): return f"cosine {self.value:.3f} [{self.low:.3f}, {self.high:.3f}] over {self.texts:,} texts"
+
 @dataclass(frozen=True)
 class PrunePlan:
     "Which blocks go. Nothing has happened yet."
@@ -92,6 +111,20 @@ class PrunePlan:
         gone = tuple(f"{self.blocks.path}.{i}." for i in self.removed)
         named = self.blocks.model.named_parameters(remove_duplicate=False)
         return sum({id(p): p.numel() for name, p in named if not name.startswith(gone)}.values())
+
+    def similarity(self,
+        texts: Iterable[Text],  # strings, or lists of token ids; other ones than a search has read
+        max_length: int = 256,  # tokens; longer texts are cut into windows, each of which counts as a text
+        batch_size: int = 16,  # texts
+    ) -> Similarity:
+        "How alike are the mean-pooled last states with and without the removed blocks? For models without a head."
+        rows = tokenize(texts, self.tokenizer, max_length)
+        model, losses = self.blocks.model, []
+        with undisturbed(model):
+            for indices in length_batches(rows, batch_size, equal=kept_apart(model, rows, batch_size)):
+                batch = state_batch(model, [rows[i] for i in indices])
+                with self.preview(): losses.append(state_losses(model, batch)[0])
+        return Similarity.of(1 - torch.cat(losses).cpu().numpy())
 
     def preview(self) -> AbstractContextManager:
         "Inside the `with` block the original model skips the removed blocks: the same results as `apply`, undone afterwards."
@@ -201,7 +234,7 @@ class LayerPruner:
     "Makes a `PrunePlan` from scores or by search."
     def __init__(self,
         model: nn.Module,  # any transformers model with a stack of blocks; it is never changed
-        tokenizer=None,  # saved with the smaller model; needed for a search over strings
+        tokenizer=None,  # or processor; saved with the smaller model, needed for a search over strings
         stack: str | None = None,  # "encoder" or "decoder" where there are two
     ):
         check_model(model)
@@ -261,10 +294,13 @@ class LayerPruner:
     def _greedily(self, texts, number, protect, progress) -> PrunePlan:
         rows = tokenize(texts, self.tokenizer, LENGTH, fewest=2)
         order = length_batches(rows, BATCH, equal=kept_apart(self.model, rows, BATCH))
-        batches = [target_batch(self.model, self.tokenizer, [rows[i] for i in indices]) for indices in order]
-        how = f"greedy search by loss on {sum(map(len, rows)):,} tokens"
+        def batch(rows): return state_batch(self.model, rows) if bare else target_batch(self.model, self.tokenizer, rows)
+        bare = headless(self.model)
+        batches = [batch([rows[i] for i in indices]) for indices in order]
+        how = f"greedy search by {'pooled states' if bare else 'loss'} on {sum(map(len, rows)):,} tokens"
         def plan(steps): return self._found(how, steps)
-        with undisturbed(self.model): return plan(greedy_search(self.blocks, batches, number, protect, progress, plan))
+        with undisturbed(self.model): found = plan(greedy_search(self.blocks, batches, number, protect, progress, plan))
+        return replace(found, how=f"{how}; {found.similarity(rows, LENGTH)} of the search") if bare else found
 
     def _iteratively(self, texts, number, protect, progress, scorer) -> PrunePlan:
         texts, scorer, title = [*texts], scorer or LayerScorer(draws=0), []

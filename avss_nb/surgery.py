@@ -8,18 +8,21 @@ import copy, json, tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import reduce
+from pathlib import Path
 import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.utils import logging
 from .basics import InputError
 from .blocks import COUNTS, Blocks, batch_of
+from .layer_rules import LAYER_SETS, PER_LAYER, announced, check_injected, configs, fitted_rules, inside, layer_kinds
+from .saving import cut_name, generation_aside, is_quantised, rename, save_model
 
 # %% auto #0
-__all__ = ['REFUSED_TYPES', 'REFUSED_FLAGS', 'STACK_COUNTS', 'PER_LAYER', 'LAYER_SETS', 'LEADING', 'FIRST_STAYS', 'REWRITES',
-           'BOOKKEEPING', 'NUMBERS', 'STATES', 'TOLERANCE', 'LONGEST', 'NEW', 'WINDOWS', 'LOOP', 'refuse', 'configs',
-           'shrunk_fields', 'facts', 'overrides', 'config_place', 'shrunk_config', 'facts_of', 'same_facts', 'reasons',
-           'new_name', 'remapped_state', 'load_exactly', 'settings', 'same_settings', 'rebuild', 'probe', 'outputs',
+__all__ = ['REFUSED_TYPES', 'REFUSED_FLAGS', 'STACK_COUNTS', 'LEADING', 'FIRST_STAYS', 'REWRITES', 'BOOKKEEPING', 'NUMBERS',
+           'STATES', 'TOLERANCE', 'LONGEST', 'NEW', 'WINDOWS', 'LOOP', 'refuse', 'shrunk_fields', 'facts', 'overrides',
+           'config_place', 'shrunk_config', 'cut_notes', 'facts_of', 'same_facts', 'reasons', 'new_name',
+           'remapped_state', 'load_exactly', 'settings', 'same_settings', 'rebuild', 'probe', 'outputs',
            'relative_error', 'largest_error', 'cache_errors', 'stepped_logits', 'cache_tolerance', 'check_cache',
            'quiet', 'undisturbed', 'cast_buffers', 'run_checks', 'check_reload']
 
@@ -39,7 +42,7 @@ def refuse(model: nn.Module) -> None:
     if type(model).__module__.startswith("transformers_modules"):
         raise InputError(f"{name} is defined by code that came with its weights, which is never run here; "
                          "use a class of transformers")
-    if getattr(model.config, "quantization_config", None) is not None:
+    if is_quantised(model):
         raise InputError(f"{name} is quantised; remove blocks from the unquantised model, then quantise the result")
     devices = {tensor.device for tensor in (*model.parameters(), *model.buffers())}
     if any(device.type == "meta" for device in devices):
@@ -51,19 +54,10 @@ def refuse(model: nn.Module) -> None:
         for flag, why in REFUSED_FLAGS.items():
             if vars(config).get(flag): raise InputError(f"{name} cannot lose blocks exactly: {why} ({flag})")
 
-def configs(config: PretrainedConfig, place: tuple[str, ...] = ()) -> dict[tuple[str, ...], PretrainedConfig]:
-    "A configuration and those inside it, by their place: () is the whole, ('text_config',) a part."
-    found = {place: config}
-    for name, value in vars(config).items():
-        if isinstance(value, PretrainedConfig): found |= configs(value, (*place, name))
-    return found
 
 # %% ../nbs/06_surgery.ipynb #cell-015
 STACK_COUNTS = {"encoder": ("num_layers", "encoder_layers", "num_encoder_layers"),
                 "decoder": ("num_decoder_layers", "decoder_layers")}  # of models with two stacks
-PER_LAYER = ("layer_types", "mlp_layer_types", "layers_block_type", "no_rope_layers", "attention_layers", "layer_rope_theta",
-             "num_attention_heads_per_layer", "attention_window")  # an entry a layer
-LAYER_SETS = ("moe_layers", "attn_layer_indices", "hybrid_layer_ids")  # numbers of the layers that are special
 LEADING = ("first_k_dense_replace", "max_window_layers", "num_dense_layers", "moe_layer_start_index")  # how many come first
 FIRST_STAYS = {"deberta-v2": ("conv_kernel_size", "a convolution runs beside its first block")}  # by model_type: a field, and why
 
@@ -152,14 +146,31 @@ def shrunk_config(blocks: Blocks, kept: Sequence[int]) -> PretrainedConfig:
     edits = shrunk_fields(part, kept, len(blocks), stack)
     edits |= {name: {str(kept.index(int(i))): own for i, own in layers.items() if int(i) in kept}
               for name, layers in overrides(part).items()}
-    reduce(lambda part, name: part[name], place, data).update(edits)
+    missing = {where: dict.fromkeys(fields, 0) for where, fields in announced(blocks.model).items()}
+    for where, changes in (*missing.items(), (place, edits)): inside(data, where).update(changes)
+    rules, gone = fitted_rules(type(root), data, place, len(kept))
+    inside(data, place).update(rules)
+    for name in gone: del inside(data, place)[name]
+    data.pop("quantization_config", None)
     with reasons("its smaller configuration is invalid"): small = type(root).from_dict(data)
-    same_facts(small, facts(root) | facts_of(edits, place), "building its smaller configuration")
+    wanted = facts(root) | facts_of(edits | rules, place)
+    for where, changes in missing.items(): wanted |= facts_of(changes, where)
+    left_out = [".".join((*place, name)) for name in gone] + ["quantization_config"]
+    wanted = {name: value for name, value in wanted.items() if name not in left_out}
+    same_facts(small, wanted | {name: facts(small)[name] for name in left_out if name in facts(small)},
+               "building its smaller configuration")
     return small
+
+def cut_notes(blocks: Blocks, small: PreTrainedModel) -> dict:
+    "What the smaller configuration says otherwise than the original, in words for `pruning.json`."
+    fields = {".".join((*place, name)): count for place, counts in announced(blocks.model).items() for name, count in counts.items()}
+    notes = {"layer_kinds": layer_kinds(small.config, config_place(blocks))}
+    return notes | ({"multi_token_prediction": {"announced": fields, "now": 0, "why": "the model has no such weights"}} if fields else {})
 
 def facts_of(edits: dict, place: tuple[str, ...]) -> dict[str, str]:
     "Edited fields in the form of `facts`."
-    return {".".join((*place, name)): json.dumps(value, sort_keys=True) for name, value in edits.items()}
+    return {".".join((*place, name)): json.dumps(value, sort_keys=True)
+            for name, value in edits.items() if not name.startswith("_")}
 
 def same_facts(config: PretrainedConfig, wanted: dict[str, str], step: str) -> None:
     "Refuse a configuration in which anything but the wanted edits changed."
@@ -215,18 +226,21 @@ NUMBERS = ("layer_idx", "layer_id", "layer_index", "layer_number", "block_idx", 
            "num_hidden_layers", "layer_block_map", "attention_layers")  # or speak of all blocks
 STATES = ("training", "gradient_checkpointing", "expert_capacity")  # attributes of use, not of the architecture
 
-def settings(block: nn.Module) -> dict[str, object]:
+def settings(
+    block: nn.Module,
+    besides: Iterable[str] = (),  # attributes to leave out
+) -> dict[str, object]:
     "The plain attributes of a block and the modules in it (window, scaling, heads ...), without its number."
     def plain(value): return (isinstance(value, (bool, int, float, str, type(None)))
                               or isinstance(value, (tuple, list)) and all(map(plain, value)))
     return {f"{name}.{key}".strip("."): tuple(value) if isinstance(value, list) else value
             for name, module in block.named_modules() for key, value in vars(module).items()
-            if not key.startswith("_") and key not in NUMBERS + STATES and plain(value)}
+            if not key.startswith("_") and key not in (*NUMBERS, *STATES, *besides) and plain(value)}
 
-def same_settings(blocks: Iterable[nn.Module], others: Iterable[nn.Module], step: str) -> None:
+def same_settings(blocks: Iterable[nn.Module], others: Iterable[nn.Module], step: str, besides: Iterable[str] = ()) -> None:
     "Refuse when a block's settings are not those of its counterpart."
     for layer, (block, other) in enumerate(zip(blocks, others, strict=True)):
-        wanted, found = settings(block), settings(other)
+        wanted, found = settings(block, besides), settings(other, besides)
         wrong = [name for name in wanted | found if wanted.get(name) != found.get(name)]
         if wrong:
             raise InputError(f"refused: {step} changed {wrong[0]} of kept block {layer} from {wanted.get(wrong[0])} "
@@ -239,17 +253,22 @@ def rebuild(
     "A new model with only the layers `kept`: same class, precision, device, mode and generation settings."
     model = blocks.model
     refuse(model)
+    check_injected(blocks, kept)
     config = shrunk_config(blocks, kept)
     device = next(model.parameters()).device
     with (reasons("its architecture cannot be built with these blocks only"),
           torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), device):
         small = type(model)._from_config(config, dtype=model.dtype, attn_implementation=model.config._attn_implementation)
     load_exactly(small, remapped_state(model, blocks.path, kept))
-    same_settings([blocks[i] for i in kept], small.get_submodule(blocks.path), "rebuilding")
+    place = config_place(blocks)
+    old, new = (vars(reduce(getattr, place, root)) for root in (model.config, config))
+    rules = [name for name, value in new.items() if type(value) is int and old.get(name) != value]  # rewritten on purpose
+    same_settings([blocks[i] for i in kept], small.get_submodule(blocks.path), "rebuilding", rules)
     own = dict(small.named_parameters())
     for name, p in model.named_parameters(remove_duplicate=False):
         if (name := new_name(name, blocks.path, kept)) in own: own[name].requires_grad_(p.requires_grad)
     if model.can_generate(): small.generation_config = copy.deepcopy(model.generation_config)
+    rename(small, cut_name(model, [i for i in range(len(blocks)) if i not in kept]))
     return small.train(model.training)
 
 # %% ../nbs/06_surgery.ipynb #cell-027
@@ -380,7 +399,7 @@ def run_checks(
 def check_reload(small: PreTrainedModel, path: str, batch: dict[str, Tensor], reference: dict[str, Tensor]) -> float:
     "Save, reload and compare: keys, weights, configuration, settings and outputs; the relative error of the outputs."
     with tempfile.TemporaryDirectory() as folder:
-        small.save_pretrained(folder)
+        save_model(small, None, Path(folder))
         again, info = type(small).from_pretrained(folder, output_loading_info=True, dtype="auto",
                                                   attn_implementation=small.config._attn_implementation)
         again = again.to(small.device).eval()
