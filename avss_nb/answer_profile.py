@@ -173,7 +173,7 @@ class AnswerProfiler:
         lengths, states = mask.sum(1), []
         kinds = {name: chosen for name, chosen in (("faithful", ~labels), ("hallucinated", labels)) if chosen.any()}
         found = {name: {site: [None] * len(self.blocks) for site in self.sites} for name in ("each", *kinds)}
-        def at(a): return a.reshape(*mask.shape, -1)[mask.to(a.device)]
+        def at(a): return with_float64(a.reshape(*mask.shape, -1)[mask.to(a.device)])
         def note(layer, site, a):
             def keep(name, m): found[name][site][layer] = m.map(lambda t: t.cpu())
             keep("each", Moments.each(a, lengths))

@@ -209,14 +209,16 @@ class Blocks:
         see: Callable[[int, Tensor, Tensor], None],  # called with layer, x (in) and y (out), (batch, sequence, hidden)
         sublayers: dict[str, Callable[[int, Tensor], None]] | None = None,  # site → called with layer and its output
     ) -> Iterator[None]:
-        "Call `see` for every block at every forward pass inside the `with` block."
+        "Call `see` for every block at every forward pass inside the `with` block; what it computes does not run under autocast."
         name, reads = type(self.model).__name__, getattr(self.model, "main_input_name", "input_ids")
         if reads == "input_ids" and (len(self.shape) != 3 or self.shape[:2] != (1, PROBE)):
             raise InputError(f"the blocks of {name} make states of shape {self.shape} of {PROBE} tokens, not (1, {PROBE}, hidden): "
                              "positions of its own, several streams, or another order; they cannot be told apart by token")
+        def exactly(call, layer, *states):  # under autocast sums would be taken in half precision
+            with torch.autocast(states[0].device.type, enabled=False): call(layer, *states)
         def hook(layer):  # accelerate moves the input to the block's device after the hook has seen it
-            return lambda _, args, kwargs, out: see(layer, block_input(args, kwargs).to(block_output(out).device), block_output(out))
-        def sub(layer, call): return lambda _, args, out: call(layer, block_output(out))
+            return lambda _, args, kwargs, out: exactly(see, layer, block_input(args, kwargs).to(block_output(out).device), block_output(out))
+        def sub(layer, call): return lambda _, args, out: exactly(call, layer, block_output(out))
         handles = []
         try:
             for i, block in enumerate(self.modules):

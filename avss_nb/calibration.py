@@ -11,11 +11,22 @@ import numpy as np, pandas as pd, torch
 from .basics import InputError
 
 # %% auto #0
-__all__ = ['BINS', 'MEASURES', 'TEMPERATURES', 'bootstrap', 'interval', 'below_one', 'aligned', 'calibration_error', 'width_bins',
-           'mass_bins', 'calibration_bins', 'resampled_measures', 'measures', 'logits', 'TemperatureScaling',
-           'PlattScaling', 'best_threshold', 'threshold_measures']
+__all__ = ['FEWEST', 'BINS', 'MEASURES', 'TEMPERATURES', 'resampled', 'bootstrap', 'interval', 'below_one', 'aligned',
+           'calibration_error', 'width_bins', 'mass_bins', 'calibration_bins', 'resampled_measures', 'measures',
+           'logits', 'TemperatureScaling', 'PlattScaling', 'best_threshold', 'threshold_measures']
 
 # %% ../nbs/05_calibration.ipynb #cell-005
+FEWEST = 8  # texts or questions below which a bootstrap tells little
+
+def resampled(
+    n: int,  # things that are drawn: texts or questions
+    draws: int,
+    rng: np.random.Generator,
+) -> np.ndarray:  # float64, (draws, n): how often each of them counts; every row adds up to n
+    "Weights of resampled data. n − 3 things are drawn, which widens intervals of few things as Student's t does."
+    size = max(1, n - 3)
+    return rng.multinomial(size, np.full(n, 1 / n), draws) * (n / size)
+
 def bootstrap(
     statistic: Callable[[np.ndarray], np.ndarray],  # weights (draws, n) → values (draws,) or (draws, measures)
     n: int,  # things that are drawn: texts or questions
@@ -23,10 +34,8 @@ def bootstrap(
     seed: int = 0,
 ) -> np.ndarray:  # the statistic of every draw
     "Values of a statistic over resampled data (Efron, 1979)."
-    rng, even = np.random.default_rng(seed), np.full(n, 1 / n)
-    size = max(1, 4_000_000 // n)  # draws at a time, so that memory stays small
-    return np.concatenate([statistic(rng.multinomial(n, even, min(size, draws - start)).astype(float))
-                           for start in range(0, draws, size)])
+    rng, size = np.random.default_rng(seed), max(1, 4_000_000 // n)  # draws at a time, so that memory stays small
+    return np.concatenate([statistic(resampled(n, min(size, draws - start), rng)) for start in range(0, draws, size)])
 
 def interval(
     values: np.ndarray,  # of every draw; NaN where a draw does not define it

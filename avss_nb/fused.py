@@ -5,15 +5,17 @@
 # %% ../nbs/03_fused.ipynb #cell-003
 from __future__ import annotations
 import math
-from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 import torch
 from torch import Tensor
 from .basics import InputError
-from .moments import Moments, histogram
+from .moments import Moments, histograms, with_float64
 
 # %% auto #0
-__all__ = ['Segments', 'moments_of', 'token_norms', 'block_moments', 'BlockStatistics']
+__all__ = ['LARGEST', 'Segments', 'moments_of', 'largest_of', 'token_norms', 'block_sites', 'block_moments', 'first_moments',
+           'largest_states', 'larger', 'BlockStatistics']
 
 # %% ../nbs/03_fused.ipynb #cell-005
 class Segments:
@@ -21,14 +23,20 @@ class Segments:
     def __init__(self,
         lengths: Sequence[int],  # tokens of each text
         device: torch.device | str = "cpu",
+        group: Sequence[int] | None = None,  # the group of each text; None: statistics are of all texts together
+        groups: int = 1,  # how many groups there are, with texts in this batch or not
     ):
         if not lengths or min(lengths) < 1: raise InputError("a text without tokens has no statistics; leave it out")
         self.lengths, self.device, self.tokens, self.longest = [*map(int, lengths)], torch.device(device), sum(lengths), max(lengths)
+        self.apart, self.groups = group is not None, groups
+        self.numbers = [*group] if self.apart else [0] * len(self.lengths)
 
     def on(self, device: torch.device) -> "Segments":
         "The same texts on another device; made once."
         if device == self.device: return self
-        return self._others.setdefault(device, Segments(self.lengths, device))
+        if device not in self._others:
+            self._others[device] = Segments(self.lengths, device, self.numbers if self.apart else None, self.groups)
+        return self._others[device]
 
     @cached_property
     def _others(self) -> dict: return {}
@@ -42,9 +50,22 @@ class Segments:
         return torch.repeat_interleave(torch.arange(len(self.lengths), device=self.device), self.counts, output_size=self.tokens)
 
     @cached_property
-    def own(self) -> Tensor:  # float32, (texts, tokens)
-        "1 where a token belongs to a text: the matrix that adds up activations text by text."
-        return (self.text == torch.arange(len(self.lengths), device=self.device)[:, None]).float()
+    def group(self) -> Tensor: return torch.tensor(self.numbers, device=self.device)  # int64, (texts,)
+
+    @cached_property
+    def token_group(self) -> Tensor: return self.group.index_select(0, self.text)  # int64, (tokens,)
+
+    @cached_property
+    def starts(self) -> Tensor: return self.counts.cumsum(0) - self.counts  # int64, (texts,): the first token of each
+
+    def sums(self, a: Tensor) -> Tensor:  # (tokens, hidden) → (texts, hidden)
+        "Sums over the tokens of each text, in the precision of `a`."
+        return torch.stack([part.sum(0) for part in a.split(self.lengths)])
+
+    def merged(self, m: Moments) -> Moments:  # leading dimension texts → groups; none where texts are not kept apart
+        "Merge texts into their groups."
+        m = m.dealt(self.group, self.groups)
+        return m if self.apart else m[0]
 
     @cached_property
     def mask(self) -> Tensor:  # int8, (texts, longest): 1 where a token is real
@@ -72,19 +93,25 @@ def moments_of(
     a: Tensor,  # (tokens, hidden), float32 or float64, without padding
     texts: Segments,
     norms: Tensor | None = None,  # float64, (tokens,): Euclidean norm of each token's activations; None: computed
-    distance: Tensor | float = math.nan,  # sum over tokens of 1 − cos(reference, a)
-) -> Moments:
+    distance: Tensor | None = None,  # float64, (tokens,): 1 − cos(reference, a)
+    largest: Tensor | None = None,  # (tokens,): largest |a| of each token; None: computed
+) -> Moments:  # leading dimension groups, where texts have groups
     "The moments of a site: what `Moments.of` computes, in fewer passes."
     if norms is None: norms = torch.linalg.vector_norm(a, dim=1).double()
-    n = texts.counts.double()
-    states = texts.own.to(a.dtype) @ a / texts.counts[:, None]
-    inside = (a - states.index_select(0, texts.text)).square_().sum(0).double()
-    states = states.double()
-    mean = n @ states / texts.tokens
-    low, high = torch.aminmax(a)
-    def scalar(x): return torch.as_tensor(x, dtype=torch.float64, device=a.device)
-    return Moments(texts.counts.sum(), torch.tensor(len(n), device=a.device), mean, inside + n @ (states - mean).square(), histogram(a),
-                   torch.maximum(-low, high).double(), states.var(1).sum(), norms.sum() / math.sqrt(a.shape[1]), scalar(distance))
+    if largest is None: largest = largest_of(a)
+    states = texts.sums(a) / texts.counts[:, None]
+    inside = texts.sums((a - states.index_select(0, texts.text)).square_()).double()
+    def over(values, how="sum"): return torch.segment_reduce(values.double(), how, lengths=texts.counts)
+    size, states = over(norms) / math.sqrt(a.shape[1]), states.double()
+    apart = torch.full_like(size, math.nan) if distance is None else over(distance)
+    bins = torch.zeros(len(texts.lengths), 0, device=a.device)  # counted group by group, below
+    each = Moments(texts.counts, torch.ones_like(texts.counts), states, inside, bins, over(largest, "max"), states.var(1), size, apart)
+    counts = histograms(a, texts.token_group, texts.groups)
+    return replace(texts.merged(each), counts=counts if texts.apart else counts[0])
+
+def largest_of(a: Tensor) -> Tensor:  # (tokens, hidden) → (tokens,)
+    "The largest |a| of each token."
+    return torch.maximum(a.amax(1), -a.amin(1))
 
 # %% ../nbs/03_fused.ipynb #cell-011
 def token_norms(
@@ -101,6 +128,22 @@ def token_norms(
     distance = torch.where(alike, (uu - gap.square()) / (2 * both), 1 - xy / both)
     return before, after, uu.sqrt(), torch.where(both == 0, (uu > 0).double(), distance)
 
+def block_sites(
+    x: Tensor,  # (tokens, hidden), entering the block
+    y: Tensor,  # leaving it
+    sites: Iterable[str] = ("output", "update", "relative_update"),
+    inverse: Tensor | None = None,  # float32, (tokens,): 1 / RMS(x); None: computed
+) -> Iterator[tuple[str, Tensor, Tensor, Tensor | None]]:  # site; activations; norm and 1 − cos(x, y) of each token
+    "The sites that follow from a block's input and output; take one before you ask for the next, which may change it."
+    if y.dtype != torch.float64: x, y = x.float(), y.float()
+    sites, u = [*sites], y - x
+    before, after, update, distance = token_norms(x, y, u)
+    if "output" in sites: yield "output", y, after, distance
+    if "update" in sites: yield "update", u, update, None
+    if "relative_update" in sites:
+        if inverse is None: inverse = math.sqrt(x.shape[1]) / before  # of a zero state infinite
+        yield "relative_update", u.mul_(inverse.to(u.dtype)[:, None]), update * inverse, None
+
 def block_moments(
     x: Tensor,  # (tokens, hidden), entering the block, without padding
     y: Tensor,  # leaving it
@@ -108,14 +151,45 @@ def block_moments(
     sites: Iterable[str] = ("output", "update", "relative_update"),
 ) -> dict[str, Moments]:
     "The moments of the sites that follow from a block's input and output; only those that are asked for."
-    if y.dtype != torch.float64: x, y = x.float(), y.float()
-    u = y - x
-    before, after, update, distance = token_norms(x, y, u)
-    inverse = math.sqrt(x.shape[1]) / before  # 1 / RMS(x); of a zero state infinite
-    made = {"output": lambda: moments_of(y, texts, after, distance.sum()),
-            "update": lambda: moments_of(u, texts, update),
-            "relative_update": lambda: moments_of(u.mul_(inverse.to(u.dtype)[:, None]), texts, update * inverse)}  # the last: it changes u
-    return {site: made[site]() for site in made if site in [*sites]}
+    return {site: moments_of(a, texts, norms, distance) for site, a, norms, distance in block_sites(x, y, sites)}
+
+# %% ../nbs/03_fused.ipynb #cell-013a
+def first_moments(
+    sites: Iterable[tuple[str, Tensor, Tensor, Tensor | None]],  # as `block_sites` gives them; (texts · layers, hidden)
+    texts: Segments,
+) -> dict[str, Moments]:  # leading dimensions (groups, layers); (layers,) where texts have no groups
+    "The moments of the first tokens alone: every text is a single token."
+    found, count = {}, len(texts.lengths)
+    for site, a, norms, distance in sites:
+        layers, d = len(a) // count, a.double()
+        def each(t): return t.double().view(count, layers, *t.shape[1:])
+        one = torch.ones(count, layers, dtype=torch.long, device=a.device)
+        apart = torch.full_like(norms, math.nan) if distance is None else distance
+        m = Moments(one, one, each(d), torch.zeros_like(each(d)), one[..., None], each(largest_of(a)), each(d.var(1)),
+                    each(norms) / math.sqrt(a.shape[1]), each(apart))
+        place = (texts.group[:, None] * layers + torch.arange(layers, device=a.device)).flatten()
+        counts = histograms(a, place, texts.groups * layers).view(texts.groups, layers, -1)
+        found[site] = replace(texts.merged(m), counts=counts if texts.apart else counts[0])
+    return found
+
+LARGEST = ("size", "unit", "position", "rms")  # of an activation: |a|, where it is, and the RMS of its token
+
+def largest_states(
+    y: Tensor,  # (tokens, hidden)
+    largest: Tensor,  # (tokens,): largest |y| of each token
+    norms: Tensor,  # float64, (tokens,)
+    texts: Segments,
+) -> Tensor:  # float64, (groups, 4): `LARGEST`; 0 for a group without texts
+    "The largest activation of each group."
+    mine = texts.token_group == torch.arange(texts.groups, device=y.device)[:, None]
+    size, at = torch.where(mine, largest, -torch.ones_like(largest)).max(1)
+    unit, position = y[at].abs().argmax(1), at - texts.starts[texts.text[at]]
+    found = torch.stack([size.double(), unit.double(), position.double(), norms[at] / math.sqrt(y.shape[1])], 1)
+    return torch.where(size[:, None] < 0, torch.zeros_like(found), found)
+
+def larger(a: Tensor, b: Tensor) -> Tensor:  # (…, 4)
+    "Of two largest activations the larger."
+    return torch.where(a[..., :1] >= b[..., :1], a, b)
 
 # %% ../nbs/03_fused.ipynb #cell-014
 class BlockStatistics:
@@ -125,22 +199,46 @@ class BlockStatistics:
         layers: int,
         texts: Segments,
     ):
-        self.sites, self.texts, self.found = tuple(sites), texts, {site: [None] * layers for site in sites}
+        self.sites, self.texts = tuple(sites), texts
+        self.found = {site: [None] * layers for site in self.sites}
+        self.first = {site: [None] * layers for site in self.sites}  # activations, norms and 1 − cos of the first tokens
+        self.top = [None] * layers
 
     def see(self, layer: int, x: Tensor, y: Tensor) -> None:
         "What enters and leaves a block, (texts, longest, hidden)."
+        x, y = with_float64(x), with_float64(y)
         texts = self.texts.on(y.device)
-        for site, m in block_moments(texts.pack(x), texts.pack(y), texts, self.sites).items(): self.found[site][layer] = m
+        for site, a, norms, distance in block_sites(texts.pack(x), texts.pack(y), self.sites): self._take(site, layer, a, texts, norms, distance)
 
     def part(self, site: str, layer: int, a: Tensor) -> None:
         "What a sub-layer of a block returns."
+        a = with_float64(a)
         texts = self.texts.on(a.device)
         a = texts.pack(a)
-        self.found[site][layer] = moments_of(a if a.dtype == torch.float64 else a.float(), texts)
+        if a.dtype != torch.float64: a = a.float()
+        self._take(site, layer, a, texts, torch.linalg.vector_norm(a, dim=1).double())
 
-    def moments(self) -> dict[str, Moments]:  # leading dimension layers
+    def _take(self, site, layer, a, texts, norms, distance=None) -> None:
+        largest = largest_of(a)
+        self.found[site][layer] = moments_of(a, texts, norms, distance, largest)
+        self.first[site][layer] = [None if t is None else t[texts.starts] for t in (a, norms, distance)]
+        if site == "output": self.top[layer] = largest_states(a, largest, norms, texts)
+
+    def moments(self) -> dict[str, Moments]:  # leading dimensions (groups, layers); (layers,) where texts have no groups
         "The moments of each site, on the device of the first block."
         def together(ms):
             device = ms[0].tokens.device
-            return Moments.stack([m.map(lambda t: t.to(device)) for m in ms])
+            return Moments.stack([m.map(lambda t: t.to(device)) for m in ms], int(self.texts.apart))
         return {site: together(ms) for site, ms in self.found.items()}
+
+    def first_tokens(self) -> dict[str, Moments]:  # leading dimensions as those of `moments`
+        "The moments of the first tokens of all texts."
+        def flat(parts): return torch.stack([p.to(parts[0].device) for p in parts], 1).flatten(0, 1)
+        def of(site):
+            a, norms, distance = zip(*self.first[site])
+            return site, flat(a), flat(norms), None if distance[0] is None else flat(distance)
+        return first_moments(map(of, self.sites), self.texts.on(self.first[self.sites[0]][0][0].device))
+
+    def largest(self) -> Tensor | None:  # float64, (groups, layers, 4): `LARGEST`; None without the site `output`
+        "The largest state of each layer."
+        return None if self.top[0] is None else torch.stack([t.to(self.top[0].device) for t in self.top], 1)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from .basics import InputError, text_tokenizer
 from .batches import LabelledRow, length_batches, right_padded
 from .blocks import Blocks, PROBE, check_model, eager, evaluating, input_device, probe_batch, text_batch, vocabulary_size
+from .moments import wide
 
 # %% auto #0
 __all__ = ['unwrapped', 'head', 'headless', 'body', 'cacheless', 'model_batch', 'differ', 'probe_rows', 'once', 'reads_padding',
@@ -188,8 +189,9 @@ def batch_losses(
     else: labels = batch["labels"]
     labels = labels.to(logits.device)
     asked = labels != -100
-    losses = torch.zeros(labels.shape, dtype=torch.float64, device=logits.device)
-    losses[asked] = nn.functional.cross_entropy(logits[asked].float(), labels[asked], reduction="none").double()
+    found = wide(nn.functional.cross_entropy(logits[asked].float(), labels[asked], reduction="none"))
+    losses, asked = torch.zeros(labels.shape, dtype=torch.float64, device=found.device), asked.to(found.device)
+    losses[asked] = found
     return losses.sum(1), asked.sum(1)
 
 def batch_loss(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, int]:

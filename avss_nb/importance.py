@@ -12,10 +12,12 @@ import numpy as np, pandas as pd, torch
 from torch import Tensor, nn
 from .basics import Bar, InputError, Progress, check_counts
 from .blocks import Blocks, evaluating, fingerprint, model_name
-from .calibration import bootstrap, interval
+from .calibration import FEWEST, bootstrap, interval
 from .data import Text, text_batches
 from .heads import batch_loss, head, model_batch, target_batch
-from .scorer import LayerScores
+from .moments import wide, with_float64
+from .profiler import dealt_group
+from .scorer import LayerScores, too_few_note
 
 # %% auto #0
 __all__ = ['POSITIONS', 'STATES', 'block_weights', 'magnitude', 'taylor_importance', 'differentiable', 'AngularDistances',
@@ -44,7 +46,7 @@ def magnitude(
     "The size of each block's weights (arXiv 2402.02834)."
     if norm not in (1, 2): raise InputError(f"norm {norm!r} was given; give 1 (sum of |w|) or 2 (root of the sum of squares)")
     blocks = Blocks(model, stack)
-    def size(weights): return np.linalg.norm([float(torch.linalg.vector_norm(w, norm, dtype=torch.float64)) for w in weights], norm)
+    def size(weights): return np.linalg.norm([float(torch.linalg.vector_norm(with_float64(w), norm, dtype=torch.float64)) for w in weights], norm)
     return LayerScores.of("magnitude" if norm == 1 else "magnitude_l2", [*map(size, block_weights(blocks))], blocks=blocks)
 
 # %% ../nbs/06_importance.ipynb #cell-008
@@ -64,7 +66,7 @@ def taylor_importance(
     sums = [torch.zeros_like(w, dtype=torch.promote_types(w.dtype, torch.float32)) for w in weights]
     read, predicted, complete = 0, 0, False
     def result(partial=True):
-        parts = iter(float((w.detach().double() * g.double()).abs().sum()) / predicted for w, g in zip(weights, sums))
+        parts = iter(float((wide(w.detach()) * wide(g)).abs().sum()) / predicted for w, g in zip(weights, sums))
         values = [sum(next(parts) for _ in block.parameters()) for block in blocks.modules]
         return LayerScores.of("taylor", values, blocks=blocks, tokens=read, partial=partial)
     try:
@@ -139,12 +141,13 @@ class AngularDistances:
 
     def _drawn(self, draws: int, seed: int) -> np.ndarray:
         "The mean distances of resampled groups, (draws, layers + 1, layers + 1); empty where there is nothing to resample."
-        return bootstrap(self.weighted, len(self.tokens), draws, seed) if draws and len(self.tokens) > 1 else self.sums[:0]
+        return bootstrap(self.weighted, len(self.tokens), draws, seed) if draws and len(self.tokens) >= FEWEST else self.sums[:0]
 
     def scores(self, draws: int = 1000, confidence: float = 0.95, seed: int = 0) -> LayerScores:
         "The distance over each single block, with bootstrap intervals over groups of texts."
         drawn = np.diagonal(self._drawn(draws, seed), 1, 1, 2)
         return LayerScores.of("angular_distance", self.over(1), drawn, confidence, tokens=int(self.tokens.sum()),
+                              too_few=len(self.tokens) if draws and not len(drawn) else 0,
                               model=self.model, fingerprint=self.fingerprint, partial=self.partial)
 
     def to_frame(self, draws: int = 1000, seed: int = 0) -> pd.DataFrame:
@@ -164,7 +167,7 @@ class AngularDistances:
     def _repr_html_(self):
         table = self.to_frame().to_html(index=False, float_format="{:.3g}".format)
         return (f"<p>The runs of blocks over which the state turns least; {self.tokens.sum():,} tokens; distance in half turns, "
-                f"95 % intervals.</p>{table}")
+                f"{'95 % intervals' if len(self.tokens) >= FEWEST else too_few_note(len(self.tokens))}.</p>{table}")
 
     def plot(self, ax=None, **kwargs):
         "Heat map over start and length (see `avss_nb.ranking_plots.plot_distances`)."
@@ -179,7 +182,7 @@ def angular_distances(
     position: str = "all",  # which tokens; "last": of each text, as arXiv 2403.17887 has it
     batch_size: int = 16,  # texts
     max_length: int = 256,  # tokens; longer texts are cut into windows
-    groups: int = 16,  # for bootstrap intervals
+    groups: int = 16,  # to which texts are dealt, for bootstrap intervals
     stack: str | None = None,  # "encoder" or "decoder" where there are two
     progress: Callable[[Progress], None] | None = None,  # a listener; None: a tqdm bar
 ) -> AngularDistances:
@@ -200,11 +203,15 @@ def angular_distances(
                 def see(layer, x, y):
                     for a in (x, y)[:1 + (layer == len(blocks) - 1)]: states.append(a.reshape(*chosen.shape, -1)[chosen.to(a.device)])
                 with blocks.watch(see): model(**batch)
-                found = summed_angles([s.to(states[0].device) for s in states])
-                if not np.isfinite(found).all():
-                    raise InputError(f"states in batch {number} are infinite or not numbers; load the model in bfloat16 or float32")
-                sums[number % groups] += found
-                tokens[number % groups] += len(states[0])
+                if not number: by_text = rows.known >= FEWEST
+                group = torch.tensor([dealt_group(n, groups) for n in (rows.texts if by_text else rows.numbers)])
+                owner = group.repeat_interleave(chosen.sum(1).cpu())
+                for g in owner.unique().tolist():
+                    found = summed_angles([s.to(states[0].device)[(owner == g).to(states[0].device)] for s in states])
+                    if not np.isfinite(found).all():
+                        raise InputError(f"states in batch {number} are infinite or not numbers; load the model in bfloat16 or float32")
+                    sums[g] += found
+                    tokens[g] += int((owner == g).sum())
                 progress(Progress(number + 1, total, "batch", {"tokens": sum(map(len, rows))}, result))
         complete = True
     except KeyboardInterrupt:
@@ -215,6 +222,7 @@ def summed_angles(
     states: list[Tensor],  # of each layer: (tokens, hidden)
 ) -> np.ndarray:  # float64, (layers, layers)
     "Angles between the states of any two layers, summed over tokens, in half turns."
+    states = [with_float64(s) for s in states]
     layers, (count, hidden) = len(states), states[0].shape
     total, size = torch.zeros(layers, layers, dtype=torch.float64, device=states[0].device), max(1, STATES // (layers * hidden))
     for start in range(0, count, size):

@@ -5,11 +5,12 @@
 # %% ../nbs/03_kernels.ipynb #cell-003
 from __future__ import annotations
 import math
+from dataclasses import replace
 from collections.abc import Iterable
 from functools import lru_cache
 import torch
 from torch import Tensor
-from .fused import BlockStatistics, Segments
+from .fused import BlockStatistics, Segments, block_sites, first_moments
 from .moments import BINS, Moments, edge_bits
 try:
     import triton
@@ -17,7 +18,7 @@ try:
 except ImportError: triton = None
 
 # %% auto #0
-__all__ = ['ROW', 'COLUMN', 'PROGRAMS', 'SLOTS', 'PAIR', 'bin_table', 'KernelStatistics', 'statistics']
+__all__ = ['ROW', 'COLUMN', 'PROGRAMS', 'ROW_VALUES', 'SLOTS', 'PAIR', 'bin_table', 'KernelStatistics', 'statistics']
 
 # %% ../nbs/03_kernels.ipynb #cell-005
 @lru_cache
@@ -32,22 +33,22 @@ def bin_table(device: torch.device) -> Tensor:  # int32, (2048,)
 # %% ../nbs/03_kernels.ipynb #cell-008
 if triton:
     @triton.jit
-    def _rows(x_ptr, y_ptr, mask_ptr, inverse_ptr, sizes_ptr, sums_ptr, tokens, rounds, H, PAIR: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr):
-        "Of each token 1 / RMS(x) and the RMS of y, u, r; of all tokens of a program the largest |y|, |u|, |r|, the sums of RMS and of 1 − cos."
+    def _rows(x_ptr, y_ptr, mask_ptr, inverse_ptr, sizes_ptr, rows_ptr, tokens, rounds, H, PAIR: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr):
+        "Of each token 1 / RMS(x), and `ROW_VALUES`: largest |y|, |u|, |r|, RMS of y, u, r, 1 − cos, the unit of the largest |y|; 0 for padding."
         p, P = tl.program_id(0), tl.num_programs(0)
         col, root = tl.arange(0, COLS), tl.sqrt(H.to(tl.float64))
-        zero, none = tl.zeros((ROWS, COLS), tl.float32), tl.zeros((ROWS,), tl.float64)
-        top_y, top_u, top_r, sum_y, sum_u, sum_r, sum_d = none, none, none, none, none, none, none
+        zero, first = tl.zeros((ROWS, COLS), tl.float32), tl.zeros((ROWS, COLS), tl.int32)
         for j in range(0, rounds):
             row = (j * P + p) * ROWS + tl.arange(0, ROWS)
             there = row < tokens
             real = tl.load(mask_ptr + row, mask=there, other=0) != 0
             base = row.to(tl.int64)[:, None] * H
-            uu, change, big_y, big_u = zero, zero, zero, zero
+            uu, change, big_y, big_u, unit = zero, zero, zero, zero, first
             xx = tl.zeros((ROWS, COLS), tl.float64)  # all else hangs on its last digit
             for c in range(0, H, COLS):
                 live = real[:, None] & (c + col < H)[None, :]
                 y = tl.load(y_ptr + base + (c + col)[None, :], mask=live, other=0.).to(tl.float32)
+                unit = tl.where(tl.abs(y) > big_y, c + col[None, :], unit)
                 big_y = tl.maximum(big_y, tl.abs(y))
                 if PAIR:
                     x = tl.load(x_ptr + base + (c + col)[None, :], mask=live, other=0.).to(tl.float32)
@@ -82,20 +83,15 @@ if triton:
             tl.store(sizes_ptr + row, (after / root).to(tl.float32), mask=there)
             tl.store(sizes_ptr + tokens + row, (update / root).to(tl.float32), mask=there)
             tl.store(sizes_ptr + 2 * tokens + row, (update / root * inverse).to(tl.float32), mask=there)
-            top_y, top_u = tl.maximum(top_y, tl.max(big_y, 1).to(tl.float64)), tl.maximum(top_u, most_u.to(tl.float64))
-            top_r = tl.maximum(top_r, tl.where(real, most_u * factor, 0.).to(tl.float64))
-            sum_y += tl.where(real, after / root, 0.)
-            sum_u += tl.where(real, update / root, 0.)
-            sum_r += tl.where(real, update / root * inverse, 0.)
-            sum_d += tl.where(real, distance, 0.)
-        out = sums_ptr + p * 8
-        tl.store(out, tl.max(top_y, 0))
-        tl.store(out + 1, tl.max(top_u, 0))
-        tl.store(out + 2, tl.max(top_r, 0))
-        tl.store(out + 3, tl.sum(sum_y, 0))
-        tl.store(out + 4, tl.sum(sum_u, 0))
-        tl.store(out + 5, tl.sum(sum_r, 0))
-        tl.store(out + 6, tl.sum(sum_d, 0))
+            most_y, out = tl.max(big_y, 1), rows_ptr + row
+            tl.store(out, most_y.to(tl.float64), mask=there)
+            tl.store(out + tokens, most_u.to(tl.float64), mask=there)
+            tl.store(out + 2 * tokens, tl.where(real, most_u * factor, 0.).to(tl.float64), mask=there)
+            tl.store(out + 3 * tokens, tl.where(real, after / root, 0.), mask=there)
+            tl.store(out + 4 * tokens, tl.where(real, update / root, 0.), mask=there)
+            tl.store(out + 5 * tokens, tl.where(real, update / root * inverse, 0.), mask=there)
+            tl.store(out + 6 * tokens, tl.where(real, distance, 0.), mask=there)
+            tl.store(out + 7 * tokens, tl.max(tl.where(big_y == most_y[:, None], unit, 0), 1).to(tl.float64), mask=there)
 
     @triton.jit
     def _bin(a, table_ptr):
@@ -134,12 +130,12 @@ if triton:
         return tl.maximum(_bin(tl.sum(tl.load(size_ptr, mask=real, other=0.), 0) / count, table_ptr) - BELOW, 0)
 
     @triton.jit
-    def _columns(x_ptr, y_ptr, mask_ptr, inverse_ptr, sizes_ptr, table_ptr, mean_ptr, m2_ptr, count_ptr, n_ptr, S, H, chunks, tokens,
+    def _columns(x_ptr, y_ptr, mask_ptr, group_ptr, inverse_ptr, sizes_ptr, table_ptr, mean_ptr, m2_ptr, count_ptr, n_ptr, S, H, chunks, tokens,
                  OUT: tl.constexpr, UPD: tl.constexpr, REL: tl.constexpr, BINS: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr,
                  COLS: tl.constexpr, WINDOW: tl.constexpr, BELOW: tl.constexpr, COPIES: tl.constexpr, FULL: tl.constexpr):
         "Mean, squared deviations and histogram of a strip of units over ROWS tokens of one text."
         p, P = tl.program_id(1), tl.num_programs(1)
-        count_ptr += (p + tl.program_id(0)) % COPIES * ((OUT + UPD + REL) * BINS)
+        count_ptr += (tl.load(group_ptr + p // chunks) * COPIES + (p + tl.program_id(0)) % COPIES) * ((OUT + UPD + REL) * BINS)
         chunk = p % chunks
         start = (p // chunks) * S + chunk * ROWS
         col = tl.program_id(0) * COLS + tl.arange(0, COLS)
@@ -199,7 +195,8 @@ if triton:
 # %% ../nbs/03_kernels.ipynb #cell-010
 ROW = dict(ROWS=2, COLS=512, num_warps=4)  # sizes that were quickest on one H100
 COLUMN = dict(ROWS=64, TILE=16, COLS=32, WINDOW=32, BELOW=25, COPIES=8, num_warps=1)
-PROGRAMS = 1024  # that share the rows; what each of them leaves is kept for all blocks
+PROGRAMS = 1024  # that share the rows
+ROW_VALUES = 8  # that are kept of each token, for all blocks
 SLOTS = 256  # room for the bins of a site
 PAIR = ("output", "update", "relative_update")
 
@@ -212,28 +209,35 @@ class KernelStatistics:
     ):
         self.sites, self.layers, self.texts = tuple(sites), layers, texts
         self.pair, self.found, self.scratch = tuple(site for site in PAIR if site in self.sites), {}, None
-        self.mask = texts.mask
+        self.mask, self.first = texts.mask, {}
 
     def see(self, layer: int, x: Tensor, y: Tensor) -> None:
         "What enters and leaves a block, (texts, longest, hidden)."
         self.texts.check(y)
-        if self.pair: self._run("pair", layer, x.contiguous(), y.contiguous(), self.pair)
+        if not self.pair: return
+        self._run("pair", layer, x.contiguous(), y.contiguous(), self.pair)
+        self._keep("pair", layer, x, y)
 
     def part(self, site: str, layer: int, a: Tensor) -> None:
         "What a sub-layer of a block returns."
         self.texts.check(a)
         a = a.reshape(*self.mask.shape, -1).contiguous()
         self._run(site, layer, a, a, ("output",))
+        self._keep(site, layer, a)
+
+    def _keep(self, name, layer, *states) -> None:
+        "The states of the first tokens, (texts, hidden)."
+        self.first.setdefault(name, [None] * self.layers)[layer] = [a.reshape(*self.mask.shape, -1)[:, 0].clone() for a in states]
 
     def _run(self, name, layer, x, y, sites) -> None:
         if name not in self.found: self.found[name] = self._room(name, y.shape[-1], sites, y.device)
         room = self.found[name]
         (S, H, chunks, tokens), B, k = room["shape"], len(self.mask), len(sites)
-        sums, counts, text_mean, text_m2 = room["of"][layer]
+        rows, inverse, counts, text_mean, text_m2 = room["of"][layer]
         mean, m2 = (text_mean, text_m2) if chunks == 1 else (room["mean"], room["m2"])
         with torch.cuda.device_of(y):
-            _rows[room["rows"]](x, y, self.mask, room["inverse"], room["sizes"], sums, tokens, room["rounds"], H, room["two"], **ROW)
-            _columns[room["columns"]](x, y, self.mask, room["inverse"], room["sizes"], room["table"], mean, m2, counts, room["n"], *room["shape"],
+            _rows[room["rows"]](x, y, self.mask, inverse, room["sizes"], rows, tokens, room["rounds"], H, room["two"], **ROW)
+            _columns[room["columns"]](x, y, self.mask, self.texts.group, inverse, room["sizes"], room["table"], mean, m2, counts, room["n"], *room["shape"],
                                       *room["flags"], SLOTS, **COLUMN, FULL=room["full"])
             if chunks > 1: _merge[(-(-H // 128), B, k)](mean, m2, room["n"], text_mean, text_m2, H, chunks, B, B * chunks, 128)
 
@@ -244,7 +248,7 @@ class KernelStatistics:
         programs = min(-(-tokens // ROW["ROWS"]), PROGRAMS)
         flags = [site in sites for site in PAIR]
         full = self.texts.tokens == tokens and S % COLUMN["ROWS"] == 0 and H % COLUMN["COLS"] == 0  # no padding, no ragged edge
-        return self._scratch(k, H, B * chunks, tokens, device) | self._left(k, B, H, programs, device, chunks) | {
+        return self._scratch(k, H, B * chunks, tokens, device) | self._left(k, B, H, tokens, device, chunks) | {
             "shape": (S, H, chunks, tokens), "flags": flags, "two": flags[1] or flags[2] or name == "pair", "full": full, "table": bin_table(device),
             "rows": (programs,), "rounds": -(-tokens // (programs * ROW["ROWS"])), "columns": (-(-H // COLUMN["COLS"]), B * chunks)}
 
@@ -254,33 +258,58 @@ class KernelStatistics:
         size = max(k, len(self.pair)) * P * H
         if self.scratch is None or self.scratch["mean"].numel() < size:
             self.scratch = {"mean": torch.empty(size, **f32), "m2": torch.empty(size, **f32), "n": torch.empty(P, **f32),
-                            "inverse": torch.empty(tokens, **f32), "sizes": torch.empty(3, tokens, **f32)}
+                            "sizes": torch.empty(3, tokens, **f32)}
         return self.scratch
 
-    def _left(self, k, B, H, programs, device, chunks) -> dict[str, Tensor]:
+    def _left(self, k, B, H, tokens, device, chunks) -> dict[str, Tensor]:
         "What they leave of each block; a text of one chunk needs no merging, and stays in float32."
         texts = dict(dtype=torch.float32 if chunks == 1 else torch.float64, device=device)
-        left = {"sums": torch.empty(self.layers, programs, 8, dtype=torch.float64, device=device),
-                "counts": torch.zeros(self.layers, COLUMN["COPIES"], k, SLOTS, dtype=torch.int32, device=device),
+        left = {"values": torch.empty(self.layers, ROW_VALUES, tokens, dtype=torch.float64, device=device),
+                "inverse": torch.empty(self.layers, tokens, dtype=torch.float32, device=device),
+                "counts": torch.zeros(self.layers, self.texts.groups * COLUMN["COPIES"], k, SLOTS, dtype=torch.int32, device=device),
                 "text_mean": torch.empty(self.layers, k, B, H, **texts), "text_m2": torch.empty(self.layers, k, B, H, **texts)}
         return left | {"of": [*zip(*(t.unbind() for t in left.values()))]}
 
-    def moments(self) -> dict[str, Moments]:  # leading dimension layers
+    def moments(self) -> dict[str, Moments]:  # leading dimensions (groups, layers); (layers,) where texts have no groups
         "The moments of each site."
-        made, n = {}, self.texts.counts.double()
-        tokens, texts = (t.expand(self.layers) for t in (self.texts.counts.sum(), torch.tensor(len(n), device=n.device)))
+        made, (B, S) = {}, self.mask.shape
+        n = self.texts.counts[:, None].expand(B, self.layers)
+        bins = torch.zeros(B, self.layers, 0, device=n.device)  # counted group by group
         for name, room in self.found.items():
-            largest, sums = room["sums"][:, :, :3].amax(1), room["sums"][:, :, 3:].sum(1)
-            nothing = torch.full_like(tokens, math.nan, dtype=torch.float64)
-            states, inside = room["text_mean"].double(), room["text_m2"].double()  # (layers, sites, texts, hidden)
-            mean = (n / n.sum()) @ states
-            m2 = inside.sum(2) + n @ (states - mean[:, :, None]).square()
-            pooled, counts = states.var(3).sum(2), room["counts"].sum(1)  # int64
+            values = room["values"].view(self.layers, ROW_VALUES, B, S).permute(2, 0, 1, 3)
+            top, sums, nothing = values[:, :, :3].amax(-1), values[:, :, 3:7].sum(-1), torch.full(n.shape, math.nan, dtype=torch.float64, device=n.device)
+            mean, m2 = (room[part].double().permute(2, 0, 1, 3) for part in ("text_mean", "text_m2"))  # (texts, layers, sites, hidden)
+            counts = room["counts"].view(self.layers, self.texts.groups, -1, *room["counts"].shape[2:]).sum(2).transpose(0, 1)  # int64
             for i, site in enumerate(self.pair if name == "pair" else (name,)):
                 j = PAIR.index(site) if name == "pair" else 0
-                made[site] = Moments(tokens, texts, mean[:, i], m2[:, i], counts[:, i, :BINS], largest[:, j], pooled[:, i], sums[:, j],
-                                     sums[:, 3] if site == "output" else nothing)
+                m = self.texts.merged(Moments(n, torch.ones_like(n), mean[:, :, i], m2[:, :, i], bins, top[:, :, j], mean[:, :, i].var(-1), sums[:, :, j],
+                                              sums[:, :, 3] if site == "output" else nothing))
+                binned = counts[:, :, i, :BINS]
+                made[site] = replace(m, counts=binned if self.texts.apart else binned[0])
         return {site: made[site] for site in self.sites}
+
+    def first_tokens(self) -> dict[str, Moments]:  # leading dimensions as those of `moments`
+        "The moments of the first tokens of all texts."
+        made, B = {}, len(self.mask)
+        for name, kept in self.first.items():
+            states = [torch.stack(part, 1).flatten(0, 1) for part in zip(*kept)]  # (texts · layers, hidden)
+            inverse = self.found[name]["inverse"].view(self.layers, B, -1)[:, :, 0].T.flatten()  # as the kernels had it
+            if name == "pair": found = block_sites(*states, self.pair, inverse)
+            else: found = [(name, states[0].float(), torch.linalg.vector_norm(states[0].float(), dim=1).double(), None)]
+            made |= first_moments(found, self.texts)
+        return {site: made[site] for site in self.sites}
+
+    def largest(self) -> Tensor | None:  # float64, (groups, layers, 4): `avss_nb.fused.LARGEST`; None without the site `output`
+        "The largest state of each layer."
+        if "output" not in self.pair: return None
+        values = self.found["pair"]["values"].view(self.layers, ROW_VALUES, *self.mask.shape)
+        size, position = values[:, 0].max(-1)  # (layers, texts)
+        def at(i): return values[:, i].gather(-1, position[..., None])[..., 0]
+        found = torch.stack([size, at(7), position.double(), at(3)], -1)  # (layers, texts, 4)
+        mine = self.texts.group == torch.arange(self.texts.groups, device=size.device)[:, None]  # (groups, texts)
+        top, text = torch.where(mine[:, None], size, -torch.ones_like(size)).max(-1)  # (groups, layers)
+        chosen = found[torch.arange(self.layers, device=size.device), text]
+        return torch.where(top[..., None] < 0, torch.zeros_like(chosen), chosen)
 
 def statistics(
     sites: Iterable[str],

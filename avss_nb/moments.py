@@ -12,8 +12,24 @@ from torch import Tensor
 from .basics import InputError
 
 # %% auto #0
-__all__ = ['EDGES', 'BINS', 'AGGREGATIONS', 'edge_bits', 'histogram', 'Moments', 'variance', 'sparsity', 'rms',
-           'smallest_sparsity']
+__all__ = ['EDGES', 'BINS', 'AGGREGATIONS', 'has_float64', 'with_float64', 'wide', 'edge_bits', 'histogram', 'histograms',
+           'Moments', 'variance', 'sparsity', 'rms', 'median_size', 'exact_zeros', 'smallest_sparsity', 'ExactSum',
+           'MomentSums']
+
+# %% ../nbs/01_moments.ipynb #cell-007b
+@lru_cache
+def has_float64(device: torch.device) -> bool:
+    "Can this device compute in float64? Found by trying."
+    try: return bool(torch.ones(1, dtype=torch.float64, device=device).sum() == 1)
+    except (TypeError, RuntimeError): return False
+
+def with_float64(t: Tensor) -> Tensor:
+    "The tensor where it can become float64: on its own device, else on the CPU."
+    return t if has_float64(t.device) else t.cpu()
+
+def wide(t: Tensor) -> Tensor:
+    "The tensor in float64, on its own device or on the CPU."
+    return with_float64(t).double()
 
 # %% ../nbs/01_moments.ipynb #cell-009
 EDGES = torch.tensor([float(f"{m}e{d}") for d in range(-8, 5) for m in (1, 1.25, 1.6, 2, 2.5, 3, 4, 5, 6, 8)], dtype=torch.float64)
@@ -41,16 +57,34 @@ def histogram(
     a: Tensor,  # activations, any shape; float32, or float64 (slower)
 ) -> Tensor:  # int64, (BINS,)
     "How many |a| lie in each bin of `EDGES`; exact."
+    return histograms(a.reshape(1, -1), torch.zeros(1, dtype=torch.long, device=a.device), 1)[0]
+
+def histograms(
+    a: Tensor,  # (tokens, hidden); float32, or float64 (slower)
+    group: Tensor,  # int64, (tokens,): the group of each token
+    count: int,  # groups
+) -> Tensor:  # int64, (count, BINS)
+    "The histogram of each group of tokens."
     if a.dtype == torch.float64:
-        return torch.bincount(torch.bucketize(a.abs(), EDGES.to(a.device), right=True).flatten(), minlength=BINS)
+        bins = torch.bucketize(a.abs(), EDGES.to(a.device), right=True) + group[:, None] * BINS
+        return torch.bincount(bins.flatten(), minlength=count * BINS).view(count, BINS)
     split, table = _cells(a.device)
-    counts = torch.zeros(len(table), dtype=torch.long, device=a.device)
-    for part in a.reshape(-1).split(_PART if a.device.type == "cpu" else a.numel()):
-        bits = part.abs().view(torch.int32)
+    counts = torch.zeros(count * len(table), dtype=torch.long, device=a.device)
+    offset = (group * len(table)).int()
+    def take(part, offset):
+        bits = part.reshape(-1).abs().view(torch.int32)
         cell = bits.bitwise_right_shift(_SHIFT)
         above = split.index_select(0, cell).sub_(1).sub_(bits).bitwise_right_shift_(31)  # −1 where bits >= the cell's edge, else 0
-        counts += torch.bincount(cell.bitwise_left_shift_(1).sub_(above), minlength=len(table))
-    return torch.zeros(BINS, dtype=torch.long, device=a.device).index_add_(0, table, counts)
+        key = cell.bitwise_left_shift_(1).sub_(above)
+        if count > 1: key.view(len(offset), -1).add_(offset[:, None])
+        counts.add_(torch.bincount(key, minlength=len(counts)))
+    if a.device.type != "cpu": take(a, offset)
+    elif len(a) == 1: [take(part, offset) for part in a.split(_PART, 1)]
+    else:
+        rows = max(1, _PART // a.shape[1])
+        for part, at in zip(a.split(rows), offset.split(rows)): take(part, at)
+    found = torch.zeros(count, BINS, dtype=torch.long, device=a.device)
+    return found.index_add_(1, table, counts.view(count, -1))
 
 # %% ../nbs/01_moments.ipynb #cell-012
 AGGREGATIONS = ("elements", "pooled", "neurons", "mean_state")
@@ -149,6 +183,29 @@ class Moments:
             m = Moments.cat([m[:half] + m[half:2 * half], m[2 * half:]])
         return m[0]
 
+    def dealt(self,
+        group: Tensor,  # int64, (n,): the group of each entry of the first leading dimension
+        count: int,  # groups
+    ) -> Moments:  # first leading dimension: groups
+        "Merge along the first leading dimension into groups; a group that gets nothing is empty (0 tokens)."
+        own = group == torch.arange(count, device=group.device)[:, None]  # (groups, n)
+        def add(t): return torch.tensordot(own.double(), t.double(), dims=1)
+        tokens = add(self.tokens)
+        mean = add(self.tokens[..., None] * self.mean) / tokens.clamp_min(1)[..., None]
+        m2 = add(self.m2 + self.tokens[..., None] * (self.mean - mean[group]).square())
+        chosen = own.view(*own.shape, *[1] * (self.maximum.dim() - 1))
+        largest = torch.where(chosen, self.maximum, torch.zeros_like(self.maximum)).amax(1)
+        return Moments(tokens.long(), add(self.sequences).long(), mean, m2, add(self.counts).long(), largest,
+                       add(self.pooled), add(self.token_rms), add(self.cosine_distance))
+
+    def __sub__(self, part: Moments) -> Moments:
+        "The moments of the other tokens, where `part` is of some of them; what only they could tell (`maximum`, `pooled`) is NaN."
+        n, unknown = self.tokens - part.tokens, torch.full_like(self.pooled, math.nan)
+        mean = self.mean + (self.mean - part.mean) * (part.tokens.double() / n.clamp_min(1))[..., None]
+        between = (part.mean - mean).square() * (part.tokens * n / self.tokens.clamp_min(1).double())[..., None]
+        return Moments(n, self.sequences, mean, (self.m2 - part.m2 - between).clamp_min(0), self.counts - part.counts, unknown,
+                       unknown, self.token_rms - part.token_rms, self.cosine_distance - part.cosine_distance)
+
     def one_unit(self) -> Moments:
         "All units taken as one, as in `each`: what the aggregations `elements` and `pooled` need, and small."
         centre = self.mean.mean(-1, keepdim=True)
@@ -210,6 +267,71 @@ def rms(m: Moments) -> Tensor:
     "Root-mean-square activation, float64, (...)."
     return ((m.m2 / m.tokens[..., None]) + m.mean.square()).mean(-1).sqrt()
 
+def median_size(m: Moments) -> Tensor:
+    "The median of |a|, float64, (...): interpolated on the log scale within a bin; of more than half under the first edge, 0."
+    share = m.counts.cumsum(-1).double() / m.counts.sum(-1, keepdim=True).clamp_min(1)
+    above = (share < 0.5).sum(-1).clamp(max=BINS - 2)  # the bin in which the median lies
+    def at(t, i): return t.expand(*share.shape[:-1], -1).gather(-1, i.clamp_min(0)[..., None])[..., 0]
+    before, after = at(share, above - 1), at(share, above)
+    low, high = EDGES[(above - 1).clamp_min(0)].log(), EDGES[above].log()
+    part = ((0.5 - before) / (after - before).clamp_min(1e-12)).clamp(0, 1)
+    return torch.where(above == 0, 0., (low + part * (high - low)).exp())
+
+def exact_zeros(
+    m: Moments,
+    eps: float | Tensor,  # as in `sparsity`
+) -> Tensor:  # float64, (...)
+    "Of the activations under ε the share that is zero (under 1e-8, the first edge); 0 where none is under ε."
+    under = sparsity(m, eps) * m.counts.sum(-1)
+    zeros = torch.where(torch.as_tensor(eps, dtype=torch.float64) > EDGES[0], m.counts[..., 0], 0)
+    return torch.where(under > 0, zeros / under, 0.)
+
 def smallest_sparsity(m: Moments) -> Tensor:
     "What stands for a sparsity of zero: half a count, 1/(2N). A score with it is a lower bound, and is marked so."
     return 1 / (2 * m.tokens.double() * m.mean.shape[-1])
+
+# %% ../nbs/01_moments.ipynb #cell-018d
+@dataclass(frozen=True)
+class ExactSum:
+    "A sum, and what rounding took from it."
+    high: Tensor  # float64, (...)
+    low: Tensor  # float64, (...)
+
+    @classmethod
+    def of(cls, t: Tensor) -> ExactSum: return cls(t, torch.zeros_like(t))
+
+    def __add__(self, other: ExactSum) -> ExactSum:
+        high = self.high + other.high
+        part = high - self.high
+        return ExactSum(high, self.low + other.low + ((self.high - (high - part)) + (other.high - part)))
+
+    @property
+    def value(self) -> Tensor: return self.high + self.low
+
+    def map(self, f) -> ExactSum: return ExactSum(f(self.high), f(self.low))
+
+@dataclass(frozen=True)
+class MomentSums:
+    "Moments of many batches, added up in any order."
+    moments: Moments  # of all: whole numbers and largest values are right, the rest is to be taken from `sums`
+    sums: ExactSum  # (..., 3 · hidden + 3): Σ a, n · mean², squared deviations of each unit; pooled, token_rms, cosine_distance
+
+    @classmethod
+    def of(cls, m: Moments) -> MomentSums:
+        total = m.tokens[..., None] * m.mean
+        rest = torch.stack([m.pooled, m.token_rms, m.cosine_distance], -1)
+        return cls(m, ExactSum.of(torch.cat([total, total * m.mean, m.m2, rest], -1)))
+
+    def __add__(self, other: MomentSums) -> MomentSums:
+        a, b = self.moments, other.moments
+        both = replace(a, tokens=a.tokens + b.tokens, sequences=a.sequences + b.sequences, counts=a.counts + b.counts, maximum=torch.maximum(a.maximum, b.maximum))
+        return MomentSums(both, self.sums + other.sums)
+
+    def map(self, f) -> MomentSums: return MomentSums(self.moments.map(f), self.sums.map(f))
+
+    def result(self) -> Moments:
+        "All as `Moments`."
+        hidden = self.moments.mean.shape[-1]
+        total, square, m2, rest = self.sums.value.split([hidden, hidden, hidden, 3], -1)
+        mean = total / self.moments.tokens.clamp_min(1)[..., None]
+        return replace(self.moments, mean=mean, m2=(m2 + (square - total * mean)).clamp_min(0), pooled=rest[..., 0], token_rms=rest[..., 1], cosine_distance=rest[..., 2])

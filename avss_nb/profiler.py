@@ -4,24 +4,26 @@
 
 # %% ../nbs/04_profiler.ipynb #cell-003
 from __future__ import annotations
-import hashlib, json
+import hashlib, json, random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 import pandas as pd, torch
 from torch import Tensor, nn
 from .basics import Bar, InputError, Progress, check_counts, load_tensors, reading, save_tensors
-from .batches import Corpus, Text, text_batches, too_short
+from .batches import Corpus, Rows, Text, text_batches, too_short
 from .blocks import Blocks, check_length, evaluating, fingerprint, input_fingerprint, model_name, positions
-from .heads import batch_loss, body, cacheless, head, model_batch, reads_padding, target_batch
-from .fused import Segments
+from .heads import batch_losses, body, cacheless, head, model_batch, reads_padding, target_batch
+from .calibration import FEWEST
+from .fused import LARGEST, Segments, larger
 from .kernels import statistics
-from .moments import Moments, rms, sparsity, variance
+from .massive import MASSIVE, massive_activations
+from .moments import BINS, ExactSum, Moments, MomentSums, rms, sparsity, variance, with_float64
 
 # %% auto #0
-__all__ = ['SITES', 'DEFAULT_SITES', 'PROFILE', 'ALIKE', 'CHECKED', 'CAUSES', 'site_activations', 'LayerProfile', 'FewBatches',
-           'LayerProfiler', 'check_finite']
+__all__ = ['SITES', 'DEFAULT_SITES', 'PROFILE', 'ALIKE', 'CHECKED', 'CAUSES', 'site_activations', 'LayerProfile', 'check_profile',
+           'moments_problem', 'FewBatches', 'dealt_group', 'LayerProfiler', 'check_finite']
 
 # %% ../nbs/04_profiler.ipynb #cell-005
 SITES = ("output", "update", "relative_update", "attention", "mlp")
@@ -35,8 +37,8 @@ def site_activations(
     "The activations of the sites that follow from a block's input and output."
     if y.dtype != torch.float64: x, y = x.float(), y.float()
     def relative():
-        inverse = x.shape[1]**0.5 / torch.linalg.vector_norm(x, dim=1, dtype=torch.float64)  # 1 / RMS(x); of a zero state infinite
-        return (y - x) * inverse.to(y.dtype)[:, None]
+        inverse = x.shape[1]**0.5 / torch.linalg.vector_norm(with_float64(x), dim=1, dtype=torch.float64)  # 1 / RMS(x); of a zero state infinite
+        return (y - x) * inverse.to(y.dtype).to(y.device)[:, None]
     made = {"output": lambda: y, "update": lambda: y - x, "relative_update": relative}  # computed only when asked for
     return {site: made[site]() for site in sites if site in made}
 
@@ -54,6 +56,11 @@ class LayerProfile:
     predicted: Tensor | None = None  # int64 (groups,): tokens (or classes) that were asked for
     partial: bool = False  # interrupted before the last text?
     settings: dict = field(default_factory=dict)  # how it was made
+    first: dict[str, Moments] | None = None  # the same as `sites`, of the first token of each text alone; None: not kept
+    largest: Tensor | None = None  # float64 (groups, layers, 4): `avss_nb.fused.LARGEST` of the output; None: not kept
+    raw: dict[str, Tensor] | None = None  # of a share of a run: the sums before the last rounding, "site.high" and "site.low"
+
+    def __post_init__(self): check_profile(self)
 
     @property
     def layers(self) -> int: return next(iter(self.sites.values())).tokens.shape[1]
@@ -80,9 +87,12 @@ class LayerProfile:
         if both(1) or (self.partial or other.partial) and both(0):
             raise InputError("the same texts are in both profiles, and would count twice; leave one of the profiles out")
         sites = {site: _merge(m, other.sites[site]) for site, m in self.sites.items()}
-        return replace(self, sites=sites, partial=self.partial or other.partial, settings=self.settings | {"texts": [*mine, *theirs]},
-                       losses=None if self.losses is None else _padded_sum(self.losses, other.losses),
-                       predicted=None if self.predicted is None else _padded_sum(self.predicted, other.predicted))
+        first, largest = None, None
+        if None not in (self.first, other.first): first = {site: _merge(m, other.first[site]) for site, m in self.first.items()}
+        if self.largest is not None and other.largest is not None: largest = _padded(self.largest, other.largest, larger)
+        return replace(self, sites=sites, first=first, largest=largest, raw=None, partial=self.partial or other.partial, settings=self.settings | {"texts": [*mine, *theirs]},
+                       losses=None if self.losses is None else _padded(self.losses, other.losses),
+                       predicted=None if self.predicted is None else _padded(self.predicted, other.predicted))
 
     def check_alike(self, other: LayerProfile) -> None:
         "Refuse a profile of another model, of other sites, or made in another way."
@@ -112,14 +122,23 @@ class LayerProfile:
         table = self.to_frame().pivot(index="layer", columns="site", values="variance")[[*self.sites]]
         return f"<p>{self!r}; activation variance:</p>" + table.to_html(float_format="{:.4g}".format)
 
-    def plot(self, ax=None, **settings):
-        "A heat map of all statistics of every layer; returns the axes (see `avss_nb.profile_plots.plot_layer_statistics`)."
-        from avss_nb.profile_plots import plot_layer_statistics
-        return plot_layer_statistics(self, ax, **settings)
+    def massive(self, times: float = MASSIVE) -> pd.DataFrame:
+        "The largest activation of each layer, where it is at least so many times the median (see `avss_nb.massive.massive_activations`)."
+        return massive_activations(self, times)
+
+    def plot(self, ax=None, what: str = "statistics", **settings):
+        "A heat map of all statistics of every layer; what=\"first token\": the RMS of first tokens against the rest. Returns the axes (see `avss_nb.profile_plots`)."
+        from avss_nb.profile_plots import plot_first_token, plot_layer_statistics
+        kinds = {"statistics": plot_layer_statistics, "first token": plot_first_token}
+        if what not in kinds: raise InputError(f"what={what!r} was given; give one of {', '.join(kinds)}")
+        return kinds[what](self, ax, **settings)
 
     def save(self, path: str | Path) -> None:
         "Write one safetensors file; its header holds the rest as JSON."
         tensors = {f"{site}.{name}": t for site, m in self.sites.items() for name, t in vars(m).items()}
+        tensors |= {f"first.{site}.{name}": t for site, m in (self.first or {}).items() for name, t in vars(m).items()}
+        if self.largest is not None: tensors["largest"] = self.largest
+        tensors |= {f"raw.{name}": t for name, t in (self.raw or {}).items()}
         if self.losses is not None: tensors |= {"losses": self.losses, "predicted": self.predicted}
         header = {"model": self.model, "fingerprint": self.fingerprint, "partial": self.partial, "sites": [*self.sites], "settings": self.settings}
         save_tensors(path, tensors, PROFILE, header)
@@ -130,10 +149,13 @@ class LayerProfile:
         about = "profile", "make one with `avss-nb profile` or `LayerProfile.save`"
         header, tensors = load_tensors(path, PROFILE, *about)
         with reading(path, *about):
-            sites = {site: Moments(**{k.removeprefix(site + "."): t for k, t in tensors.items() if k.startswith(site + ".")})
-                     for site in header["sites"]}
-            found = cls(header["model"], header["fingerprint"], sites, tensors.get("losses"), tensors.get("predicted"),
-                        header["partial"], {**header["settings"]})
+            def read(start): return Moments(**{k.removeprefix(start): t for k, t in tensors.items() if k.startswith(start)})
+            sites, older = header["sites"], not any(k.startswith("first.") for k in tensors)  # than the first tokens of texts
+            try: found = cls(header["model"], header["fingerprint"], {site: read(f"{site}.") for site in sites}, tensors.get("losses"),
+                             tensors.get("predicted"), header["partial"], {**header["settings"]},
+                             None if older else {site: read(f"first.{site}.") for site in sites}, tensors.get("largest"),
+                             {k.removeprefix("raw."): t for k, t in tensors.items() if k.startswith("raw.")} or None)
+            except InputError as error: raise InputError(f"{path}: {error}") from None
             repr(found)  # counts what there is
         return found
 
@@ -144,15 +166,53 @@ def _merge(a: Moments, b: Moments) -> Moments:
     both = a[:n] + b
     return both if len(a.tokens) == n else Moments.cat([both, a[n:]])
 
-def _padded_sum(a: Tensor, b: Tensor) -> Tensor:
+def _padded(a: Tensor, b: Tensor, join=torch.add) -> Tensor:
     if len(a) < len(b): a, b = b, a
-    return torch.cat([a[:len(b)] + b, a[len(b):]])
+    return torch.cat([join(a[:len(b)], b), a[len(b):]])
+
+def check_profile(profile: LayerProfile) -> None:
+    "Refuse statistics that do not belong together, or that no measurement gives."
+    def wrong(what): return InputError(f"the profile of {profile.model} {what}; profile the texts again")
+    if not profile.sites: raise wrong("holds no site, so nothing was measured")
+    name, reference = next(iter(profile.sites.items()))
+    shape = reference.tokens.shape
+    if len(shape) != 2 or not all(shape): raise wrong(f"has statistics of shape {tuple(shape)} where (groups, layers) is expected")
+    for part, sites in ("", profile.sites), ("first tokens of ", profile.first or {}):
+        for site, m in sites.items():
+            if problem := moments_problem(m, shape): raise wrong(f"has {problem} at {part}site {site}, where {name} has {shape[0]} groups of {shape[1]} layers")
+    if profile.first is not None and {*profile.first} != {*profile.sites}: raise wrong("keeps the first tokens of other sites than it has")
+    if profile.largest is not None and profile.largest.shape != (*shape, len(LARGEST)): raise wrong("has largest states of other groups or layers")
+    if any(t.shape[:1] != shape[:1] for t in (profile.raw or {}).values()): raise wrong("has sums of other groups")
+    if (profile.losses is None) != (profile.predicted is None): raise wrong("has losses without the number of predicted tokens, or the other way round")
+    if profile.losses is not None and (profile.losses.shape != (shape[0], 1 + shape[1]) or profile.predicted.shape != shape[:1]):
+        raise wrong("has ablation losses of other groups or layers")
+
+def moments_problem(m: Moments, shape: tuple[int, ...]) -> str:  # empty: none
+    "What is wrong with moments that should have these leading dimensions."
+    hidden = m.mean.shape[-1:]
+    expected = {"mean": (*shape, *hidden), "m2": (*shape, *hidden), "counts": (*shape, BINS)}
+    for name, t in vars(m).items():
+        if t.shape != expected.get(name, tuple(shape)): return f"{name} of shape {tuple(t.shape)} instead of {expected.get(name, tuple(shape))}"
+    for name in ("tokens", "sequences", "counts"):
+        if bool((getattr(m, name) < 0).any()): return f"negative {name}"
+    if bool((m.m2 < 0).any()): return "negative sums of squares"
+    return ""
 
 # %% ../nbs/04_profiler.ipynb #cell-009
 class FewBatches(InputError):
     "The texts make fewer batches than there are processes; every process finds that out."
 
 CHECKED = 32  # batches between two looks at whether all is finite, on devices that work ahead
+
+@lru_cache(maxsize=1024)
+def _round(number: int, groups: int) -> list[int]: return random.Random(f"{number} of {groups}").sample(range(groups), groups)
+
+def dealt_group(
+    number: int,  # of a text in its corpus
+    groups: int,
+) -> int:
+    "The group of a text. Every round of dealing serves each group once, in an order of its own: a corpus in which kinds alternate is spread evenly."
+    return _round(number // groups, groups)[number % groups]
 
 class LayerProfiler:
     "Measures every layer of a model in one forward pass over texts."
@@ -163,7 +223,7 @@ class LayerProfiler:
         ablation: bool = False,  # also measure the loss without each layer (see `avss_nb.heads`; costs layers + 1 passes)
         batch_size: int = 16,  # texts
         max_length: int = 256,  # tokens; longer texts are cut into windows
-        groups: int = 16,  # for bootstrap intervals
+        groups: int = 16,  # to which texts are dealt, for bootstrap intervals
         stack: str | None = None,  # "encoder" or "decoder" where there are two
     ):
         if not isinstance(sites, Iterable): raise InputError(f"sites={sites!r} was given; give some of {', '.join(SITES)}")
@@ -191,25 +251,27 @@ class LayerProfiler:
         if until and share[1] > 1: raise InputError("a share alone does not tell when the whole is stable; leave until out, or profile in one process")
         share, most = (int(share[0]), int(share[1])), positions(self.model)
         batches = text_batches(texts, self.tokenizer, self.batch_size, self.max_length, equal=self.apart)
-        progress, identity, sums, complete = progress or Bar("profile"), fingerprint(self.blocks), {}, False
+        progress, identity, sums, complete = progress or Bar("profile"), fingerprint(self.blocks), None, False
         corpus, about = Corpus(), self._about()
-        def result(partial): return self._profile(sums, identity, partial, about | {"texts": [corpus.told()]} | self._shared(share, identity, about, corpus))
+        def result(partial):
+            settings = about | {"resampled": units, "texts": [corpus.told()]} | self._shared(share, identity, about, corpus)
+            return self._profile(sums, identity, partial, settings)
         try:
             with evaluating(self.model), cacheless(self.model):
                 for number, (rows, total) in enumerate(batches):
                     corpus.read(rows)
+                    if not number: units = "texts" if rows.known >= FEWEST else "windows"
                     if number % self.groups % share[1] != share[0]: continue
                     check_length(most, max(map(len, rows)), "shorten the texts, or lower max_length")
-                    seen = self._measure(rows, number)
-                    group = sums.get(number % self.groups)
-                    sums[number % self.groups] = {key: group[key] + seen[key] for key in seen} if group else seen
+                    group = [dealt_group(n, self.groups) for n in (rows.texts if units == "texts" else rows.numbers)]
+                    sums = _added(sums, self._measure(rows, group, number))
                     progress(Progress(number + 1, total, "batch", {"tokens": sum(map(len, rows))}, partial(result, True)))
                     if until and (number + 1) % self.groups == 0 and until(result(False)): break
             if number + 1 < share[1]: raise FewBatches(f"the texts make {number + 1} batches for {share[1]} processes; give more texts, or fewer processes")
-            if self.ablation and not sum(int(s["predicted"]) for s in sums.values()): raise too_short(2)
+            if self.ablation and not sums["predicted"].sum(): raise too_short(2)
             complete = True
         except KeyboardInterrupt:
-            if not sums: raise
+            if sums is None: raise
         return result(not complete)
 
     def _about(self) -> dict:
@@ -220,7 +282,7 @@ class LayerProfiler:
     def _shared(self, share, identity, about, corpus) -> dict:
         "Which share of a run it is; a run is told from others by the model, the settings and the first texts."
         if share[1] == 1: return {}
-        run = [identity, self.sites, self.ablation, self.groups, about, corpus.told()[0]]
+        run = [identity, self.sites, self.ablation, self.groups, about, corpus.told()[0], "dealt text by text"]
         return {"share": [*share], "run": hashlib.sha256(json.dumps(run).encode()).hexdigest()[:16]}
 
     def _condition(self, until) -> Callable[[LayerProfile], bool] | None:
@@ -236,33 +298,45 @@ class LayerProfiler:
         return until
 
     @torch.no_grad()
-    def _measure(self, rows, number) -> dict:
-        "Moments of one batch: site → Moments with leading dimension layers; and the losses, if asked for."
+    def _measure(self, rows, group, number) -> dict:
+        "Moments of one batch, leading dimensions (groups, layers): of all tokens, of the first ones; the largest states; the losses, if asked for."
         batch = model_batch(self.model, rows)
-        seen = statistics(self.sites, len(self.blocks), Segments([*map(len, rows)], batch["input_ids"].device), self.model.dtype)
+        texts = Segments([*map(len, rows)], batch["input_ids"].device, group, self.groups)
+        seen = statistics(self.sites, len(self.blocks), texts, self.model.dtype)
         with self.blocks.watch(seen.see, {site: partial(seen.part, site) for site in ("attention", "mlp") if site in self.sites}):
             self.body(**batch)
-        found = seen.moments()
+        moments, first = seen.moments(), seen.first_tokens()
         if batch["input_ids"].device.type == "cpu" or number % CHECKED == 0:  # elsewhere a look makes the device wait
-            for site, m in found.items(): check_finite(m, site, number)
-        if self.ablation: found |= self._ablate(target_batch(self.model, self.tokenizer, rows))
-        return found
+            for site, m in moments.items(): check_finite(m, site, number)
+        found = {site: MomentSums.of(m) for site, m in (moments | {f"first.{site}": m for site, m in first.items()}).items()}
+        if (largest := seen.largest()) is not None: found["largest"] = largest
+        return found | (self._ablate(target_batch(self.model, self.tokenizer, rows), torch.tensor(group)) if self.ablation else {})
 
-    def _ablate(self, batch) -> dict:
-        losses, predicted = [], 0
+    def _ablate(self, batch, group) -> dict:
+        def by_group(t): return torch.zeros(self.groups, dtype=t.dtype).index_add_(0, group, t.cpu())
+        losses, predicted = [], None
         for skipped in [[], *([layer] for layer in range(len(self.blocks)))]:
-            with self.blocks.skip(skipped): loss, predicted = batch_loss(self.model, batch)
-            losses.append(loss.cpu())
-        return {"losses": torch.stack(losses), "predicted": torch.tensor(predicted)}
+            with self.blocks.skip(skipped): loss, predicted = batch_losses(self.model, batch)
+            losses.append(by_group(loss))
+        return {"losses": ExactSum.of(torch.stack(losses, 1)), "predicted": by_group(predicted)}
 
     def _profile(self, sums, identity, partial, settings) -> LayerProfile:
-        sums = [{key: found.map(lambda t: t.cpu()) if isinstance(found, Moments) else found for key, found in s.items()} for s in sums.values()]
-        sites = {site: Moments.stack([s[site] for s in sums]) for site in self.sites}
+        "What was measured so far, without the groups that got no text."
+        there = sums[self.sites[0]].moments.tokens[:, 0].cpu().nonzero().flatten()
+        def chosen(t): return t.cpu()[there]
+        found = {name: chosen(s) if isinstance(s, Tensor) else s.map(chosen) for name, s in sums.items()}
+        sites, first = ({site: found[f"{part}{site}"].result() for site in self.sites} for part in ("", "first."))
         for site, m in sites.items(): check_finite(m, site)
-        return LayerProfile(
-            model=model_name(self.blocks), fingerprint=identity, sites=sites,
-            losses=torch.stack([s["losses"] for s in sums]) if self.ablation else None,
-            predicted=torch.stack([s["predicted"] for s in sums]) if self.ablation else None, partial=partial, settings=settings)
+        losses = found["losses"].value if self.ablation else None
+        whole = LayerProfile(model_name(self.blocks), identity, sites, losses, found.get("predicted"), partial, settings, first, found.get("largest"))
+        if "share" not in settings: return whole
+        exact = {name: s if isinstance(s, ExactSum) else s.sums for name, s in found.items() if not isinstance(s, Tensor)}
+        raw = {f"{name}.{part}": getattr(s, part) for name, s in exact.items() for part in ("high", "low")}
+        return replace(whole, settings=settings | {"groups": there.tolist()}, raw=raw)
+
+def _added(a: dict | None, b: dict) -> dict:
+    "What two batches gave, together."
+    return b if a is None else {name: larger(a[name], b[name]) if name == "largest" else a[name] + b[name] for name in a}
 
 def check_finite(m: Moments, site: str, batch: int | None = None) -> None:
     "Refuse activations that are not numbers, naming the first layer in which they appear."

@@ -6,18 +6,26 @@
 from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from html import escape
 import numpy as np, pandas as pd, torch
 from .basics import InputError
 from .blocks import Blocks, fingerprint, model_name
-from .moments import AGGREGATIONS, Moments, rms, smallest_sparsity, sparsity, variance
+from .calibration import FEWEST, resampled
+from .massive import first_share, first_token_note, layer_list, without_first
+from .moments import AGGREGATIONS, Moments, exact_zeros, rms, smallest_sparsity, sparsity, variance
 from .profiler import SITES, LayerProfile
 
 SCORES = ("avss", "normalized_avss", "block_influence", "update_norm", "ablation", "random")
 
 # %% auto #0
-__all__ = ['SCORES', 'LayerScores', 'LayerScorer', 'stable']
+__all__ = ['SCORES', 'FIRST_TOKEN', 'too_few_note', 'LayerScores', 'LayerScorer', 'stable']
 
 # %% ../nbs/05_scorer.ipynb #cell-006
+FIRST_TOKEN = ("in", "out")
+
+def too_few_note(groups: int) -> str:
+    return f"no intervals: {groups} text{'s' * (groups > 1)} to resample, and fewer than {FEWEST} tell too little"
+
 @dataclass(frozen=True)
 class LayerScores:
     "A ranking of layers: every array has one entry per layer."
@@ -38,6 +46,10 @@ class LayerScores:
     fingerprint: str = ""
     tokens: int = 0
     partial: bool = False  # from an interrupted profile?
+    first_token: str = "in"  # "out": without the first token of each text
+    first_share: np.ndarray | None = None  # float64: share of the layer's variance that the first tokens carry; None: not known
+    rounded: np.ndarray | None = None  # bool: most activations under ε are exact zeros, as rounding makes them; None: none is
+    too_few: int = 0  # groups of texts, where they were too few for the intervals that were asked for
 
     @classmethod
     def of(cls,
@@ -63,7 +75,8 @@ class LayerScores:
         if draws is not None and len(draws):
             ranks = draws.argsort(1, kind="stable").argsort(1, kind="stable")
             (low, high), (rank_low, rank_high) = (np.quantile(x, around, axis=0) for x in (draws, ranks))
-        rest = {"variance": none, "sparsity": none, "floored": np.zeros(len(values), bool)} | fields
+        no = np.zeros(len(values), bool)
+        rest = {"variance": none, "sparsity": none, "floored": no, "first_share": none, "rounded": no} | fields
         return cls(score, values, low, high, rank_low, rank_high, **rest)
 
     @property
@@ -95,7 +108,20 @@ class LayerScores:
         "The score in words."
         if self.score not in ("avss", "normalized_avss"): return self.score.replace("_", " ")
         eps = f"ε = {self.eps:g}{' RMS' * self.relative}"
-        return f"{self.score.replace('avss', 'AVSS').replace('_', ' ')} on {self.site} ({self.aggregation}, {eps})"
+        without = ", without first tokens" * (self.first_token == "out")
+        return f"{self.score.replace('avss', 'AVSS').replace('_', ' ')} on {self.site} ({self.aggregation}, {eps}{without})"
+
+    @property
+    def notes(self) -> list[str]:
+        "What a reader must know beside the numbers: one sentence each."
+        found = []
+        if self.too_few: found.append(f"There are {too_few_note(self.too_few)}.")
+        if self.floored.any(): found.append(f"{self.floored.sum()} layers are floored: no activation was under ε, so their scores are lower bounds.")
+        if self.rounded is not None and self.rounded.any():
+            found.append(f"Most activations under ε in layer{'s' * (self.rounded.sum() > 1)} {layer_list(np.flatnonzero(self.rounded))} are exact zeros, as rounding to "
+                         "half precision makes them: the sparsity measures the rounding. Choose a larger ε, or profile in float32.")
+        if self.first_share is not None and self.first_token == "in" and (note := first_token_note(self.first_share)): found.append(note)
+        return found
 
     def to_frame(self) -> pd.DataFrame:
         "One row per layer, in layer order; rank 0 is the least important."
@@ -103,7 +129,8 @@ class LayerScores:
         ranks[list(self.order)] = range(len(self.values))
         return pd.DataFrame({"layer": range(len(self.values)), "variance": self.variance, "sparsity": self.sparsity,
             "score": self.values, "low": self.low, "high": self.high, "rank": ranks, "rank low": self.rank_low,
-            "rank high": self.rank_high, "floored": self.floored})
+            "rank high": self.rank_high, "floored": self.floored, "rounded": self.floored & False if self.rounded is None else self.rounded,
+            "first token": np.full(len(self.values), np.nan) if self.first_share is None else self.first_share})
 
     def to_dict(self) -> dict:
         "For JSON: layers in layer order, `order` least important first; unknown numbers are None."
@@ -111,17 +138,23 @@ class LayerScores:
         layers = [{"layer": i, "variance": number(self.variance[i]), "sparsity": number(self.sparsity[i]),
                    "score": number(self.values[i]), "low": number(self.low[i]), "high": number(self.high[i]),
                    "floored": bool(self.floored[i])} for i in range(len(self.values))]
+        if self.rounded is not None:
+            for layer, rounded in zip(layers, self.rounded): layer["rounded"] = bool(rounded)
+        if self.first_share is not None:
+            for layer, share in zip(layers, self.first_share): layer["first_token_share"] = number(share)
         return {"model": self.model, "score": self.score, "site": self.site, "aggregation": self.aggregation,
                 "eps": number(self.eps), "relative": self.relative, "tokens": self.tokens, "partial": self.partial,
-                "layers": layers, "order": list(self.order)}
+                "first_token": self.first_token, "notes": self.notes, "layers": layers, "order": list(self.order)}
 
-    def __repr__(self): return f"LayerScores({self.title}; least important first: {', '.join(map(str, self.order))})"
+    def __repr__(self):
+        return f"LayerScores({'; '.join([self.title, 'least important first: ' + ', '.join(map(str, self.order)), *self.notes])})"
 
     def _repr_html_(self):
-        table = self.to_frame().sort_values("rank").dropna(axis=1, how="all").to_html(index=False, float_format="{:.4g}".format)
-        floors = f" {self.floored.sum()} layers are floored: their scores are lower bounds." if self.floored.any() else ""
+        shown = self.to_frame().sort_values("rank").dropna(axis=1, how="all")
+        shown = shown.drop(columns=[mark for mark in ("floored", "rounded") if not shown[mark].any()])
         read, bounds = f" {self.tokens:,} tokens;" * bool(self.tokens), "; 95 % intervals" * bool(np.isfinite(self.low).any())
-        return f"<p>{self.title};{read} least important first{bounds}.{floors}</p>{table}"
+        notes = escape(" ".join(["", *self.notes]))
+        return f"<p>{escape(self.title)};{read} least important first{bounds}.{notes}</p>{shown.to_html(index=False, float_format='{:.4g}'.format)}"
 
     def plot(self, ax=None, **kwargs):
         "Ranking bars with intervals; returns the axes (see `avss_nb.plots.plot_ranking`)."
@@ -140,13 +173,17 @@ class LayerScorer:
         draws: int = 1000,  # of the bootstrap; 0: no intervals
         confidence: float = 0.95,  # of the intervals
         seed: int = 0,
+        first_token: str = "in",  # "out": without the first token of each text, which may carry most of a layer's variance
     ):
-        for name, value, allowed in ("score", score, SCORES), ("site", site, SITES), ("aggregation", aggregation, AGGREGATIONS):
+        for name, value, allowed in ("score", score, SCORES), ("site", site, SITES), ("aggregation", aggregation, AGGREGATIONS), ("first_token", first_token, FIRST_TOKEN):
             if value not in allowed: raise InputError(f"{name} {value!r} is not one of {', '.join(allowed)}")
         if not eps > 0: raise InputError(f"ε = {eps} was given; it must be positive, for example 0.01")
         if not 0 < confidence < 1: raise InputError(f"confidence {confidence} was given; it must lie between 0 and 1, for example 0.95")
         self.measure, self.site, self.aggregation, self.eps, self.relative = score, site, aggregation, float(eps), relative
-        self.draws, self.confidence, self.seed = draws, confidence, seed
+        if first_token == "out" and (score == "ablation" or aggregation == "pooled"):
+            what = "the ablation loss belongs to whole texts" if score == "ablation" else "the aggregation pooled averages whole texts"
+            raise InputError(f"first_token='out' was given, and {what}; give first_token='in', or choose another {'score' if score == 'ablation' else 'aggregation'}")
+        self.draws, self.confidence, self.seed, self.first_token = draws, confidence, seed, first_token
 
     @classmethod
     def published(cls, **settings) -> LayerScorer:
@@ -160,10 +197,13 @@ class LayerScorer:
         eps = self._eps(total)
         share, floored = self._sparsity(total, eps)
         values, draws = self._measured(profile, moments, eps)
+        rounded = exact_zeros(total, eps) > 0.5 if self.aggregation != "mean_state" else torch.zeros_like(floored)
         return LayerScores.of(self.measure, values, draws, self.confidence, variance=variance(total, self.aggregation).numpy(),
             sparsity=share.numpy(), floored=floored.numpy() & self._uses_sparsity, site=self.site, aggregation=self.aggregation,
-            eps=self.eps, relative=self.relative, model=profile.model, fingerprint=profile.fingerprint, tokens=profile.tokens,
-            partial=profile.partial)
+            eps=self.eps, relative=self.relative, model=profile.model, fingerprint=profile.fingerprint,
+            tokens=int(self._site(profile, self.site).tokens[:, 0].sum()), partial=profile.partial, first_token=self.first_token,
+            first_share=self._first_share(profile), rounded=rounded.numpy() & self._uses_sparsity & ~floored.numpy(),
+            too_few=profile.groups if self._resamples and profile.groups < FEWEST else 0)
 
     def drawn(self, profile: LayerProfile) -> tuple[np.ndarray, np.ndarray]:  # (layers,); (draws, layers), empty where nothing can be resampled
         "The scores of the profile, and of profiles from resampled groups of texts."
@@ -177,9 +217,21 @@ class LayerScorer:
     @property
     def _units(self): return self.aggregation in ("neurons", "mean_state")  # which need every unit apart: much memory, so a layer at a time
 
+    def _site(self, profile, site) -> Moments:
+        "The moments of a site, (groups, layers), with or without the first token of each text."
+        return profile.site(site) if self.first_token == "in" else without_first(profile, site)
+
     def _moments(self, profile) -> Moments:
         "The moments of the site, leading dimensions (groups, layers); all units as one where that is enough."
-        return profile.site(self.site) if self._units else profile.site(self.site).one_unit()
+        return self._site(profile, self.site) if self._units else self._site(profile, self.site).one_unit()
+
+    def _first_share(self, profile) -> np.ndarray:
+        "The share of each layer's variance that the first tokens carry; NaN where it is not known, or the score has nothing to do with a variance."
+        if profile.first is None or not self._uses_sparsity: return np.full(profile.layers, np.nan)
+        return first_share(profile.site(self.site).total(), profile.first[self.site].total()).numpy()
+
+    @property
+    def _resamples(self): return bool(self.draws) and self.measure != "random"
 
     @property
     def _uses_sparsity(self): return self.measure in ("avss", "normalized_avss")
@@ -194,10 +246,9 @@ class LayerScorer:
 
     def _bootstrap(self, profile, moments, eps) -> np.ndarray:
         "Scores of resampled groups, (draws, layers); empty where there is nothing to resample."
-        if not self.draws or profile.groups < 2 or self.measure == "random": return np.empty((0, profile.layers))
-        rng = np.random.default_rng(self.seed)
-        weights = rng.multinomial(profile.groups, np.full(profile.groups, 1 / profile.groups), self.draws)
-        return self._values(profile, torch.from_numpy(weights).double(), moments, eps)
+        if not self._resamples or profile.groups < FEWEST: return np.empty((0, profile.layers))
+        weights = resampled(profile.groups, self.draws, np.random.default_rng(self.seed))
+        return self._values(profile, torch.from_numpy(weights), moments, eps)
 
     def _values(self, profile, weights, moments, eps) -> np.ndarray:
         "The score of every layer for every row of group weights, (draws, layers)."
@@ -206,8 +257,8 @@ class LayerScorer:
             if profile.losses is None: raise InputError("this profile has no ablation losses; profile with LayerProfiler(…, ablation=True)")
             losses = (weights @ profile.losses) / (weights @ profile.predicted.double())[:, None]
             return (losses[:, 1:] - losses[:, :1]).numpy()
-        if self.measure == "block_influence": return _mean(profile.site("output"), "cosine_distance", weights)
-        if self.measure == "update_norm": return _mean(profile.site("relative_update"), "token_rms", weights)
+        if self.measure == "block_influence": return _mean(self._site(profile, "output"), "cosine_distance", weights)
+        if self.measure == "update_norm": return _mean(self._site(profile, "relative_update"), "token_rms", weights)
         if self._units: values = np.stack([self._avss(moments[:, layer].weighted(weights), eps[layer]) for layer in range(profile.layers)], 1)
         else: values = self._avss(moments.weighted(weights), eps)
         return values / values.sum(1, keepdims=True) if self.measure == "normalized_avss" else values

@@ -4,17 +4,19 @@
 
 # %% ../nbs/04_sharding.ipynb #cell-003
 from __future__ import annotations
-import datetime, itertools, json, os, signal, time
+import datetime, itertools, json, operator, os, signal, time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 import torch
 from torch import Tensor
 from .basics import InputError, Progress, silent
-from .moments import Moments
+from .fused import larger
+from .moments import ExactSum, Moments, MomentSums
 from .profiler import FewBatches, LayerProfile, LayerProfiler
 
 # %% auto #0
@@ -22,7 +24,7 @@ __all__ = ['SHARED', 'RANKS', 'LOCAL', 'of_share', 'interleaved', 'state_of', 's
            'ProcessLost', 'Stopped', 'Processes', 'joined', 'profile_together', 'usable']
 
 # %% ../nbs/04_sharding.ipynb #cell-005
-SHARED = ("share", "run")  # settings of a share, which the whole does not have
+SHARED = ("share", "run", "groups")  # settings of a share, which the whole does not have
 
 def of_share(profile: LayerProfile) -> tuple[int, int] | None:
     "(process, processes) of a share; None for a whole profile."
@@ -50,12 +52,27 @@ def interleaved(
     complete = [p for p in profiles if not p.partial] or [first]
     if len({p.settings["texts"][0][1] for p in complete}) > 1:
         raise InputError("the shares are of different texts, which only begin alike; give those of one run")
-    order = torch.tensor([g * of + of_share(p)[0] for p in profiles for g in range(p.groups)]).argsort()
-    def dealt(parts): return None if parts[0] is None else torch.cat(parts)[order]
-    return replace(first, sites={site: Moments.cat([p.sites[site] for p in profiles])[order] for site in first.sites},
-                   losses=dealt([p.losses for p in profiles]), predicted=dealt([p.predicted for p in profiles]),
-                   partial=bool(missing) or any(p.partial for p in profiles),
+    profiles = sorted(profiles, key=of_share)
+    there = sorted({g for p in profiles for g in _numbers(p)})
+    places = [torch.tensor([there.index(g) for g in _numbers(p)]) for p in profiles]
+    def spread(get): return [torch.zeros(len(there), *get(p).shape[1:], dtype=get(p).dtype).index_copy_(0, at, get(p)) for p, at in zip(profiles, places)]
+    def exact(name): return reduce(operator.add, map(ExactSum, *(spread(lambda p: p.raw[f"{name}.{part}"]) for part in ("high", "low"))))
+    def merged(name, get):
+        every = Moments.cat([get(p) for p in profiles]).dealt(torch.cat(places), len(there))
+        return every if any(p.raw is None for p in profiles) else MomentSums(every, exact(name)).result()
+    kept = all(p.first is not None for p in profiles)
+    losses = None if first.losses is None else exact("losses").value if first.raw else sum(spread(lambda p: p.losses))
+    return replace(first, sites={site: merged(site, lambda p: p.sites[site]) for site in first.sites},
+                   first={site: merged(f"first.{site}", lambda p: p.first[site]) for site in first.sites} if kept else None,
+                   largest=reduce(larger, spread(lambda p: p.largest)) if all(p.largest is not None for p in profiles) else None,
+                   losses=losses, predicted=None if first.predicted is None else sum(spread(lambda p: p.predicted)),
+                   partial=bool(missing) or any(p.partial for p in profiles), raw=None,
                    settings={name: value for name, value in complete[0].settings.items() if name not in SHARED})
+
+def _numbers(share: LayerProfile) -> list[int]:
+    "The number of each group of a share; older versions dealt batches to groups, and groups to processes."
+    rank, of = of_share(share)
+    return share.settings.get("groups", [g * of + rank for g in range(share.groups)])
 
 def state_of(profile: LayerProfile) -> str:
     "A share in words."

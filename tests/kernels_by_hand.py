@@ -11,7 +11,8 @@ SMALL, LARGE = 1e-5, 1e5  # |y| against |x|
 for dtype, lengths, hidden, sites, *size in ((torch.bfloat16, [45, 20, 7], 96, SITES), (torch.float16, [33, 1], 70, SITES), (torch.float32, [16, 16], 70, SITES),
                                       (torch.bfloat16, [1], 96, ("relative_update",)), (torch.bfloat16, [128, 128], 64, SITES), (torch.float32, [20, 7], 64, ("output", "mlp")),
                                              (torch.float32, [33, 5], 70, SITES, SMALL), (torch.float32, [33, 5], 70, SITES, LARGE), (torch.bfloat16, [45, 20], 96, ("output", "mlp"), 0.)):
-    g, texts = torch.Generator().manual_seed(cases), Segments(lengths, DEVICE)
+    g, group = torch.Generator().manual_seed(cases), None if cases % 2 else [(0, 3, 0)[i] for i in range(len(lengths))]  # of four groups two or three are empty
+    texts = Segments(lengths, DEVICE, group, 1 if group is None else 4)
     x = torch.randn(len(lengths), max(lengths), hidden, generator=g)
     x[..., 3] += 300  # a massive unit, a large value, tiny ones: inside and outside the window
     x[0, 0, 5], x[-1, 0, :4] = 4e4, 1e-6
@@ -25,17 +26,25 @@ for dtype, lengths, hidden, sites, *size in ((torch.bfloat16, [45, 20, 7], 96, S
         statistics.see(0, x, y)
         statistics.see(1, y, x)
         if "mlp" in sites: statistics.part("mlp", 0, y), statistics.part("mlp", 1, x)
-    found, plain = found.moments(), plain.moments()
-    assert [*found] == [*plain] == [*sites]
-    for site in sites:
-        a, b = found[site], plain[site]
-        assert torch.equal(a.counts, b.counts), (dtype, lengths, hidden, site, (a.counts - b.counts).nonzero())
-        assert torch.equal(a.tokens, b.tokens) and torch.equal(a.sequences, b.sequences)
-        for name in ("mean", "m2", "maximum", "pooled", "token_rms", "cosine_distance"):
-            p, q = getattr(a, name), getattr(b, name)
-            assert p.shape == q.shape and p.dtype == q.dtype == torch.float64
-            scale = (b.m2 / b.tokens[:, None]).sqrt() + q.abs() if name == "mean" else q.abs()
-            assert ((p - q).abs() <= 2e-5 * scale + 1e-9).all() or q.isnan().all() and p.isnan().all(), \
-                (dtype, lengths, hidden, site, name, p, q)
+    collected = [(found.moments(), plain.moments()), (found.first_tokens(), plain.first_tokens())]
+    if "output" in sites:
+        p, q = found.largest().cpu(), plain.largest().cpu()
+        assert p.shape == q.shape == (texts.groups, 2, 4) and torch.equal(p[..., :3], q[..., :3]), (p, q)
+        assert torch.allclose(p[..., 3], q[..., 3], rtol=1e-5)
+    else: assert found.largest() is plain.largest() is None
+    for found, plain in collected:
+        assert [*found] == [*plain] == [*sites]
+        for site in sites:
+            a, b = found[site], plain[site]
+            assert a.tokens.shape == ((2,) if group is None else (4, 2))
+            if found is collected[1][0]: assert (collected[0][0][site].counts >= a.counts).all()  # what is taken away was counted
+            assert torch.equal(a.counts, b.counts), (dtype, lengths, hidden, site, (a.counts - b.counts).nonzero())
+            assert torch.equal(a.tokens, b.tokens) and torch.equal(a.sequences, b.sequences)
+            for name in ("mean", "m2", "maximum", "pooled", "token_rms", "cosine_distance"):
+                p, q = getattr(a, name), getattr(b, name)
+                assert p.shape == q.shape and p.dtype == q.dtype == torch.float64
+                scale = (b.m2 / b.tokens[..., None].clamp_min(1)).sqrt() + q.abs() if name == "mean" else q.abs()
+                assert ((p - q).abs() <= 2e-5 * scale + 1e-9).all() or q.isnan().all() and p.isnan().all(), \
+                    (dtype, lengths, hidden, site, name, p, q)
     cases += 1
 print(f"{cases} cases")
