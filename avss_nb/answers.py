@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 import numpy as np, pandas as pd
 from .basics import InputError, not_written, whole
-from .calibration import MEASURES, bootstrap, interval, measures
+from .calibration import MEASURES, bootstrap, interval, measures, withheld
 from .data import Question, is_abstention, is_correct
 
 # %% auto #0
@@ -168,11 +168,12 @@ class Answers:
         return Answers(*(np.concatenate(pair) if isinstance(pair[0], np.ndarray) else pair[0] + pair[1] for pair in pairs))
 
     def abstain_below(self,
-        threshold: float,  # confidence
+        threshold: float,  # in [0, 1]; an answer whose confidence is above it stays
+        confidences: np.ndarray | None = None,  # in [0, 1], (answers,): compared with it instead of the answers' own
     ) -> Answers:
-        "The same answers, withheld where confidence is below a threshold: the cheap rival of every mitigation."
-        withheld = self.confidences < threshold
-        return replace(self, correct=self.correct & ~withheld, abstained=self.abstained | withheld)
+        "Withhold answers whose confidence does not exceed a threshold: the cheap rival of every mitigation."
+        silent = withheld(self.confidences if confidences is None else confidences, threshold)
+        return replace(self, correct=self.correct & ~silent, abstained=self.abstained | silent)
 
     def report(self,
         draws: int = 1000,  # of the bootstrap over questions; 0: no intervals

@@ -70,8 +70,7 @@ def rivals(
     verdicts = development.correct[given]
     for name, of in sure.items():
         threshold = best_threshold(of(development)[given], verdicts, verdicts)  # silence is right where the answer is wrong
-        withheld = (of(test) <= threshold) & asked
-        found[f"original, silent below {name} {threshold:.2g}"] = replace(test, correct=test.correct & ~withheld, abstained=test.abstained | withheld)
+        found[f"original, silent below {name} {threshold:.2g}"] = test.abstain_below(threshold, of(test))
     return found
 
 # %% ../nbs/10_arms.ipynb #cell-008
