@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 import numpy as np, pandas as pd
-from .basics import InputError, not_written, whole
+from .basics import InputError, check_regular, check_replaceable, not_written, whole
 from .calibration import MEASURES, bootstrap, interval, measures, withheld
 from .data import Question, is_abstention, is_correct
 
@@ -86,7 +86,8 @@ def _entry(line: bytes) -> tuple:  # place, then the fields of `Answers`
 def _read(path: Path) -> tuple[dict, list[tuple], list[int]]:
     "Header, an entry for each answer, and the bytes at which header and answers end. A last line without an end is left out."
     try: first, *rest = path.read_bytes().split(b"\n")
-    except OSError as error: raise InputError(f"{path} cannot be read ({error.strerror}); give a file of answers") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({getattr(error, 'strerror', None) or error}); give a file of answers") from None
     try: header = json.loads(first)
     except ValueError: header = None
     if not (rest and isinstance(header, dict) and header.get("format") == FORMAT and type(header.get("n")) is int
@@ -209,6 +210,7 @@ class Answers:
         path: str | Path,  # JSON lines; whole or absent
     ) -> None:
         "Keep the answers, with their questions, in a file that `load` reads."
+        check_replaceable(path, FORMAT, "Answers.save", folder=False)
         with whole(path) as file: file.write_text(_header(len(self), {}) + _lines(self, itertools.count()))
 
     @classmethod
@@ -255,6 +257,7 @@ class AnswerLog:
         "What is done. A torn line and an incomplete batch are cut off; a new file gets its header."
         order = [place for batch in self.batches for place in batch]
         first = _header(len(order), self.run).encode()
+        check_regular(self.path)
         if not self.path.exists() or (self.path.is_file() and first.startswith(self.path.read_bytes())):
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np, torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
-from .basics import Bar, InputError, Progress, whole
+from .basics import Bar, InputError, Progress, check_regular, whole
 from .blocks import Blocks, evaluating, fingerprint
 from .data import Question, Text, tokenize
 from .evaluator import Evaluator
@@ -233,6 +233,7 @@ def take_up(
 ) -> Path | None:  # the newest complete checkpoint
     "Make the folder this run's own, or refuse; what was written only in part is deleted."
     mark = folder / MARK
+    check_regular(mark)
     if mark.is_file():
         try: header = json.loads(mark.read_text())
         except ValueError: header = {}

@@ -19,8 +19,8 @@ from .basics import InputError, Progress
 
 # %% auto #0
 __all__ = ['DRAWING', 'CELLS', 'RUNNING', 'STYLE', 'CLOSED', 'Picture', 'Throttle', 'Cells', 'Stopped', 'sole_run', 'controls',
-           'close_widget', 'reuse_id', 'ReusesIds', 'Panel', 'parts', 'close_parts', 'stacked', 'listed', 'duration',
-           'LivePanel', 'LayerPanel']
+           'close_widget', 'reuse_id', 'ReusesIds', 'marked', 'Panel', 'parts', 'close_parts', 'stacked', 'listed',
+           'duration', 'LivePanel', 'LayerPanel']
 
 # %% ../nbs/11_live.ipynb #cell-005
 DRAWING = threading.RLock()
@@ -235,10 +235,14 @@ class ReusesIds(type(HasTraits)):
         try: return super().__call__(*args, **kwargs)
         finally: widgets.Widget.on_widget_constructed(others)
 
+def marked(text: str) -> str:
+    "Text as HTML: nothing in it is markup, except that `backquotes` are code."
+    return re.sub("`(.+?)`", r"<code>\1</code>", html.escape(text))
+
 class Panel(HasTraits, metaclass=ReusesIds):
     "A widget with a status line and a picture that stays."
     def __init__(self,
-        title: str,  # what the panel is for
+        title: str,  # what the panel is for; code between `
         hint: str,  # how to read it, in a sentence
         picture: Picture,  # the one that is kept in a saved notebook
     ):
@@ -246,7 +250,7 @@ class Panel(HasTraits, metaclass=ReusesIds):
         CELLS.watch()
         self.picture, self.text, self.display_id, self.places = picture, "", uuid.uuid4().hex, {}  # places: cell → its turn
         self.pictures = [picture]  # that are kept, one under the other
-        self.head = widgets.HTML(f"{STYLE}<b style='font-size: 15px'>{title}</b> &nbsp; {hint}")
+        self.head = widgets.HTML(f"{STYLE}<b style='font-size: 15px'>{marked(title)}</b> &nbsp; {marked(hint)}")
         self.status = widgets.HTML(layout=widgets.Layout(flex="1 1 300px", min_height="40px"))  # two lines
         self.status.add_class("avss-status")
         self.row = controls(self.status)  # the status line, and what stands beside it
@@ -256,8 +260,7 @@ class Panel(HasTraits, metaclass=ReusesIds):
     def say(self, text: str, aloud: bool = True) -> None:
         "Show a line of text, and have it read out by screen readers."
         self.text, live = text, "polite" if aloud else "off"
-        shown = re.sub("`(.+?)`", r"<code>\1</code>", html.escape(text))
-        self.status.value = f'<div role="status" aria-live="{live}" style="line-height: 1.4">{shown}</div>'
+        self.status.value = f'<div role="status" aria-live="{live}" style="line-height: 1.4">{marked(text)}</div>'
 
     def __repr__(self): return f"{type(self).__name__}: {' '.join([self.picture.alt, self.text]).strip()}"
 

@@ -8,6 +8,7 @@ import hashlib, json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
+from html import escape
 from pathlib import Path
 import pandas as pd, torch
 from torch import Tensor, nn
@@ -110,7 +111,7 @@ class LayerProfile:
 
     def _repr_html_(self):
         table = self.to_frame().pivot(index="layer", columns="site", values="variance")[[*self.sites]]
-        return f"<p>{self!r}; activation variance:</p>" + table.to_html(float_format="{:.4g}".format)
+        return f"<p>{escape(repr(self))}; activation variance:</p>" + table.to_html(float_format="{:.4g}".format)
 
     def plot(self, ax=None, **settings):
         "A heat map of all statistics of every layer; returns the axes (see `avss_nb.profile_plots.plot_layer_statistics`)."

@@ -6,6 +6,7 @@
 from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from html import escape
 import numpy as np, pandas as pd, torch
 from .basics import InputError
 from .blocks import Blocks, fingerprint, model_name
@@ -121,7 +122,7 @@ class LayerScores:
         table = self.to_frame().sort_values("rank").dropna(axis=1, how="all").to_html(index=False, float_format="{:.4g}".format)
         floors = f" {self.floored.sum()} layers are floored: their scores are lower bounds." if self.floored.any() else ""
         read, bounds = f" {self.tokens:,} tokens;" * bool(self.tokens), "; 95 % intervals" * bool(np.isfinite(self.low).any())
-        return f"<p>{self.title};{read} least important first{bounds}.{floors}</p>{table}"
+        return f"<p>{escape(self.title)};{read} least important first{bounds}.{floors}</p>{table}"
 
     def plot(self, ax=None, **kwargs):
         "Ranking bars with intervals; returns the axes (see `avss_nb.plots.plot_ranking`)."
