@@ -477,6 +477,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'avss_nb.heads.differ': ('heads.html#differ', 'avss_nb/heads.py'),
                                'avss_nb.heads.head': ('heads.html#head', 'avss_nb/heads.py'),
                                'avss_nb.heads.kept_apart': ('heads.html#kept_apart', 'avss_nb/heads.py'),
+                               'avss_nb.heads.looks_ahead': ('heads.html#looks_ahead', 'avss_nb/heads.py'),
                                'avss_nb.heads.masked_batch': ('heads.html#masked_batch', 'avss_nb/heads.py'),
                                'avss_nb.heads.masked_copies': ('heads.html#masked_copies', 'avss_nb/heads.py'),
                                'avss_nb.heads.model_batch': ('heads.html#model_batch', 'avss_nb/heads.py'),

@@ -60,7 +60,7 @@ def check_regular(path: str | Path) -> None:
         if max((len(os.fsencode(part)) for part in Path(path).parts), default=0) > LONGEST:
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
         mode = os.stat(Path(path)).st_mode
-    except FileNotFoundError: return
+    except (FileNotFoundError, NotADirectoryError): return  # a file in place of a folder is met by those who look for the folder
     except (OSError, ValueError) as error: raise not_written(path, error) from None
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise InputError(f"{path} is a pipe or a device, which would be replaced by a file; give the name of a file")

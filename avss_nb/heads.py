@@ -16,8 +16,9 @@ from .batches import LabelledRow, length_batches, right_padded
 from .blocks import Blocks, PROBE, check_model, eager, evaluating, input_device, probe_batch, text_batch, vocabulary_size
 
 # %% auto #0
-__all__ = ['unwrapped', 'head', 'body', 'cacheless', 'model_batch', 'differ', 'probe_rows', 'once', 'reads_padding', 'kept_apart',
-           'word_places', 'masked_batch', 'row_classes', 'target_batch', 'batch_losses', 'batch_loss', 'masked_copies']
+__all__ = ['AHEAD', 'unwrapped', 'head', 'body', 'cacheless', 'model_batch', 'differ', 'probe_rows', 'once', 'reads_padding',
+           'kept_apart', 'word_places', 'masked_batch', 'row_classes', 'target_batch', 'looks_ahead', 'batch_losses',
+           'batch_loss', 'masked_copies']
 
 # %% ../nbs/03_heads.ipynb #cell-005
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -36,7 +37,9 @@ def head(model: nn.Module) -> str:  # "causal", "masked" or "classes"
         return "classes"
     if "MaskedLM" in name: return "masked"
     generates = "CausalLM" in name or "LMHead" in name or getattr(plain, "can_generate", bool)()
-    if generates and not getattr(config, "is_encoder_decoder", False): return "causal"
+    if generates and not getattr(config, "is_encoder_decoder", False):
+        if looks_ahead(model): raise InputError(AHEAD.format(name=name))
+        return "causal"
     raise InputError(f"{name} has no head whose loss is known; load it with AutoModelForCausalLM (predicts the next token), "
                      "AutoModelForMaskedLM or AutoModelForSequenceClassification")
 
@@ -163,6 +166,22 @@ def target_batch(
     labels = row_classes(model, rows)
     batch = model_batch(model, rows)
     return batch | {"labels": torch.tensor(labels, device=batch["input_ids"].device)}
+
+# %% ../nbs/03_heads.ipynb #5eabfadc
+AHEAD = ("{name} looks ahead: what it predicts early in a text changes with later tokens, so it sees the tokens of a next-token loss. "
+         "A causal language model was expected. Set config.is_causal (or is_decoder) to True before loading if it was trained as one; "
+         "load it with AutoModelForMaskedLM if it fills in masks; to profile states alone, leave losses, perplexity and questions out")
+
+@once
+def looks_ahead(model: nn.Module) -> bool:
+    "Do a model's earlier logits depend on later tokens? Found by trying: texts with the same first half."
+    first, row = probe_rows(model)
+    rows = [row, row, first + row[:len(first) - 1:-1]]
+    try:
+        with torch.no_grad(), evaluating(model), eager(): logits = model(**model_batch(model, rows)).logits[:, :len(first)].float()
+        rounding, moved = (float((other - logits[0]).norm() / logits[0].norm()) for other in logits[1:])
+        return moved > max(10 * rounding, 1e-5 if unwrapped(model).dtype in (torch.float32, torch.float64) else 0.01)
+    except Exception: return False  # it cannot be tried here: whoever needs a loss will hear why
 
 # %% ../nbs/03_heads.ipynb #cell-013
 def batch_losses(

@@ -226,11 +226,11 @@ def show(
     to: str | None,  # None: the table; "-": JSON on stdout, and nothing else; a file: both
 ) -> None:
     "Print a result, or write it as JSON."
-    text = json.dumps({"format": RESULT} | result, indent=1, ensure_ascii=False, allow_nan=False) if to else ""
-    echo(text if to == "-" else table)
-    if to and to != "-":
-        check_replaceable(to, RESULT, "--json", folder=False)
-        with whole(to) as path: path.write_text(text + "\n", encoding="utf-8")
+    def text(result): return json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False)
+    echo(text(result) if to == "-" else table)
+    if to in (None, "-"): return
+    check_replaceable(to, RESULT, "--json", folder=False)
+    with whole(to) as path: path.write_text(text({"format": RESULT} | result) + "\n", encoding="utf-8")
 
 def save_figure(figure, path: str) -> None:
     "Write a matplotlib figure as one of `PICTURES`."
