@@ -4,11 +4,11 @@
 
 # %% ../nbs/13_answer_commands.ipynb #cell-002
 from __future__ import annotations
-import json
+import json, os
 from pathlib import Path
 from typing import Annotated
 from typer import Argument, Exit, Option, echo
-from .basics import InputError, silent
+from .basics import InputError, silent, whole
 from .terminal import (BatchSize, Device, DeviceMap, Dtype, HowAsked, Json, Limit, Model, Room, Rules, Shots, Split, System, TEXTS,
                               app, asked_how, asking_dict, asking_lines, check_place, given, judged_by, layer_numbers, listener, load_model,
                               prepare_hub, read_questions, read_texts, show, table_text, together)
@@ -26,7 +26,7 @@ def read_answers(
     "The columns confidence (float), correct and abstained (bool) of a table, as a DataFrame."
     import pandas as pd
     from avss_nb.data import read_table
-    if not Path(path).is_file(): raise InputError(f"there is no file {path}; give a table with columns confidence and correct")
+    if not os.path.isfile(path): raise InputError(f"there is no file {path}; give a table with columns confidence and correct")
     table = pd.DataFrame(read_table(path)).rename(columns=lambda name: str(name).strip())
     if not len(table): raise InputError(f"{path} holds no answers; give a table with at least one row below its header")
     missing = [name for name in ("confidence", "correct") if name not in table]
@@ -102,7 +102,7 @@ def hallucination(
     device_map: DeviceMap = None, to: Json = None,
 ) -> None:
     "Which layers behave differently when the model is wrong. With controls. Shared among processes."
-    check_place(out, folder=True, mark="answers.safetensors", kind="hallucination")
+    check_place(out, "answers.safetensors", "hallucination", folder=True)
     check_place(to)
     if (questions is None) == (pairs is None): raise InputError("give --questions, or --pairs with right and wrong answers")
     if pairs and (prompt == "shots" or shots): raise InputError("--pairs brings its own answers and has no examples; give --prompt plain or chat")
@@ -135,7 +135,7 @@ def hallucination(
     profile.save(out)
     if chosen: result["asked"] = asking_dict(chosen)
     result |= {"detectors": {name: row.to_dict() for name, row in table.iterrows()}, "answers": repr(answers), "path": out}
-    (Path(out) / "scores.json").write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    with whole(Path(out) / "scores.json") as file: file.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     halves = "disjoint halves of the answers agree with ρ = {:.2f} ({:.2f} to {:.2f})".format(*scores.halves)
     notes = [*(asking_lines(chosen) if chosen else ()), f"{scores.model}: {scores.title}; {answers!r}; most hallucination-prone first; 95 % intervals",
              table_text(scores.to_frame().iloc[scores.layers(profile.layers)]), halves, *scores.notes, "",
@@ -166,8 +166,9 @@ def mitigate(
     limit: Limit = None, split: Split = None, batch_size: BatchSize = 64, dtype: Dtype = "auto", device: Device = None, to: Json = None,
 ) -> None:
     "Train the layers that hallucinate, and compare with what costs nothing."
-    check_place(out, folder=True, mark="mitigation.json", kind="mitigation")
-    for place in to, checkpoint: check_place(place)
+    check_place(out, "mitigation.json", "mitigation", folder=True)
+    check_place(checkpoint, "avss_nb.mitigation/1", "mitigate --checkpoint")
+    check_place(to)
     if Path(out).resolve() == Path(model).resolve(): raise InputError(f"{out} is the model itself; give another folder")
     numbers = None if layers == "auto" else layer_numbers(layers, "--layers")
     prepare_hub(model, questions, texts)

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 import numpy as np, pandas as pd
-from .answer_files import ROUNDING, AnswerLog, answer_lines, header_line, read_answers_file  # the log: from here, too
+from .answer_files import FORMAT, ROUNDING, AnswerLog, answer_lines, header_line, read_answers_file  # the log: from here, too
 from .answer_review import Verdicts
-from .basics import InputError, reading, whole
-from .calibration import MEASURES, bootstrap, interval, measures
+from .basics import InputError, check_replaceable, reading, whole
+from .calibration import MEASURES, bootstrap, interval, measures, withheld
 from .data import Question
 from .prompts import Prompt
 
@@ -185,11 +185,12 @@ class Answers(Verdicts):
         return replace(self, **known, **{name: join(values, theirs[name]) for name, values in self._columns().items()})
 
     def abstain_below(self,
-        threshold: float,  # confidence
+        threshold: float,  # in [0, 1]; an answer whose confidence is above it stays
+        confidences: np.ndarray | None = None,  # in [0, 1], (answers,): compared with it instead of the answers' own
     ) -> Answers:
-        "The same answers, withheld where confidence is below a threshold: the cheap rival of every mitigation."
-        withheld = self.confidences < threshold
-        return replace(self, correct=self.correct & ~withheld, abstained=self.abstained | withheld)
+        "Withhold answers whose confidence does not exceed a threshold: the cheap rival of every mitigation."
+        silent = withheld(self.confidences if confidences is None else confidences, threshold)
+        return replace(self, correct=self.correct & ~silent, abstained=self.abstained | silent)
 
     def report(self,
         draws: int = 1000,  # of the bootstrap over questions; 0: no intervals
@@ -235,6 +236,7 @@ class Answers(Verdicts):
         "Keep the answers, with their questions, in a file that `load` reads."
         about = {f.name: f.metadata["pack"](value) for f in fields(self)
                  if "pack" in f.metadata and (value := getattr(self, f.name)) is not None}
+        check_replaceable(path, FORMAT, "Answers.save", folder=False)
         with whole(path) as file: file.write_text(header_line(len(self), {}, about) + answer_lines(self.rows(), itertools.count()))
 
     @classmethod

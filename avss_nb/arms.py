@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 import numpy as np, pandas as pd, torch
 from torch import nn
-from .basics import Bar, InputError, Progress, load_tensors, save_tensors, silent
+from .basics import Bar, InputError, Progress, check_place, load_tensors, save_tensors, silent
 from .blocks import Blocks, fingerprint
 from .calibration import MEASURES, PlattScaling, TemperatureScaling, below_one, best_threshold, bootstrap, interval, resampled_measures
 from .data import Question, Text
@@ -70,8 +70,7 @@ def rivals(
     verdicts = development.correct[given]
     for name, of in sure.items():
         threshold = best_threshold(of(development)[given], verdicts, verdicts)  # silence is right where the answer is wrong
-        withheld = (of(test) <= threshold) & asked
-        found[f"original, silent below {name} {threshold:.2g}"] = replace(test, correct=test.correct & ~withheld, abstained=test.abstained | withheld)
+        found[f"original, silent below {name} {threshold:.2g}"] = test.abstain_below(threshold, of(test))
     return found
 
 # %% ../nbs/10_arms.ipynb #cell-008
@@ -124,6 +123,8 @@ def compare_arms(
     if len({slug(*each) for each in plan}) < len(plan):
         raise InputError("two arms have the same name (up to case and punctuation) and seed; give each its own name")
     check_disjoint({"training": train.questions, "development": development, "test": test})
+    places = {slug(*each): Path(folder) / f"{slug(*each)}.safetensors" for each in plan} if folder else {}
+    for path in places.values(): check_place(path, FORMAT, "compare_arms", folder=False)
     texts, held_out = (None if t is None else [*t] for t in (texts, held_out))
     data = train.questions, train.texts, train.correct.tolist(), train.abstained.tolist(), development, test, texts or (), held_out or ()
     evaluator, runs, layers, total = Evaluator(model, tokenizer, **evaluation).as_asked(train), {}, {}, len(plan) * recipe.steps
@@ -134,7 +135,7 @@ def compare_arms(
         its = replace(recipe, **arm.changes, seed=seed)
         identity = run_identity(evaluator, arm, its, *data)
         name = slug(arm, seed)
-        path = Path(folder) / f"{name}.safetensors" if folder else None
+        path = places[name] if folder else None
         run = ArmRun.load(path, identity, test) if path else None
         if run is None:
             checkpoint = Path(folder) / f"{name}.checkpoint" if folder else None

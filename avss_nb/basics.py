@@ -4,7 +4,7 @@
 
 # %% ../nbs/00_basics.ipynb #cell-002
 from __future__ import annotations
-import json, os, shutil, tempfile
+import errno, json, os, re, shutil, stat, tempfile
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,8 +14,8 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 # %% auto #0
-__all__ = ['InputError', 'check_counts', 'whole', 'not_written', 'check_regular', 'check_replaceable', 'save_tensors',
-           'load_tensors', 'reading', 'Progress', 'silent', 'Bar', 'text_tokenizer']
+__all__ = ['LONGEST', 'InputError', 'check_counts', 'whole', 'not_written', 'check_regular', 'check_replaceable', 'format_of',
+           'check_place', 'save_tensors', 'load_tensors', 'reading', 'Progress', 'silent', 'Bar', 'text_tokenizer']
 
 # %% ../nbs/00_basics.ipynb #cell-004
 class InputError(ValueError):
@@ -37,7 +37,7 @@ def whole(
     path = Path(os.path.realpath(path))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        workshop = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        workshop = Path(tempfile.mkdtemp(prefix=f".{path.name[:40]}.", dir=path.parent))
     except OSError as error: raise not_written(path, error) from error
     try:
         yield workshop / path.name
@@ -52,22 +52,71 @@ def not_written(path: str | Path, error: Exception) -> InputError:
     "What to say when a disk or a folder refuses."
     return InputError(f"{path} was not written ({getattr(error, 'strerror', None) or error}); make room, or give another place")
 
+LONGEST = 255  # bytes of a name, in all common file systems
+
 def check_regular(path: str | Path) -> None:
-    "Refuse what exists and is neither a file nor a folder."
-    path = Path(path)
-    if path.exists() and not (path.is_file() or path.is_dir()):
+    "Refuse a path that the system cannot use, and what exists and is neither a file nor a folder."
+    try:
+        if max((len(os.fsencode(part)) for part in Path(path).parts), default=0) > LONGEST:
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+        mode = os.stat(Path(path)).st_mode
+    except (FileNotFoundError, NotADirectoryError): return  # a file in place of a folder is met by those who look for the folder
+    except (OSError, ValueError) as error: raise not_written(path, error) from None
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise InputError(f"{path} is a pipe or a device, which would be replaced by a file; give the name of a file")
 
 # %% ../nbs/00_basics.ipynb #cell-010
 def check_replaceable(
-    folder: str | Path,
-    mark: str,  # name of a file that every result of this kind holds
+    path: str | Path,
+    mark: str | None,  # of an earlier result: a file in its folder; the format that its file names, or how the file begins
     kind: str,  # the kind of result, in words
+    folder: bool = True,  # is the result a folder, or a file?
 ) -> None:
-    "Refuse a place that exists and is neither empty nor an earlier result."
-    folder = Path(folder)
-    if folder.exists() and not (folder.is_dir() and ((folder / mark).is_file() or not any(folder.iterdir()))):
-        raise InputError(f"{folder} exists and is not an earlier result of {kind}; give a folder that does not exist yet")
+    "Refuse a place that exists and is neither empty nor an earlier result of this kind; without a mark, whatever is not empty."
+    check_regular(path)
+    path = Path(path)
+    if not path.exists(): return
+    if path.is_dir() and not folder: raise InputError(f"{path} is a folder; give the name of a file")
+    try: replaceable = _replaceable_folder(path, mark) if folder else _replaceable_file(path, mark)
+    except OSError as error: raise not_written(path, error) from None
+    if not replaceable:
+        earlier = f" and is not an earlier result of {kind}" if mark else ""
+        raise InputError(f"{path} exists{earlier}; give a {'folder' if folder else 'file name'} that does not exist yet")
+
+def _replaceable_folder(path, mark) -> bool:
+    return path.is_dir() and (not any(path.iterdir()) or bool(mark and (path / mark).is_file()))
+
+def _replaceable_file(path, mark) -> bool:
+    if not path.stat().st_size: return True
+    if not mark: return False
+    name, of_any_version = format_of(path), mark.partition("/")[0]
+    if name.partition("/")[0] == of_any_version: return True
+    with open(path, "rb") as file: return file.read(len(mark.encode())) == mark.encode()
+
+def format_of(path: str | Path) -> str:
+    "The format that a file of this package names: in the header of its tensors, as the first key of its JSON, in the data about its picture."
+    try:
+        with safe_open(path, "pt") as file: return json.loads((file.metadata() or {})["avss_nb"])["format"]
+    except (SafetensorError, OSError, ValueError, LookupError, TypeError): pass
+    with open(path, "rb") as file:
+        head = file.read(2**16)
+        file.seek(max(0, os.path.getsize(path) - 2**16))
+        tail = file.read()
+    found = re.match(rb'\s*\{\s*"format": "(avss_nb[^"]*)"', head)
+    if not found and head.startswith((b"\x89PNG", b"%PDF", b"<?xml")): found = re.search(rb"(avss_nb\.Picture/\d+)", head + tail)
+    return found[1].decode() if found else ""
+
+def check_place(
+    path: str | Path,  # where a result shall go
+    mark: str | None,
+    kind: str,
+    folder: bool = True,  # see `check_replaceable`
+) -> None:
+    "Refuse a place where the result could not be written, before hours are spent on it."
+    check_replaceable(path, mark, kind, folder)
+    parent = next(p for p in Path(os.path.realpath(path)).parents if p.exists())
+    if not (parent.is_dir() and os.access(parent, os.W_OK)):
+        raise InputError(f"{path} cannot be written: {parent} is not a writable folder; give another place")
 
 # %% ../nbs/00_basics.ipynb #cell-012
 def save_tensors(
@@ -76,8 +125,9 @@ def save_tensors(
     kind: str,  # of file, with its version: "avss_nb.LayerProfile/1"
     header: dict,  # what else there is to keep, for JSON
 ) -> None:
-    "Write tensors and a header to a safetensors file."
+    "Write tensors and a header to a safetensors file. Only an earlier file of this kind is replaced."
     from safetensors.torch import save_file
+    check_replaceable(path, kind, kind.partition("/")[0].removeprefix("avss_nb."), folder=False)
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     with whole(path) as file: save_file(tensors, file, {"avss_nb": json.dumps({"format": kind} | header)})
 
@@ -88,7 +138,7 @@ def load_tensors(
     advice: str = "make it again",
 ) -> tuple[dict, dict]:  # header, and name → tensor
     "Read a file written by `save_tensors`."
-    if not Path(path).is_file(): raise InputError(f"there is no {what} at {path}; {advice}")
+    if not os.path.isfile(path): raise InputError(f"there is no {what} at {path}; {advice}")
     with reading(path, what, advice), safe_open(path, "pt") as file:
         header = json.loads((file.metadata() or {}).get("avss_nb", "{}"))
         tensors = {name: file.get_tensor(name) for name in file.keys()}

@@ -13,8 +13,8 @@ from .basics import InputError, check_counts, text_tokenizer
 
 # %% auto #0
 __all__ = ['Text', 'Labelled', 'LabelledRow', 'encode', 'text_frame', 'text_ids', 'cut_text', 'check_texts', 'pieces',
-           'token_ids', 'Corpus', 'too_short', 'tokenize', 'windows', 'right_padded', 'length_batches', 'text_batches',
-           'prompt_ids', 'is_special', 'answer_ids', 'answered_rows', 'first_words']
+           'token_ids', 'Corpus', 'too_short', 'tokenize', 'windows', 'right_padded', 'length_batches', 'Rows',
+           'text_batches', 'prompt_ids', 'is_special', 'answer_ids', 'answered_rows', 'first_words']
 
 # %% ../nbs/02_batches.ipynb #cell-004
 @dataclass(frozen=True)
@@ -208,6 +208,17 @@ def length_batches(
         yield from found
 
 # %% ../nbs/02_batches.ipynb #cell-008
+class Rows(list):
+    "Rows of token ids that know where they come from."
+    def __init__(self,
+        rows: Iterable[Sequence[int]],  # token ids
+        texts: Sequence[int],  # of each row the number of its text in the corpus
+        numbers: Sequence[int],  # and its own number among all rows of the corpus
+        known: int,  # how many texts have been read so far
+    ):
+        super().__init__(rows)
+        self.texts, self.numbers, self.known = texts, numbers, known
+
 def text_batches(
     texts: Iterable[Text],
     tokenizer,
@@ -216,17 +227,20 @@ def text_batches(
     fewest: int = 1,
     chunk: int = 64,  # batches that are read and sorted by length together
     equal: bool = False,  # see `length_batches`
-) -> Iterator[tuple[list[list[int]], int]]:
+) -> Iterator[tuple[Rows, int]]:
     "Batches of rows of token ids, each with the number of all batches: estimated until the last chunk, 0 for a generator."
     count = len(texts) if hasattr(texts, "__len__") else 0
-    stream, read, found, done = pieces(texts, tokenizer, max_length, fewest), 0, 0, 0
+    stream, read, found, done, known = pieces(texts, tokenizer, max_length, fewest), 0, 0, 0, 0
     while part := list(itertools.islice(stream, size * chunk)):
-        rows = [piece for text in part for piece in text]
+        full = [*filter(None, part)]  # texts that have tokens
+        rows, numbers = [piece for text in full for piece in text], [known + i for i, text in enumerate(full) for _ in text]
+        known += len(full)
         order = list(length_batches(rows, size, chunk, done, equal))
         read, found = read + len(part), found + len(rows)
         last = done + len(order)
         total = last if read == count else max(last + 1, round(found / size * count / read)) if count else 0
-        for indices in order: yield [rows[i] for i in indices], total
+        start = found - len(rows)
+        for indices in order: yield Rows([rows[i] for i in indices], [numbers[i] for i in indices], [start + i for i in indices], known), total
         done = last
     if not done: raise too_short(fewest)
 

@@ -13,7 +13,7 @@ from .basics import InputError
 # %% auto #0
 __all__ = ['FEWEST', 'BINS', 'MEASURES', 'TEMPERATURES', 'resampled', 'bootstrap', 'interval', 'below_one', 'aligned',
            'calibration_error', 'width_bins', 'mass_bins', 'calibration_bins', 'resampled_measures', 'measures',
-           'logits', 'TemperatureScaling', 'PlattScaling', 'best_threshold', 'threshold_measures']
+           'logits', 'TemperatureScaling', 'PlattScaling', 'withheld', 'best_threshold', 'threshold_measures']
 
 # %% ../nbs/05_calibration.ipynb #cell-005
 FEWEST = 8  # texts or questions below which a bootstrap tells little
@@ -100,12 +100,19 @@ def mass_bins(
     weights: np.ndarray,  # float64, (draws, n): how often each answer counts
     bins: int = BINS,
 ) -> np.ndarray:  # int, (draws, n)
-    "The number of each answer's bin of equal mass, for every row of weights."
+    """The number of each answer's bin of equal mass, for every row of weights.
+    Answers of equal confidence share the bin in which their middle lies: the order of the rows does not matter."""
+    mass = _by_confidence(weights, confidence)
+    middle = np.cumsum(mass, 1) - mass / 2
+    found = middle * _checked(bins) / weights.sum(1, keepdims=True).clip(min=1)  # a draw may hold no answer at all
+    group = np.unique(confidence, return_inverse=True)[1]
+    return found.astype(int).clip(0, bins - 1)[:, group]
+
+def _by_confidence(weights, confidence):
+    "Weights by rising confidence, (draws, values); answers of equal confidence are added up, so their order does not matter."
+    if not len(confidence): return np.zeros((len(weights), 1))
     order = np.argsort(confidence, kind="stable")
-    middle = np.cumsum(weights[:, order], 1) - weights[:, order] / 2
-    found = np.empty(weights.shape, int)
-    found[:, order] = middle * _checked(bins) / weights.sum(1, keepdims=True).clip(min=1)  # a draw may hold no answer at all
-    return found.clip(0, bins - 1)
+    return np.add.reduceat(weights[:, order], np.unique(confidence[order], return_index=True)[1], axis=1)
 
 def calibration_bins(
     confidence: Sequence[float],  # in [0, 1]
@@ -147,12 +154,6 @@ def _gaps(gaps, number, bins):
     "Sum of the sizes of the bins' gaps, for every draw; `number` is each answer's bin."
     place = number + bins * np.arange(len(gaps))[:, None]
     return np.abs(np.bincount(place.ravel(), gaps.ravel(), len(gaps) * bins)).reshape(len(gaps), bins).sum(1)
-
-def _by_confidence(weights, confidence):
-    "Weights by rising confidence, (draws, values); answers of equal confidence are added up, so that their order is nothing."
-    if not len(confidence): return np.zeros((len(weights), 1))
-    order = np.argsort(confidence, kind="stable")
-    return np.add.reduceat(weights[:, order], np.unique(confidence[order], return_index=True)[1], axis=1)
 
 def _auroc(right, wrong):
     "Share of (right, wrong) pairs in which the right answer is the more confident one; ties count one half."
@@ -264,6 +265,16 @@ class PlattScaling:
         return expit(self.slope * logits(confidence) + self.shift)
 
 # %% ../nbs/05_calibration.ipynb #cell-033
+def withheld(
+    confidence: Sequence[float],  # in [0, 1]
+    threshold: float,  # in [0, 1]
+) -> np.ndarray:  # bool
+    """Which answers a threshold withholds: an answer is shown if its confidence is *above* the threshold.
+    A confidence of exactly the threshold is withheld. Everything with a threshold on confidence asks here."""
+    if not 0 <= threshold <= 1:
+        raise InputError(f"threshold={threshold} was given; a confidence from 0 to 1 was expected, for example 0.5")
+    return below_one(confidence) <= threshold
+
 def best_threshold(
     confidence: Sequence[float],  # in [0, 1], of a development split
     correct: Sequence[bool],
@@ -272,13 +283,13 @@ def best_threshold(
     "The threshold t for which `answer only if confidence > t` is right most often; the lowest of equals."
     confidence, correct, answerable = aligned(confidence, correct, answerable)
     values, group = np.unique(confidence, return_inverse=True)
-    shown, withheld = np.bincount(group, correct), np.bincount(group, ~answerable)  # right reactions of either kind
-    right = np.append(0, np.cumsum(withheld)) + np.append(np.cumsum(shown[::-1])[::-1], 0)
+    shown, silent = np.bincount(group, correct), np.bincount(group, ~answerable)  # right reactions of either kind
+    right = np.append(0, np.cumsum(silent)) + np.append(np.cumsum(shown[::-1])[::-1], 0)  # by the number of values withheld
     below, above = np.append(0, values), np.append(values, 1)
     halfway = (below + above) / 2
     cuts = np.where(halfway < above, halfway, below)  # between neighbouring floats there is no half
     cuts[0], cuts[-1] = 0, 1
-    if values[0] == 0: right[0] = right[1]  # a confidence of 0 is above no threshold
+    right = right[np.searchsorted(values, cuts, side="right")]  # values up to the cut are `withheld`
     return float(cuts[right.argmax()])
 
 def threshold_measures(
@@ -291,7 +302,8 @@ def threshold_measures(
 ) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:  # coverage, selective_accuracy, right: value; 95 % interval
     "Answered only above a threshold: the share answered, the accuracy among these, and the share of right reactions."
     confidence, correct, answerable = aligned(confidence, correct, answerable)
-    n, shown, names = len(confidence), confidence > threshold, ("coverage", "selective_accuracy", "right")
+    n, names = len(confidence), ("coverage", "selective_accuracy", "right")
+    shown = ~withheld(confidence, threshold)
     right = np.where(shown, correct, ~answerable)
     def all_measures(weights):
         given = weights @ shown

@@ -9,17 +9,20 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 from typer import Argument, Exit, Option, echo
-from .basics import InputError, silent, whole
-from .terminal import (LABELS, TEXTS, Aggregation, BatchSize, Column, Device, DeviceMap, Dtype, Eps, HowAsked, Json, Limit, MaxLength,
-                              Model, Published, Relative, Room, Rules, Score, Shots, Site, Split, Stack, Streaming, System, Tokens, WindowBos, app,
-                              asked_how, asking_dict, asking_lines, check_place, cut, given, judged_by, layer_numbers, listener, load_model, prepare_hub, read_corpus, read_labelled, read_questions, read_texts, show, table_text,
-                              together)
+from .basics import InputError, silent
+from .terminal import (LABELS, PICTURE, TEXTS, Aggregation, BatchSize, Column, Device, DeviceMap, Dtype, Eps, HowAsked, Json, Limit,
+                              MaxLength, Model, Published, Relative, Room, Rules, Score, Shots, Site, Split, Stack, Streaming, System, Tokens,
+                              WindowBos, app, asked_how, asking_dict, asking_lines, check_place, cut, given, judged_by, layer_numbers,
+                              listener, load_model, prepare_hub, read_corpus, read_labelled, read_questions, read_texts, save_figure, show,
+                              table_text, together)
 
 # %% auto #0
-__all__ = ['profile', 'merge', 'score_profile', 'ranking_table', 'rank', 'prune', 'plan_text', 'evaluate', 'harness',
+__all__ = ['PROFILE', 'profile', 'merge', 'score_profile', 'ranking_table', 'rank', 'prune', 'plan_text', 'evaluate', 'harness',
            'accuracies', 'demo']
 
 # %% ../nbs/13_cli.ipynb #cell-007
+PROFILE = "avss_nb.LayerProfile/1", "profiling"  # by which an earlier one is known
+
 @app.command()
 def profile(
     model: Model,
@@ -33,7 +36,7 @@ def profile(
     device_map: DeviceMap = None, stack: Stack = None,
 ) -> None:
     "Measure every layer over texts. Ctrl-C saves what is complete. Shared among the processes of torchrun or accelerate launch."
-    check_place(out)
+    check_place(out, *PROFILE)
     prepare_hub(model, texts)
     with together(device_map) as processes:
         found = read_corpus(texts, labels, model, limit, split=split, column=column, streaming=streaming or None)
@@ -59,7 +62,8 @@ def merge(
     to: Json = None,
 ) -> None:
     "Make one profile of several: the shards of a run are put together, profiles of different texts are added."
-    for place in out, to: check_place(place)
+    check_place(out, *PROFILE)
+    check_place(to)
     from avss_nb.sharding import merge_profiles
     result = merge_profiles(profiles, partial)
     result.save(out)
@@ -114,7 +118,7 @@ def prune(
     split: Split = None, column: Column = None, dtype: Dtype = "auto", device: Device = None, to: Json = None, stack: Stack = None,
 ) -> None:
     "Save a smaller model. It is checked before it is saved."
-    check_place(out, folder=True)
+    check_place(out, "pruning.json", "pruning", folder=True)
     check_place(to)
     if Path(out).resolve() == Path(model).resolve(): raise InputError(f"{out} is the model itself; give another folder")
     if len(given(fraction=fraction, count=count, threshold=threshold)) != 1:
@@ -225,7 +229,9 @@ def demo(
 ) -> None:
     "Rank, prune and compare. On the embedded model, without any network."
     folder = Path(out)
-    check_place(str(folder / "profile.safetensors"))
+    check_place(str(folder / "profile.safetensors"), *PROFILE)
+    check_place(str(folder / "smaller"), "pruning.json", "pruning", folder=True)
+    check_place(str(folder / "ranking.png"), PICTURE, "plotting")
     model, tokenizer = load_model("teaching")
     from matplotlib.figure import Figure
     from avss_nb.evaluator import Evaluator
@@ -248,7 +254,7 @@ def demo(
     pruned.save(folder / "smaller")
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     default.plot(figure.subplots(), remove=plans["AVSS (relative update)"].removed)
-    with whole(folder / "ranking.png") as file: figure.savefig(file, dpi=150)
+    save_figure(figure, folder / "ranking.png")
     echo(f"\n{plan_text(pruned)}\n\nIn {folder}: profile.safetensors, ranking.png, and the smaller model in smaller")
 
 # %% ../nbs/13_cli.ipynb #cell-035

@@ -4,7 +4,7 @@
 
 # %% ../nbs/02_data.ipynb #cell-002
 from __future__ import annotations
-import ast, csv, itertools, json, re, warnings
+import ast, csv, itertools, json, os, re, warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -33,7 +33,7 @@ def load_texts(
     streaming: bool = False,  # read them as they are asked for: for corpora larger than memory or disk
 ) -> list[str] | Iterator[str]:  # an iterator, if streaming
     "Non-empty texts from a file or from `datasets`."
-    file, table = Path(source).is_file(), Path(source).suffix.lower() in TABLES
+    file, table = os.path.isfile(source), Path(source).suffix.lower() in TABLES
     if file and not table:
         if column: raise InputError(f"column {column!r} was given, and {source} is plain text; leave it out, or give a table ({', '.join(TABLES)})")
         texts = _file_texts(source)
@@ -49,7 +49,9 @@ def load_texts(
 
 def _file_texts(path) -> Iterator[str]:
     "The texts of a file, ended by NUL where its first million characters hold one, else by blank lines."
-    with open(path, encoding="utf-8-sig") as file:
+    try: file = open(path, encoding="utf-8-sig")
+    except OSError as error: raise InputError(f"{path} cannot be read ({error.strerror}); give a file that can") from None
+    with file:
         try:
             marked, text = "\0" in file.read(2**20), ""
             file.seek(0)
@@ -130,7 +132,7 @@ def read_table(path: str | Path) -> list[dict]:
     "The rows of a table, whatever its kind (`READERS`)."
     path = Path(path)
     kind = path.suffix.lower()
-    if not path.is_file(): raise InputError(f"there is no file {path}; give a file that exists")
+    if not os.path.isfile(path): raise InputError(f"there is no file {path}; give a file that exists")
     if kind not in READERS: raise InputError(f"{path} is no table that can be read; give one of {', '.join(READERS)}")
     try: return READERS[kind](path).to_dict("records")
     except Exception as error: raise InputError(f"{path} could not be read as a {kind[1:]} table ({error})") from None
@@ -306,7 +308,7 @@ def load_questions(
     if rules is not None: rule_of(rules)
     if dataset not in (None, *QUESTION_SETS): raise InputError(f"data set {dataset!r} is not one of {', '.join(QUESTION_SETS)}")
     if dataset and (question or answers): raise InputError("give either a dataset, whose columns are known, or columns; not both")
-    if Path(source).is_file(): rows = read_table(source)
+    if os.path.isfile(source): rows = read_table(source)
     elif source in QUESTION_SETS: rows, dataset = _published(source, split, task), dataset or source
     else:
         try: rows = _dataset(source, split)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
+from html import escape
 import numpy as np, pandas as pd, torch
 from .answer_profile import AnswerProfile, AnswerProfiler, both_kinds
 from .basics import InputError, Progress
@@ -148,9 +149,9 @@ class HallucinationScores(LayerScores):
 
     def _repr_html_(self):
         table = self.to_frame().iloc[self.layers(len(self.values))].to_html(index=False, float_format="{:.3g}".format, na_rep="–")
-        balance = f"; balanced by {' and '.join(self.balance)}" if self.balance else ""
-        notes = "".join(f"<br>{note}" for note in self.notes)
-        return (f"<p>{self.title}; {self.faithful:,} faithful, {self.hallucinated:,} hallucinated answers{balance}; most prone first; "
+        balance = f"; balanced by {escape(' and '.join(self.balance))}" if self.balance else ""
+        notes = "".join(f"<br>{escape(note)}" for note in self.notes)
+        return (f"<p>{escape(self.title)}; {self.faithful:,} faithful, {self.hallucinated:,} hallucinated answers{balance}; most prone first; "
                 f"q under 0.05 stands out. Disjoint halves agree with ρ = {self.halves[0]:.2f}.{notes}</p>{table}")
 
     def plot(self, ax=None, **kwargs):

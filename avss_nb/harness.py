@@ -4,10 +4,11 @@
 
 # %% ../nbs/08_harness.ipynb #cell-003
 from __future__ import annotations
-import copy, difflib, logging, math
+import copy, difflib, logging, math, os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 import pandas as pd
 from torch import nn
@@ -55,7 +56,7 @@ class HarnessReport:
     def _repr_html_(self):
         shots = self.settings.get("num_fewshot")
         title = f"lm-evaluation-harness {self.settings.get('version', '')}; ± standard error; shots: {'as the task says' if shots is None else shots}"
-        return f"<p>{title}</p>" + self.to_frame().to_html(float_format="{:.4g}".format, na_rep="–")
+        return f"<p>{escape(title)}</p>" + self.to_frame().to_html(float_format="{:.4g}".format, na_rep="–")
 
 # %% ../nbs/08_harness.ipynb #cell-007
 def find_tasks(
@@ -66,9 +67,9 @@ def find_tasks(
     try: from lm_eval.tasks import TaskManager
     except ImportError: raise InputError("lm-evaluation-harness is not installed; pip install 'avss_nb[eval]'") from None
     if isinstance(tasks, str) or not tasks: raise InputError("give a list of at least one task, for example ['hellaswag']")
-    if include is not None and not Path(include).is_dir(): raise InputError(f"there is no folder {include}; give one that holds task files (.yaml)")
+    if include is not None and not os.path.isdir(include): raise InputError(f"there is no folder {include}; give one that holds task files (.yaml)")
     where = {} if include is None else {"include_path": str(include)}
-    def missing(manager): return [task for task in tasks if task not in manager.task_index and not (task.endswith(".yaml") and Path(task).is_file())]
+    def missing(manager): return [task for task in tasks if task not in manager.task_index and not (task.endswith(".yaml") and os.path.isfile(task))]
     manager = TaskManager(**where, include_defaults=False)
     if missing(manager): manager = TaskManager(**where)
     if unknown := missing(manager):

@@ -17,9 +17,9 @@ from .blocks import Blocks, PROBE, check_model, eager, evaluating, input_device,
 from .moments import wide
 
 # %% auto #0
-__all__ = ['unwrapped', 'head', 'headless', 'body', 'cacheless', 'model_batch', 'differ', 'probe_rows', 'once', 'reads_padding',
-           'kept_apart', 'word_places', 'masked_batch', 'row_classes', 'target_batch', 'batch_losses', 'batch_loss',
-           'masked_copies', 'pooled_states', 'state_batch', 'state_losses']
+__all__ = ['AHEAD', 'unwrapped', 'head', 'headless', 'body', 'cacheless', 'model_batch', 'differ', 'probe_rows', 'once',
+           'reads_padding', 'kept_apart', 'word_places', 'masked_batch', 'row_classes', 'target_batch', 'looks_ahead',
+           'batch_losses', 'batch_loss', 'masked_copies', 'pooled_states', 'state_batch', 'state_losses']
 
 # %% ../nbs/03_heads.ipynb #cell-005
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -38,7 +38,9 @@ def head(model: nn.Module) -> str:  # "causal", "masked" or "classes"
         return "classes"
     if "MaskedLM" in name: return "masked"
     generates = "CausalLM" in name or "LMHead" in name or getattr(plain, "can_generate", bool)()
-    if generates and not getattr(config, "is_encoder_decoder", False): return "causal"
+    if generates and not getattr(config, "is_encoder_decoder", False):
+        if looks_ahead(model): raise InputError(AHEAD.format(name=name))
+        return "causal"
     if headless(model):
         raise InputError(f"{name} has no head whose loss is known. If its files hold one, load it with AutoModelForCausalLM (predicts "
                          "the next token), AutoModelForMaskedLM or AutoModelForSequenceClassification. For an encoder that makes "
@@ -176,7 +178,23 @@ def target_batch(
     batch = model_batch(model, rows)
     return batch | {"labels": torch.tensor(labels, device=batch["input_ids"].device)}
 
-# %% ../nbs/03_heads.ipynb #cell-013
+# %% ../nbs/03_heads.ipynb #cell-012
+AHEAD = ("{name} looks ahead: what it predicts early in a text changes with later tokens, so it sees the tokens of a next-token loss. "
+         "A causal language model was expected. Set config.is_causal (or is_decoder) to True before loading if it was trained as one; "
+         "load it with AutoModelForMaskedLM if it fills in masks; to profile states alone, leave losses, perplexity and questions out")
+
+@once
+def looks_ahead(model: nn.Module) -> bool:
+    "Do a model's earlier logits depend on later tokens? Found by trying: texts with the same first half."
+    first, row = probe_rows(model)
+    rows = [row, row, first + row[:len(first) - 1:-1]]
+    try:
+        with torch.no_grad(), evaluating(model), eager(): logits = model(**model_batch(model, rows)).logits[:, :len(first)].float()
+        rounding, moved = (float((other - logits[0]).norm() / logits[0].norm()) for other in logits[1:])
+        return moved > max(10 * rounding, 1e-5 if unwrapped(model).dtype in (torch.float32, torch.float64) else 0.01)
+    except Exception: return False  # it cannot be tried here: whoever needs a loss will hear why
+
+# %% ../nbs/03_heads.ipynb #cell-016
 def batch_losses(
     model: nn.Module,
     batch: dict[str, Tensor],  # from `target_batch`, (rows, sequence)
@@ -199,7 +217,7 @@ def batch_loss(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, int]
     losses, targets = batch_losses(model, batch)
     return losses.sum(), int(targets.sum())
 
-# %% ../nbs/03_heads.ipynb #cell-017
+# %% ../nbs/03_heads.ipynb #cell-020
 def masked_copies(
     model: nn.Module,
     tokenizer,
@@ -216,7 +234,7 @@ def masked_copies(
             part = copies[start:start + size]
             yield [i for i, _ in part], masked_batch(model, [rows[i] for i, _ in part], [[place] for _, place in part], tokenizer.mask_token_id)
 
-# %% ../nbs/03_heads.ipynb #st-2
+# %% ../nbs/03_heads.ipynb #cell-023
 def pooled_states(
     model: nn.Module,
     batch: dict[str, Tensor],  # from `model_batch`

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json, math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from html import escape
 from pathlib import Path
 import numpy as np, pandas as pd
 from torch import nn
@@ -190,7 +191,7 @@ class Healing:
         found = f", perplexity kept {self.kept()[0]:.1%}" if "healed" in self.measured and "perplexity" in self.measures else ""
         return f"Healing(step {self.step} of {self.recipe.steps}{found}{', PARTIAL' * self.partial})"
 
-    def _repr_html_(self): return f"<p>{self!r}; brackets: paired 95 % intervals.</p>" + self.summary().to_html()
+    def _repr_html_(self): return f"<p>{escape(repr(self))}; brackets: paired 95 % intervals.</p>" + self.summary().to_html()
 
     def plot(self, ax=None):
         "The share kept by each model (see `avss_nb.training_plots.plot_healing`)."

@@ -13,7 +13,7 @@ import numpy as np, torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from .adapters import adapted_weights, base_of, with_adapters
-from .basics import Bar, InputError, Progress, text_tokenizer, whole
+from .basics import Bar, InputError, Progress, check_regular, text_tokenizer, whole
 from .blocks import Blocks, evaluating, fingerprint, gradients
 from .batches import Text, encode, text_frame, tokenize
 from .questions import Question
@@ -250,6 +250,7 @@ def take_up(
 ) -> Path | None:  # the newest complete checkpoint
     "Make the folder this run's own, or refuse; what was written only in part is deleted."
     mark = folder / MARK
+    check_regular(mark)
     if mark.is_file():
         try: header = json.loads(mark.read_text())
         except ValueError: header = {}

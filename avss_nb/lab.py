@@ -4,7 +4,6 @@
 
 # %% ../nbs/13_lab.ipynb #cell-002
 from __future__ import annotations
-import html
 from collections.abc import Iterable, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -67,7 +66,7 @@ class LayerLab(Panel):
         self.questions, self.test = ([], []) if why else set_aside(questions, test)
         self.development, self.training = [], None
         self.ranking = LayerRankingPanel(len(self.blocks), scorer=scorer)
-        super().__init__(f"Layers of <code>{html.escape(model_name(self.blocks))}</code>", "Pick one; every tab shows it.", self.ranking.picture)
+        super().__init__(f"Layers of `{model_name(self.blocks)}`", "Pick one; every tab shows it.", self.ranking.picture)
         self.views = [View(name) for name in ("ranking", "hallucination", "pruning", "mitigation")]
         self._links, self._scored = {}, None
         self._build(str(folder))

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 import pandas as pd
-from .basics import InputError, Progress, whole
+from .basics import InputError, Progress, check_replaceable, reading, whole
 from .batches import Labelled
 from .data import Question
 from .live import DRAWING, Picture
@@ -48,7 +48,8 @@ def save_picture(
     picture: Picture,
     path: str | Path,  # ends in .svg or .png
 ) -> None:
-    "Write the picture that is on show."
+    "Write the picture that is on show, to a file that does not exist."
+    check_replaceable(path, None, "", folder=False)
     with DRAWING, whole(path) as file:
         if Path(path).suffix == ".png": file.write_bytes(picture.png)
         else: picture.figure.savefig(file, format="svg", metadata={"Date": None, "Title": picture.alt})
@@ -57,7 +58,8 @@ def save_table(
     table: pd.DataFrame,  # its named index becomes the first column
     path: str | Path,  # ends in .csv or .parquet
 ) -> None:
-    "Write the table with every digit."
+    "Write the table with every digit, to a file that does not exist."
+    check_replaceable(path, None, "", folder=False)
     table = table if table.index.name is None else table.reset_index()
     with whole(path) as file:
         if Path(path).suffix == ".csv": table.to_csv(file, index=False)
@@ -94,7 +96,8 @@ def save_data(
     path: str | Path,
     **parts,  # name → texts or questions
 ) -> None:
-    "Write texts and questions as JSON."
+    "Write texts and questions as JSON, to a file that does not exist."
+    check_replaceable(path, None, "", folder=False)
     def plain(x):
         if isinstance(x, str): return x
         if isinstance(x, (Labelled, Question)): return {type(x).__name__: asdict(x)}
@@ -103,12 +106,13 @@ def save_data(
 
 def load_data(path: str | Path) -> dict[str, list]:  # name → texts or questions
     "Read a file written by `save_data`."
-    if not Path(path).is_file(): raise InputError(f"there is no file {path}; the script and its data belong in one folder, go there to run it")
+    if not os.path.isfile(path): raise InputError(f"there is no file {path}; the script and its data belong in one folder, go there to run it")
     def whole_(x):
         if not isinstance(x, dict): return x
         (kind, fields), = x.items()
         return Labelled(**fields) if kind == "Labelled" else Question(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
-    return {name: [*map(whole_, part)] for name, part in json.loads(Path(path).read_text(encoding="utf-8")).items()}
+    with reading(path, "data of a script", "save the script again"):
+        return {name: [*map(whole_, part)] for name, part in json.loads(Path(path).read_text(encoding="utf-8")).items()}
 
 # %% ../nbs/12_lab_exports.ipynb #cell-019
 def stop_after(

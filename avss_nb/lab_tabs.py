@@ -4,7 +4,6 @@
 
 # %% ../nbs/12_lab_tabs.ipynb #cell-002
 from __future__ import annotations
-import html, re
 from collections.abc import Iterable, Sequence
 import ipywidgets as widgets
 import pandas as pd
@@ -14,7 +13,7 @@ from .data import Question, split_questions
 from .evaluator import Evaluator
 from .heads import head
 from .lab_exports import call
-from .live import LayerPanel, Panel, Picture, close_parts
+from .live import LayerPanel, Panel, Picture, close_parts, marked
 from .panels import PruningPanel
 
 # %% auto #0
@@ -29,8 +28,7 @@ class View:
         words: str,  # code between `
     ) -> None:
         "Say why there is nothing to see."
-        words = re.sub("`(.*?)`", r"<code>\1</code>", html.escape(words))
-        self._fill(widgets.HTML(f"<p style='max-width: 640px; line-height: 1.5; margin: 16px 8px'>{words}</p>"))
+        self._fill(widgets.HTML(f"<p style='max-width: 640px; line-height: 1.5; margin: 16px 8px'>{marked(words)}</p>"))
 
     def show(self, panel: Panel) -> None:
         self.panel = panel

@@ -18,8 +18,9 @@ from traitlets import Any, HasTraits, Int, TraitError, observe, validate
 from .basics import InputError, Progress
 
 # %% auto #0
-__all__ = ['DRAWING', 'CELLS', 'RUNNING', 'STYLE', 'Picture', 'Throttle', 'Cells', 'Stopped', 'sole_run', 'controls', 'Panel',
-           'parts', 'close_parts', 'stacked', 'listed', 'duration', 'LivePanel', 'LayerPanel']
+__all__ = ['DRAWING', 'CELLS', 'RUNNING', 'STYLE', 'CLOSED', 'Picture', 'Throttle', 'Cells', 'Stopped', 'sole_run', 'controls',
+           'close_widget', 'reuse_id', 'ReusesIds', 'marked', 'Panel', 'parts', 'close_parts', 'stacked', 'listed',
+           'duration', 'LivePanel', 'LayerPanel']
 
 # %% ../nbs/11_live.ipynb #cell-005
 DRAWING = threading.RLock()
@@ -132,7 +133,9 @@ class Throttle:
 # %% ../nbs/11_live.ipynb #cell-011
 class Cells:
     "Knows whether a cell is running, and which panels each cell has put on the page."
-    def __init__(self): self.shell, self.depth, self.running, self.cell, self.turn, self.panels = None, 0, False, None, 0, []
+    def __init__(self):
+        self.shell, self.depth, self.running, self.cell, self.turn = None, 0, False, None, 0
+        self.panels, self.leaving = [], []  # on the page; about to go from it
 
     def watch(self) -> None:
         "Follow the cells of the notebook that we are in, if we are in one."
@@ -140,6 +143,7 @@ class Cells:
         self.shell, self.depth, self.running = get_ipython(), 0, True  # we are called from a cell
         self.shell.events.register("pre_run_cell", self._begins)
         self.shell.events.register("post_run_cell", self._ends)
+        if hook := getattr(self.shell.display_pub, "register_hook", None): hook(self._sent)
 
     def _begins(self, info) -> None:
         self.depth, self.running = self.depth + 1, True
@@ -152,6 +156,16 @@ class Cells:
         cell, self.running, self.cell = self.here(), False, None
         for panel in [*self.panels]:
             if cell is not None and panel.places.get(cell, self.turn) != self.turn: panel._leaves(cell)
+
+    def _sent(self, message: dict) -> dict:
+        "`clear_output()` takes the running cell's panels from the page: at once, or with `wait=True` at the next output."
+        kind, cell = message["header"]["msg_type"], self.here()
+        if kind == "clear_output": self.leaving = [panel for panel in self.panels if cell in panel.places]
+        if kind == "display_data" or (kind == "clear_output" and not message["content"].get("wait")):
+            gone, self.leaving = self.leaving, []
+            for panel in gone:
+                if cell in panel.places: panel._leaves(cell)
+        return message
 
     def here(self) -> str | None:
         "The id of the running cell; None where the front end does not tell it, and in a callback."
@@ -193,10 +207,42 @@ def controls(*items, **layout) -> widgets.HBox:
     "Widgets in a row that wraps in a narrow window."
     return widgets.HBox(items, layout=widgets.Layout(flex_flow="row wrap", align_items="center", **layout))
 
-class Panel(HasTraits):
+CLOSED: dict[type, list[str]] = {}  # kind of widget → ids of those that were closed
+
+def close_widget(widget) -> None:
+    "Close a widget and leave its id to another. What it shows, often a picture, goes from the state that others store."
+    if widget.comm is None: return
+    if isinstance(widget, widgets.HTML):
+        widget.comm.send({"method": "update", "state": {"value": ""}, "buffer_paths": []})
+    CLOSED.setdefault(type(widget), []).append(widget.model_id)
+    widget.close()
+    widget._model_id = None
+
+def reuse_id(widget) -> None:
+    "Give a widget that was never open, or is closed, the id of a closed one of its kind, if there is one."
+    if widget._model_id is None and (ids := CLOSED.get(type(widget))): widget._model_id = ids.pop()
+
+class ReusesIds(type(HasTraits)):
+    """The widgets of a new panel take over the ids of closed ones. A program that runs a notebook and stores the state of
+    its widgets (nbclient, papermill) keeps everything that was ever open: a cell that shows its panel anew a hundred
+    times would leave a hundred panels, pictures and all, in the file."""
+    def __call__(cls, *args, **kwargs):
+        others = widgets.Widget._widget_construction_callback
+        def constructed(widget):
+            if others: others(widget)
+            reuse_id(widget)
+        widgets.Widget.on_widget_constructed(constructed)
+        try: return super().__call__(*args, **kwargs)
+        finally: widgets.Widget.on_widget_constructed(others)
+
+def marked(text: str) -> str:
+    "Text as HTML: nothing in it is markup, except that `backquotes` are code."
+    return re.sub("`(.+?)`", r"<code>\1</code>", html.escape(text))
+
+class Panel(HasTraits, metaclass=ReusesIds):
     "A widget with a status line and a picture that stays."
     def __init__(self,
-        title: str,  # what the panel is for
+        title: str,  # what the panel is for; code between `
         hint: str,  # how to read it, in a sentence
         picture: Picture,  # the one that is kept in a saved notebook
     ):
@@ -204,7 +250,7 @@ class Panel(HasTraits):
         CELLS.watch()
         self.picture, self.text, self.display_id, self.places = picture, "", uuid.uuid4().hex, {}  # places: cell → its turn
         self.pictures = [picture]  # that are kept, one under the other
-        self.head = widgets.HTML(f"{STYLE}<b style='font-size: 15px'>{title}</b> &nbsp; {hint}")
+        self.head = widgets.HTML(f"{STYLE}<b style='font-size: 15px'>{marked(title)}</b> &nbsp; {marked(hint)}")
         self.status = widgets.HTML(layout=widgets.Layout(flex="1 1 300px", min_height="40px"))  # two lines
         self.status.add_class("avss-status")
         self.row = controls(self.status)  # the status line, and what stands beside it
@@ -214,8 +260,7 @@ class Panel(HasTraits):
     def say(self, text: str, aloud: bool = True) -> None:
         "Show a line of text, and have it read out by screen readers."
         self.text, live = text, "polite" if aloud else "off"
-        shown = re.sub("`(.+?)`", r"<code>\1</code>", html.escape(text))
-        self.status.value = f'<div role="status" aria-live="{live}" style="line-height: 1.4">{shown}</div>'
+        self.status.value = f'<div role="status" aria-live="{live}" style="line-height: 1.4">{marked(text)}</div>'
 
     def __repr__(self): return f"{type(self).__name__}: {' '.join([self.picture.alt, self.text]).strip()}"
 
@@ -227,7 +272,11 @@ class Panel(HasTraits):
 
     def _ipython_display_(self):
         for part in parts(self.widget):  # a panel that was closed opens again
-            if part.comm is None: part.__dict__.pop("_repr_mimebundle_", None); part.open()
+            if part.comm is None:
+                part.__dict__.pop("_repr_mimebundle_", None)
+                reuse_id(part)
+                part.open()
+        if self in CELLS.leaving: CELLS.leaving.remove(self)
         data, metadata = self._repr_mimebundle_()
         display(data, metadata=metadata, raw=True, display_id=self.display_id)
         self.places[CELLS.here()] = CELLS.turn
@@ -276,7 +325,7 @@ def parts(
 
 def close_parts(widget) -> None:
     "Close a widget and all that it is made of."
-    for part in reversed(parts(widget)): part.close()
+    for part in reversed(parts(widget)): close_widget(part)
 
 def stacked(
     pictures,  # of the same resolution

@@ -4,15 +4,16 @@
 
 # %% ../nbs/09_mitigation.ipynb #cell-003
 from __future__ import annotations
-import copy, hashlib, json, math, random, re
+import copy, hashlib, json, math, os, random, re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from html import escape
 from pathlib import Path
 import pandas as pd, torch
 from torch import Tensor, nn
 from .adapters import base_of, with_adapters
 from .answer_profile import both_kinds
-from .basics import Bar, InputError, Progress, check_counts, check_replaceable, load_tensors, save_tensors, whole
+from .basics import Bar, InputError, Progress, check_counts, check_place, check_replaceable, load_tensors, save_tensors, whole
 from .blocks import Blocks, block_output, evaluating, fingerprint, gradients
 from .calibration import measures
 from .data import Question, Text, is_abstention, is_correct, right_padded, tokenize
@@ -209,7 +210,7 @@ class Mitigation:
         right = f", {looked['right']:.1%} right on the development questions" if looked.get("right") is not None else ""
         return f"Mitigation(layers {', '.join(map(str, self.layers))}; step {self.step} of {self.recipe.steps}{right}{', PARTIAL' * self.partial})"
 
-    def _repr_html_(self): return f"<p>{self!r}</p>" + self.to_frame().tail(8).to_html(float_format="{:.3g}".format, na_rep="–")
+    def _repr_html_(self): return f"<p>{escape(repr(self))}</p>" + self.to_frame().tail(8).to_html(float_format="{:.3g}".format, na_rep="–")
 
 # %% ../nbs/09_mitigation.ipynb #cell-017
 class ContrastiveMitigator:
@@ -334,7 +335,9 @@ class _Run:
 
     def load(self, path) -> None:
         "Continue from a checkpoint, if there is one."
-        if path is None or not Path(path).exists(): return
+        if path is None: return
+        check_place(path, CHECKPOINT, "a mitigation", folder=False)
+        if not os.path.exists(path) or not os.path.getsize(path): return
         header, tensors = load_tensors(path, CHECKPOINT, "checkpoint of a mitigation", "delete it, or give another name")
         if header["identity"] != self.identity:
             raise InputError(f"{path} belongs to a training with another model, layers, recipe or data; give another name, or delete it")

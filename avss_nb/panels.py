@@ -158,7 +158,7 @@ class LayerRankingPanel(LayerPanel):
                 "rank, 0 is the lowest": f"{s.order.index(i)} ({_between(s.rank_low[i], s.rank_high[i])})",
                 "variance": number_text(s.variance[i]), "sparsity, share under ε": under, "RMS": number_text(float(rms(m))),
                 "largest |activation|": number_text(float(m.maximum)), "1 − cos(x, y)": distance}
-        cells = "".join(f"<tr><td>{name}</td><td><b>{value}</b></td></tr>" for name, value in rows.items())
+        cells = "".join(f"<tr><td>{html.escape(name)}</td><td><b>{html.escape(value)}</b></td></tr>" for name, value in rows.items())
         self.numbers.value = f"<table style='margin-top: 4px'>{cells}</table>"
 
     def _rescore(self, change=None) -> None:
@@ -267,7 +267,7 @@ class PruningPanel(Panel):
                 before, after = plan.parameters_before, plan.parameters_after
                 words = (f"Without layers {listed(self.removed, 20)}: {len(plan.kept)} of {plan.layers} layers stay, "
                          f"{after:,} of {before:,} parameters ({1 - after / before:.0%} fewer).")
-            self.savings.value = f"<div>{words}</div>"
+            self.savings.value = f"<div>{html.escape(words)}</div>"
             self._bars.update(self.scores, remove=self.removed, highlight=self.layer)
             self.picture.show(f"Bar chart of {self.scores.title}; hatched: {listed(self.removed, 20) or 'none'}. {words}")
             self._show_alone()

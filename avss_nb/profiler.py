@@ -8,6 +8,7 @@ import hashlib, json, random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
+from html import escape
 from pathlib import Path
 import pandas as pd, torch
 from torch import Tensor, nn
@@ -120,7 +121,7 @@ class LayerProfile:
 
     def _repr_html_(self):
         table = self.to_frame().pivot(index="layer", columns="site", values="variance")[[*self.sites]]
-        return f"<p>{self!r}; activation variance:</p>" + table.to_html(float_format="{:.4g}".format)
+        return f"<p>{escape(repr(self))}; activation variance:</p>" + table.to_html(float_format="{:.4g}".format)
 
     def massive(self, times: float = MASSIVE) -> pd.DataFrame:
         "The largest activation of each layer, where it is at least so many times the median (see `avss_nb.massive.massive_activations`)."

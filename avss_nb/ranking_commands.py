@@ -7,13 +7,14 @@ from __future__ import annotations
 import math
 from typing import Annotated
 from typer import Exit, Option, echo
-from .basics import InputError, whole
-from .terminal import (BatchSize, Column, Device, Dtype, HowAsked, Json, Limit, MaxLength, Model, Room, Rules, Shots, Split, System,
-                              TEXTS, Tokens, WindowBos, app, asked_how, asking_dict, asking_lines, check_place, cut, given, judged_by,
-                              layer_numbers, listener, load_model, prepare_hub, read_questions, read_texts, show, table_text)
+from .basics import InputError, check_replaceable, whole
+from .terminal import (BatchSize, Column, Device, Dtype, HowAsked, Json, Limit, MaxLength, Model, PICTURE, Room, Rules, Shots, Split,
+                              System, TEXTS, Tokens, WindowBos, app, asked_how, asking_dict, asking_lines, check_place, cut, given,
+                              judged_by, layer_numbers, listener, load_model, prepare_hub, read_questions, read_texts, save_figure, show,
+                              table_text)
 
 # %% auto #0
-__all__ = ['numbers_or_shares', 'comparison_dict', 'compare', 'save_picture', 'comparison_text']
+__all__ = ['TABLE', 'numbers_or_shares', 'comparison_dict', 'compare', 'save_picture', 'comparison_text']
 
 # %% ../nbs/13_ranking_commands.ipynb #cell-004
 def numbers_or_shares(text: str | None) -> list[int | float] | None:
@@ -34,6 +35,8 @@ def comparison_dict(comparison) -> dict:
             "rows": rows}
 
 # %% ../nbs/13_ranking_commands.ipynb #cell-007
+TABLE = "measure,ranking,removed,"  # how the table begins
+
 @app.command()
 def compare(
     model: Model,
@@ -55,7 +58,10 @@ def compare(
     split: Split = None, column: Column = None, dtype: Dtype = "auto", device: Device = None, to: Json = None,
 ) -> None:
     "Compare rankings by what is left. With intervals and random controls."
-    for place in out, plot, resume, to: check_place(place)
+    check_place(out, TABLE, "compare")
+    check_place(plot, PICTURE, "plotting")
+    check_place(resume, "avss_nb.RankingComparison/1", "compare")
+    check_place(to)
     wanted, protected = numbers_or_shares(counts), layer_numbers(protect)
     prepare_hub(model, texts, held_out, questions)
     read = read_texts(texts, limit, split=split, column=column)
@@ -75,6 +81,7 @@ def compare(
     found = compare_rankings(loaded, tokenizer, read, other, asked, names, wanted, protected, draws, 0, search_texts, max_length,
                              resume, listener("compare"), **evaluation)
     if out:
+        check_replaceable(out, TABLE, "compare", folder=False)
         with whole(out) as file: found.to_frame().to_csv(file, index=False)
     if plot: save_picture(found, plot)
     lines = [*(asking_lines(chosen) if chosen else ()), comparison_text(found)]
@@ -90,7 +97,7 @@ def save_picture(comparison, path: str) -> None:
     measures = comparison.measures
     figure = Figure(figsize=(9, 4.6 * len(measures)), layout="constrained")
     for ax, measure in zip(figure.subplots(len(measures), squeeze=False)[:, 0], measures): comparison.plot(ax, measure=measure)
-    with whole(path) as file: figure.savefig(file, dpi=150)
+    save_figure(figure, path)
 
 def comparison_text(comparison) -> str:
     "The tables in words."

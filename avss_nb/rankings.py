@@ -4,14 +4,15 @@
 
 # %% ../nbs/07_rankings.ipynb #cell-003
 from __future__ import annotations
-import hashlib, itertools, math, random
+import hashlib, itertools, math, os, random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from html import escape
 from pathlib import Path
 import numpy as np, pandas as pd, torch
 from torch import nn
-from .basics import Bar, InputError, Progress, load_tensors, save_tensors, silent
+from .basics import Bar, InputError, Progress, check_place, load_tensors, save_tensors, silent
 from .blocks import Blocks, fingerprint, model_name
 from .calibration import bootstrap, interval
 from .data import Labelled, Question, Text
@@ -232,7 +233,7 @@ class RankingComparison:
 
     def _repr_html_(self):
         n = {"perplexity": f"{len(self.tokens):,} texts", "accuracy": f"{len(self.subjects):,} questions"}
-        def part(m): return (f"<p>{Path(self.model).name}, {self.layers} layers, {n[m]}, original {m} {self.values((), m)[0]:.4g}; share kept "
+        def part(m): return (f"<p>{escape(Path(self.model).name)}, {self.layers} layers, {n[m]}, original {m} {self.values((), m)[0]:.4g}; share kept "
                              f"with its 95 % paired bootstrap interval{'; PARTIAL' * self.partial}.</p>{self.summary(m).to_html()}")
         return "".join(map(part, self.measures))
 
@@ -302,7 +303,8 @@ def compare_rankings(
     notes = {"evaluation": digest(identity, held_out, asked), "calibration": digest(identity, texts, protect, search_texts),
              "chosen": {}}
     losses, correct, tokens = {}, {}, np.zeros(0, int)
-    if path and Path(path).is_file():
+    if path: check_place(path, FORMAT, "compare_rankings", folder=False)
+    if path and os.path.isfile(path) and os.path.getsize(path):
         earlier, kept = RankingComparison._read(path)
         if kept.get("evaluation") != notes["evaluation"]:
             raise InputError(f"{path} belongs to another comparison (model, held-out texts or questions differ); give another file")

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-from .basics import InputError, Progress, silent, whole
+from .basics import InputError, Progress, check_place, silent, whole
 from .data import Question
 
 # %% auto #0
@@ -221,6 +221,7 @@ def save_teaching_model(
     **settings,  # of `train_teaching_model`
 ) -> None:
     "Train the teaching model and save it as safetensors and JSON."
+    check_place(folder, "world.json", "training the teaching model")
     world = TeachingWorld()
     model, tokenizer = train_teaching_model(world, progress=progress, **settings)
     with whole(folder) as path:

@@ -12,17 +12,18 @@ from typing import Annotated, Any
 from typer import Argument, Context, Exit, Option, Typer, echo
 from typer.core import TyperGroup
 from . import __version__
-from .basics import Bar, InputError, check_regular, check_replaceable, silent, whole
+from . import basics
+from .basics import Bar, InputError, check_replaceable, silent, whole
 from .sources import ModelWarning, check_tokenizer, model_place
 
 # %% auto #0
-__all__ = ['QUIET', 'app', 'SPLIT', 'DTYPES', 'Model', 'LABELS', 'TEXTS', 'Dtype', 'Device', 'DeviceMap', 'Streaming', 'Limit',
-           'Tokens', 'BatchSize', 'MaxLength', 'Split', 'HowAsked', 'System', 'Shots', 'Room', 'Rules', 'WindowBos',
-           'Column', 'Stack', 'Json', 'Score', 'Site', 'Aggregation', 'Eps', 'Relative', 'Published', 'Commands',
-           'one_line', 'print_version', 'start', 'load_model', 'model_class', 'is_teaching', 'is_path', 'prepare_hub',
-           'hub_answers', 'read_texts', 'read_labelled', 'read_corpus', 'cut', 'read_questions', 'judged_by',
-           'asked_how', 'asking_lines', 'asking_dict', 'teaching_questions', 'given', 'show', 'check_place', 'listener',
-           'together', 'table_text', 'layer_numbers']
+__all__ = ['QUIET', 'app', 'SPLIT', 'DTYPES', 'RESULT', 'PICTURE', 'PICTURES', 'Model', 'LABELS', 'TEXTS', 'Dtype', 'Device',
+           'DeviceMap', 'Streaming', 'Limit', 'Tokens', 'BatchSize', 'MaxLength', 'Split', 'HowAsked', 'System',
+           'Shots', 'Room', 'Rules', 'WindowBos', 'Column', 'Stack', 'Json', 'Score', 'Site', 'Aggregation', 'Eps',
+           'Relative', 'Published', 'Commands', 'one_line', 'print_version', 'start', 'load_model', 'model_class',
+           'is_teaching', 'is_path', 'prepare_hub', 'hub_answers', 'read_texts', 'read_labelled', 'read_corpus', 'cut',
+           'read_questions', 'judged_by', 'asked_how', 'asking_lines', 'asking_dict', 'teaching_questions', 'given',
+           'show', 'save_figure', 'check_place', 'listener', 'together', 'table_text', 'layer_numbers']
 
 # %% ../nbs/12_terminal.ipynb #cell-005
 class Commands(TyperGroup):
@@ -255,32 +256,38 @@ def given(**options) -> dict:
     return {name: value for name, value in options.items() if value is not None}
 
 # %% ../nbs/12_terminal.ipynb #cell-015
+RESULT = "avss_nb.Result/1"  # the format that JSON of the command line names
+PICTURE, PICTURES = "avss_nb.Picture/1", {".png": "Software", ".svg": "Creator", ".pdf": "Creator"}  # suffix → where it is named
+
 def show(
     table: str,  # for people
     result: dict,  # for programs
     to: str | None,  # None: the table; "-": JSON on stdout, and nothing else; a file: both
 ) -> None:
     "Print a result, or write it as JSON."
-    text = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) if to else ""
-    echo(text if to == "-" else table)
-    if to and to != "-":
-        with whole(to) as path: path.write_text(text + "\n", encoding="utf-8")
+    def text(result): return json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False)
+    echo(text(result) if to == "-" else table)
+    if to in (None, "-"): return
+    check_replaceable(to, RESULT, "--json", folder=False)
+    with whole(to) as path: path.write_text(text({"format": RESULT} | result) + "\n", encoding="utf-8")
+
+def save_figure(figure, path: str) -> None:
+    "Write a matplotlib figure as one of `PICTURES`."
+    check_replaceable(path, PICTURE, "plotting", folder=False)
+    about = {PICTURES[Path(path).suffix.lower()]: PICTURE}
+    with whole(path) as file: figure.savefig(file, dpi=150, metadata=about)
 
 def check_place(
     path: str | None,  # where a result shall go; None or "-": nowhere
+    mark: str = RESULT,  # by which an earlier result is known, see `avss_nb.basics.check_replaceable`
+    kind: str = "--json",  # of result, in words
     folder: bool = False,  # is the result a folder?
-    mark: str = "pruning.json",  # a file by which an earlier result is known
-    kind: str = "pruning",
 ) -> None:
     "Refuse a place that cannot be written, before hours are spent on what should go there."
     if path in (None, "-"): return
-    place = Path(path)
-    check_regular(place)
-    if place.is_dir() and not folder: raise InputError(f"{path} is a folder; give the name of a file")
-    if folder: check_replaceable(place, mark, kind)
-    parent = next(p for p in place.absolute().parents if p.exists())
-    if parent.is_dir() and os.access(parent, os.W_OK): return
-    raise InputError(f"{path} cannot be written: {parent} is not a writable folder")
+    if mark == PICTURE and Path(path).suffix.lower() not in PICTURES:
+        raise InputError(f"{path} was given for a picture; give a name that ends in {', '.join(PICTURES)}")
+    basics.check_place(path, mark, kind, folder)
 
 def listener(label: str):
     "A bar where somebody watches, silence in a pipe."

@@ -8,6 +8,7 @@ import hashlib, math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from html import escape
 from pathlib import Path
 import numpy as np, pandas as pd, torch
 from torch import nn
@@ -82,7 +83,7 @@ class TrainingHistory:
 
     def _repr_html_(self):
         table = pd.DataFrame(self.values() if len(self) else [], index=pd.Index(self.steps, name="step"))
-        return f"<p>{self!r}; {self.measure} of each layer:</p>" + table.tail(8).to_html(float_format="{:.3g}".format)
+        return f"<p>{escape(repr(self))}; {escape(self.measure)} of each layer:</p>" + table.tail(8).to_html(float_format="{:.3g}".format)
 
     def plot(self, ax=None, what: str = "score"):
         "A heat map of the change since the start (see `avss_nb.training_plots.plot_layer_changes`)."

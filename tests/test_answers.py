@@ -72,6 +72,14 @@ def test_withholding_unsure_answers(judged):
     assert kept.correct.tolist() == [True, False, False, False, False, True]
     assert kept.report().hallucination_rate == 0 and judged.hallucinated.sum() == 2            # the original is as it was
 
+def test_an_answer_on_the_threshold_is_withheld(judged):
+    for on in judged.confidences:
+        kept = judged.abstain_below(on)
+        assert (kept.abstained == judged.abstained | (judged.confidences <= on)).all() and not (kept.correct & kept.abstained).any()
+    other = np.linspace(.1, .6, 6)
+    assert (judged.abstain_below(.3, other).abstained == judged.abstained | (other <= .3)).all()
+    with pytest.raises(InputError, match="from 0 to 1"): judged.abstain_below(80)
+
 def test_what_a_model_says_is_not_markup():
     shown = Answers.judge([Question("<b>q</b>", ("a",))], ["<script>alert(1)</script>"], [[-1.]])._repr_html_()
     assert "<script>" not in shown and "<b>" not in shown

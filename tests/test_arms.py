@@ -182,6 +182,18 @@ def test_rivals_are_fitted_on_development_only(seed):
     assert [*again] == [*found]
     assert [*found][-1].startswith("original, silent below")
 
+def test_rivals_withhold_an_answer_on_the_threshold():
+    "Two confidences without a float between them: the threshold is the lower one, and what has it stays unsaid, as everywhere."
+    low, high = .5, np.nextafter(.5, 1)
+    questions = [Question(f"q{i}", ("yes",), subject=str(i)) for i in range(4)]
+    def answers(confidences, correct):
+        found = Answers.given(questions, ["yes"] * 4, correct, [[0.]] * 4)
+        return replace(found, confidences=np.array(confidences), token_logprobs=tuple((float(np.log(c)),) for c in confidences))
+    development, test = answers([low, low, high, high], [0, 0, 1, 1]), answers([low, high, low, .9], [1, 1, 0, 0])
+    silent = [*rivals(development, test).items()][-2]
+    assert silent[0] == "original, silent below confidence 0.5" and silent[1].abstained.tolist() == [True, False, True, False]
+    assert (silent[1].correct == test.abstain_below(low).correct).all()
+
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("silent_share", [0., 0.4])
 def test_the_threshold_is_the_most_reliable_one_on_development(seed, silent_share):

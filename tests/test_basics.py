@@ -26,11 +26,12 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # the disk takes no
 sys.exit(app(["profile", "teaching", "--texts", "teaching", "--limit", "20", "--out", sys.argv[1]]))"""
 
 def test_a_full_disk_is_one_line_and_the_old_file_stays(tmp_path):
-    (tmp_path / "p.st").write_text("an old result")
+    save_tensors(tmp_path / "p.st", {"a": torch.ones(2)}, "avss_nb.LayerProfile/1", {})
+    old = (tmp_path / "p.st").read_bytes()
     run = subprocess.run([sys.executable, "-c", FULL, tmp_path / "p.st"], capture_output=True, text=True)
     assert run.returncode == 2 and run.stdout == "", run.stderr
     assert run.stderr.count("\n") == 1 and "p.st was not written (" in run.stderr and "make room, or give another place" in run.stderr
-    assert [p.name for p in tmp_path.iterdir()] == ["p.st"] and (tmp_path / "p.st").read_text() == "an old result"
+    assert [p.name for p in tmp_path.iterdir()] == ["p.st"] and (tmp_path / "p.st").read_bytes() == old
 
 def test_a_file_with_a_flipped_bit_is_read_or_refused(tmp_path):
     "In its first 4,000 bytes: length, names, places and the header; never another exception than InputError."

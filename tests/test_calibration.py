@@ -5,7 +5,7 @@ from sklearn.metrics import brier_score_loss, roc_auc_score
 from torchmetrics.classification import BinaryCalibrationError
 from avss_nb.basics import InputError
 from avss_nb.calibration import (BINS, MEASURES, PlattScaling, TemperatureScaling, below_one, best_threshold, bootstrap, calibration_bins,
-                                 calibration_error, interval, mass_bins, measures, resampled_measures, threshold_measures)
+                                 calibration_error, interval, mass_bins, measures, resampled_measures, threshold_measures, withheld)
 
 def plain_ece(confidence, correct, bins=15):
     "The definition, bin by bin, in exact integer arithmetic on the bin number; 1.0 belongs to the last bin."
@@ -182,8 +182,11 @@ def from_definitions(confidence, correct, bins):
     edges = torch.linspace(0, 1, bins + 1, dtype=torch.float64).tolist()
     def gap(members): return abs(sum(c[i] for i in members) - sum(y[i] for i in members)) / n
     def inside(b, x): return edges[b] <= x < edges[b + 1] or (b == bins - 1 and x == 1)
-    order = sorted(range(n), key=lambda i: c[i])  # ties in the order of the answers
-    by_mass = [[i for rank, i in enumerate(order) if (2 * rank + 1) * bins // (2 * n) == b] for b in range(bins)]
+    def middle(value):  # twice the place of the middle of all answers of this confidence, times their number
+        ranks = [rank for rank, other in enumerate(sorted(c)) if other == value]
+        return sum(2 * rank + 1 for rank in ranks), len(ranks)
+    middles = [middle(value) for value in c]
+    by_mass = [[i for i, (twice, equal) in enumerate(middles) if twice * bins // (2 * n * equal) == b] for b in range(bins)]
     pairs = [(c[i] > c[j]) + (c[i] == c[j]) / 2 for i in range(n) if y[i] for j in range(n) if not y[j]]
     risks = [np.mean(~y[c >= own]) for own in c]
     return {"ece": sum(gap([i for i in range(n) if inside(b, c[i])]) for b in range(bins)),
@@ -400,3 +403,54 @@ def test_threshold_measures():
     silence, no_interval = threshold_measures(confidence, correct, answerable, 1.)
     assert silence == {"coverage": 0, "right": pytest.approx((~answerable).mean())} and set(no_interval) == set(silence)
     assert threshold_measures([.5], [1], [1], .2) == ({"coverage": 1, "selective_accuracy": 1, "right": 1}, {})
+
+# --- the order of the rows means nothing, and what a threshold withholds is one rule
+
+@pytest.mark.parametrize("seed", range(8))
+def test_no_measure_depends_on_the_order_of_rows(seed):
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(2, 90))
+    confidence = rng.choice(np.r_[0, 1, rng.random(5).round(1), rng.random()], n)      # ties, zeros and ones
+    correct, silent, known = (rng.random(n) < p for p in (.5, .2, .6))
+    correct &= ~silent
+    def found(order):
+        c, y, s, k = (values[order] for values in (confidence, correct, silent, known))
+        tables = [calibration_bins(c, y, equal_mass, 7).to_numpy() for equal_mass in (False, True)]
+        values = measures(c, y, s, draws=0)[0] | threshold_measures(c, y, k, .5, draws=0)[0]
+        return best_threshold(c, y, k), values, tables
+    orders = [np.arange(n)[::-1], np.argsort(confidence), np.lexsort((correct, confidence)), np.lexsort((~correct, confidence)),
+              *(rng.permutation(n) for _ in range(5))]
+    threshold, values, tables = found(np.arange(n))
+    for order in orders:
+        other, its, its_tables = found(order)
+        assert other == threshold and its == pytest.approx(values, abs=1e-12)
+        for table, again in zip(tables, its_tables, strict=True): assert again == pytest.approx(table, abs=1e-12)
+
+def test_ties_share_a_bin_in_every_draw():
+    rng = np.random.default_rng(0)
+    confidence = rng.choice([.1, .4, .7], 50)
+    bins = mass_bins(confidence, rng.multinomial(50, np.full(50, 1 / 50), 30).astype(float))
+    for value in .1, .4, .7: assert (bins[:, confidence == value].T == bins[:, np.argmax(confidence == value)]).all()
+
+@pytest.mark.parametrize("on", [0., .3, .5, 1 - 2.**-53, 1.])
+def test_a_confidence_on_the_threshold_is_withheld(on):
+    confidence = np.array([0., .3, .5, 1 - 2.**-53, 1.])
+    expected = np.array([c <= on or on >= 1 - 2.**-53 for c in confidence])           # 1 counts as the float below it
+    assert withheld(confidence, on).tolist() == expected.tolist()
+    every = np.ones(5, bool)
+    assert threshold_measures(confidence, every, every, on, draws=0)[0]["coverage"] == pytest.approx(1 - expected.mean())
+
+def test_the_best_threshold_is_best_by_what_is_withheld():
+    rng = np.random.default_rng(1)
+    for _ in range(200):
+        n = int(rng.integers(1, 9))
+        confidence = rng.choice([0., .2, .5, np.nextafter(.5, 1), 1.], n)
+        correct, known = rng.random(n) < .5, rng.random(n) < .5
+        def right(t): return np.where(withheld(confidence, t), ~known, correct).mean()
+        found = best_threshold(confidence, correct, known)
+        assert right(found) == max(right(t) for t in (0, .1, .2, .3, .5, np.nextafter(.5, 1), .7, 1))
+
+@pytest.mark.parametrize("threshold", [-.1, 1.1, 80, math.nan, math.inf])
+def test_no_threshold_on_confidence_outside_0_to_1(threshold):
+    for function in (lambda: withheld([.5], threshold), lambda: threshold_measures([.5], [1], [1], threshold)):
+        with pytest.raises(InputError, match="threshold=.*from 0 to 1.*for example 0.5"): function()

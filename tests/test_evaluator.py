@@ -7,6 +7,7 @@ from avss_nb.answers import mc2
 from avss_nb.basics import InputError
 from avss_nb.data import Labelled, Question, load_texts, tokenize, windows
 from avss_nb.evaluator import Answers, Evaluator, Perplexity, Report, answer_ended, answer_span, generating, left_padded, reads_left_padding, retention
+from avss_nb.heads import head
 from conftest import shared
 from tiny import CAUSAL, VOCABULARY, tiny
 
@@ -133,7 +134,7 @@ def test_stop_string_ends_an_answer_and_does_not_count(tokenizer, questions):
 def test_generation_stops_when_every_row_has_stopped(tokenizer, questions):
     model, steps = ending_model("llama"), []
     first = {tokenizer.decode(greedy(model, tokenizer(q.prompt)["input_ids"], 1)[0]) for q in questions}
-    assert not reads_left_padding(model)  # found once a model
+    assert not reads_left_padding(model) and head(model) == "causal"  # found once a model
     hook = model.register_forward_hook(lambda *_: steps.append(1))
     answers = Evaluator(model, tokenizer, max_new_tokens=50, stop=tuple(first - {""})).answer(questions)
     hook.remove()
@@ -200,6 +201,7 @@ def test_reduced_precision(tokenizer, questions):
 
 def test_template_prompt_and_pairs(tokenizer):
     seen, model = [], ending_model("llama")
+    assert head(model) == "causal"  # tried once a model
     hook = model.register_forward_pre_hook(lambda _, args, kwargs: seen.append(kwargs["input_ids"]), with_kwargs=True)
     asked = [("w011 w012", ["w013"]), Question("w011 {w012}", ("w013",), prompt="w020 w021")]
     answers = Evaluator(model, tokenizer, batch_size=1, max_new_tokens=1, template="w030 {question} w031 {braces}").answer(asked)

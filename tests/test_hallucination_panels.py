@@ -57,6 +57,12 @@ def test_answers_are_counted_and_the_surest_are_shown():
     rows = [re.findall("<td>(.*?)</td>", row) for row in example_table(given, 1).split("<tr>")[2:]]
     assert rows == [["✗ wrong", "three?", "y", "nobody can know", "0.61"], ["✓ right", "&lt;b&gt;?", "yes", "yes", "0.90"]]
 
+@pytest.mark.parametrize("seed", range(5))
+def test_the_shown_answers_do_not_depend_on_their_order(seed):
+    questions = [Question(f"question {i % 5}?", ("yes",)) for i in range(20)]
+    given = Answers.judge(questions, [f"{'yes' if i % 3 else i}" for i in range(20)], [[-.5 * (i % 2)] for i in range(20)])
+    assert example_table(given[np.random.default_rng(seed).permutation(20)]) == example_table(given)
+
 # --- live ---------------------------------------------------------------------------------------------------------------
 
 def test_a_run_answers_profiles_and_scores_under_ones_eyes(teaching, questions, answers):

@@ -3,6 +3,7 @@ import collections
 import copy
 import json
 import math
+import re
 import warnings
 import numpy as np, pandas as pd, pytest, torch
 import transformers as tf
@@ -13,7 +14,7 @@ from avss_nb.blocks import Blocks, find_blocks
 from avss_nb.calibration import calibration_error
 from avss_nb.data import load_labelled
 from avss_nb.evaluator import Evaluator, Report, retention
-from avss_nb.heads import batch_loss, batch_losses, head, masked_copies, model_batch, target_batch, word_places
+from avss_nb.heads import AHEAD, batch_loss, batch_losses, head, looks_ahead, masked_copies, model_batch, target_batch, word_places
 from avss_nb.profiler import LayerProfiler
 from avss_nb.pruner import LayerPruner
 from avss_nb.scorer import LayerScorer
@@ -345,3 +346,52 @@ def test_a_classifier_without_its_pooler_is_incomplete(tmp_path):
     table = tmp_path / "t.csv"
     table.write_text("text,label\nw007,1\n")
     refused("evaluate", folder, "--labels", table, match="lacks weights, for example bert.pooler")
+
+# --- a language model that looks ahead
+
+def ahead(make, config, causal, dtype=torch.float32):
+    "A model whose configuration says whether it sees the whole text."
+    torch.manual_seed(0)
+    grouped = {"num_key_value_heads": 2, "head_dim": 8} if config is tf.Qwen3Config else {}
+    model = make(config(**SIZES, intermediate_size=48, **grouped, **causal)).eval()
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.dim() > 1: p.mul_(4)
+    return model.to(dtype)
+
+SIZES = dict(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=64)
+BOTH = [(tf.LlamaForCausalLM, tf.LlamaConfig, "is_causal"), (tf.Qwen3ForCausalLM, tf.Qwen3Config, "is_causal"),
+        (tf.BertLMHeadModel, tf.BertConfig, "is_decoder"), (tf.RobertaForCausalLM, tf.RobertaConfig, "is_decoder")]
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("make, config, name", BOTH)
+def test_a_causal_class_that_looks_ahead_has_no_next_token_loss(make, config, name, dtype):
+    causal, other = (ahead(make, config, {name: value}, dtype) for value in (True, False))
+    assert head(causal) == "causal" and not looks_ahead(causal)
+    refusal = re.escape(AHEAD.format(name=make.__name__)[:60])
+    rows = [[5, 6, 7, 8]] * 4
+    for use in (head, lambda m: Evaluator(m, TOKENIZER).perplexity(rows), lambda m: LayerProfiler(m, TOKENIZER, ablation=True),
+                lambda m: target_batch(m, TOKENIZER, rows), lambda m: LayerPruner(m, TOKENIZER).plan(search="greedy", count=1, texts=rows)):
+        with pytest.raises(InputError, match=refusal): use(other)
+    assert LayerProfiler(other).profile(rows, silent).tokens == 16                        # its states can be measured
+
+def test_a_class_that_looks_ahead_by_itself():
+    model = tf.XLNetLMHeadModel(tf.XLNetConfig(vocab_size=VOCABULARY, d_model=32, n_layer=2, n_head=4, d_inner=48)).eval()
+    with pytest.raises(InputError, match="looks ahead.*AutoModelForMaskedLM"): head(model)
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", CAUSAL)
+def test_causal_models_do_not_look_ahead(name, dtype): assert not looks_ahead(tiny(name, dtype=dtype)) and head(tiny(name)) == "causal"
+
+def test_looking_ahead_is_tried_once_and_leaves_no_trace():
+    model, passes = tiny("llama").train(), []
+    model.register_forward_hook(lambda *_: passes.append(1))
+    assert [head(model) for _ in range(3)] == ["causal"] * 3 and len(passes) == 1
+    assert model.training and all(p.grad is None for p in model.parameters())
+
+def test_the_command_line_says_it_in_one_line(tmp_path):
+    ahead(tf.LlamaForCausalLM, tf.LlamaConfig, {"is_causal": False}).save_pretrained(tmp_path / "model")
+    TOKENIZER.save_pretrained(tmp_path / "model")
+    (tmp_path / "texts.txt").write_text(words(30, 0))
+    refused("evaluate", tmp_path / "model", "--texts", tmp_path / "texts.txt", match="looks ahead")
+    done("profile", tmp_path / "model", "--texts", tmp_path / "texts.txt", "--out", tmp_path / "p.st")

@@ -326,7 +326,7 @@ def test_a_foreign_or_damaged_checkpoint_is_refused(teaching, asked, world, tmp_
         path.write_bytes(data)
         with pytest.raises(InputError, match=message.strip()): trained(teaching, asked, world, checkpoint=path)
         assert path.read_bytes() == data
-    with pytest.raises(InputError, match="there is no checkpoint"): trained(teaching, asked, world, checkpoint=tmp_path)
+    with pytest.raises(InputError, match="is a folder"): trained(teaching, asked, world, checkpoint=tmp_path)
 
 # --- the best look
 

@@ -2,16 +2,20 @@
 import base64
 import gc
 import io
+import json
 import re
 import threading
+from pathlib import Path
 import ipywidgets
 import matplotlib.pyplot as plt
+import nbformat
 import numpy as np
 import pytest
 import torch
 from IPython import get_ipython
 from IPython.core.interactiveshell import InteractiveShell
 from matplotlib.figure import Figure
+from nbclient import NotebookClient
 from PIL import Image
 from traitlets import TraitError
 from avss_nb import live
@@ -382,6 +386,45 @@ def test_a_closed_panel_keeps_its_results_and_opens_again(notebook):
     assert not closed(panel) and len(ipywidgets.widget._instances) == before and "of layer 2" in panel.histogram.alt
     front_end(panel.strip, index=3)
     assert panel.layer == 3
+
+def test_a_new_panel_takes_over_the_ids_of_a_closed_one(notebook):
+    run, names = notebook
+    run("first = LayerRankingPanel(profile=profile); display(first)\nids = {w.model_id for w in live.parts(first.widget)}\nfirst.close()")
+    run("second = LayerRankingPanel(profile=profile); display(second)")
+    second = {w.model_id for w in live.parts(names["second"].widget)}
+    assert second == names["ids"] and closed(names["first"])
+    run("display(first)")                                   # opens again, beside the other
+    first = {w.model_id for w in live.parts(names["first"].widget)}
+    assert not first & second and len(first) == len(second)
+    before = len(ipywidgets.widget._instances)
+    run("mine = live.widgets.HTML('mine')\nfirst.close()\nother = live.widgets.HTML('other')")
+    assert names["other"].model_id not in first and names["mine"].comm is not None        # what is not ours keeps its own ids
+    assert len(ipywidgets.widget._instances) == before - len(first) + 2 * 3
+
+AGAIN = """from IPython.display import clear_output
+for _ in range({times}):
+    clear_output({wait})
+    panel = LayerRankingPanel(profile=profile)
+    display(panel)
+"""
+
+def executed(folder, code):
+    "State of the widgets (model id → state), and the last cell's outputs, as nbclient stores them."
+    head = ("import torch; torch.set_num_threads(1)\nfrom IPython.display import display\nfrom avss_nb.panels import LayerRankingPanel\n"
+            f"from avss_nb.profiler import LayerProfile\nprofile = LayerProfile.load({str(folder / 'profile.safetensors')!r})")
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in (head, code)])
+    NotebookClient(book, timeout=120, kernel_name="python3", store_widget_state=True, resources={"metadata": {"path": str(Path.cwd())}}).execute()
+    return book.metadata["widgets"]["application/vnd.jupyter.widget-state+json"]["state"], book.cells[1].outputs
+
+def test_cleared_and_closed_panels_leave_the_state_of_an_executed_notebook(profile, tmp_path):
+    profile.save(tmp_path / "profile.safetensors")
+    once, _ = executed(tmp_path, AGAIN.format(times=1, wait=False))
+    cleared, outputs = executed(tmp_path, AGAIN.format(times=5, wait=False))
+    assert len(cleared) == len(once) and len(json.dumps(cleared)) < 1.1 * len(json.dumps(once)) and len(outputs) == 1
+    shown = outputs[0].data["application/vnd.jupyter.widget-view+json"]["model_id"]
+    assert shown in cleared and "data:image/png" in json.dumps(cleared)
+    waiting, _ = executed(tmp_path, AGAIN.format(times=5, wait=True) + "panel.close()")    # the next is made before the last one goes
+    assert len(waiting) <= 2 * len(once) and "data:image/png" not in json.dumps(waiting)
 
 def test_front_ends_tell_their_cells(monkeypatch):
     cells = live.Cells()
