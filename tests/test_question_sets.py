@@ -6,7 +6,7 @@ import numpy as np, pandas as pd, pytest
 from avss_nb import data
 from avss_nb.basics import InputError
 from avss_nb.data import QUESTION_SETS, load_answer_pairs, load_questions
-from avss_nb.evaluator import Evaluator
+from avss_nb.prompts import Prompt
 from avss_nb.questions import Question, is_correct, normalize_answer, question_type, split_questions, with_shots
 from conftest import shared
 
@@ -215,9 +215,8 @@ def solved(prompt):
     return [(q, a.strip()) for q, a in shots], last[0]
 
 def test_the_template_is_the_evaluators():
-    defaults = signature(Evaluator).parameters
     question, = with_shots([("q", "a")], shots=0)
-    assert question.prompt == defaults["template"].default.replace("{question}", "q") and question.stop == defaults["stop"].default
+    assert question.prompt == Prompt().text(Question("q", ("a",))) and question.stop == Prompt().stop
 
 @pytest.mark.parametrize("seed", range(5))
 def test_drawn_examples_never_leak(seed):

@@ -9,6 +9,10 @@ from avss_nb.verdicts import LANGUAGES, RULES, Language, Rule, is_abstention, is
 
 EXACT = ("squad", "triviaqa")
 
+@pytest.fixture(autouse=True)
+def without_rules_of_other_tests(monkeypatch):
+    for name in [name for name, rule in RULES.items() if rule.judge]: monkeypatch.delitem(RULES, name)
+
 @pytest.mark.parametrize("a, b, equal", [
     ("3.0", "3", True), ("3.0", "30", False), ("3.14", "314", False), ("-5", "5", False), ("−5", "-5", True), ("–5", "5", False),
     ("1.5 million", "15 million", False), ("1.5 million", "1,500,000", True), ("1.5 Million people", "1500000 people", True),
@@ -110,8 +114,7 @@ def test_a_language_and_a_rule_are_rows(monkeypatch):
     assert is_correct("It is the Paris.", ["paris"], "ends") and not is_correct("Paris, France", ["Paris"], "ends")
     assert Question("q", ("3.0",), rules="ends").accepts("exactly 3") and not Question("q", ("3",), rules="ends").accepts("1.3")
 
-def test_a_function_is_a_rule_that_survives_as_a_name(monkeypatch):
-    monkeypatch.setattr("avss_nb.verdicts.RULES", RULES.copy())
+def test_a_function_is_a_rule_that_survives_as_a_name():
     seen = []
     def mine(answer, accepted):
         seen.append((answer, accepted))
