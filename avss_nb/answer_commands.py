@@ -201,7 +201,7 @@ def mitigate(
     result = {"layers": [*trained.layers], "auto": layers == "auto", "step": trained.step, "parts": {n: len(q) for n, q in parts.items()},
               "before": reports["original"].to_dict(), "after": reports["trained"].to_dict(),
               "asked": asking_dict(chosen), "rivals": {name: r.to_dict() for name, r in reports.items() if name not in ("original", "trained")}, "path": out}
-    show("\n".join([*asking_lines(chosen), repr(trained), arms_text(reports), f"saved to {out}"]), result, to)
+    show("\n".join([*asking_lines(chosen), repr(trained), arms_text(reports), *reports["original"].notes(), f"saved to {out}"]), result, to)
 
 def arms_text(reports: dict) -> str:
     "The most telling measures of each report, with intervals."

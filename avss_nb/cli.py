@@ -173,7 +173,7 @@ def evaluate(
         if questions: evaluator, asked, chosen = asked_how(evaluator, judged_by(asked, rules), prompt, shots, system, hear)
         report = evaluator.evaluate(asked, pieces, hear, max_length)
     if processes.rank: return
-    lines = [*(asking_lines(chosen) if chosen else ()), table_text(report.to_frame(), index=True)]
+    lines = [*(asking_lines(chosen) if chosen else ()), table_text(report.to_frame(), index=True), *report.notes()]
     show("\n".join(lines), report.to_dict() | ({"asked": asking_dict(chosen)} if chosen else {}), to)
 
 # %% ../nbs/13_cli.ipynb #cell-026
