@@ -83,7 +83,9 @@ def student_of(
 ) -> nn.Module:
     "A copy whose chosen blocks can be trained; everything else is frozen and shares the original's memory."
     own = {id(p) for layer in layers for p in blocks[layer].parameters()}
-    others = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in blocks.model.parameters() if id(p) not in own}
+    def frozen(p):  # what was made in inference mode cannot take part in a training
+        return nn.Parameter(p.detach().clone() if p.is_inference() else p.detach(), requires_grad=False)
+    others = {id(p): frozen(p) for p in blocks.model.parameters() if id(p) not in own}
     student = forget_quantisation(copy.deepcopy(blocks.model, others)).eval()
     chosen = student.get_submodule(blocks.path)
     for layer in layers: chosen[layer].requires_grad_(lora_rank is None)
