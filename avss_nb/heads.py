@@ -39,17 +39,19 @@ def head(model: nn.Module) -> str:  # "causal", "masked" or "classes"
     generates = "CausalLM" in name or "LMHead" in name or getattr(plain, "can_generate", bool)()
     if generates and not getattr(config, "is_encoder_decoder", False): return "causal"
     if headless(model):
-        raise InputError(f"{name} has no head whose loss is known. If its files hold one, load it with AutoModelForCausalLM (predicts "
-                         "the next token), AutoModelForMaskedLM or AutoModelForSequenceClassification. For an encoder that makes "
-                         "embeddings, compare the states instead: LayerPruner(model, tokenizer).plan(...).similarity(texts), or "
-                         "search='greedy' (prune --search greedy --texts ...)")
+        raise InputError(
+            f"{name} has no head whose loss is known. If its files hold one, load it with AutoModelForCausalLM "
+            "(predicts the next token), AutoModelForMaskedLM or AutoModelForSequenceClassification. For an encoder "
+            "that makes embeddings, compare the states: LayerPruner(model, tokenizer).plan(...).similarity(texts), "
+            "or search='greedy' (prune --search greedy --texts ...)")
     raise InputError(f"{name} has no head whose loss is known; load it with AutoModelForCausalLM (predicts the next token), "
                      "AutoModelForMaskedLM or AutoModelForSequenceClassification")
 
 def headless(model: nn.Module) -> bool:
     "Does a model end with its states, as an encoder for embeddings does?"
     plain = unwrapped(model)
-    return getattr(plain, "base_model", None) is plain and not getattr(plain.config, "is_encoder_decoder", False)
+    if getattr(plain, "base_model", None) is not plain: return False
+    return not getattr(plain.config, "is_encoder_decoder", False)
 
 # %% ../nbs/03_heads.ipynb #cell-007
 def body(blocks: Blocks) -> nn.Module:
@@ -214,13 +216,14 @@ def masked_copies(
             part = copies[start:start + size]
             yield [i for i, _ in part], masked_batch(model, [rows[i] for i, _ in part], [[place] for _, place in part], tokenizer.mask_token_id)
 
-# %% ../nbs/03_heads.ipynb #st-2
+# %% ../nbs/03_heads.ipynb #cell-020
 def pooled_states(
     model: nn.Module,
     batch: dict[str, Tensor],  # from `model_batch`
 ) -> Tensor:  # float64, (rows, hidden)
     "Mean of the last states over the tokens of each text; padding is not counted."
-    states = unwrapped(model).base_model(**{name: t for name, t in batch.items() if name != "states"}).last_hidden_state
+    read = {name: t for name, t in batch.items() if name != "states"}
+    states = unwrapped(model).base_model(**read).last_hidden_state
     mask = batch["attention_mask"].to(states.device)[..., None].double()
     return (states.double() * mask).sum(1) / mask.sum(1)
 
@@ -234,5 +237,6 @@ def state_losses(
     batch: dict[str, Tensor],  # from `state_batch`
 ) -> tuple[Tensor, Tensor]:  # float64 (rows,): 1 − cosine; int64 (rows,): ones
     "How far the pooled state of each text has turned."
-    losses = 1 - nn.functional.cosine_similarity(pooled_states(model, batch), batch["states"], dim=1)
+    found = pooled_states(model, batch)
+    losses = 1 - nn.functional.cosine_similarity(found, batch["states"], dim=1)
     return losses, torch.ones(len(losses), dtype=torch.int64, device=losses.device)

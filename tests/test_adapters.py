@@ -141,9 +141,9 @@ def test_a_saved_base_is_found_by_its_folder(base, tmp_path):
 def test_a_trained_model_no_longer_carries_the_name_of_its_origin(base, tmp_path):
     cut = LayerPruner(base).remove([1]).apply()
     merged = healed(cut, merge=True)
-    assert merged.model.name_or_path == f"{tmp_path / 'base'} without blocks 1, healed"
+    assert merged.model.name_or_path == f"{tmp_path / 'base'} without block 1, healed"
     merged.save(tmp_path / "healed")
-    assert merged.model.config._name_or_path == str(tmp_path / "healed") and cut.model.name_or_path.endswith("without blocks 1")
+    assert merged.model.config._name_or_path == str(tmp_path / "healed") and cut.model.name_or_path.endswith("without block 1")
     adapter = mitigated(merged.model, (1,), lora_rank=2).save(tmp_path / "adapter")
     assert json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"] == str(tmp_path / "healed")
     assert mitigated(base, (1, 2)).model.name_or_path == f"{tmp_path / 'base'}, layers 1-2 trained"
