@@ -20,8 +20,8 @@ __all__ = ['NOTES', 'adaptable', 'with_adapters', 'adapted_weights', 'base_of', 
 def adaptable(
     student: nn.Module,
     paths: Iterable[str],  # of blocks
-) -> tuple[set[str], set[str]]:  # linear modules; parameters that are matrices without being one: experts
-    "What adapters can be put on."
+) -> tuple[set[str], set[str]]:  # linear modules; single parameters (experts)
+    "Find what adapters can be put on."
     from transformers.pytorch_utils import Conv1D
     modules, parameters, routers = set(), set(), _routers(student)
     for path in paths:
@@ -29,16 +29,19 @@ def adaptable(
             name = f"{path}.{name}"
             if isinstance(module, (nn.Linear, Conv1D)): modules |= {name} - routers
             elif type(module).__module__.split(".")[0] != "torch":
-                parameters |= {f"{name}.{key}" for key, p in module.named_parameters(recurse=False) if _experts(f"{name}.{key}", p)}
+                own = {f"{name}.{key}": p for key, p in module.named_parameters(recurse=False)}
+                parameters |= {key for key, p in own.items() if _experts(key, p)}
     fine = _named_as_they_are(student, modules)
     return fine, parameters | {f"{name}.weight" for name in modules - fine}
 
 def _routers(student) -> set[str]:
     "Linear modules that return more than the product (a choice of experts), as a few tokens show."
     found, handles = set(), []
-    def hook(name): return lambda _, __, out: None if isinstance(out, torch.Tensor) else found.add(name)
+    def hook(name):
+        return lambda _, __, out: None if isinstance(out, torch.Tensor) else found.add(name)
     for name, module in student.named_modules():
-        if isinstance(module, nn.Linear) and type(module) is not nn.Linear: handles.append(module.register_forward_hook(hook(name)))
+        if not isinstance(module, nn.Linear) or type(module) is nn.Linear: continue
+        handles.append(module.register_forward_hook(hook(name)))
     try:
         if handles:
             with torch.no_grad(), evaluating(student): student(**probe_batch(student))
@@ -52,15 +55,15 @@ def _experts(name, p) -> bool:
     return p.dim() == 3 or p.dim() == 2 and "expert" in name
 
 def _named_as_they_are(student, modules: set[str]) -> set[str]:
-    "PEFT takes some names for those of an older transformers and puts the adapters on all experts instead; leave these out."
+    "Leave out names that PEFT takes for those of an older transformers, where it would adapt all experts."
     from peft import LoraConfig
-    try: from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers, get_model_conversion_mapping
+    try: import peft.utils.transformers_weight_conversion as conversion
     except ImportError: return modules  # a PEFT that does not
-    conversions, fine = get_model_conversion_mapping(student), set()
+    conversions, fine = conversion.get_model_conversion_mapping(student), set()
     for last in {name.rpartition(".")[2] for name in modules}:
         some = {name for name in modules if name.rpartition(".")[2] == last}
         settings = LoraConfig(target_modules=sorted(some))
-        try: convert_peft_config_for_transformers(settings, student, conversions)
+        try: conversion.convert_peft_config_for_transformers(settings, student, conversions)
         except ValueError: continue
         fine |= some & {*settings.target_modules}
     return fine
@@ -72,21 +75,25 @@ def with_adapters(
     rank: int,
     seed: int,  # adapters begin at random
 ) -> nn.Module:  # a PeftModel in evaluation mode
-    "Put low-rank adapters on the linear modules and experts of the chosen blocks, and check that they are there and nowhere else."
+    "Put low-rank adapters on the linear modules and experts of the chosen blocks, and nowhere else."
     try: import peft  # noqa: F401
-    except ImportError: raise InputError("LoRA needs PEFT: pip install 'avss_nb[lora]', or leave lora_rank out") from None
+    except ImportError:
+        raise InputError("LoRA needs PEFT: pip install 'avss_nb[lora]', or leave lora_rank out") from None
     modules, parameters = adaptable(student, paths.values())
     if not modules | parameters:
-        raise InputError(f"the blocks {', '.join(map(str, paths))} have no linear module for an adapter; train without lora_rank")
-    sizes = {name: p.numel() for name, p in student.named_parameters() if name.startswith(tuple(f"{path}." for path in paths.values()))}
+        raise InputError(f"the blocks {', '.join(map(str, paths))} have no linear module for an adapter; "
+                         "train without lora_rank")
+    inside = tuple(f"{path}." for path in paths.values())
+    sizes = {name: p.numel() for name, p in student.named_parameters() if name.startswith(inside)}
     adapted = _put(student, modules, parameters, paths, rank, seed)
     if unfit := _unfit(adapted):
         modules, parameters = modules - unfit, parameters - unfit
         adapted = _put(adapted.unload(), modules, parameters, paths, rank, seed)
-    reached, total = sum(sizes.get(name, sizes.get(f"{name}.weight", 0)) for name in modules | parameters), sum(sizes.values())
-    if reached < 0.9 * total:
-        warnings.warn(f"the adapters reach {reached / total:.0%} of the parameters of the chosen blocks; to train all of them, "
-                      "leave lora_rank out")
+    reached = sum(sizes.get(name, sizes.get(f"{name}.weight", 0)) for name in modules | parameters)
+    share = reached / sum(sizes.values())
+    if share < 0.9:
+        warnings.warn(f"the adapters reach {share:.0%} of the parameters of the chosen blocks; "
+                      "to train all of them, leave lora_rank out")
     return adapted.eval()
 
 def _put(student, modules, parameters, paths, rank, seed):
@@ -94,16 +101,19 @@ def _put(student, modules, parameters, paths, rank, seed):
     from peft import LoraConfig, get_peft_model
     stack = next(iter(paths.values())).rpartition(".")[0]
     behind = [f"{stack}.{len(student.get_submodule(stack))}"]  # a block that only a longer model has
-    settings = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=sorted(modules), target_parameters=sorted(parameters) or None,
-                          modules_to_save=behind if is_cut(student) else None, task_type="CAUSAL_LM")
+    settings = LoraConfig(
+        r=rank, lora_alpha=2 * rank, target_modules=sorted(modules), task_type="CAUSAL_LM",
+        target_parameters=sorted(parameters) or None, modules_to_save=behind if is_cut(student) else None)
     with torch.random.fork_rng([]):
         torch.default_generator.manual_seed(seed)
         try: adapted = get_peft_model(student, settings)
         except ValueError as error:
-            raise InputError(f"PEFT cannot put adapters on {type(student).__name__} ({error}); train without lora_rank") from error
+            raise InputError(f"PEFT cannot put adapters on {type(student).__name__} ({error}); "
+                             "train without lora_rank") from error
     if (found := adapted_weights(adapted)) != modules | parameters:
         wrong = sorted(found ^ (modules | parameters))[:3]
-        raise InputError(f"PEFT put adapters on other weights than was asked ({', '.join(wrong)} …); train without lora_rank")
+        raise InputError(f"PEFT put adapters on other weights than was asked ({', '.join(wrong)} …); "
+                         "train without lora_rank")
     return adapted
 
 def _unfit(adapted) -> set[str]:
@@ -112,23 +122,28 @@ def _unfit(adapted) -> set[str]:
     inner, held = adapted.get_base_model(), adapted_weights(adapted)
     try:
         with torch.no_grad(), evaluating(adapted): adapted(**probe_batch(inner))
-    except Exception: return {name for name in held if dict(inner.named_modules()).get(name) is None}  # single parameters
-    lost = set_peft_model_state_dict(adapted, get_peft_model_state_dict(adapted, save_embedding_layers=False)).missing_keys
-    lost = {name.removeprefix("base_model.model.").partition(".lora_")[0] for name in lost if ".lora_" in name}
+    except Exception: return held - {name for name, _ in inner.named_modules()}  # single parameters
+    state = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    lost = [name for name in set_peft_model_state_dict(adapted, state).missing_keys if ".lora_" in name]
+    lost = {name.removeprefix("base_model.model.").partition(".lora_")[0] for name in lost}
     return {name for name in held if name in lost or name.rpartition(".")[0] in lost}
 
 def adapted_weights(model: nn.Module) -> set[str]:
     "Modules that have adapters, and single parameters (experts) that have."
-    names = [(re.sub(r"\.base_layer(?=\.|$)", "", name).removeprefix("base_model.model."), module)
-             for name, module in model.named_modules() if hasattr(module, "lora_A")]
-    return {f"{name}.{module.parameter_name}" if hasattr(module, "parameter_name") else name for name, module in names}
+    found = set()
+    for name, module in model.named_modules():
+        if not hasattr(module, "lora_A"): continue
+        name = re.sub(r"\.base_layer(?=\.|$)", "", name).removeprefix("base_model.model.")
+        found.add(f"{name}.{module.parameter_name}" if hasattr(module, "parameter_name") else name)
+    return found
 
 # %% ../nbs/09_adapters.ipynb #cell-012
 NOTES = ("healing.json", "mitigation.json")  # in a folder that holds an adapter
 
 def base_of(blocks: Blocks) -> dict:
     "The model that an adapter belongs to, for JSON."
-    return {"name": name_of(blocks.model), "blocks": len(blocks), "fingerprint": fingerprint(blocks)}
+    name = name_of(blocks.model)
+    return {"name": name, "blocks": len(blocks), "fingerprint": fingerprint(blocks)}
 
 def load_adapter(
     model: nn.Module,  # the base; it gets the adapter
@@ -138,10 +153,11 @@ def load_adapter(
     from peft import PeftModel
     note = next((Path(folder) / name for name in NOTES if (Path(folder) / name).is_file()), None)
     if note is None or not (Path(folder) / "adapter_config.json").is_file():
-        raise InputError(f"{folder} holds no adapter of a healing or mitigation; give the folder that save() wrote")
+        raise InputError(f"{folder} holds no adapter of a healing or mitigation; "
+                         "give the folder that save() wrote")
     base, found = json.loads(note.read_text()).get("base"), base_of(Blocks(model))
     if not base or base["fingerprint"] != found["fingerprint"]:
         wanted = f"{base['name']} ({base['blocks']} blocks)" if base else "an unknown model"
-        raise InputError(f"the adapter in {folder} belongs to {wanted}; {found['name']} with {found['blocks']} blocks was given. "
-                         "Load the model that was trained")
+        raise InputError(f"the adapter in {folder} belongs to {wanted}; {found['name']} with {found['blocks']} "
+                         "blocks was given. Load the model that was trained")
     return PeftModel.from_pretrained(model, folder).eval()

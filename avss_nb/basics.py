@@ -183,7 +183,7 @@ class Bar:
         self.bar.update(progress.done - self.bar.n)
         if progress.done == progress.total: self.bar.close()
 
-# %% ../nbs/00_basics.ipynb #tt-2
+# %% ../nbs/00_basics.ipynb #cell-019
 def text_tokenizer(tokenizer):
     "Return the tokenizer inside a processor; a tokenizer (or any other callable) as it is."
     if hasattr(tokenizer, "convert_ids_to_tokens"): return tokenizer
@@ -191,6 +191,6 @@ def text_tokenizer(tokenizer):
     if hasattr(inner, "convert_ids_to_tokens"): return inner
     reads = getattr(tokenizer, "model_input_names", None)
     if isinstance(reads, (list, tuple)) and "input_ids" not in reads:
-        raise InputError(f"{type(tokenizer).__name__} makes {', '.join(map(str, reads))}, not token ids; give the model's tokenizer, "
-                         "or the processor that contains it")
+        raise InputError(f"{type(tokenizer).__name__} makes {', '.join(map(str, reads))}, not token ids; "
+                         "give the model's tokenizer, or the processor that contains it")
     return tokenizer

@@ -109,7 +109,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def gradients() -> Iterator[None]:
-    "Gradients are recorded inside the `with` block, also where somebody switched them off outside (no_grad, inference_mode)."
+    "Record gradients inside the `with` block, also where somebody switched them off outside."
     with torch.inference_mode(False), torch.enable_grad(): yield
 
 def eager():

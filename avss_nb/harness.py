@@ -12,7 +12,7 @@ from html import escape
 from pathlib import Path
 import pandas as pd
 from torch import nn
-from .basics import InputError, Progress, silent
+from .basics import InputError, Progress, silent, text_tokenizer
 from .blocks import evaluating
 from .heads import head
 from .pruner import PrunePlan
@@ -118,7 +118,7 @@ def run_tasks(
             raise InputError(f"the tasks {', '.join(tasks)} could not be loaded ({type(error).__name__}: {what}); the harness takes their data "
                              "from the hub unless their task file says where they lie (dataset_path: json, dataset_kwargs)") from None
         for name, model in models.items():
-            found[name] = _evaluate(model, copy.deepcopy(tokenizer), manager, tasks, limit, num_fewshot, batch_size)
+            found[name] = _evaluate(model, copy.deepcopy(text_tokenizer(tokenizer)), manager, tasks, limit, num_fewshot, batch_size)
             progress(Progress(len(found), len(models), "model"))
     return _report(found, {"limit": limit, "num_fewshot": num_fewshot})
 

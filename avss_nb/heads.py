@@ -42,17 +42,19 @@ def head(model: nn.Module) -> str:  # "causal", "masked" or "classes"
         if looks_ahead(model): raise InputError(AHEAD.format(name=name))
         return "causal"
     if headless(model):
-        raise InputError(f"{name} has no head whose loss is known. If its files hold one, load it with AutoModelForCausalLM (predicts "
-                         "the next token), AutoModelForMaskedLM or AutoModelForSequenceClassification. For an encoder that makes "
-                         "embeddings, compare the states instead: LayerPruner(model, tokenizer).plan(...).similarity(texts), or "
-                         "search='greedy' (prune --search greedy --texts ...)")
+        raise InputError(
+            f"{name} has no head whose loss is known. If its files hold one, load it with AutoModelForCausalLM "
+            "(predicts the next token), AutoModelForMaskedLM or AutoModelForSequenceClassification. For an encoder "
+            "that makes embeddings, compare the states: LayerPruner(model, tokenizer).plan(...).similarity(texts), "
+            "or search='greedy' (prune --search greedy --texts ...)")
     raise InputError(f"{name} has no head whose loss is known; load it with AutoModelForCausalLM (predicts the next token), "
                      "AutoModelForMaskedLM or AutoModelForSequenceClassification")
 
 def headless(model: nn.Module) -> bool:
     "Does a model end with its states, as an encoder for embeddings does?"
     plain = unwrapped(model)
-    return getattr(plain, "base_model", None) is plain and not getattr(plain.config, "is_encoder_decoder", False)
+    if getattr(plain, "base_model", None) is not plain: return False
+    return not getattr(plain.config, "is_encoder_decoder", False)
 
 # %% ../nbs/03_heads.ipynb #cell-007
 def body(blocks: Blocks) -> nn.Module:
@@ -240,7 +242,8 @@ def pooled_states(
     batch: dict[str, Tensor],  # from `model_batch`
 ) -> Tensor:  # float64, (rows, hidden)
     "Mean of the last states over the tokens of each text; padding is not counted."
-    states = unwrapped(model).base_model(**{name: t for name, t in batch.items() if name != "states"}).last_hidden_state
+    read = {name: t for name, t in batch.items() if name != "states"}
+    states = unwrapped(model).base_model(**read).last_hidden_state
     mask = batch["attention_mask"].to(states.device)[..., None].double()
     return (states.double() * mask).sum(1) / mask.sum(1)
 
@@ -254,5 +257,6 @@ def state_losses(
     batch: dict[str, Tensor],  # from `state_batch`
 ) -> tuple[Tensor, Tensor]:  # float64 (rows,): 1 − cosine; int64 (rows,): ones
     "How far the pooled state of each text has turned."
-    losses = 1 - nn.functional.cosine_similarity(pooled_states(model, batch), batch["states"], dim=1)
+    found = pooled_states(model, batch)
+    losses = 1 - nn.functional.cosine_similarity(found, batch["states"], dim=1)
     return losses, torch.ones(len(losses), dtype=torch.int64, device=losses.device)

@@ -37,7 +37,7 @@ class HealingRecipe:
     weight_decay: float = 0.1
     clip: float = 1.  # largest norm of the gradient
     distill: float = 0.  # w: weight of KL(original ‖ healed); 1 − w: that of the next token
-    lora_rank: int | None = None  # train low-rank adapters on the linear modules and experts of the blocks (PEFT) instead
+    lora_rank: int | None = None  # train low-rank adapters (PEFT) on linear modules and experts of the blocks
     merge: bool = True  # write the adapters into the weights at the end; False: keep them apart
     precision: str = "auto"  # of the forward pass: "bf16" (autocast), "float32", or "auto": bf16 on CUDA, else float32
     compile: bool = False  # torch.compile
@@ -124,7 +124,7 @@ class Healing:
     control: nn.Module | None = field(default=None, repr=False)  # the original after the same training
     control_history: tuple[dict, ...] = field(default=(), repr=False)
     pruning: dict | None = field(default=None, repr=False)  # what pruning.json says
-    base: dict | None = field(default=None, repr=False)  # of adapters kept apart: the model that they belong to
+    base: dict | None = field(default=None, repr=False)  # of adapters: the model they belong to
 
     def kept(self,
         measure: str = "perplexity",  # one of `measures`
@@ -170,7 +170,7 @@ class Healing:
     def save(self,
         path: str | Path,  # a folder: new, empty, or an earlier result, which is replaced
     ) -> Path:
-        "Write the model (or, kept apart, its adapters), tokenizer, processor, `pruning.json` and `healing.json`, all or nothing."
+        "Write the model (or its adapters), tokenizer, processor and notes (`healing.json`), all or nothing."
         check_replaceable(path, "healing.json", "healing")
         with whole(path) as folder, quiet():
             save_model(self.model, self.tokenizer, folder)

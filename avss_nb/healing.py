@@ -235,7 +235,8 @@ class _Run:
         model.zero_grad(set_to_none=True)
         if hasattr(self.model, "generation_config"):
             unwrapped(model).generation_config = copy.deepcopy(self.model.generation_config)
-        if self.recipe.merge or self.recipe.lora_rank is None: rename(model, f"{name_of(self.model)}, healed")
+        if self.recipe.merge or self.recipe.lora_rank is None:
+            rename(model, f"{name_of(self.model)}, healed")
         if self.recipe.lora_rank is not None: return (model.merge_and_unload() if self.recipe.merge else model).train(self.model.training)
         for p, before in zip(model.parameters(), self.model.parameters()): p.data = p.data.to(before.dtype)
         for p, before in zip(model.parameters(), self.model.parameters()): p.requires_grad_(before.requires_grad)
@@ -331,11 +332,13 @@ class LayerHealer:
         total, runs = r.steps * (1 + control), {}
         def measured(model): return measure(model, self.tokenizer, rows, questions, **self.evaluation)
         found = {name: measured(model) for name, model in {"original": self.original, "pruned": self.model}.items()}
+        apart = r.lora_rank is not None and not r.merge
+        base = base_of(Blocks(self.model)) if apart else None
         def result(partial=True):
             first, second = runs["healed"], runs.get("control")
             return Healing(first.result(), self.tokenizer, r, tuple(first.history), first.step, dict(found), partial, first.adapted,
                            second.result() if second else None, tuple(second.history) if second else (), self.pruning,
-                           base_of(Blocks(self.model)) if r.lora_rank is not None and not r.merge else None)
+                           base)
         def train(name, model, done):
             def tell(step, history):
                 info = (history[-1] if history else {}) | {"model": name}

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np, pandas as pd, torch
 from torch import Tensor, nn
 from .basics import Bar, InputError, Progress, check_counts
-from .blocks import Blocks, evaluating, fingerprint, model_name
+from .blocks import Blocks, evaluating, fingerprint, gradients, model_name
 from .calibration import FEWEST, bootstrap, interval
 from .data import Text, text_batches
 from .heads import batch_loss, head, model_batch, target_batch
@@ -89,7 +89,7 @@ def differentiable(weights: Sequence[nn.Parameter]) -> Iterator[None]:
     before = [w.requires_grad for w in weights]
     try:
         for w in weights: w.requires_grad_(True)
-        with torch.enable_grad(): yield
+        with gradients(): yield
     finally:
         for w, was in zip(weights, before): w.requires_grad_(was)
 

@@ -84,7 +84,10 @@ def student_of(
 ) -> nn.Module:
     "A copy whose chosen blocks can be trained; everything else is frozen and shares the original's memory."
     own = {id(p) for layer in layers for p in blocks[layer].parameters()}
-    others = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in blocks.model.parameters() if id(p) not in own}
+    def frozen(p):  # what was made in inference mode cannot take part in a training
+        own = p.detach().clone() if p.is_inference() else p.detach()
+        return nn.Parameter(own, requires_grad=False)
+    others = {id(p): frozen(p) for p in blocks.model.parameters() if id(p) not in own}
     student = forget_quantisation(copy.deepcopy(blocks.model, others)).eval()
     chosen = student.get_submodule(blocks.path)
     for layer in layers: chosen[layer].requires_grad_(lora_rank is None)
@@ -170,7 +173,7 @@ class Mitigation:
     history: tuple[dict, ...] = field(repr=False)  # a row for each look: step, losses, measures on the development questions
     step: int  # whose weights these are
     partial: bool = False  # interrupted before the last step?
-    base: dict | None = field(default=None, repr=False)  # of adapters: the model that they belong to
+    base: dict | None = field(default=None, repr=False)  # of adapters: the model they belong to
 
     def apply(self) -> nn.Module:
         "Write the trained blocks into the original model (adapters are merged), and return it."
@@ -179,7 +182,8 @@ class Mitigation:
             block = copy.deepcopy(trained[layer])
             for module in block.modules():
                 if hasattr(module, "lora_A"): module.merge()
-            weights = {re.sub(r"(\.base_layer)+\.", ".", name): t for name, t in block.state_dict().items() if ".lora_" not in name}
+            weights = {re.sub(r"(\.base_layer)+\.", ".", name): t for name, t in block.state_dict().items()
+                       if ".lora_" not in name}
             self.blocks[layer].load_state_dict(weights)
         return self.blocks.model
 
@@ -188,7 +192,7 @@ class Mitigation:
     def save(self,
         path: str | Path,  # a folder: new, empty, or an earlier result, which is replaced
     ) -> Path:
-        "Write the model (or the adapter), tokenizer, processor and `mitigation.json`; the folder appears complete."
+        "Write the model (or the adapter), tokenizer, processor and notes (`mitigation.json`), all or nothing."
         check_replaceable(path, "mitigation.json", "mitigation")
         with whole(path) as folder, quiet():
             save_model(self.model, self.tokenizer, folder)

@@ -38,7 +38,7 @@ class PrunedModel:
     def save(self,
         path: str | Path,  # a folder: new, empty, or an earlier result, which is replaced
     ) -> Path:
-        "Write weights (safetensors), configuration, tokenizer, processor and `pruning.json`; the folder appears complete."
+        "Write weights (safetensors), configuration, tokenizer, processor and `pruning.json`, all or nothing."
         path = Path(path)
         check_replaceable(path, "pruning.json", "pruning")
         with whole(path) as folder, quiet():
@@ -76,7 +76,8 @@ class Similarity:
             bootstrap(lambda weights: weights @ cosines / weights.sum(1), len(cosines)))
         return cls(float(cosines.mean()), low, high, len(cosines))
 
-    def __repr__(self): return f"cosine {self.value:.3f} [{self.low:.3f}, {self.high:.3f}] over {self.texts:,} texts"
+    def __repr__(self):
+        return f"cosine {self.value:.3f} [{self.low:.3f}, {self.high:.3f}] over {self.texts:,} texts"
 
 @dataclass(frozen=True)
 class PrunePlan:
@@ -114,14 +115,15 @@ class PrunePlan:
 
     def similarity(self,
         texts: Iterable[Text],  # strings, or lists of token ids; other ones than a search has read
-        max_length: int = 256,  # tokens; longer texts are cut into windows, each of which counts as a text
+        max_length: int = 256,  # tokens; each window of a longer text counts as a text
         batch_size: int = 16,  # texts
     ) -> Similarity:
-        "How alike are the mean-pooled last states with and without the removed blocks? For models without a head."
+        "Compare the mean-pooled last states with and without the removed blocks: for models without a head."
         rows = tokenize(texts, self.tokenizer, max_length)
         model, losses = self.blocks.model, []
         with undisturbed(model):
-            for indices in length_batches(rows, batch_size, equal=kept_apart(model, rows, batch_size)):
+            equal = kept_apart(model, rows, batch_size)
+            for indices in length_batches(rows, batch_size, equal=equal):
                 batch = state_batch(model, [rows[i] for i in indices])
                 with self.preview(): losses.append(state_losses(model, batch)[0])
         return Similarity.of(1 - torch.cat(losses).cpu().numpy())
@@ -294,12 +296,14 @@ class LayerPruner:
     def _greedily(self, texts, number, protect, progress) -> PrunePlan:
         rows = tokenize(texts, self.tokenizer, LENGTH, fewest=2)
         order = length_batches(rows, BATCH, equal=kept_apart(self.model, rows, BATCH))
-        def batch(rows): return state_batch(self.model, rows) if bare else target_batch(self.model, self.tokenizer, rows)
         bare = headless(self.model)
+        def batch(rows):
+            return state_batch(self.model, rows) if bare else target_batch(self.model, self.tokenizer, rows)
         batches = [batch([rows[i] for i in indices]) for indices in order]
         how = f"greedy search by {'pooled states' if bare else 'loss'} on {sum(map(len, rows)):,} tokens"
         def plan(steps): return self._found(how, steps)
-        with undisturbed(self.model): found = plan(greedy_search(self.blocks, batches, number, protect, progress, plan))
+        with undisturbed(self.model):
+            found = plan(greedy_search(self.blocks, batches, number, protect, progress, plan))
         return replace(found, how=f"{how}; {found.similarity(rows, LENGTH)} of the search") if bare else found
 
     def _iteratively(self, texts, number, protect, progress, scorer) -> PrunePlan:

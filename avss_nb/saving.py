@@ -17,8 +17,8 @@ from .basics import text_tokenizer
 from .layer_rules import configs, fitted_rules, inside
 
 # %% auto #0
-__all__ = ['COMPANIONS', 'CUT', 'is_quantised', 'forget_quantisation', 'generation_aside', 'source_folder', 'companions',
-           'copy_companions', 'drop_false_rules', 'save_model', 'rename', 'name_of', 'spans', 'cut_name', 'is_cut']
+__all__ = ['CUT', 'COMPANIONS', 'is_quantised', 'forget_quantisation', 'rename', 'name_of', 'spans', 'cut_name', 'is_cut',
+           'generation_aside', 'source_folder', 'companions', 'copy_companions', 'drop_false_rules', 'save_model']
 
 # %% ../nbs/06_saving.ipynb #cell-006
 def is_quantised(model: nn.Module) -> bool:
@@ -44,16 +44,46 @@ def _drop_field(config: PretrainedConfig) -> None:
         if hasattr(part, "quantization_config"): del part.quantization_config
 
 def forget_quantisation(model: nn.Module) -> nn.Module:
-    "Remove what a plain model still says about the quantised file it was read from; return it. A quantised one stays as it is."
+    "Remove what a plain model says about the quantised file it came from; leave a quantised one alone."
     if is_quantised(model): return model
     _drop_field(model.config)
     for name in "hf_quantizer", "quantization_method": vars(model).pop(name, None)
     return model
 
 # %% ../nbs/06_saving.ipynb #cell-009
+CUT = " without block"  # in the name of a model that was cut and not saved yet
+
+def rename(model: nn.Module, name: str | Path) -> nn.Module:
+    "Give a model another name; return it."
+    inner = model.get_base_model() if hasattr(model, "peft_config") else model
+    inner.config._name_or_path = inner.name_or_path = str(name)
+    return model
+
+def name_of(model: nn.Module) -> str:
+    "Where a model was read from, or its class."
+    return getattr(model, "name_or_path", "") or type(model).__name__
+
+def spans(numbers) -> str:
+    "Ascending numbers in short: 3-5, 9."
+    runs = []
+    for i in numbers:
+        if runs and runs[-1][1] == i - 1: runs[-1][1] = i
+        else: runs.append([i, i])
+    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
+
+def cut_name(model: nn.Module, removed) -> str:
+    "What to call a model after blocks were removed."
+    return f"{name_of(model)}{CUT}{'s' * (len(removed) > 1)} {spans(removed)}"
+
+def is_cut(model: nn.Module) -> bool:
+    "Was the model cut in this session, or read from a folder of one that was?"
+    name = name_of(model)
+    return CUT in name or (Path(name).is_dir() and (Path(name) / "pruning.json").is_file())
+
+# %% ../nbs/06_saving.ipynb #cell-012
 @contextmanager
 def generation_aside(model: nn.Module) -> Iterator[GenerationConfig | None]:
-    "Inside the `with` block a model has no generation settings of its own that could forbid saving it; yield those it had."
+    "Inside the `with` block a model has no generation settings that could forbid saving it; yield its own."
     own = vars(model).get("generation_config")
     if own is not None: model.generation_config = GenerationConfig()
     try: yield own
@@ -65,13 +95,14 @@ def _consistent(settings: GenerationConfig) -> bool:
     except ValueError: return False
     return True
 
-# %% ../nbs/06_saving.ipynb #cell-011
-COMPANIONS = ("*processor_config.json", "audio_tokenizer_config.json", "chat_template.*",  # of processors
-              "modules.json", "config_sentence_transformers.json", "sentence_*_config.json")  # of sentence-transformers
+# %% ../nbs/06_saving.ipynb #cell-014
+COMPANIONS = (
+    "*processor_config.json", "audio_tokenizer_config.json", "chat_template.*",  # of processors
+    "modules.json", "config_sentence_transformers.json", "sentence_*_config.json")  # of embedders
 
 def source_folder(model: nn.Module, tokenizer=None) -> Path | None:
     "Find the folder that a tokenizer (or else a model) was read from."
-    names = [getattr(text_tokenizer(tokenizer), "name_or_path", ""), getattr(model, "name_or_path", "")]
+    names = [getattr(part, "name_or_path", "") for part in (text_tokenizer(tokenizer), model)]
     for name in filter(None, names):
         try: cached = None if Path(name).is_dir() else try_to_load_from_cache(name, "config.json")
         except (HFValidationError, OSError): continue
@@ -82,11 +113,12 @@ def source_folder(model: nn.Module, tokenizer=None) -> Path | None:
 def companions(folder: Path) -> list[Path]:
     "Files and folders beside a model that describe its processor, pooling and further modules."
     found = [path for pattern in COMPANIONS for path in sorted(folder.glob(pattern)) if path.is_file()]
+    home = folder.resolve()
     try: modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
     except (OSError, ValueError): modules = []
     paths = [module.get("path") for module in modules if isinstance(module, dict)]
-    inside = [folder / path for path in paths if path and (folder / path).resolve().is_relative_to(folder.resolve())]
-    return found + [path for path in inside if path.is_dir()]
+    places = [folder / path for path in paths if path]
+    return found + [path for path in places if path.is_dir() and path.resolve().is_relative_to(home)]
 
 def copy_companions(source: Path | None, folder: Path) -> None:
     "Copy what belongs to a model and is not in the new folder yet."
@@ -96,12 +128,13 @@ def copy_companions(source: Path | None, folder: Path) -> None:
         if path.is_dir(): shutil.copytree(path, place, dirs_exist_ok=True)
         elif not place.exists(): shutil.copyfile(path, place)
 
-# %% ../nbs/06_saving.ipynb #cell-012
+# %% ../nbs/06_saving.ipynb #cell-015
 def drop_false_rules(config: PretrainedConfig, file: Path) -> None:
-    "Remove from the file of a configuration the rules that contradict its lists: transformers writes even the defaults."
+    "Remove from a file the rules that contradict its lists: transformers writes even the defaults."
     data = json.loads(file.read_text(encoding="utf-8"))
     for place in configs(config):
-        for rule in fitted_rules(type(config), config.to_dict(), place, 0)[1]: inside(data, place).pop(rule, None)
+        _, false = fitted_rules(type(config), config.to_dict(), place, 0)
+        for rule in false: inside(data, place).pop(rule, None)
     file.write_text(json.dumps(data, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 def save_model(
@@ -109,39 +142,13 @@ def save_model(
     tokenizer,  # or processor; None: there is none
     folder: Path,  # exists or not
 ) -> None:
-    "Write a model, its tokenizer and what belongs to it; of a model with adapters only these and the tokenizer."
+    "Write a model, its tokenizer and what belongs to it; of one with adapters only these and the tokenizer."
+    folder, whole_model = Path(folder), not hasattr(model, "peft_config")
     with generation_aside(model) as own:
         settled = own is None or _consistent(own)
         if settled and own is not None: model.generation_config = own
         model.save_pretrained(folder)
-    if not settled: own.to_json_file(Path(folder) / "generation_config.json", use_diff=True)
-    if is_cut(model) and not hasattr(model, "peft_config"): drop_false_rules(model.config, Path(folder) / "config.json")
+    if not settled: own.to_json_file(folder / "generation_config.json", use_diff=True)
+    if whole_model and is_cut(model): drop_false_rules(model.config, folder / "config.json")
     if tokenizer is not None: tokenizer.save_pretrained(folder)
-    if not hasattr(model, "peft_config"): copy_companions(source_folder(model, tokenizer), Path(folder))
-
-# %% ../nbs/06_saving.ipynb #cell-015
-CUT = " without blocks "  # in the name of a model that was cut and not saved yet
-
-def rename(model: nn.Module, name: str | Path) -> nn.Module:
-    "Give a model another name; return it."
-    inner = model.get_base_model() if hasattr(model, "peft_config") else model
-    inner.config._name_or_path = inner.name_or_path = str(name)
-    for config in getattr(model, "peft_config", {}).values(): config.base_model_name_or_path = str(name)
-    return model
-
-def name_of(model: nn.Module) -> str: return getattr(model, "name_or_path", "") or type(model).__name__
-
-def spans(numbers) -> str:
-    "Ascending numbers in short: 3-5, 9."
-    runs = []
-    for i in numbers: runs = [*runs[:-1], [runs[-1][0], i]] if runs and runs[-1][1] == i - 1 else [*runs, [i, i]]
-    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
-
-def cut_name(model: nn.Module, removed) -> str:
-    "What to call a model after blocks were removed."
-    return f"{name_of(model)}{CUT}{spans(removed)}"
-
-def is_cut(model: nn.Module) -> bool:
-    "Was the model cut in this session, or read from a folder of one that was?"
-    name = name_of(model)
-    return CUT in name or (Path(name).is_dir() and (Path(name) / "pruning.json").is_file())
+    if whole_model: copy_companions(source_folder(model, tokenizer), folder)

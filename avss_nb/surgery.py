@@ -15,7 +15,8 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers.utils import logging
 from .basics import InputError
 from .blocks import COUNTS, Blocks, batch_of
-from .layer_rules import LAYER_SETS, PER_LAYER, announced, check_injected, configs, fitted_rules, inside, layer_kinds
+from .layer_rules import (LAYER_SETS, PER_LAYER, announced, check_injected, configs, fitted_rules,
+                                 inside, layer_kinds)
 from .saving import cut_name, generation_aside, is_quantised, rename, save_model
 
 # %% auto #0
@@ -162,10 +163,13 @@ def shrunk_config(blocks: Blocks, kept: Sequence[int]) -> PretrainedConfig:
     return small
 
 def cut_notes(blocks: Blocks, small: PreTrainedModel) -> dict:
-    "What the smaller configuration says otherwise than the original, in words for `pruning.json`."
-    fields = {".".join((*place, name)): count for place, counts in announced(blocks.model).items() for name, count in counts.items()}
+    "What a reader of the smaller model's configuration should know, for `pruning.json`."
     notes = {"layer_kinds": layer_kinds(small.config, config_place(blocks))}
-    return notes | ({"multi_token_prediction": {"announced": fields, "now": 0, "why": "the model has no such weights"}} if fields else {})
+    fields = {".".join((*place, name)): count for place, counts in announced(blocks.model).items()
+              for name, count in counts.items()}
+    if not fields: return notes
+    said = {"announced": fields, "now": 0, "why": "the model has no such weights"}
+    return notes | {"multi_token_prediction": said}
 
 def facts_of(edits: dict, place: tuple[str, ...]) -> dict[str, str]:
     "Edited fields in the form of `facts`."
@@ -237,7 +241,12 @@ def settings(
             for name, module in block.named_modules() for key, value in vars(module).items()
             if not key.startswith("_") and key not in (*NUMBERS, *STATES, *besides) and plain(value)}
 
-def same_settings(blocks: Iterable[nn.Module], others: Iterable[nn.Module], step: str, besides: Iterable[str] = ()) -> None:
+def same_settings(
+    blocks: Iterable[nn.Module],
+    others: Iterable[nn.Module],
+    step: str,  # after which they are compared
+    besides: Iterable[str] = (),  # attributes to leave out
+) -> None:
     "Refuse when a block's settings are not those of its counterpart."
     for layer, (block, other) in enumerate(zip(blocks, others, strict=True)):
         wanted, found = settings(block, besides), settings(other, besides)
@@ -262,7 +271,7 @@ def rebuild(
     load_exactly(small, remapped_state(model, blocks.path, kept))
     place = config_place(blocks)
     old, new = (vars(reduce(getattr, place, root)) for root in (model.config, config))
-    rules = [name for name, value in new.items() if type(value) is int and old.get(name) != value]  # rewritten on purpose
+    rules = [name for name, value in new.items() if type(value) is int and old.get(name) != value]
     same_settings([blocks[i] for i in kept], small.get_submodule(blocks.path), "rebuilding", rules)
     own = dict(small.named_parameters())
     for name, p in model.named_parameters(remove_duplicate=False):

@@ -194,9 +194,10 @@ def with_adapter():
     return model
 
 def quantised():
-    model = tiny("llama")
-    model.config.quantization_config = {"quant_method": "gptq"}
-    return model
+    pruner = LayerPruner(tiny("llama"))
+    up = pruner.model.model.layers[1].mlp.up_proj
+    up.weight = nn.Parameter(torch.zeros_like(up.weight, dtype=torch.int8), requires_grad=False)
+    return pruner
 
 def partly_offloaded():
     model = tiny("llama")
@@ -408,14 +409,36 @@ def test_greedy_protects_and_leaves_the_model_as_it_was(llama):
     assert not any(m._forward_hooks for m in llama.modules())
 
 def test_greedy_needs_a_known_loss_and_finite_losses():
+    t5 = tf.T5ForConditionalGeneration(tf.T5Config(vocab_size=VOCABULARY, d_model=32, d_kv=8, d_ff=48, num_layers=3, num_heads=4))
     with pytest.raises(InputError, match="no head whose loss is known"):
-        LayerPruner(tiny("llama").model).plan(search="greedy", count=1, texts=TEXTS)
+        LayerPruner(t5, stack="encoder").plan(search="greedy", count=1, texts=TEXTS)
     model = tiny("llama")
     with torch.no_grad(): model.lm_head.weight.fill_(float("nan"))
     with pytest.raises(InputError, match="infinite or not a number"):
         LayerPruner(model).plan(search="greedy", count=1, texts=TEXTS)
     with pytest.raises(InputError, match="without a tokenizer"):
         LayerPruner(tiny("llama")).plan(search="greedy", count=1, texts=["words"])
+
+@pytest.mark.parametrize("name", ["bert", "llama"])
+def test_a_model_without_a_head_is_measured_by_its_pooled_states(name):
+    "Mean of the last states over the tokens, text by text without padding; greedy takes what turns it least."
+    model = tiny(name).base_model
+    def pooled(removed):
+        with torch.no_grad(), Blocks(model).skip(removed):
+            return torch.stack([model(input_ids=torch.tensor([text])).last_hidden_state[0].double().mean(0) for text in TEXTS])
+    intact = pooled([])
+    def cosine(removed): return torch.cosine_similarity(pooled(removed), intact).mean().item()
+    first = max(range(4), key=lambda i: cosine([i]))
+    then = max((i for i in range(4) if i != first), key=lambda i: cosine([first, i]))
+    plan = LayerPruner(model).plan(search="greedy", count=2, texts=TEXTS)
+    assert [layer for layer, _ in plan.trace] == [first, then]
+    assert [1 - loss for _, loss in plan.trace] == pytest.approx([cosine([first]), cosine([first, then])], abs=1e-6)
+    found = plan.similarity(TEXTS, batch_size=2)
+    assert found.value == pytest.approx(cosine([first, then]), abs=1e-6) and found.low <= found.value <= found.high
+    assert found.texts == 5 and f"cosine {found.value:.3f} [" in plan.how and "pooled states" in plan.how
+    alone = plan.similarity(TEXTS[:1])
+    assert alone.low != alone.low, "a single text gives no interval"
+    assert not any(m._forward_hooks for m in model.modules())
 
 # --- saving
 
