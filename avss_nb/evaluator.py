@@ -116,7 +116,7 @@ class Evaluator:
         abstentions: Sequence[str] = (),  # phrases that are abstentions, besides those of `avss_nb.data.ABSTENTIONS`
         processes: Processes = Processes(),  # that share the batches; each of them gets all results
     ):
-        self.head, self.processes = head(model), processes
+        self.head, self.processes = head(model, loss=False), processes
         check_counts(batch_size=batch_size, max_new_tokens=max_new_tokens)
         if "{question}" not in template: raise InputError(f"the template {template!r} has no place for {{question}}")
         self.stop, self.abstentions = ((x,) if isinstance(x, str) else tuple(x) for x in (stop, abstentions))
@@ -133,6 +133,7 @@ class Evaluator:
         progress: Callable[[Progress], None] = silent,
     ) -> tuple[np.ndarray, np.ndarray]:  # float64 (texts,): summed negative log-likelihoods; int (texts,): predicted tokens
         "The loss of each text, padding excluded: of every token for a language model, of the class for a classifier."
+        head(self.model)  # refuses a model without a loss
         rows = tokenize(texts, self.tokenizer, max_length, fewest=2 if self.head == "causal" else 1)
         if self.head == "masked": rows = [row for row in rows if word_places(row, self.tokenizer)]
         if not rows: raise InputError("there is no text with a word; give at least one")
@@ -229,6 +230,7 @@ class Evaluator:
             raise InputError(f"{len(texts)} texts were given for {len(questions)} questions; give one for each")
         for question, text in zip(questions, texts):
             if not text.strip(): raise InputError(f"the answer to {question.text!r} is empty and has no probability; leave it out")
+        head(self.model)  # refuses a model that would see the answer before it is asked for it
         rows, starts = answered_rows(prompts, texts, self.tokenizer)
         if not min(starts): raise InputError(f"the prompt {prompts[starts.index(0)]!r} has no tokens; give one that has")
         check_length(positions(self.model), max(map(len, rows)), "shorten the prompts or the answers")

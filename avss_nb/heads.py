@@ -26,7 +26,10 @@ def unwrapped(model: nn.Module) -> nn.Module:
     model = getattr(model, "_orig_mod", model)
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
-def head(model: nn.Module) -> str:  # "causal", "masked" or "classes"
+def head(
+    model: nn.Module,
+    loss: bool = True,  # is its loss wanted? A language model that looks ahead can answer, but has no next-token loss
+) -> str:  # "causal", "masked" or "classes"
     "What a model predicts; InputError where no loss is known."
     check_model(model)
     plain = unwrapped(model)
@@ -38,7 +41,7 @@ def head(model: nn.Module) -> str:  # "causal", "masked" or "classes"
     if "MaskedLM" in name: return "masked"
     generates = "CausalLM" in name or "LMHead" in name or getattr(plain, "can_generate", bool)()
     if generates and not getattr(config, "is_encoder_decoder", False):
-        if looks_ahead(model): raise InputError(AHEAD.format(name=name))
+        if loss and looks_ahead(model): raise InputError(AHEAD.format(name=name))
         return "causal"
     raise InputError(f"{name} has no head whose loss is known; load it with AutoModelForCausalLM (predicts the next token), "
                      "AutoModelForMaskedLM or AutoModelForSequenceClassification")
@@ -66,7 +69,7 @@ def cacheless(model: nn.Module) -> Iterator[None]:
     finally:
         for config in configs: config.use_cache = True
 
-# %% ../nbs/03_heads.ipynb #cell-010
+# %% ../nbs/03_heads.ipynb #cell-009
 def model_batch(
     model: nn.Module,
     rows: Sequence[Sequence[int]],  # token ids
@@ -167,10 +170,10 @@ def target_batch(
     batch = model_batch(model, rows)
     return batch | {"labels": torch.tensor(labels, device=batch["input_ids"].device)}
 
-# %% ../nbs/03_heads.ipynb #5eabfadc
+# %% ../nbs/03_heads.ipynb #cell-011
 AHEAD = ("{name} looks ahead: what it predicts early in a text changes with later tokens, so it sees the tokens of a next-token loss. "
          "A causal language model was expected. Set config.is_causal (or is_decoder) to True before loading if it was trained as one; "
-         "load it with AutoModelForMaskedLM if it fills in masks; to profile states alone, leave losses, perplexity and questions out")
+         "load it with AutoModelForMaskedLM if it fills in masks; to profile states alone, leave out what needs a loss (ablation, perplexity, search)")
 
 @once
 def looks_ahead(model: nn.Module) -> bool:
@@ -183,7 +186,7 @@ def looks_ahead(model: nn.Module) -> bool:
         return moved > max(10 * rounding, 1e-5 if unwrapped(model).dtype in (torch.float32, torch.float64) else 0.01)
     except Exception: return False  # it cannot be tried here: whoever needs a loss will hear why
 
-# %% ../nbs/03_heads.ipynb #cell-013
+# %% ../nbs/03_heads.ipynb #cell-016
 def batch_losses(
     model: nn.Module,
     batch: dict[str, Tensor],  # from `target_batch`, (rows, sequence)
@@ -204,7 +207,7 @@ def batch_loss(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, int]
     losses, targets = batch_losses(model, batch)
     return losses.sum(), int(targets.sum())
 
-# %% ../nbs/03_heads.ipynb #cell-017
+# %% ../nbs/03_heads.ipynb #cell-020
 def masked_copies(
     model: nn.Module,
     tokenizer,
