@@ -998,6 +998,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'avss_nb.plots._spread': ('plots.html#_spread', 'avss_nb/plots.py'),
                                'avss_nb.plots.histogram_limits': ('plots.html#histogram_limits', 'avss_nb/plots.py'),
                                'avss_nb.plots.label_ends': ('plots.html#label_ends', 'avss_nb/plots.py'),
+                               'avss_nb.plots.literal': ('plots.html#literal', 'avss_nb/plots.py'),
                                'avss_nb.plots.number_text': ('plots.html#number_text', 'avss_nb/plots.py'),
                                'avss_nb.plots.numbered_discs': ('plots.html#numbered_discs', 'avss_nb/plots.py'),
                                'avss_nb.plots.per_decade': ('plots.html#per_decade', 'avss_nb/plots.py'),

@@ -118,7 +118,7 @@ def check_place(
     if not (parent.is_dir() and os.access(parent, os.W_OK)):
         raise InputError(f"{path} cannot be written: {parent} is not a writable folder; give another place")
 
-# %% ../nbs/00_basics.ipynb #cell-012
+# %% ../nbs/00_basics.ipynb #cell-013
 def save_tensors(
     path: str | Path,  # whole or absent
     tensors: dict,  # name → tensor
@@ -157,7 +157,7 @@ def reading(
     except (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is damaged or no {what} ({type(error).__name__}: {error}); {advice}") from None
 
-# %% ../nbs/00_basics.ipynb #cell-015
+# %% ../nbs/00_basics.ipynb #cell-016
 @dataclass(frozen=True)
 class Progress:
     "Where a piece of work stands."
@@ -170,7 +170,7 @@ class Progress:
 def silent(progress: Progress) -> None:
     "The listener that does nothing."
 
-# %% ../nbs/00_basics.ipynb #cell-016
+# %% ../nbs/00_basics.ipynb #cell-017
 class Bar:
     "A listener that shows a tqdm bar (a widget in notebooks, text in a terminal)."
     def __init__(self, label: str = ""): self.label, self.bar = label, None

@@ -126,7 +126,7 @@ def calibration_bins(
     table = pd.DataFrame({"bin": number, "confidence": confidence, "accuracy": correct.astype(float)})
     return table.groupby("bin").agg(n=("accuracy", "size"), confidence=("confidence", "mean"), accuracy=("accuracy", "mean"))
 
-# %% ../nbs/05_calibration.ipynb #cell-017
+# %% ../nbs/05_calibration.ipynb #cell-019
 MEASURES = {"accuracy": "accuracy", "hallucination_rate": "hallucination rate", "abstention_rate": "abstention rate",
             "mean_confidence": "mean confidence", "ece": "ECE (15 bins of equal width)",
             "ece_equal_mass": "ECE (15 bins of equal mass)", "brier": "Brier score", "auroc": "AUROC of confidence",
@@ -165,7 +165,7 @@ def _risk_coverage(right, wrong):
     risk = wrong[:, ::-1].cumsum(1) / given.cumsum(1)
     return (given * np.nan_to_num(risk)).sum(1) / given.sum(1)
 
-# %% ../nbs/05_calibration.ipynb #cell-019
+# %% ../nbs/05_calibration.ipynb #cell-021
 def measures(
     confidence: Sequence[float],  # in [0, 1]
     correct: Sequence[bool],
@@ -196,7 +196,7 @@ def _of_libraries(confidence, correct, bins) -> dict[str, float]:
             "brier": float(brier_score_loss(correct, confidence, pos_label=True)),
             "auroc": float(roc_auc_score(correct, confidence)) if both else math.nan}
 
-# %% ../nbs/05_calibration.ipynb #cell-022
+# %% ../nbs/05_calibration.ipynb #cell-024
 TEMPERATURES = (0.01, 100.)  # outside of these no fit is sought
 
 def logits(
@@ -264,7 +264,7 @@ class PlattScaling:
         from scipy.special import expit
         return expit(self.slope * logits(confidence) + self.shift)
 
-# %% ../nbs/05_calibration.ipynb #cell-033
+# %% ../nbs/05_calibration.ipynb #cell-035
 def withheld(
     confidence: Sequence[float],  # in [0, 1]
     threshold: float,  # in [0, 1]

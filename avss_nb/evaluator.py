@@ -173,7 +173,7 @@ class Evaluator:
     ):
         if prompt is not None and template is not None:
             raise InputError("prompt and template were given; write prompt=Prompt(template=...)")
-        self.head, self.processes = head(model), processes
+        self.head, self.processes = head(model, loss=False), processes
         self.prompt, self.chosen = prompt or Prompt(template=template), prompt is not None or template is not None
         self.model, self.tokenizer, self.batch_size = model, text_tokenizer(tokenizer), batch_size
         self._limits = stop, max_new_tokens
@@ -223,6 +223,7 @@ class Evaluator:
         progress: Callable[[Progress], None] = silent,
     ) -> tuple[np.ndarray, np.ndarray]:  # float64 (texts,): summed negative log-likelihoods; int (texts,): predicted tokens
         "The loss of each text, padding excluded: of every token for a language model, of the class for a classifier."
+        head(self.model)  # refuses a model without a loss
         rows = tokenize(texts, self.tokenizer, max_length, fewest=2 if self.head == "causal" else 1)
         if self.head == "masked": rows = [row for row in rows if word_places(row, self.tokenizer)]
         if not rows: raise InputError("there is no text with a word; give at least one")
@@ -331,6 +332,7 @@ class Evaluator:
         return self._score_rows(answers.questions, *answered(answers, self.prompt, self.tokenizer), progress)
 
     def _score_rows(self, questions, rows, starts, progress) -> tuple[tuple[float, ...], ...]:
+        head(self.model)  # refuses a model that would see the answer before it is asked for it
         if not min(starts):
             empty = self.prompt.text(questions[starts.index(0)], self.tokenizer)
             raise InputError(f"the prompt {empty!r} has no tokens; give one that has")

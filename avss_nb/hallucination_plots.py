@@ -14,7 +14,7 @@ from .basics import InputError
 from .calibration import MEASURES
 from .hallucination import HallucinationScores
 from .moments import Moments
-from .plots import (FAINT, INK, KEPT, MARKERS, PALETTE, REMOVED, histogram_limits, label_ends, number_text, numbered_discs,
+from .plots import (FAINT, INK, KEPT, MARKERS, PALETTE, REMOVED, histogram_limits, label_ends, literal, number_text, numbered_discs,
                            per_decade, plain_axes, plain_log, plot_reliability)
 
 # %% auto #0
@@ -88,7 +88,7 @@ class EAVSSMarks:
 
     def _words(self, scores, values, out, highlight, show) -> None:
         self.ax.set_ylabel(SHOWN[show])
-        self.ax.set_title(f"{SHOWN[show].split(',')[0]} {in_words(scores)}", loc="left", size=10, color=INK)
+        self.ax.set_title(literal(f"{SHOWN[show].split(',')[0]} {in_words(scores)}"), loc="left", size=10, color=INK)
         words = ["◆ stands out (q < 0.05)" if out.any() else "no layer stands out"]
         words += ["△ a bound"] if scores.floored.any() else ["grey: chance"] if np.isfinite(chance(scores, show)).any() else []
         self.ax.set_title("; ".join(words), loc="right", size=9, color=INK)
@@ -324,7 +324,7 @@ def plot_arms(
                     weight="bold" if name == table.claim else None)
     def label(name):
         few = max(map(len, table.layers.get(name, ())), default=9) <= 4
-        return f"{name}  ({table.trained(name)})" if few else name
+        return literal(f"{name}  ({table.trained(name)})" if few else name)
     ax.set_yticks(at, [label(name) for name in rows.index])
     for name, text in zip(rows.index, ax.get_yticklabels()): text.set_weight("bold" if name == table.claim else "normal")
     better = f"{'lower' if lower else 'higher'} is better; dashed: the original"

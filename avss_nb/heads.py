@@ -27,7 +27,10 @@ def unwrapped(model: nn.Module) -> nn.Module:
     model = getattr(model, "_orig_mod", model)
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
-def head(model: nn.Module) -> str:  # "causal", "masked" or "classes"
+def head(
+    model: nn.Module,
+    loss: bool = True,  # is its loss wanted? A language model that looks ahead can answer, but has no next-token loss
+) -> str:  # "causal", "masked" or "classes"
     "What a model predicts; InputError where no loss is known."
     check_model(model)
     plain = unwrapped(model)
@@ -39,7 +42,7 @@ def head(model: nn.Module) -> str:  # "causal", "masked" or "classes"
     if "MaskedLM" in name: return "masked"
     generates = "CausalLM" in name or "LMHead" in name or getattr(plain, "can_generate", bool)()
     if generates and not getattr(config, "is_encoder_decoder", False):
-        if looks_ahead(model): raise InputError(AHEAD.format(name=name))
+        if loss and looks_ahead(model): raise InputError(AHEAD.format(name=name))
         return "causal"
     if headless(model):
         raise InputError(
@@ -79,7 +82,7 @@ def cacheless(model: nn.Module) -> Iterator[None]:
     finally:
         for config in configs: config.use_cache = True
 
-# %% ../nbs/03_heads.ipynb #cell-010
+# %% ../nbs/03_heads.ipynb #cell-009
 def model_batch(
     model: nn.Module,
     rows: Sequence[Sequence[int]],  # token ids
@@ -180,10 +183,10 @@ def target_batch(
     batch = model_batch(model, rows)
     return batch | {"labels": torch.tensor(labels, device=batch["input_ids"].device)}
 
-# %% ../nbs/03_heads.ipynb #cell-012
+# %% ../nbs/03_heads.ipynb #cell-011
 AHEAD = ("{name} looks ahead: what it predicts early in a text changes with later tokens, so it sees the tokens of a next-token loss. "
          "A causal language model was expected. Set config.is_causal (or is_decoder) to True before loading if it was trained as one; "
-         "load it with AutoModelForMaskedLM if it fills in masks; to profile states alone, leave losses, perplexity and questions out")
+         "load it with AutoModelForMaskedLM if it fills in masks; to profile states alone, leave out what needs a loss (ablation, perplexity, search)")
 
 @once
 def looks_ahead(model: nn.Module) -> bool:

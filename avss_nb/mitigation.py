@@ -18,6 +18,7 @@ from .blocks import Blocks, block_output, evaluating, fingerprint, gradients
 from .calibration import measures
 from .data import Question, Text, is_abstention, is_correct, right_padded, tokenize
 from .evaluator import Answers, Evaluator
+from .heads import head
 from .saving import forget_quantisation, name_of, rename, save_model, spans
 from .surgery import quiet
 
@@ -230,6 +231,7 @@ class ContrastiveMitigator:
         self.layers = tuple(self.blocks.check(layers))
         if not self.layers: raise InputError("no layers were given; give at least one to train")
         if model.dtype == torch.float16: raise InputError("the model is in float16, which training overflows; load it in float32 or bfloat16")
+        head(model)  # refuses a model that sees the tokens of its loss
         self.model, self.tokenizer, self.evaluation = model, tokenizer, evaluation
         self.evaluator, silence = Evaluator(model, tokenizer, **evaluation), self.recipe.abstention
         if not silence.strip() or not (is_abstention(silence) or is_correct(silence, self.evaluator.abstentions)):

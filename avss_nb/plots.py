@@ -18,7 +18,7 @@ KEPT, REMOVED, INK, FAINT = PALETTE[0], PALETTE[1], "#262626", "#6e6e6e"
 MARKERS = "osD^vPX*"
 
 # %% auto #0
-__all__ = ['PALETTE', 'KEPT', 'REMOVED', 'INK', 'FAINT', 'MARKERS', 'UNITS', 'plain_axes', 'plain_log', 'plain_number',
+__all__ = ['PALETTE', 'KEPT', 'REMOVED', 'INK', 'FAINT', 'MARKERS', 'UNITS', 'plain_axes', 'plain_log', 'plain_number', 'literal',
            'number_text', 'RankingBars', 'plot_ranking', 'HistogramSteps', 'share_text', 'per_decade',
            'histogram_limits', 'plot_histogram', 'plot_variance_sparsity', 'numbered_discs', 'plot_retention',
            'label_ends', 'plot_reliability', 'wilson']
@@ -55,6 +55,10 @@ def plain_number(x: float, _=None) -> str:
     text = f"{x:g}" if x == 0 or 1e-3 <= abs(x) < 1e4 else f"{x:.2e}"
     mantissa, _, power = text.partition("e")
     return (mantissa.rstrip("0").rstrip(".") + f"e{int(power)}" if power else text).replace("-", "−")
+
+def literal(name: str) -> str:
+    "A name as matplotlib shows it to the letter: what stands between two $ is no formula."
+    return str(name).replace("$", r"\$")
 
 def number_text(x: float) -> str:
     "A number for people: 0.0123, 12.3, 1,234."
@@ -126,8 +130,8 @@ class RankingBars:
     def _words(self, scores, layers, remove, highlight) -> None:
         "Title, labels and the note at the highlighted bar."
         if layers != self.numbered: self._number(layers)
-        self.ax.set_ylabel(UNITS.get(scores.score, scores.score.replace("_", " ")))
-        self.ax.set_title(scores.title.replace("relative_update", "relative update"), loc="left", size=10, color=INK, y=1)  # y: where it is anyway, unsearched
+        self.ax.set_ylabel(UNITS.get(scores.score, literal(scores.score.replace("_", " "))))
+        self.ax.set_title(literal(scores.title.replace("relative_update", "relative update")), loc="left", size=10, color=INK, y=1)  # y: where it is anyway, unsearched
         words = [f"hatched: {len([*remove])} of {self.layers} removed"] if len([*remove]) else []
         words += ["△ lower bound"] if scores.floored.any() else []
         words += ["blank: no value"] if np.isnan(scores.values).any() else []
@@ -243,7 +247,7 @@ def plot_variance_sparsity(
         ax.text(at, c * at, f"AVSS {number_text(c)}", ha="right", va="center", size=8, color=FAINT, zorder=1.5,
                 bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})
     numbered_discs(ax, x, y, scores.floored)
-    ax.set_title(scores.title.replace("relative_update", "relative update"), loc="left", size=10, color=INK)
+    ax.set_title(literal(scores.title.replace("relative_update", "relative update")), loc="left", size=10, color=INK)
     words = ["white: nothing under ε"] * bool(scores.floored.any()) + [f"{(~known).sum()} layers without a value"] * (not known.all())
     ax.set_title("; ".join(words), loc="right", size=9, color=INK)
     return ax
@@ -344,7 +348,7 @@ def label_ends(
     to_axes = (ax.transData - ax.transAxes).transform
     heights = [float(to_axes((mean.index[-1], mean.iloc[-1]))[1]) for mean, *_ in ends]
     for (mean, name, colour), y, place in zip(ends, heights, _apart(heights, gap)):
-        ax.annotate(name, (mean.index[-1], mean.iloc[-1]), xytext=(1.03, place), textcoords="axes fraction", size=9, color=colour,
+        ax.annotate(literal(name), (mean.index[-1], mean.iloc[-1]), xytext=(1.03, place), textcoords="axes fraction", size=9, color=colour,
                     va="center", annotation_clip=False, arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.6, "shrinkA": 1, "relpos": (0, 0.5)})
 
 def _apart(heights, gap: float) -> list[float]:

@@ -9,7 +9,7 @@ import numpy as np, pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 from .basics import InputError
-from .plots import FAINT, INK, MARKERS, PALETTE, label_ends, plain_axes
+from .plots import FAINT, INK, MARKERS, PALETTE, label_ends, literal, plain_axes
 
 # %% auto #0
 __all__ = ['COLOURS', 'plot_rankings', 'plot_distances']
@@ -51,7 +51,7 @@ def plot_rankings(
     ax.set(xlabel=f"blocks removed, of {comparison.layers}", ylim=(0, max(1.05, 1.03 * float(table["retention"].max()))),
            ylabel={"perplexity": "perplexity kept (original / pruned)", "accuracy": "accuracy kept (pruned / original)"}[measure])
     ax.yaxis.set_major_formatter(PercentFormatter(1))
-    if comparison.model: ax.set_title(Path(comparison.model).name, loc="left", size=10, color=INK)
+    if comparison.model: ax.set_title(literal(Path(comparison.model).name), loc="left", size=10, color=INK)
     label_ends(ax, ends, gap=0.058)
     return ax
 
@@ -99,5 +99,5 @@ def plot_distances(
     ax.set_xticks(range(0, layers, step))
     ax.set_yticks(range(1, most + 1, 1 if most <= 12 else 4))
     ax.set(xlabel="first block of the run", ylabel="blocks in a row")
-    ax.set_title(f"{Path(distances.model).name}: ring, the run over which the state turns least".removeprefix(": "), loc="left", size=10, color=INK)
+    ax.set_title(f"{literal(Path(distances.model).name)}: ring, the run over which the state turns least".removeprefix(": "), loc="left", size=10, color=INK)
     return ax

@@ -11,7 +11,7 @@ from matplotlib.path import Path
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from .basics import InputError
 from .healed import Healing
-from .plots import FAINT, INK, KEPT, PALETTE, REMOVED, number_text, plain_axes
+from .plots import FAINT, INK, KEPT, PALETTE, REMOVED, literal, number_text, plain_axes
 
 # %% auto #0
 __all__ = ['LOOKS', 'WORDS', 'KEEPS', 'CHANGES', 'ROUND', 'HATCH', 'LEAST', 'WHAT', 'plot_healing', 'plot_healing_loss',
@@ -148,7 +148,7 @@ class LayerChanges:
 
     def _words(self, history, what, change) -> None:
         name = WHAT[what] or {"avss": "AVSS"}.get(history.measure, history.measure.replace("_", " "))
-        self.ax.set_title(f"Change of {name} since the start", loc="left", size=10, color=INK)
+        self.ax.set_title(literal(f"Change of {name} since the start"), loc="left", size=10, color=INK)
         self.best.set(visible=history.best_step is not None, xdata=[history.best_step or 0] * 2)
         self.ax.set_xlabel("training step" + " (dotted: weights kept)" * (history.best_step is not None))
         now = np.nan_to_num(change[-1])

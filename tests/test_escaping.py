@@ -2,6 +2,7 @@
 import re
 from dataclasses import replace
 import ipywidgets
+import matplotlib.text
 import numpy as np
 import pytest
 import torch
@@ -134,3 +135,22 @@ def test_a_lab_and_its_report(model):
     check(shown(lab))
     check(lab.report())
     check(page(NAME, {NAME: NAME}, [section(NAME, NAME, [lab.ranking.picture], answers().to_frame().rename_axis(NAME), NAME)]))
+
+# --- pictures: what stands between two $ would be a formula, and a bad formula an error
+
+FORMULA = "a$^$b"
+
+@pytest.mark.parametrize("kind", ["ranking", "comparison", "arms", "history", "panel"])
+def test_a_name_is_no_formula(kind, model, monkeypatch):
+    monkeypatch.setitem(globals(), "NAME", FORMULA)
+    if kind == "panel":
+        profile = replace(LayerProfiler(model, batch_size=4).profile(TEXTS, silent), model=FORMULA)
+        panel = LayerRankingPanel(profile=profile)
+        panel.scores = replace(panel.scores, score=FORMULA)
+        panel._draw()
+        assert FORMULA in panel.picture.alt
+        return
+    made = LayerScores.of(FORMULA, np.arange(4.)) if kind == "ranking" else SHOWN[kind]()
+    figure = made.plot().figure
+    figure.canvas.draw()
+    assert any(FORMULA in text.get_text().replace("\\", "") for text in figure.findobj(matplotlib.text.Text))
