@@ -116,7 +116,7 @@ class LayerScores:
         "What a reader must know beside the numbers: one sentence each."
         found = []
         if self.too_few: found.append(f"There are {too_few_note(self.too_few)}.")
-        if self.floored.any(): found.append(f"{self.floored.sum()} layers are floored: no activation was under ε, so their scores are lower bounds.")
+        if self.floored.any(): found.append(f"Layer{'s' * (self.floored.sum() > 1)} {layer_list(np.flatnonzero(self.floored))}: no activation was under ε; the score is a lower bound (floored).")
         if self.rounded is not None and self.rounded.any():
             found.append(f"Most activations under ε in layer{'s' * (self.rounded.sum() > 1)} {layer_list(np.flatnonzero(self.rounded))} are exact zeros, as rounding to "
                          "half precision makes them: the sparsity measures the rounding. Choose a larger ε, or profile in float32.")
