@@ -133,7 +133,7 @@ class RankingBars:
         words = [f"hatched: {len([*remove])} of {self.layers} removed"] if len([*remove]) else []
         words += ["△ lower bound"] if scores.floored.any() else []
         words += ["□ mostly rounding"] if scores.rounded is not None and scores.rounded.any() else []
-        words += [f"no intervals: {scores.too_few} text{'s' * (scores.too_few > 1)}"] if scores.too_few else []
+        words += ["no intervals: too few texts"] if scores.too_few else []
         words += ["blank: no value"] if np.isnan(scores.values).any() else []
         lines = "; lines: bootstrap intervals" * bool(np.isfinite(scores.low).any())
         self.ax.set_title("; ".join(words) or f"higher: more important{lines}", loc="right", size=9, color=INK, y=1)

@@ -115,6 +115,6 @@ def plot_first_token(
     ax.set_title("The first token of each text against the rest", loc="left", size=10, color=INK)
     if len(massive):
         units = ", ".join(map(str, massive["unit"].unique()[:3]))
-        words = f"largest in unit {units}: layers {layer_list(massive['layer'])}"
+        words = f"massive in unit {units}: {layer_list(massive['layer'])}"
         ax.set_title(words, loc="right", size=9, color=INK)
     return ax
