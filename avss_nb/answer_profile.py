@@ -5,7 +5,9 @@
 # %% ../nbs/08_answer_profile.ipynb #cell-003
 from __future__ import annotations
 from collections.abc import Callable, Iterable
+import operator
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 import numpy as np, torch
 from torch import Tensor, nn
@@ -16,8 +18,9 @@ from .batches import length_batches, right_padded
 from .evaluator import answered
 from .prompts import Prompt
 from .heads import head, kept_apart
-from .moments import Moments
-from .profiler import SITES, LayerProfile, check_finite, site_activations
+from .fused import Segments, moments_of
+from .moments import ExactSum, Moments, MomentSums, with_float64
+from .profiler import SITES, LayerProfile, check_finite, dealt_group, moments_problem, site_activations
 from .sharding import Processes
 
 # %% auto #0
@@ -96,6 +99,8 @@ class AnswerProfile:
         header, tensors = load_tensors(path / "answers.safetensors", ANSWER_PROFILE, "answer profile", advice)
         sites = {site: Moments(**{k.removeprefix(site + "."): t for k, t in tensors.items() if k.startswith(site + ".")})
                  for site in header["sites"]}
+        for site, m in sites.items():
+            if problem := moments_problem(m, tensors["states"].shape[:2]): raise InputError(f"{path} has {problem} at site {site}; {advice}")
         return cls(Answers.load(path / "answers.jsonl"), header["position"], sites, tensors["states"],
                    tensors["prompt_tokens"].numpy(), LayerProfile.load(path / "faithful.safetensors"),
                    LayerProfile.load(path / "hallucinated.safetensors"), header["partial"])
@@ -134,19 +139,27 @@ class AnswerProfiler:
         head(self.model)  # refuses a model without one
         progress, found, complete = progress or Bar("answers"), {}, False
         order = [*length_batches(rows, self.batch_size, equal=kept_apart(self.model, rows, self.batch_size))]
+        groups, kinds = self._dealt(answers.hallucinated), {}
         def both(): return len({label for n in found for label in answers.hallucinated[order[n]]}) == 2
-        def result(partial=True): return self._result(answers, np.array(starts), found, order, partial)
+        def result(partial=True): return self._result(answers, np.array(starts), found, kinds, order, partial)
         try:
             with evaluating(self.model):
                 for number, indices in self.processes.mine(enumerate(order)):
                     labels = torch.from_numpy(answers.hallucinated[indices])
-                    found[number] = self._measure([rows[i] for i in indices], torch.tensor([starts[i] for i in indices]), labels, number)
+                    seen, sums = self._measure([rows[i] for i in indices], torch.tensor([starts[i] for i in indices]), labels, groups[indices], number)
+                    found[number], kinds = seen, kinds | {name: kinds[name] + m if name in kinds else m for name, m in sums.items()}
                     progress(Progress(number + 1, len(order), "batch", {"answers": len(indices)}, result if both() else None))
             complete = True
         except KeyboardInterrupt:
             if not both() or self.processes.of > 1: raise
-        if self.processes.of > 1: found = _unpacked(self.processes.tensors_together(_packed(found)))
+        if self.processes.of > 1: found, kinds = _unpacked(self.processes.tensors_together(_packed(found, kinds, self.processes.rank)))
         return result(not complete)
+
+    def _dealt(self, labels: np.ndarray) -> np.ndarray:  # int, (answers,)
+        "The group of each answer: right and wrong ones are dealt out by themselves, whatever the batches."
+        groups = np.empty(len(labels), int)
+        for kind in (False, True): groups[labels == kind] = [dealt_group(n, self.groups) for n in range((labels == kind).sum())]
+        return groups
 
     def asked(self, answers: Answers) -> Prompt:
         "The prompt to which the answers were given: never another one."
@@ -155,8 +168,8 @@ class AnswerProfiler:
             if known or all(q.prompt for q in answers.questions): return known or Prompt()
             raise InputError("the answers do not say how their questions were put; give prompt= here or to Answers.given, for example "
                              "that of the Evaluator which scored them")
-        raise InputError(f"the answers were given to the prompt ({answers.prompt.label}), and another one was given here ({self.prompt.label}); "
-                         "leave it out here")
+        raise InputError(f"the answers were given to the prompt ({answers.prompt.label}), and another one was given here "
+                         f"({self.prompt.label}); leave it out here")
 
     def _rows(self, answers, prompt):
         "What the model reads. Before the answer nothing depends on it: for `last_prompt` it is not read."
@@ -166,61 +179,66 @@ class AnswerProfiler:
         return answered(answers, prompt, self.tokenizer)
 
     @torch.no_grad()
-    def _measure(self, rows, starts, labels, number) -> dict:
-        "Moments and states of one batch: `each` answer (answers, layers), and over each kind of answer (layers)."
+    def _measure(self, rows, starts, labels, groups, number) -> tuple[dict, dict]:
+        "Of one batch moments and states of `each` answer, (answers, layers); and the sums over each kind of answer and site, (groups, layers)."
         batch = right_padded(rows, input_device(self.model))
         mask = position_mask(starts, torch.tensor([*map(len, rows)]), batch["input_ids"].shape[1], self.position)
         lengths, states = mask.sum(1), []
         kinds = {name: chosen for name, chosen in (("faithful", ~labels), ("hallucinated", labels)) if chosen.any()}
+        texts = {name: Segments(lengths[chosen].tolist(), "cpu", groups[chosen.numpy()].tolist(), self.groups) for name, chosen in kinds.items()}
         found = {name: {site: [None] * len(self.blocks) for site in self.sites} for name in ("each", *kinds)}
         def at(a): return with_float64(a.reshape(*mask.shape, -1)[mask.to(a.device)])
         def note(layer, site, a):
             def keep(name, m): found[name][site][layer] = m.map(lambda t: t.cpu())
             keep("each", Moments.each(a, lengths))
             for name, chosen in kinds.items():
-                keep(name, Moments.of(a[chosen.repeat_interleave(lengths).to(a.device)], lengths[chosen]))
+                part = a[chosen.repeat_interleave(lengths).to(a.device)].double()
+                keep(name, moments_of(part, texts[name].on(a.device)))
         def see(layer, x, y):
             x, y = at(x), at(y)
             states.append(torch.segment_reduce(y.float(), "mean", lengths=lengths.to(y.device)).cpu())
             for site, a in site_activations(x, y, self.sites).items(): note(layer, site, a)
         def sub(site): return lambda layer, a: note(layer, site, at(a))
         with self.blocks.watch(see, {site: sub(site) for site in ("attention", "mlp") if site in self.sites}): self.model(**batch)
-        seen = {name: {site: Moments.stack(ms, int(name == "each")) for site, ms in sites.items()} for name, sites in found.items()}
-        for site, m in seen["each"].items(): check_finite(m.total(), site, number)
-        return seen | {"states": torch.stack(states, 1)}
+        each = {site: Moments.stack(ms, 1) for site, ms in found["each"].items()}
+        for site, m in each.items(): check_finite(m.total(), site, number)
+        return {"each": each, "states": torch.stack(states, 1)}, {f"{name}/{site}": MomentSums.of(Moments.stack(ms, 1)) for name in kinds for site, ms in found[name].items()}
 
-    def _result(self, answers, prompt_tokens, found, order, partial) -> AnswerProfile:
+    def _result(self, answers, prompt_tokens, found, kinds, order, partial) -> AnswerProfile:
         "Everything that was measured so far, in the order of the answers."
         done = np.concatenate([order[n] for n in found])
         back, parts = np.argsort(done), [*found.values()]
         sites = {site: Moments.cat([part["each"][site] for part in parts])[torch.from_numpy(back)] for site in self.sites}
-        faithful, hallucinated = (self._layers([part[kind] for part in parts if kind in part], partial) for kind in ("faithful", "hallucinated"))
+        faithful, hallucinated = (self._layers({site: kinds[f"{kind}/{site}"] for site in self.sites}, partial) for kind in ("faithful", "hallucinated"))
         return AnswerProfile(answers[done[back]], self.position, sites, torch.cat([part["states"] for part in parts])[back],
                              prompt_tokens[done[back]], faithful, hallucinated, partial)
 
-    def _layers(self, parts, partial) -> LayerProfile:
-        "A layer profile of the batches' moments, merged into groups."
-        groups = [parts[i::self.groups] for i in range(min(self.groups, len(parts)))]
-        sites = {site: Moments.stack([Moments.stack([p[site] for p in group]).total() for group in groups]) for site in self.sites}
-        return LayerProfile(model_name(self.blocks), fingerprint(self.blocks), sites,
-                            partial=partial, settings={"position": self.position, "batch_size": self.batch_size})
+    def _layers(self, sums: dict[str, MomentSums], partial) -> LayerProfile:
+        "A layer profile of the groups that have answers."
+        there = next(iter(sums.values())).moments.tokens[:, 0].nonzero().flatten()
+        return LayerProfile(model_name(self.blocks), fingerprint(self.blocks), {site: s.map(lambda t: t[there]).result() for site, s in sums.items()},
+                            partial=partial, settings={"position": self.position, "batch_size": self.batch_size, "resampled": "answers"})
 
-def _packed(found) -> dict[str, Tensor]:
-    "Batch → kind → site → `Moments`, and batch → states, as tensors with names."
-    names = {f"{n}/{kind}/{site}/{name}": t for n, part in found.items() for kind, sites in part.items() if kind != "states"
-             for site, m in sites.items() for name, t in vars(m).items()}
-    return names | {f"{n}/states": part["states"] for n, part in found.items()}
+def _packed(found, kinds, rank) -> dict[str, Tensor]:
+    "Batch → site → `Moments` and batch → states; kind and site → `MomentSums` of this process; as tensors with names."
+    names = {f"{n}/each/{site}/{name}": t for n, part in found.items() for site, m in part["each"].items() for name, t in vars(m).items()}
+    names |= {f"{n}/states": part["states"] for n, part in found.items()}
+    for where, s in kinds.items():
+        names |= {f"sums/{rank}/{where}/{name}": t for name, t in (vars(s.moments) | vars(s.sums)).items()}
+    return names
 
-def _unpacked(tensors) -> dict:
-    "The same from tensors, in the order of the batches."
-    found: dict = {}
+def _unpacked(tensors) -> tuple[dict, dict]:
+    "The same from tensors, in the order of the batches; sums of all processes together."
+    found, sums = {}, {}
     for name, t in tensors.items():
-        n, kind, *rest = name.split("/")
-        part = found.setdefault(int(n), {})
-        if rest: part.setdefault(kind, {}).setdefault(rest[0], {})[rest[1]] = t
-        else: part[kind] = t
-    def whole(kind, value): return value if kind == "states" else {site: Moments(**fields) for site, fields in value.items()}
-    return {n: {kind: whole(kind, value) for kind, value in found[n].items()} for n in sorted(found)}
+        place, *rest, last = name.split("/")
+        if place == "sums": sums.setdefault(rest[1] + "/" + rest[2], {}).setdefault(int(rest[0]), {})[last] = t
+        elif rest: found.setdefault(int(place), {}).setdefault("each", {}).setdefault(rest[1], {})[last] = t
+        else: found.setdefault(int(place), {})["states"] = t
+    for part in found.values(): part["each"] = {site: Moments(**fields) for site, fields in part["each"].items()}
+    def whole(fields): return MomentSums(Moments(**{k: t for k, t in fields.items() if k not in ("high", "low")}), ExactSum(fields["high"], fields["low"]))
+    def total(parts): return reduce(operator.add, [whole(parts[rank]) for rank in sorted(parts)])
+    return {n: found[n] for n in sorted(found)}, {where: total(parts) for where, parts in sums.items()}
 
 def both_kinds(answers: Answers, fewest: int = 2) -> Answers:
     "The answers, after checking that there are right and wrong ones."

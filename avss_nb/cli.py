@@ -83,10 +83,12 @@ def ranking_table(scores) -> str:
     "A ranking in words, least important first."
     columns = ["rank", "layer", "score", "low", "high", "rank low", "rank high", "variance", "sparsity"]
     table = scores.to_frame().sort_values("rank")
-    notes = [f"{scores.model}: {scores.title}; {scores.tokens:,} tokens; least important first; 95 % intervals"]
+    bounds = "" if scores.too_few else "; 95 % intervals"
+    notes = [f"{scores.model}: {scores.title}; {scores.tokens:,} tokens; least important first{bounds}"]
     if scores.partial: notes.append("partial: the profile was interrupted")
-    if scores.floored.any(): notes.append("floored: no activation was under ε, the score is a lower bound")
-    if scores.floored.any(): columns.append("floored")
+    notes += scores.notes
+    columns += [mark for mark in ("floored", "rounded") if table[mark].any()]
+    if scores.too_few: columns = [name for name in columns if name not in ("low", "high", "rank low", "rank high")]
     return "\n".join([notes[0], table_text(table[columns]), *notes[1:]])
 
 @app.command()

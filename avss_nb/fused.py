@@ -58,9 +58,9 @@ class Segments:
     @cached_property
     def starts(self) -> Tensor: return self.counts.cumsum(0) - self.counts  # int64, (texts,): the first token of each
 
-    def sums(self, a: Tensor) -> Tensor:  # (tokens, hidden) → (texts, hidden)
-        "Sums over the tokens of each text, in the precision of `a`."
-        return torch.stack([part.sum(0) for part in a.split(self.lengths)])
+    def sums(self, a: Tensor, start: int = 0) -> Tensor:  # (tokens, hidden) → (texts, hidden)
+        "Sums over the tokens of each text, from its token `start` on, in the precision of `a`."
+        return torch.stack([part[start:].sum(0) for part in a.split(self.lengths)])
 
     def merged(self, m: Moments) -> Moments:  # leading dimension texts → groups; none where texts are not kept apart
         "Merge texts into their groups."
@@ -99,10 +99,14 @@ def moments_of(
     "The moments of a site: what `Moments.of` computes, in fewer passes."
     if norms is None: norms = torch.linalg.vector_norm(a, dim=1).double()
     if largest is None: largest = largest_of(a)
-    states = texts.sums(a) / texts.counts[:, None]
-    inside = texts.sums((a - states.index_select(0, texts.text)).square_()).double()
+    n, more = texts.counts[:, None].double(), texts.counts[:, None] - 1
+    first = a.index_select(0, texts.starts)
+    rest = texts.sums(a, 1) / more.clamp_min(1)  # the first token may be far from all others, and joins in float64
+    apart_from = (a - rest.index_select(0, texts.text)).index_fill_(0, texts.starts, 0)
+    gap = first.double() - rest
+    inside, states = texts.sums(apart_from.square_()).double() + gap.square() * (more / n), rest + gap / n
     def over(values, how="sum"): return torch.segment_reduce(values.double(), how, lengths=texts.counts)
-    size, states = over(norms) / math.sqrt(a.shape[1]), states.double()
+    size = over(norms) / math.sqrt(a.shape[1])
     apart = torch.full_like(size, math.nan) if distance is None else over(distance)
     bins = torch.zeros(len(texts.lengths), 0, device=a.device)  # counted group by group, below
     each = Moments(texts.counts, torch.ones_like(texts.counts), states, inside, bins, over(largest, "max"), states.var(1), size, apart)

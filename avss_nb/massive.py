@@ -42,7 +42,7 @@ def without_first(
     return rest
 
 # %% ../nbs/04_massive.ipynb #cell-010
-MASSIVE = 100.  # times the median: what is larger is listed
+MASSIVE = 1000.  # times the median: what is as large is listed (arXiv 2402.17762)
 
 def massive_activations(
     profile,  # an `avss_nb.profiler.LayerProfile` with the site `output`
@@ -68,12 +68,13 @@ def first_token_rms(profile) -> pd.DataFrame:  # first token, other tokens; a ro
     return pd.DataFrame({"first token": rms(first.total()), "other tokens": rms(rest)}).rename_axis("layer")
 
 def layer_list(layers) -> str:
-    "Layers in words: 3, 5 to 9, 12."
+    "Layers in words: layer 3; layers 3, 5 to 9, 12."
     layers, runs = sorted(map(int, layers)), []
     for layer in layers:
         if runs and layer == runs[-1][1] + 1: runs[-1][1] = layer
         else: runs.append([layer, layer])
-    return ", ".join(f"{a}" if a == b else f"{a}, {b}" if b == a + 1 else f"{a} to {b}" for a, b in runs)
+    words = ", ".join(f"{a}" if a == b else f"{a}, {b}" if b == a + 1 else f"{a} to {b}" for a, b in runs)
+    return f"layers {words}" if len(layers) > 1 else f"layer {words}"
 
 def first_token_note(
     share: np.ndarray,  # float64, (layers,): `first_share`; NaN: not known
@@ -82,5 +83,5 @@ def first_token_note(
     found = np.flatnonzero(np.nan_to_num(share) > DOMINANT)
     if not len(found): return ""
     low, high = (f"{x:.0%}" for x in (share[found].min(), share[found].max()))
-    carried, layers = low if low == high else f"{low} to {high}", f"layer{'s' * (len(found) > 1)} {layer_list(found)}"
-    return f"The first token of each text carries {carried} of the variance in {layers}; first_token=\"out\" scores the other tokens."
+    carried = low if low == high else f"{low} to {high}"
+    return f"The first token of each text carries {carried} of the variance in {layer_list(found)}; first_token=\"out\" scores the other tokens."

@@ -175,7 +175,7 @@ class LayerRankingPanel(LayerPanel):
         free = s.score not in ("avss", "normalized_avss")
         eps = "whatever site, aggregation and ε" if free else f"ε = {s.eps:g}{' RMS' * s.relative}"
         self.say(f"{'Stopped early, partial result. ' * p.partial}Least important: layers {listed(s.order[:3])}; "
-                 f"most important: {listed(s.layers(3))} ({p.tokens:,} tokens, {eps}).")
+                 f"most important: {listed(s.layers(3))} ({p.tokens:,} tokens, {eps}). {' '.join(s.notes)}".rstrip())
 
 def _between(low: float, high: float) -> str:
     "An interval in words, if there is one."

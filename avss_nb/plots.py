@@ -80,6 +80,7 @@ class RankingBars:
         self.bars = ax.bar(range(layers), np.ones(layers), width=0.8, linewidth=0)
         self.intervals = ax.add_collection(LineCollection([], colors=INK, linewidths=1.5 if layers <= 40 else 0.8), autolim=False)
         self.floors, = ax.plot([], [], "^", mfc="white", mec=INK, ms=6 if layers <= 40 else 4, zorder=4)
+        self.rounds, = ax.plot([], [], "s", mfc="white", mec=INK, ms=5 if layers <= 40 else 3, zorder=4)
         self.zero = ax.axhline(0, color=FAINT, lw=0.8)
         self.guide = ax.axvline(0, color=INK, lw=1, ls=":", zorder=0.5)
         self.note = ax.text(0, 0.99, "", color=INK, size=9, weight="bold", va="top", transform=ax.get_xaxis_transform(),
@@ -100,8 +101,9 @@ class RankingBars:
             bar.set_edgecolor(INK if chosen else "white"); bar.set_linewidth(2 if chosen else 0)
         low = np.fmax(low, bottom) if bottom else low
         self.intervals.set_segments([[(x, low[x]), (x, high[x])] for x in np.flatnonzero(np.isfinite(low + high))])
-        at = [x for x, layer in enumerate(layers) if scores.floored[layer]]
-        self.floors.set_data(at, values[at])
+        for artist, marked in (self.floors, scores.floored), (self.rounds, scores.rounded):
+            at = [x for x, layer in enumerate(layers) if marked is not None and marked[layer]]
+            artist.set_data(at, values[at])
         self._words(scores, layers, remove, highlight)
 
     def _scale(self, values, low, high) -> float:
@@ -134,6 +136,8 @@ class RankingBars:
         self.ax.set_title(literal(scores.title.replace("relative_update", "relative update")), loc="left", size=10, color=INK, y=1)  # y: where it is anyway, unsearched
         words = [f"hatched: {len([*remove])} of {self.layers} removed"] if len([*remove]) else []
         words += ["△ lower bound"] if scores.floored.any() else []
+        words += ["□ mostly rounding"] if scores.rounded is not None and scores.rounded.any() else []
+        words += ["no intervals: too few texts"] if scores.too_few else []
         words += ["blank: no value"] if np.isnan(scores.values).any() else []
         lines = "; lines: bootstrap intervals" * bool(np.isfinite(scores.low).any())
         self.ax.set_title("; ".join(words) or f"higher: more important{lines}", loc="right", size=9, color=INK, y=1)
@@ -151,7 +155,7 @@ def plot_ranking(
     highlight: int | None = None,  # a layer to point at
     ordered: bool = False,  # least important first, instead of in the order of depth
 ) -> Axes:
-    "One bar a layer with its bootstrap interval; a triangle marks a lower bound."
+    "One bar a layer with its bootstrap interval; a triangle marks a lower bound, a square a sparsity that is mostly rounding."
     bars = RankingBars(plain_axes(ax), len(scores.values), ordered)
     bars.update(scores, remove, highlight)
     return bars.ax

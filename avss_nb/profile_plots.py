@@ -8,11 +8,12 @@ import numpy as np, pandas as pd, seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from .basics import InputError
-from .plots import INK, KEPT, plain_axes
+from .massive import first_token_rms, layer_list
+from .plots import INK, KEPT, REMOVED, plain_axes, plain_log
 from .scorer import LayerScorer
 
 # %% auto #0
-__all__ = ['SHADES', 'layer_statistics', 'shades', 'plot_layer_statistics', 'short']
+__all__ = ['SHADES', 'layer_statistics', 'shades', 'plot_layer_statistics', 'short', 'plot_first_token']
 
 # %% ../nbs/10_plots_profile.ipynb #cell-004
 def layer_statistics(
@@ -94,3 +95,26 @@ def short(x: float) -> str:
     "Two digits, and few characters: 0.012, 1234, 1.5e6."
     text = f"{x:.0f}" if 100 <= abs(x) < 1e4 else f"{x:.2g}"
     return text.replace("e+0", "e").replace("e-0", "e−").replace("-", "−")
+
+# %% ../nbs/10_plots_profile.ipynb #cell-009b
+def plot_first_token(
+    profile,  # an `avss_nb.profiler.LayerProfile` that keeps the first tokens apart
+    ax: Axes | None = None,
+) -> Axes:
+    "RMS of the states that leave each layer: the first token of each text against all others."
+    table, massive = first_token_rms(profile), profile.massive()
+    ax = plain_axes(ax, 7.5, 3)
+    for name, colour, mark in (("first token", REMOVED, "o"), ("other tokens", KEPT, "s")):
+        values = table[name].to_numpy()
+        ax.plot(table.index, values, f"{mark}-", color=colour, ms=4, lw=1.5, label=name)
+    ax.set(xlabel="layer (0: first)", ylabel="RMS of the state", yscale="log", xlim=(-0.7, len(table) - 0.3))
+    low, high = table.to_numpy().min(), table.to_numpy().max()
+    ax.set_ylim(low / 1.5, high * 2)
+    plain_log(ax.yaxis, high / low)
+    ax.legend(frameon=False, fontsize=9, loc="upper left", ncols=2)
+    ax.set_title("The first token of each text against the rest", loc="left", size=10, color=INK)
+    if len(massive):
+        units = ", ".join(map(str, massive["unit"].unique()[:3]))
+        words = f"massive in unit {units}: {layer_list(massive['layer'])}"
+        ax.set_title(words, loc="right", size=9, color=INK)
+    return ax

@@ -24,7 +24,8 @@ __all__ = ['SCORES', 'FIRST_TOKEN', 'too_few_note', 'LayerScores', 'LayerScorer'
 FIRST_TOKEN = ("in", "out")
 
 def too_few_note(groups: int) -> str:
-    return f"no intervals: {groups} text{'s' * (groups > 1)} to resample, and fewer than {FEWEST} tell too little"
+    "Why scores have no intervals."
+    return f"no intervals: {groups} {'text' if groups == 1 else 'texts'} to resample, and fewer than {FEWEST} tell too little"
 
 @dataclass(frozen=True)
 class LayerScores:
@@ -116,10 +117,11 @@ class LayerScores:
         "What a reader must know beside the numbers: one sentence each."
         found = []
         if self.too_few: found.append(f"There are {too_few_note(self.too_few)}.")
-        if self.floored.any(): found.append(f"{self.floored.sum()} layers are floored: no activation was under ε, so their scores are lower bounds.")
+        if self.floored.any():
+            found.append(f"No activation of {layer_list(np.flatnonzero(self.floored))} was under ε: the score is a lower bound (floored).")
         if self.rounded is not None and self.rounded.any():
-            found.append(f"Most activations under ε in layer{'s' * (self.rounded.sum() > 1)} {layer_list(np.flatnonzero(self.rounded))} are exact zeros, as rounding to "
-                         "half precision makes them: the sparsity measures the rounding. Choose a larger ε, or profile in float32.")
+            found.append(f"Most activations under ε in {layer_list(np.flatnonzero(self.rounded))} are exact zeros, as rounding to half precision "
+                         "makes them: the sparsity measures the rounding. Choose a larger ε, or profile in float32.")
         if self.first_share is not None and self.first_token == "in" and (note := first_token_note(self.first_share)): found.append(note)
         return found
 

@@ -145,7 +145,7 @@ class AVSSCallback(TrainerCallback):
         if self.scorer.measure == "random": raise InputError("a random score measures nothing; choose another")
         self.rows = tokenize(texts, tokenizer, max_length, fewest=2 if self.scorer.measure == "ablation" else 1)
         self.every, self.batch_size, self.max_length, self.progress, self.stack = every, batch_size, max_length, progress, stack
-        asked = {k: v for k, v in vars(self.scorer).items() if k not in ("draws", "confidence", "seed")}
+        asked = {k: v for k, v in vars(self.scorer).items() if k not in ("draws", "confidence", "seed") and (k, v) != ("first_token", "in")}
         self.identity = hashlib.sha256(repr([self.rows, sorted(asked.items()), stack]).encode()).hexdigest()[:16]
         self._state, self._best, self._told, self._share = None, None, None, lambda logs: None
 
