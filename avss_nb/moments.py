@@ -16,7 +16,7 @@ __all__ = ['EDGES', 'BINS', 'AGGREGATIONS', 'has_float64', 'with_float64', 'wide
            'Moments', 'variance', 'sparsity', 'rms', 'median_size', 'exact_zeros', 'smallest_sparsity', 'ExactSum',
            'MomentSums']
 
-# %% ../nbs/01_moments.ipynb #cell-007b
+# %% ../nbs/01_moments.ipynb #cell-009
 @lru_cache
 def has_float64(device: torch.device) -> bool:
     "Can this device compute in float64? Found by trying."
@@ -31,7 +31,7 @@ def wide(t: Tensor) -> Tensor:
     "The tensor in float64, on its own device or on the CPU."
     return with_float64(t).double()
 
-# %% ../nbs/01_moments.ipynb #cell-009
+# %% ../nbs/01_moments.ipynb #cell-011
 EDGES = torch.tensor([float(f"{m}e{d}") for d in range(-8, 5) for m in (1, 1.25, 1.6, 2, 2.5, 3, 4, 5, 6, 8)], dtype=torch.float64)
 BINS = len(EDGES) + 1  # bin 0: |a| < EDGES[0]; bin i: EDGES[i-1] <= |a| < EDGES[i]; last bin: the rest
 _SHIFT = 20  # float32: 23 bits of mantissa, of which 3 stay
@@ -86,7 +86,7 @@ def histograms(
     found = torch.zeros(count, BINS, dtype=torch.long, device=a.device)
     return found.index_add_(1, table, counts.view(count, -1))
 
-# %% ../nbs/01_moments.ipynb #cell-012
+# %% ../nbs/01_moments.ipynb #cell-014
 AGGREGATIONS = ("elements", "pooled", "neurons", "mean_state")
 
 @dataclass(frozen=True)
@@ -226,7 +226,7 @@ class Moments:
         return Moments(n[..., 0], mix(self.sequences), centre + shift, m2.clamp_min(0), mix(self.counts),
                        self.maximum.amax(0).expand(n.shape[:-1]), mix(self.pooled), mix(self.token_rms), mix(self.cosine_distance))
 
-# %% ../nbs/01_moments.ipynb #cell-014
+# %% ../nbs/01_moments.ipynb #cell-016
 def _no_such(aggregation):
     return InputError(f"aggregation {aggregation!r} is not one of {', '.join(AGGREGATIONS)}")
 
@@ -290,7 +290,7 @@ def smallest_sparsity(m: Moments) -> Tensor:
     "What stands for a sparsity of zero: half a count, 1/(2N). A score with it is a lower bound, and is marked so."
     return 1 / (2 * m.tokens.double() * m.mean.shape[-1])
 
-# %% ../nbs/01_moments.ipynb #cell-018d
+# %% ../nbs/01_moments.ipynb #cell-025
 @dataclass(frozen=True)
 class ExactSum:
     "A sum, and what rounding took from it."

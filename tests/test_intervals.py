@@ -166,6 +166,7 @@ def test_statistics_that_do_not_belong_together_are_refused(tmp_path):
     ]
     for change, message in cases:
         with pytest.raises(InputError, match=message): replace(profile, **change)
+        if "losses" in change and "predicted" not in change: continue  # which no file can hold
         wrong = object.__new__(LayerProfile)  # a file that another program wrote
         wrong.__dict__.update(vars(profile) | change)
         wrong.save(tmp_path / "wrong")
