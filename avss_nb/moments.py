@@ -189,14 +189,16 @@ class Moments:
     ) -> Moments:  # first leading dimension: groups
         "Merge along the first leading dimension into groups; a group that gets nothing is empty (0 tokens)."
         own = group == torch.arange(count, device=group.device)[:, None]  # (groups, n)
-        def add(t): return torch.tensordot(own.double(), t.double(), dims=1)
-        tokens = add(self.tokens)
-        mean = add(self.tokens[..., None] * self.mean) / tokens.clamp_min(1)[..., None]
+        def add(t): return torch.tensordot(own.double(), t, dims=1)
+        fields = [self.tokens, self.sequences, self.pooled, self.token_rms, self.cosine_distance]
+        parts = [torch.stack([t.double() for t in fields], -1), self.tokens[..., None] * self.mean, self.counts.double()]
+        few, sums, counts = add(torch.cat(parts, -1)).split([t.shape[-1] for t in parts], -1)  # at once: on a GPU every step counts
+        tokens, sequences, pooled, token_rms, cosine_distance = few.unbind(-1)
+        mean = sums / tokens.clamp_min(1)[..., None]
         m2 = add(self.m2 + self.tokens[..., None] * (self.mean - mean[group]).square())
         chosen = own.view(*own.shape, *[1] * (self.maximum.dim() - 1))
         largest = torch.where(chosen, self.maximum, torch.zeros_like(self.maximum)).amax(1)
-        return Moments(tokens.long(), add(self.sequences).long(), mean, m2, add(self.counts).long(), largest,
-                       add(self.pooled), add(self.token_rms), add(self.cosine_distance))
+        return Moments(tokens.long(), sequences.long(), mean, m2, counts.long(), largest, pooled, token_rms, cosine_distance)
 
     def __sub__(self, part: Moments) -> Moments:
         "The moments of the other tokens, where `part` is of some of them; what only they could tell (`maximum`, `pooled`) is NaN."
