@@ -12,9 +12,9 @@ from torch import Tensor
 from .basics import InputError
 
 # %% auto #0
-__all__ = ['EDGES', 'BINS', 'AGGREGATIONS', 'has_float64', 'with_float64', 'wide', 'edge_bits', 'histogram', 'histograms',
-           'Moments', 'variance', 'sparsity', 'rms', 'median_size', 'exact_zeros', 'smallest_sparsity', 'ExactSum',
-           'MomentSums']
+__all__ = ['EDGES', 'BINS', 'AGGREGATIONS', 'FEWEST', 'has_float64', 'with_float64', 'wide', 'edge_bits', 'histogram',
+           'histograms', 'Moments', 'variance', 'sparsity', 'rms', 'median_size', 'exact_zeros', 'smallest_sparsity',
+           'ExactSum', 'MomentSums']
 
 # %% ../nbs/01_moments.ipynb #cell-009
 @lru_cache
@@ -88,6 +88,7 @@ def histograms(
 
 # %% ../nbs/01_moments.ipynb #cell-014
 AGGREGATIONS = ("elements", "pooled", "neurons", "mean_state")
+FEWEST = 8  # groups of texts below which resampling them tells little
 
 @dataclass(frozen=True)
 class Moments:

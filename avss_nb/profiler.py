@@ -15,11 +15,10 @@ from .basics import Bar, InputError, Progress, check_counts, load_tensors, readi
 from .batches import Corpus, Rows, Text, text_batches, too_short
 from .blocks import Blocks, check_length, evaluating, fingerprint, input_fingerprint, model_name, positions
 from .heads import batch_losses, body, cacheless, head, model_batch, reads_padding, target_batch
-from .calibration import FEWEST
 from .fused import LARGEST, Segments, larger
 from .kernels import statistics
 from .massive import MASSIVE, massive_activations
-from .moments import BINS, ExactSum, Moments, MomentSums, rms, sparsity, variance, with_float64
+from .moments import BINS, FEWEST, ExactSum, Moments, MomentSums, rms, sparsity, variance, with_float64
 
 # %% auto #0
 __all__ = ['SITES', 'DEFAULT_SITES', 'PROFILE', 'ALIKE', 'CHECKED', 'CAUSES', 'site_activations', 'LayerProfile', 'check_profile',

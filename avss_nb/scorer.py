@@ -10,9 +10,9 @@ from html import escape
 import numpy as np, pandas as pd, torch
 from .basics import InputError
 from .blocks import Blocks, fingerprint, model_name
-from .calibration import FEWEST, resampled
+from .calibration import resampled
 from .massive import first_share, first_token_note, layer_list, without_first
-from .moments import AGGREGATIONS, Moments, exact_zeros, rms, smallest_sparsity, sparsity, variance
+from .moments import AGGREGATIONS, FEWEST, Moments, exact_zeros, rms, smallest_sparsity, sparsity, variance
 from .profiler import SITES, LayerProfile
 
 SCORES = ("avss", "normalized_avss", "block_influence", "update_norm", "ablation", "random")

@@ -6,7 +6,7 @@ import numpy as np, pytest, torch
 from matplotlib.figure import Figure
 from avss_nb.basics import InputError, silent
 from avss_nb.batches import text_batches
-from avss_nb.calibration import FEWEST, bootstrap, interval, resampled
+from avss_nb.calibration import resampled
 from avss_nb.evaluator import Perplexity
 from avss_nb.importance import angular_distances
 from avss_nb.moments import ExactSum, Moments, MomentSums
