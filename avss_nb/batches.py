@@ -218,6 +218,7 @@ class Rows(list):
     ):
         super().__init__(rows)
         self.texts, self.numbers, self.known = texts, numbers, known
+        self.group: Sequence[int] | None = None  # of each row, once texts are dealt to groups
 
 def text_batches(
     texts: Iterable[Text],

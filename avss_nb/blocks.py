@@ -215,7 +215,9 @@ class Blocks:
             raise InputError(f"the blocks of {name} make states of shape {self.shape} of {PROBE} tokens, not (1, {PROBE}, hidden): "
                              "positions of its own, several streams, or another order; they cannot be told apart by token")
         def exactly(call, layer, *states):  # under autocast sums would be taken in half precision
-            with torch.autocast(states[0].device.type, enabled=False): call(layer, *states)
+            kind = states[0].device.type
+            if not torch.is_autocast_enabled(kind): return call(layer, *states)
+            with torch.autocast(kind, enabled=False): call(layer, *states)
         def hook(layer):  # accelerate moves the input to the block's device after the hook has seen it
             return lambda _, args, kwargs, out: exactly(see, layer, block_input(args, kwargs).to(block_output(out).device), block_output(out))
         def sub(layer, call): return lambda _, args, out: exactly(call, layer, block_output(out))

@@ -11,13 +11,11 @@ import numpy as np, pandas as pd, torch
 from .basics import InputError
 
 # %% auto #0
-__all__ = ['FEWEST', 'BINS', 'MEASURES', 'TEMPERATURES', 'resampled', 'bootstrap', 'interval', 'below_one', 'aligned',
-           'calibration_error', 'width_bins', 'mass_bins', 'calibration_bins', 'resampled_measures', 'measures',
-           'logits', 'TemperatureScaling', 'PlattScaling', 'withheld', 'best_threshold', 'threshold_measures']
+__all__ = ['BINS', 'MEASURES', 'TEMPERATURES', 'resampled', 'bootstrap', 'interval', 'below_one', 'aligned', 'calibration_error',
+           'width_bins', 'mass_bins', 'calibration_bins', 'resampled_measures', 'measures', 'logits',
+           'TemperatureScaling', 'PlattScaling', 'withheld', 'best_threshold', 'threshold_measures']
 
 # %% ../nbs/05_calibration.ipynb #cell-005
-FEWEST = 8  # texts or questions below which a bootstrap tells little
-
 def resampled(
     n: int,  # things that are drawn: texts or questions
     draws: int,

@@ -157,7 +157,7 @@ def block_moments(
     "The moments of the sites that follow from a block's input and output; only those that are asked for."
     return {site: moments_of(a, texts, norms, distance) for site, a, norms, distance in block_sites(x, y, sites)}
 
-# %% ../nbs/03_fused.ipynb #cell-013a
+# %% ../nbs/03_fused.ipynb #cell-014
 def first_moments(
     sites: Iterable[tuple[str, Tensor, Tensor, Tensor | None]],  # as `block_sites` gives them; (texts · layers, hidden)
     texts: Segments,
@@ -195,7 +195,7 @@ def larger(a: Tensor, b: Tensor) -> Tensor:  # (…, 4)
     "Of two largest activations the larger."
     return torch.where(a[..., :1] >= b[..., :1], a, b)
 
-# %% ../nbs/03_fused.ipynb #cell-014
+# %% ../nbs/03_fused.ipynb #cell-017
 class BlockStatistics:
     "Collects the moments of all blocks while a batch runs."
     def __init__(self,

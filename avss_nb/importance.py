@@ -12,10 +12,10 @@ import numpy as np, pandas as pd, torch
 from torch import Tensor, nn
 from .basics import Bar, InputError, Progress, check_counts
 from .blocks import Blocks, evaluating, fingerprint, gradients, model_name
-from .calibration import FEWEST, bootstrap, interval
+from .calibration import bootstrap, interval
 from .data import Text, text_batches
 from .heads import batch_loss, head, model_batch, target_batch
-from .moments import wide, with_float64
+from .moments import FEWEST, wide, with_float64
 from .profiler import dealt_group
 from .scorer import LayerScores, too_few_note
 

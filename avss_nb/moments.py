@@ -12,11 +12,11 @@ from torch import Tensor
 from .basics import InputError
 
 # %% auto #0
-__all__ = ['EDGES', 'BINS', 'AGGREGATIONS', 'has_float64', 'with_float64', 'wide', 'edge_bits', 'histogram', 'histograms',
-           'Moments', 'variance', 'sparsity', 'rms', 'median_size', 'exact_zeros', 'smallest_sparsity', 'ExactSum',
-           'MomentSums']
+__all__ = ['EDGES', 'BINS', 'AGGREGATIONS', 'FEWEST', 'has_float64', 'with_float64', 'wide', 'edge_bits', 'histogram',
+           'histograms', 'Moments', 'variance', 'sparsity', 'rms', 'median_size', 'exact_zeros', 'smallest_sparsity',
+           'ExactSum', 'MomentSums']
 
-# %% ../nbs/01_moments.ipynb #cell-007b
+# %% ../nbs/01_moments.ipynb #cell-009
 @lru_cache
 def has_float64(device: torch.device) -> bool:
     "Can this device compute in float64? Found by trying."
@@ -31,7 +31,7 @@ def wide(t: Tensor) -> Tensor:
     "The tensor in float64, on its own device or on the CPU."
     return with_float64(t).double()
 
-# %% ../nbs/01_moments.ipynb #cell-009
+# %% ../nbs/01_moments.ipynb #cell-011
 EDGES = torch.tensor([float(f"{m}e{d}") for d in range(-8, 5) for m in (1, 1.25, 1.6, 2, 2.5, 3, 4, 5, 6, 8)], dtype=torch.float64)
 BINS = len(EDGES) + 1  # bin 0: |a| < EDGES[0]; bin i: EDGES[i-1] <= |a| < EDGES[i]; last bin: the rest
 _SHIFT = 20  # float32: 23 bits of mantissa, of which 3 stay
@@ -86,8 +86,9 @@ def histograms(
     found = torch.zeros(count, BINS, dtype=torch.long, device=a.device)
     return found.index_add_(1, table, counts.view(count, -1))
 
-# %% ../nbs/01_moments.ipynb #cell-012
+# %% ../nbs/01_moments.ipynb #cell-014
 AGGREGATIONS = ("elements", "pooled", "neurons", "mean_state")
+FEWEST = 8  # groups of texts below which resampling them tells little
 
 @dataclass(frozen=True)
 class Moments:
@@ -189,14 +190,16 @@ class Moments:
     ) -> Moments:  # first leading dimension: groups
         "Merge along the first leading dimension into groups; a group that gets nothing is empty (0 tokens)."
         own = group == torch.arange(count, device=group.device)[:, None]  # (groups, n)
-        def add(t): return torch.tensordot(own.double(), t.double(), dims=1)
-        tokens = add(self.tokens)
-        mean = add(self.tokens[..., None] * self.mean) / tokens.clamp_min(1)[..., None]
+        def add(t): return torch.tensordot(own.double(), t, dims=1)
+        fields = [self.tokens, self.sequences, self.pooled, self.token_rms, self.cosine_distance]
+        parts = [torch.stack([t.double() for t in fields], -1), self.tokens[..., None] * self.mean, self.counts.double()]
+        few, sums, counts = add(torch.cat(parts, -1)).split([t.shape[-1] for t in parts], -1)  # at once: on a GPU every step counts
+        tokens, sequences, pooled, token_rms, cosine_distance = few.unbind(-1)
+        mean = sums / tokens.clamp_min(1)[..., None]
         m2 = add(self.m2 + self.tokens[..., None] * (self.mean - mean[group]).square())
         chosen = own.view(*own.shape, *[1] * (self.maximum.dim() - 1))
         largest = torch.where(chosen, self.maximum, torch.zeros_like(self.maximum)).amax(1)
-        return Moments(tokens.long(), add(self.sequences).long(), mean, m2, add(self.counts).long(), largest,
-                       add(self.pooled), add(self.token_rms), add(self.cosine_distance))
+        return Moments(tokens.long(), sequences.long(), mean, m2, counts.long(), largest, pooled, token_rms, cosine_distance)
 
     def __sub__(self, part: Moments) -> Moments:
         "The moments of the other tokens, where `part` is of some of them; what only they could tell (`maximum`, `pooled`) is NaN."
@@ -226,7 +229,7 @@ class Moments:
         return Moments(n[..., 0], mix(self.sequences), centre + shift, m2.clamp_min(0), mix(self.counts),
                        self.maximum.amax(0).expand(n.shape[:-1]), mix(self.pooled), mix(self.token_rms), mix(self.cosine_distance))
 
-# %% ../nbs/01_moments.ipynb #cell-014
+# %% ../nbs/01_moments.ipynb #cell-016
 def _no_such(aggregation):
     return InputError(f"aggregation {aggregation!r} is not one of {', '.join(AGGREGATIONS)}")
 
@@ -290,7 +293,7 @@ def smallest_sparsity(m: Moments) -> Tensor:
     "What stands for a sparsity of zero: half a count, 1/(2N). A score with it is a lower bound, and is marked so."
     return 1 / (2 * m.tokens.double() * m.mean.shape[-1])
 
-# %% ../nbs/01_moments.ipynb #cell-018d
+# %% ../nbs/01_moments.ipynb #cell-025
 @dataclass(frozen=True)
 class ExactSum:
     "A sum, and what rounding took from it."

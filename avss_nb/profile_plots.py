@@ -96,7 +96,7 @@ def short(x: float) -> str:
     text = f"{x:.0f}" if 100 <= abs(x) < 1e4 else f"{x:.2g}"
     return text.replace("e+0", "e").replace("e-0", "e−").replace("-", "−")
 
-# %% ../nbs/10_plots_profile.ipynb #cell-009b
+# %% ../nbs/10_plots_profile.ipynb #cell-011
 def plot_first_token(
     profile,  # an `avss_nb.profiler.LayerProfile` that keeps the first tokens apart
     ax: Axes | None = None,

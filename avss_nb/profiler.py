@@ -16,11 +16,10 @@ from .basics import Bar, InputError, Progress, check_counts, load_tensors, readi
 from .batches import Corpus, Rows, Text, text_batches, too_short
 from .blocks import Blocks, check_length, evaluating, fingerprint, input_fingerprint, model_name, positions
 from .heads import batch_losses, body, cacheless, head, model_batch, reads_padding, target_batch
-from .calibration import FEWEST
 from .fused import LARGEST, Segments, larger
 from .kernels import statistics
 from .massive import MASSIVE, massive_activations
-from .moments import BINS, ExactSum, Moments, MomentSums, rms, sparsity, variance, with_float64
+from .moments import BINS, FEWEST, ExactSum, Moments, MomentSums, rms, sparsity, variance, with_float64
 
 # %% auto #0
 __all__ = ['SITES', 'DEFAULT_SITES', 'PROFILE', 'ALIKE', 'CHECKED', 'CAUSES', 'site_activations', 'LayerProfile', 'check_profile',
@@ -264,8 +263,8 @@ class LayerProfiler:
                     if not number: units = "texts" if rows.known >= FEWEST else "windows"
                     if number % self.groups % share[1] != share[0]: continue
                     check_length(most, max(map(len, rows)), "shorten the texts, or lower max_length")
-                    group = [dealt_group(n, self.groups) for n in (rows.texts if units == "texts" else rows.numbers)]
-                    sums = _added(sums, self._measure(rows, group, number))
+                    rows.group = [dealt_group(n, self.groups) for n in (rows.texts if units == "texts" else rows.numbers)]
+                    sums = _added(sums, self._measure(rows, number))
                     progress(Progress(number + 1, total, "batch", {"tokens": sum(map(len, rows))}, partial(result, True)))
                     if until and (number + 1) % self.groups == 0 and until(result(False)): break
             if number + 1 < share[1]: raise FewBatches(f"the texts make {number + 1} batches for {share[1]} processes; give more texts, or fewer processes")
@@ -299,10 +298,10 @@ class LayerProfiler:
         return until
 
     @torch.no_grad()
-    def _measure(self, rows, group, number) -> dict:
+    def _measure(self, rows: Rows, number: int) -> dict:
         "Moments of one batch, leading dimensions (groups, layers): of all tokens, of the first ones; the largest states; the losses, if asked for."
         batch = model_batch(self.model, rows)
-        texts = Segments([*map(len, rows)], batch["input_ids"].device, group, self.groups)
+        texts = Segments([*map(len, rows)], batch["input_ids"].device, rows.group, self.groups)
         seen = statistics(self.sites, len(self.blocks), texts, self.model.dtype)
         with self.blocks.watch(seen.see, {site: partial(seen.part, site) for site in ("attention", "mlp") if site in self.sites}):
             self.body(**batch)
@@ -311,7 +310,7 @@ class LayerProfiler:
             for site, m in moments.items(): check_finite(m, site, number)
         found = {site: MomentSums.of(m) for site, m in (moments | {f"first.{site}": m for site, m in first.items()}).items()}
         if (largest := seen.largest()) is not None: found["largest"] = largest
-        return found | (self._ablate(target_batch(self.model, self.tokenizer, rows), torch.tensor(group)) if self.ablation else {})
+        return found | (self._ablate(target_batch(self.model, self.tokenizer, rows), torch.tensor(rows.group)) if self.ablation else {})
 
     def _ablate(self, batch, group) -> dict:
         def by_group(t): return torch.zeros(self.groups, dtype=t.dtype).index_add_(0, group, t.cpu())
@@ -323,16 +322,16 @@ class LayerProfiler:
 
     def _profile(self, sums, identity, partial, settings) -> LayerProfile:
         "What was measured so far, without the groups that got no text."
-        there = sums[self.sites[0]].moments.tokens[:, 0].cpu().nonzero().flatten()
-        def chosen(t): return t.cpu()[there]
-        found = {name: chosen(s) if isinstance(s, Tensor) else s.map(chosen) for name, s in sums.items()}
-        sites, first = ({site: found[f"{part}{site}"].result() for site in self.sites} for part in ("", "first."))
+        there = sums[self.sites[0]].moments.tokens[:, 0].nonzero().flatten()
+        def chosen(t): return t[there.to(t.device)].cpu()
+        found = {name: chosen(s) if isinstance(s, Tensor) else (s.result() if isinstance(s, MomentSums) else s).map(chosen) for name, s in sums.items()}
+        sites, first = ({site: found[f"{part}{site}"] for site in self.sites} for part in ("", "first."))
         for site, m in sites.items(): check_finite(m, site)
         losses = found["losses"].value if self.ablation else None
         whole = LayerProfile(model_name(self.blocks), identity, sites, losses, found.get("predicted"), partial, settings, first, found.get("largest"))
         if "share" not in settings: return whole
-        exact = {name: s if isinstance(s, ExactSum) else s.sums for name, s in found.items() if not isinstance(s, Tensor)}
-        raw = {f"{name}.{part}": getattr(s, part) for name, s in exact.items() for part in ("high", "low")}
+        exact = {name: s if isinstance(s, ExactSum) else s.sums for name, s in sums.items() if not isinstance(s, Tensor)}
+        raw = {f"{name}.{part}": chosen(getattr(s, part)) for name, s in exact.items() for part in ("high", "low")}
         return replace(whole, settings=settings | {"groups": there.tolist()}, raw=raw)
 
 def _added(a: dict | None, b: dict) -> dict:

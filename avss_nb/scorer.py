@@ -10,9 +10,9 @@ from html import escape
 import numpy as np, pandas as pd, torch
 from .basics import InputError
 from .blocks import Blocks, fingerprint, model_name
-from .calibration import FEWEST, resampled
+from .calibration import resampled
 from .massive import first_share, first_token_note, layer_list, without_first
-from .moments import AGGREGATIONS, Moments, exact_zeros, rms, smallest_sparsity, sparsity, variance
+from .moments import AGGREGATIONS, FEWEST, Moments, exact_zeros, rms, smallest_sparsity, sparsity, variance
 from .profiler import SITES, LayerProfile
 
 SCORES = ("avss", "normalized_avss", "block_influence", "update_norm", "ablation", "random")
@@ -140,13 +140,10 @@ class LayerScores:
         layers = [{"layer": i, "variance": number(self.variance[i]), "sparsity": number(self.sparsity[i]),
                    "score": number(self.values[i]), "low": number(self.low[i]), "high": number(self.high[i]),
                    "floored": bool(self.floored[i])} for i in range(len(self.values))]
-        if self.rounded is not None:
-            for layer, rounded in zip(layers, self.rounded): layer["rounded"] = bool(rounded)
-        if self.first_share is not None:
-            for layer, share in zip(layers, self.first_share): layer["first_token_share"] = number(share)
         return {"model": self.model, "score": self.score, "site": self.site, "aggregation": self.aggregation,
                 "eps": number(self.eps), "relative": self.relative, "tokens": self.tokens, "partial": self.partial,
-                "first_token": self.first_token, "notes": self.notes, "layers": layers, "order": list(self.order)}
+                "first_token": self.first_token, "first_token_share": None if self.first_share is None else [*map(number, self.first_share)],
+                "rounded": [] if self.rounded is None else np.flatnonzero(self.rounded).tolist(), "notes": self.notes, "layers": layers, "order": list(self.order)}
 
     def __repr__(self):
         return f"LayerScores({'; '.join([self.title, 'least important first: ' + ', '.join(map(str, self.order)), *self.notes])})"

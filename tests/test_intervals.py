@@ -6,7 +6,7 @@ import numpy as np, pytest, torch
 from matplotlib.figure import Figure
 from avss_nb.basics import InputError, silent
 from avss_nb.batches import text_batches
-from avss_nb.calibration import FEWEST, bootstrap, interval, resampled
+from avss_nb.calibration import resampled
 from avss_nb.evaluator import Perplexity
 from avss_nb.importance import angular_distances
 from avss_nb.moments import ExactSum, Moments, MomentSums
@@ -166,6 +166,7 @@ def test_statistics_that_do_not_belong_together_are_refused(tmp_path):
     ]
     for change, message in cases:
         with pytest.raises(InputError, match=message): replace(profile, **change)
+        if "losses" in change and "predicted" not in change: continue  # which no file can hold
         wrong = object.__new__(LayerProfile)  # a file that another program wrote
         wrong.__dict__.update(vars(profile) | change)
         wrong.save(tmp_path / "wrong")
