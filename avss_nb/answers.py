@@ -87,7 +87,8 @@ def _read(path: Path) -> tuple[dict, list[tuple], list[int]]:
     "Header, an entry for each answer, and the bytes at which header and answers end. A last line without an end is left out."
     try: first, *rest = path.read_bytes().split(b"\n")
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({getattr(error, 'strerror', None) or error}); give a file of answers") from None
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path} cannot be read ({reason}); give a file of answers") from None
     try: header = json.loads(first)
     except ValueError: header = None
     if not (rest and isinstance(header, dict) and header.get("format") == FORMAT and type(header.get("n")) is int
