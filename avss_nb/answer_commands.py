@@ -135,7 +135,8 @@ def hallucination(
     profile.save(out)
     if chosen: result["asked"] = asking_dict(chosen)
     result |= {"detectors": {name: row.to_dict() for name, row in table.iterrows()}, "answers": repr(answers), "path": out}
-    with whole(Path(out) / "scores.json") as file: file.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    text = json.dumps(result, indent=1, allow_nan=False) + "\n"
+    with whole(Path(out) / "scores.json") as file: file.write_text(text, encoding="utf-8")
     halves = "disjoint halves of the answers agree with ρ = {:.2f} ({:.2f} to {:.2f})".format(*scores.halves)
     notes = [*(asking_lines(chosen) if chosen else ()), f"{scores.model}: {scores.title}; {answers!r}; most hallucination-prone first; 95 % intervals",
              table_text(scores.to_frame().iloc[scores.layers(profile.layers)]), halves, *scores.notes, "",

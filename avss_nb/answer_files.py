@@ -7,7 +7,7 @@ from __future__ import annotations
 import itertools, json, os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from .basics import InputError, not_written
+from .basics import InputError, check_regular, not_written
 from .data import Question
 
 # %% auto #0
@@ -51,7 +51,9 @@ def read_answers_file(
 ) -> tuple[dict, list[dict], list[int]]:  # header, entries of each answer, and the bytes at which header and answers end
     "Header and answers as they stand in the file. A last line without an end is left out."
     try: first, *rest = path.read_bytes().split(b"\n")
-    except OSError as error: raise InputError(f"{path} cannot be read ({error.strerror}); give a file of answers") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path} cannot be read ({reason}); give a file of answers") from None
     try: header = json.loads(first)
     except ValueError: header = None
     if not (rest and isinstance(header, dict) and header.get("format") == FORMAT and type(header.get("n")) is int
@@ -84,6 +86,7 @@ class AnswerLog:
         "What is done. A torn line and an incomplete batch are cut off; a new file gets its header."
         order = [place for batch in self.batches for place in batch]
         first = header_line(len(order), self.run).encode()
+        check_regular(self.path)
         if not self.path.exists() or (self.path.is_file() and first.startswith(self.path.read_bytes())):
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)

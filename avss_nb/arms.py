@@ -4,7 +4,7 @@
 
 # %% ../nbs/10_arms.ipynb #cell-003
 from __future__ import annotations
-import hashlib, math, random, re
+import hashlib, math, os, random, re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -124,7 +124,8 @@ def compare_arms(
         raise InputError("two arms have the same name (up to case and punctuation) and seed; give each its own name")
     check_disjoint({"training": train.questions, "development": development, "test": test})
     places = {slug(*each): Path(folder) / f"{slug(*each)}.safetensors" for each in plan} if folder else {}
-    for path in places.values(): check_place(path, FORMAT, "compare_arms", folder=False)
+    for path in places.values():  # before hours are spent; what is there is read, and refused if it is something else
+        if not os.path.isfile(path): check_place(path, FORMAT, "compare_arms", folder=False)
     texts, held_out = (None if t is None else [*t] for t in (texts, held_out))
     data = train.questions, train.texts, train.correct.tolist(), train.abstained.tolist(), development, test, texts or (), held_out or ()
     evaluator, runs, layers, total = Evaluator(model, tokenizer, **evaluation).as_asked(train), {}, {}, len(plan) * recipe.steps

@@ -60,7 +60,7 @@ def check_regular(path: str | Path) -> None:
         if max((len(os.fsencode(part)) for part in Path(path).parts), default=0) > LONGEST:
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
         mode = os.stat(Path(path)).st_mode
-    except (FileNotFoundError, NotADirectoryError): return  # a file in place of a folder is met by those who look for the folder
+    except (FileNotFoundError, NotADirectoryError): return
     except (OSError, ValueError) as error: raise not_written(path, error) from None
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise InputError(f"{path} is a pipe or a device, which would be replaced by a file; give the name of a file")
@@ -68,11 +68,11 @@ def check_regular(path: str | Path) -> None:
 # %% ../nbs/00_basics.ipynb #cell-010
 def check_replaceable(
     path: str | Path,
-    mark: str | None,  # of an earlier result: a file in its folder; the format that its file names, or how the file begins
+    mark: str | None,  # a file in an earlier result's folder; the format its file names, or how it begins
     kind: str,  # the kind of result, in words
     folder: bool = True,  # is the result a folder, or a file?
 ) -> None:
-    "Refuse a place that exists and is neither empty nor an earlier result of this kind; without a mark, whatever is not empty."
+    "Refuse a place that holds anything but an earlier result of this kind; without a mark, anything at all."
     check_regular(path)
     path = Path(path)
     if not path.exists(): return
@@ -94,7 +94,7 @@ def _replaceable_file(path, mark) -> bool:
     with open(path, "rb") as file: return file.read(len(mark.encode())) == mark.encode()
 
 def format_of(path: str | Path) -> str:
-    "The format that a file of this package names: in the header of its tensors, as the first key of its JSON, in the data about its picture."
+    "The format that a file of this package names: in its tensors' header, as its JSON's first key, in its picture's metadata."
     try:
         with safe_open(path, "pt") as file: return json.loads((file.metadata() or {})["avss_nb"])["format"]
     except (SafetensorError, OSError, ValueError, LookupError, TypeError): pass
@@ -103,7 +103,8 @@ def format_of(path: str | Path) -> str:
         file.seek(max(0, os.path.getsize(path) - 2**16))
         tail = file.read()
     found = re.match(rb'\s*\{\s*"format": "(avss_nb[^"]*)"', head)
-    if not found and head.startswith((b"\x89PNG", b"%PDF", b"<?xml")): found = re.search(rb"(avss_nb\.Picture/\d+)", head + tail)
+    if not found and head.startswith((b"\x89PNG", b"%PDF", b"<?xml")):
+        found = re.search(rb"(avss_nb\.Picture/\d+)", head + tail)
     return found[1].decode() if found else ""
 
 def check_place(

@@ -52,7 +52,7 @@ def example_table(
         verdict, confidence = "✓ right" if answers.correct[i] else "✗ wrong", f"{answers.confidences[i]:.2f}"
         cells = verdict, short(q.text), short(answers.texts[i]), short(truth), confidence
         return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
-    def place(i): return -answers.confidences[i], answers.questions[i].text, answers.texts[i]  # whatever the order of the answers
+    def place(i): return -answers.confidences[i], answers.questions[i].text, answers.texts[i]
     surest = np.array(sorted(range(len(answers)), key=place), int)
     rows = [row(i) for kind in (answers.hallucinated, answers.correct) for i in surest[kind[surest]][:each]]
     head = "".join(f"<th>{name}</th>" for name in ("", "question", "answer", "truth", "confidence"))

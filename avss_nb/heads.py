@@ -184,9 +184,10 @@ def target_batch(
     return batch | {"labels": torch.tensor(labels, device=batch["input_ids"].device)}
 
 # %% ../nbs/03_heads.ipynb #cell-011
-AHEAD = ("{name} looks ahead: what it predicts early in a text changes with later tokens, so it sees the tokens of a next-token loss. "
-         "A causal language model was expected. Set config.is_causal (or is_decoder) to True before loading if it was trained as one; "
-         "load it with AutoModelForMaskedLM if it fills in masks; to profile states alone, leave out what needs a loss (ablation, perplexity, search)")
+AHEAD = ("{name} looks ahead: what it predicts early in a text changes with later tokens, so it sees the tokens of a "
+         "next-token loss. A causal language model was expected. Set config.is_causal (or is_decoder) to True before loading "
+         "if it was trained as one; load it with AutoModelForMaskedLM if it fills in masks; to profile states alone, "
+         "leave out what needs a loss (ablation, perplexity, search)")
 
 @once
 def looks_ahead(model: nn.Module) -> bool:
@@ -194,7 +195,8 @@ def looks_ahead(model: nn.Module) -> bool:
     first, row = probe_rows(model)
     rows = [row, row, first + row[:len(first) - 1:-1]]
     try:
-        with torch.no_grad(), evaluating(model), eager(): logits = model(**model_batch(model, rows)).logits[:, :len(first)].float()
+        with torch.no_grad(), evaluating(model), eager():
+            logits = model(**model_batch(model, rows)).logits[:, :len(first)].float()
         rounding, moved = (float((other - logits[0]).norm() / logits[0].norm()) for other in logits[1:])
         return moved > max(10 * rounding, 1e-5 if unwrapped(model).dtype in (torch.float32, torch.float64) else 0.01)
     except Exception: return False  # it cannot be tried here: whoever needs a loss will hear why

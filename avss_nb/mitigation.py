@@ -342,8 +342,8 @@ class _Run:
     def load(self, path) -> None:
         "Continue from a checkpoint, if there is one."
         if path is None: return
-        check_place(path, CHECKPOINT, "a mitigation", folder=False)
-        if not os.path.exists(path) or not os.path.getsize(path): return
+        if not os.path.isfile(path) or not os.path.getsize(path):
+            return check_place(path, CHECKPOINT, "a mitigation", folder=False)  # before steps are spent
         header, tensors = load_tensors(path, CHECKPOINT, "checkpoint of a mitigation", "delete it, or give another name")
         if header["identity"] != self.identity:
             raise InputError(f"{path} belongs to a training with another model, layers, recipe or data; give another name, or delete it")

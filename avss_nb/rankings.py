@@ -303,8 +303,9 @@ def compare_rankings(
     notes = {"evaluation": digest(identity, held_out, asked), "calibration": digest(identity, texts, protect, search_texts),
              "chosen": {}}
     losses, correct, tokens = {}, {}, np.zeros(0, int)
-    if path: check_place(path, FORMAT, "compare_rankings", folder=False)
-    if path and os.path.isfile(path) and os.path.getsize(path):
+    known = path and os.path.isfile(path) and os.path.getsize(path)
+    if path and not known: check_place(path, FORMAT, "compare_rankings", folder=False)
+    if known:
         earlier, kept = RankingComparison._read(path)
         if kept.get("evaluation") != notes["evaluation"]:
             raise InputError(f"{path} belongs to another comparison (model, held-out texts or questions differ); give another file")
