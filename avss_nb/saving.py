@@ -4,7 +4,7 @@
 
 # %% ../nbs/06_saving.ipynb #cell-003
 from __future__ import annotations
-import json, shutil
+import copy, json, shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +18,8 @@ from .layer_rules import configs, fitted_rules, inside
 
 # %% auto #0
 __all__ = ['CUT', 'COMPANIONS', 'is_quantised', 'forget_quantisation', 'rename', 'name_of', 'spans', 'cut_name', 'is_cut',
-           'generation_aside', 'source_folder', 'companions', 'copy_companions', 'drop_false_rules', 'save_model']
+           'generation_aside', 'plain_generation', 'source_folder', 'companions', 'copy_companions', 'drop_false_rules',
+           'save_model']
 
 # %% ../nbs/06_saving.ipynb #cell-006
 def is_quantised(model: nn.Module) -> bool:
@@ -89,6 +90,17 @@ def generation_aside(model: nn.Module) -> Iterator[GenerationConfig | None]:
     try: yield own
     finally:
         if own is not None: model.generation_config = own
+
+@contextmanager
+def plain_generation(model: nn.Module) -> Iterator[None]:
+    "Inside the `with` block a model generates greedily, whatever its settings ask for (beams, stop strings ...)."
+    with generation_aside(model) as own:
+        if own is not None:
+            plain = copy.deepcopy(own)
+            for name, value in vars(GenerationConfig()).items():
+                if "token_id" not in name and not name.startswith("_"): setattr(plain, name, value)
+            model.generation_config = plain
+        yield
 
 def _consistent(settings: GenerationConfig) -> bool:
     try: settings.validate(strict=True)
