@@ -13,7 +13,7 @@ from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 from torch import nn
 from transformers import GenerationConfig, PretrainedConfig
-from .basics import text_tokenizer
+from .basics import InputError, text_tokenizer
 from .layer_rules import configs, fitted_rules, inside
 
 # %% auto #0
@@ -103,8 +103,14 @@ def plain_generation(model: nn.Module) -> Iterator[None]:
         yield
 
 def _consistent(settings: GenerationConfig) -> bool:
+    "False: transformers does not write them; those that it would not even read again are refused."
     try: settings.validate(strict=True)
-    except ValueError: return False
+    except ValueError as error:
+        try: settings.validate()
+        except ValueError:
+            raise InputError(f"the model's generation settings cannot be read again once they are saved ({error}); "
+                             "change model.generation_config") from error
+        return False
     return True
 
 # %% ../nbs/06_saving.ipynb #cell-014
