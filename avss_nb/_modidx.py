@@ -1204,6 +1204,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'avss_nb.saving.is_cut': ('saving.html#is_cut', 'avss_nb/saving.py'),
                                 'avss_nb.saving.is_quantised': ('saving.html#is_quantised', 'avss_nb/saving.py'),
                                 'avss_nb.saving.name_of': ('saving.html#name_of', 'avss_nb/saving.py'),
+                                'avss_nb.saving.plain_generation': ('saving.html#plain_generation', 'avss_nb/saving.py'),
                                 'avss_nb.saving.rename': ('saving.html#rename', 'avss_nb/saving.py'),
                                 'avss_nb.saving.save_model': ('saving.html#save_model', 'avss_nb/saving.py'),
                                 'avss_nb.saving.source_folder': ('saving.html#source_folder', 'avss_nb/saving.py'),

@@ -4,7 +4,7 @@
 
 # %% ../nbs/06_saving.ipynb #cell-003
 from __future__ import annotations
-import json, shutil
+import copy, json, shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,12 +13,13 @@ from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 from torch import nn
 from transformers import GenerationConfig, PretrainedConfig
-from .basics import text_tokenizer
+from .basics import InputError, text_tokenizer
 from .layer_rules import configs, fitted_rules, inside
 
 # %% auto #0
 __all__ = ['CUT', 'COMPANIONS', 'is_quantised', 'forget_quantisation', 'rename', 'name_of', 'spans', 'cut_name', 'is_cut',
-           'generation_aside', 'source_folder', 'companions', 'copy_companions', 'drop_false_rules', 'save_model']
+           'generation_aside', 'plain_generation', 'source_folder', 'companions', 'copy_companions', 'drop_false_rules',
+           'save_model']
 
 # %% ../nbs/06_saving.ipynb #cell-006
 def is_quantised(model: nn.Module) -> bool:
@@ -90,9 +91,26 @@ def generation_aside(model: nn.Module) -> Iterator[GenerationConfig | None]:
     finally:
         if own is not None: model.generation_config = own
 
+@contextmanager
+def plain_generation(model: nn.Module) -> Iterator[None]:
+    "Inside the `with` block a model generates greedily, whatever its settings ask for (beams, stop strings ...)."
+    with generation_aside(model) as own:
+        if own is not None:
+            plain = copy.deepcopy(own)
+            for name, value in vars(GenerationConfig()).items():
+                if "token_id" not in name and not name.startswith("_"): setattr(plain, name, value)
+            model.generation_config = plain
+        yield
+
 def _consistent(settings: GenerationConfig) -> bool:
+    "False: transformers does not write them; those that it would not even read again are refused."
     try: settings.validate(strict=True)
-    except ValueError: return False
+    except ValueError as error:
+        try: settings.validate()
+        except ValueError:
+            raise InputError(f"the model's generation settings cannot be read again once they are saved ({error}); "
+                             "change model.generation_config") from error
+        return False
     return True
 
 # %% ../nbs/06_saving.ipynb #cell-014

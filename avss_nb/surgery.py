@@ -17,7 +17,7 @@ from .basics import InputError
 from .blocks import COUNTS, Blocks, batch_of
 from .layer_rules import (LAYER_SETS, PER_LAYER, announced, check_injected, configs, fitted_rules,
                                  inside, layer_kinds)
-from .saving import cut_name, generation_aside, is_quantised, rename, save_model
+from .saving import cut_name, is_quantised, plain_generation, rename, save_model
 
 # %% auto #0
 __all__ = ['REFUSED_TYPES', 'REFUSED_FLAGS', 'STACK_COUNTS', 'LEADING', 'FIRST_STAYS', 'REWRITES', 'BOOKKEEPING', 'NUMBERS',
@@ -318,8 +318,10 @@ LOOP = "a loop over past_key_values"
 def cache_errors(model: PreTrainedModel, batch: dict[str, Tensor]) -> dict[str, float]:
     "Relative difference between the logits of greedy generation with the cache and of one pass without, by way of reading."
     prompt = {name: value for name, value in batch.items() if not name.startswith("decoder_")}
-    made = model.generate(**prompt, max_new_tokens=NEW, min_new_tokens=NEW, do_sample=False, num_beams=1, num_return_sequences=1,
-                          use_cache=True, return_dict_in_generate=True, output_logits=True, pad_token_id=0)
+    settings = dict(max_new_tokens=NEW, min_new_tokens=NEW, do_sample=False, num_beams=1, num_return_sequences=1,
+                    use_cache=True, pad_token_id=0)
+    with plain_generation(model):
+        made = model.generate(**prompt, **settings, return_dict_in_generate=True, output_logits=True)
     read, rest = ("decoder_input_ids", prompt) if model.config.is_encoder_decoder else ("input_ids", {})
     uncached = model(**rest, **{read: made.sequences}, use_cache=False).logits[:, -NEW - 1:-1]
     errors = {"generate": relative_error(torch.stack(made.logits, 1), uncached)}

@@ -181,6 +181,25 @@ def test_precision_ties_and_generation_settings_stay(dtype):
     assert small.lm_head.weight is small.model.embed_tokens.weight and small.config._attn_implementation == "eager"
     assert (small.generation_config.max_length, small.generation_config.temperature) == (77, 0.7)
 
+@pytest.mark.parametrize("settings", [
+    dict(stop_strings=["x"]), dict(penalty_alpha=.6, top_k=4), dict(dola_layers="low"), dict(max_time=0.),
+    dict(force_words_ids=[[5]]), dict(token_healing=True), dict(cache_implementation="offloaded"),
+    dict(num_beams=4), dict(do_sample=True, temperature=.7), dict(do_sample=False, temperature=.7)], ids=str)
+def test_generation_settings_neither_stop_a_cut_nor_get_lost(settings, tmp_path):
+    model = tiny("llama")
+    for name, value in settings.items(): setattr(model.generation_config, name, value)
+    cut = LayerPruner(model).remove([1]).apply()
+    assert cut.checks["cached_equals_uncached"]
+    again = tf.AutoModelForCausalLM.from_pretrained(cut.save(tmp_path / "cut")).generation_config
+    for settled in model.generation_config, cut.model.generation_config, again:
+        assert {name: getattr(settled, name) for name in settings} == settings
+
+def test_generation_settings_that_nobody_can_read_are_refused():
+    model = tiny("llama")
+    model.generation_config.num_return_sequences = 3  # without sampling or beams
+    with pytest.raises(InputError, match="cannot be read again.*num_return_sequences"): LayerPruner(model).remove([1]).apply()
+    assert model.generation_config.num_return_sequences == 3
+
 # --- refusals
 
 def gpt2(**settings):

@@ -62,9 +62,13 @@ def saved_in_each_way(model, tokenizer, folder, **recipe):
 
 @pytest.mark.parametrize("change", [expanded, contradicting])
 def test_a_model_is_saved_in_each_way_whatever_it_was_read_from(change, tmp_path):
-    model, tokenizer = change(speaker()), byte_tokenizer()
+    source = tmp_path / "source"
+    byte_tokenizer().save_pretrained(source)
+    (source / "preprocessor_config.json").write_text('{"image_processor_type": "CLIPImageProcessor"}')
+    model, tokenizer = change(speaker()), tf.AutoTokenizer.from_pretrained(source)
     before = copy.deepcopy(model.config.to_dict())
     for folder, result in saved_in_each_way(model, tokenizer, tmp_path):
+        assert (folder / "preprocessor_config.json").read_text() == (source / "preprocessor_config.json").read_text()
         assert "quantization" not in (folder / "config.json").read_text()
         settings = json.loads((folder / "generation_config.json").read_text())
         if change is contradicting: assert (settings["temperature"], settings["top_p"]) == (.9, .6) and not settings.get("do_sample")
