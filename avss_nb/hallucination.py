@@ -214,11 +214,15 @@ class EAVSSScorer:
         probe = probe_auroc(profile, strata, self.seed) if self.probe else (nothing, nothing, nothing)
         halves = half_agreement(profile, lambda chosen: logs(labels[chosen][None], torch.from_numpy(np.flatnonzero(chosen))).log_eavss[0],
                                 self.seed, self.halves)
-        return HallucinationScores("eavss_z" if self.by == "z" else "eavss", values, low, high, nothing, nothing, seen.av[0], seen.as_[0],
-            seen.floored[0], self.site, "elements", self.eps, self.relative, profile.model, profile.fingerprint,
-            profile.faithful.tokens + profile.hallucinated.tokens, profile.partial, seen.hsav[0], seen.hss[0], found, log_low, log_high,
-            null_low, null_high, z, p, benjamini_hochberg(p), *probe, halves, int((~labels & used).sum()), int((labels & used).sum()),
-            profile.position, self.balance, self._notes(profile, strata, used), bands[:, 1], bands[:, 2])
+        return HallucinationScores(
+            score="eavss_z" if self.by == "z" else "eavss", values=values, low=low, high=high, rank_low=nothing, rank_high=nothing,
+            variance=seen.av[0], sparsity=seen.as_[0], floored=seen.floored[0], site=self.site, aggregation="elements", eps=self.eps,
+            relative=self.relative, model=profile.model, fingerprint=profile.fingerprint,
+            tokens=profile.faithful.tokens + profile.hallucinated.tokens, partial=profile.partial, hsav=seen.hsav[0], hss=seen.hss[0],
+            log_eavss=found, log_low=log_low, log_high=log_high, null_low=null_low, null_high=null_high, z=z, p=p,
+            q=benjamini_hochberg(p), **dict(zip(("probe", "probe_low", "probe_high"), probe)), halves=halves,
+            faithful=int((~labels & used).sum()), hallucinated=int((labels & used).sum()), position=profile.position,
+            balance=self.balance, notes=self._notes(profile, strata, used), null_variance=bands[:, 1], null_sparsity=bands[:, 2])
 
     def _chunks(self, statistic, rows: np.ndarray) -> np.ndarray:
         "The statistic of all rows, (draws, …, layers), a few rows at a time, so that memory stays small."
