@@ -35,7 +35,8 @@ def test_report_on_answers_by_hand(judged):
     assert report.risk_coverage == pytest.approx((0 + 0 + 1 / 3 + 2 / 4) / 4)
     assert set(report.intervals) >= {"accuracy", "hallucination_rate", "abstention_rate", "ece", "brier", "auroc"}
     assert all(0 <= low <= high <= 1 for low, high in report.intervals.values())
-    assert judged.report() == report and judged.report(seed=1) != report and judged.report(draws=0).intervals == {}
+    many = judged + judged + judged + judged  # six answers are so few that every seed gives the widest interval
+    assert judged.report() == report and many.report(seed=1) != many.report() and judged.report(draws=0).intervals == {}
 
 def test_report_is_ready_for_json(judged):
     found = json.loads(json.dumps(judged.report().to_dict(), allow_nan=False))
