@@ -17,11 +17,11 @@ __all__ = ['BINS', 'MEASURES', 'TEMPERATURES', 'resampled', 'bootstrap', 'interv
 
 # %% ../nbs/05_calibration.ipynb #cell-005
 def resampled(
-    n: int,  # things that are drawn: texts or questions
+    n: int,  # things that are drawn: groups of texts
     draws: int,
     rng: np.random.Generator,
 ) -> np.ndarray:  # float64, (draws, n): how often each of them counts; every row adds up to n
-    "Weights of resampled data. n − 3 things are drawn, which widens intervals of few things as Student's t does."
+    "Weights for the bootstrap of few things: n − 3 of them are drawn, which widens intervals as Student's t does."
     size = max(1, n - 3)
     return rng.multinomial(size, np.full(n, 1 / n), draws) * (n / size)
 
@@ -32,8 +32,10 @@ def bootstrap(
     seed: int = 0,
 ) -> np.ndarray:  # the statistic of every draw
     "Values of a statistic over resampled data (Efron, 1979)."
-    rng, size = np.random.default_rng(seed), max(1, 4_000_000 // n)  # draws at a time, so that memory stays small
-    return np.concatenate([statistic(resampled(n, min(size, draws - start), rng)) for start in range(0, draws, size)])
+    rng, even = np.random.default_rng(seed), np.full(n, 1 / n)
+    size = max(1, 4_000_000 // n)  # draws at a time, so that memory stays small
+    return np.concatenate([statistic(rng.multinomial(n, even, min(size, draws - start)).astype(float))
+                           for start in range(0, draws, size)])
 
 def interval(
     values: np.ndarray,  # of every draw; NaN where a draw does not define it

@@ -12,7 +12,7 @@ import numpy as np, pandas as pd, torch
 from torch import Tensor, nn
 from .basics import Bar, InputError, Progress, check_counts
 from .blocks import Blocks, evaluating, fingerprint, gradients, model_name
-from .calibration import bootstrap, interval
+from .calibration import interval, resampled
 from .data import Text, text_batches
 from .heads import batch_loss, head, model_batch, target_batch
 from .moments import FEWEST, wide, with_float64
@@ -141,7 +141,8 @@ class AngularDistances:
 
     def _drawn(self, draws: int, seed: int) -> np.ndarray:
         "The mean distances of resampled groups, (draws, layers + 1, layers + 1); empty where there is nothing to resample."
-        return bootstrap(self.weighted, len(self.tokens), draws, seed) if draws and len(self.tokens) >= FEWEST else self.sums[:0]
+        if not draws or len(self.tokens) < FEWEST: return self.sums[:0]
+        return self.weighted(resampled(len(self.tokens), draws, np.random.default_rng(seed)))
 
     def scores(self, draws: int = 1000, confidence: float = 0.95, seed: int = 0) -> LayerScores:
         "The distance over each single block, with bootstrap intervals over groups of texts."

@@ -5,7 +5,7 @@
 # %% ../nbs/05_scorer.ipynb #cell-003
 from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from html import escape
 import numpy as np, pandas as pd, torch
 from .basics import InputError
@@ -47,6 +47,7 @@ class LayerScores:
     fingerprint: str = ""
     tokens: int = 0
     partial: bool = False  # from an interrupted profile?
+    _: KW_ONLY
     first_token: str = "in"  # "out": without the first token of each text
     first_share: np.ndarray | None = None  # float64: share of the layer's variance that the first tokens carry; None: not known
     rounded: np.ndarray | None = None  # bool: most activations under ε are exact zeros, as rounding makes them; None: none is
