@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated
 from typer import Argument, Exit, Option, echo
 from .basics import InputError, silent
-from .terminal import (LABELS, PICTURE, TEXTS, Aggregation, BatchSize, Column, Device, DeviceMap, Dtype, Eps, HowAsked, Json, Limit,
+from .terminal import (LABELS, PICTURE, TEXTS, Aggregation, BatchSize, Column, Device, DeviceMap, Dtype, Eps, FirstToken, HowAsked, Json, Limit,
                               MaxLength, Model, Published, Relative, Room, Rules, Score, Shots, Site, Split, Stack, Streaming, System, Tokens,
                               WindowBos, app, asked_how, asking_dict, asking_lines, check_place, cut, given, judged_by, layer_numbers,
                               listener, load_model, prepare_hub, read_corpus, read_labelled, read_questions, read_texts, save_figure, show,
@@ -95,11 +95,11 @@ def ranking_table(scores) -> str:
 def rank(
     profile: Annotated[str, Argument(metavar="PROFILE", help="A file that `avss-nb profile` wrote.")],
     score: Score = None, site: Site = None, aggregation: Aggregation = None, eps: Eps = None, relative: Relative = None,
-    published: Published = False, to: Json = None,
+    first_token: FirstToken = None, published: Published = False, to: Json = None,
 ) -> None:
     "Rank the layers of a profile."
     check_place(to)
-    scores = score_profile(profile, published, score=score, site=site, aggregation=aggregation, eps=eps, relative=relative)
+    scores = score_profile(profile, published, score=score, site=site, aggregation=aggregation, eps=eps, relative=relative, first_token=first_token)
     show(ranking_table(scores), scores.to_dict(), to)
 
 # %% ../nbs/13_cli.ipynb #cell-018
@@ -116,7 +116,7 @@ def prune(
     texts: Annotated[str | None, TEXTS] = None,
     labels: Annotated[str | None, LABELS] = None,
     score: Score = None, site: Site = None, aggregation: Aggregation = None, eps: Eps = None, relative: Relative = None,
-    published: Published = False, limit: Limit = None, tokens: Tokens = None, max_length: MaxLength = 256, window_bos: WindowBos = True,
+    first_token: FirstToken = None, published: Published = False, limit: Limit = None, tokens: Tokens = None, max_length: MaxLength = 256, window_bos: WindowBos = True,
     split: Split = None, column: Column = None, dtype: Dtype = "auto", device: Device = None, to: Json = None, stack: Stack = None,
 ) -> None:
     "Save a smaller model. It is checked before it is saved."
@@ -127,7 +127,7 @@ def prune(
         raise InputError("give exactly one of --fraction, --count and --threshold")
     if search is None and profile is None: raise InputError("give --profile, or --search greedy with --texts")
     if search is not None and not (texts or labels): raise InputError(f"--search {search} measures the loss on texts; give --texts")
-    options = dict(score=score, site=site, aggregation=aggregation, eps=eps, relative=relative)
+    options = dict(score=score, site=site, aggregation=aggregation, eps=eps, relative=relative, first_token=first_token)
     scores = None if search else score_profile(profile, published, **options)
     prepare_hub(model, texts)
     found = read_corpus(texts, labels, model, limit, split=split, column=column) if search else None

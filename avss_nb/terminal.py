@@ -20,10 +20,11 @@ from .sources import ModelWarning, check_tokenizer, model_place
 __all__ = ['QUIET', 'app', 'SPLIT', 'DTYPES', 'RESULT', 'PICTURE', 'PICTURES', 'Model', 'LABELS', 'TEXTS', 'Dtype', 'Device',
            'DeviceMap', 'Streaming', 'Limit', 'Tokens', 'BatchSize', 'MaxLength', 'Split', 'HowAsked', 'System',
            'Shots', 'Room', 'Rules', 'WindowBos', 'Column', 'Stack', 'Json', 'Score', 'Site', 'Aggregation', 'Eps',
-           'Relative', 'Published', 'Commands', 'one_line', 'print_version', 'start', 'load_model', 'model_class',
-           'is_teaching', 'is_path', 'prepare_hub', 'hub_answers', 'read_texts', 'read_labelled', 'read_corpus', 'cut',
-           'read_questions', 'judged_by', 'asked_how', 'asking_lines', 'asking_dict', 'teaching_questions', 'given',
-           'show', 'save_figure', 'check_place', 'listener', 'together', 'table_text', 'layer_numbers']
+           'Relative', 'FirstToken', 'Published', 'Commands', 'one_line', 'print_version', 'start', 'load_model',
+           'model_class', 'is_teaching', 'is_path', 'prepare_hub', 'hub_answers', 'read_texts', 'read_labelled',
+           'read_corpus', 'cut', 'read_questions', 'judged_by', 'asked_how', 'asking_lines', 'asking_dict',
+           'teaching_questions', 'given', 'show', 'save_figure', 'check_place', 'listener', 'together', 'table_text',
+           'layer_numbers']
 
 # %% ../nbs/12_terminal.ipynb #cell-005
 class Commands(TyperGroup):
@@ -102,7 +103,7 @@ def _check_map(name, device) -> None:
 def _pretrained(name: str, dtype: str, device_map=None, cache=None):
     "Model and tokenizer from a folder, a GGUF file or the hub."
     place = model_place(name, cache, listener("converting"))
-    if is_path(place) and not Path(place).is_dir():
+    if is_path(place) and not os.path.isdir(place):
         raise InputError(f"there is no model folder {name}; give `teaching`, a folder with config.json, a .gguf file, or a name on the hub")
     from transformers import AutoConfig, AutoTokenizer
     try:  # nothing but the library runs here: whatever it says is about the files
@@ -112,7 +113,7 @@ def _pretrained(name: str, dtype: str, device_map=None, cache=None):
                                            **given(device_map=device_map))
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
     except Exception as error:
-        origin = "a folder here" if Path(place).is_dir() else "no folder here; from the hub"
+        origin = "a folder here" if os.path.isdir(place) else "no folder here; from the hub"
         raise InputError(f"{name} could not be loaded as a model ({origin}: {str(error).strip().splitlines()[0]})") from None
     headless = type(model).__name__.endswith("Model")  # its pooler comes after the blocks, and is used by nothing
     missing = sorted(key for key in info["missing_keys"] if not (headless and "pooler" in key))
@@ -339,6 +340,7 @@ Site = Annotated[str | None, Option(help="output, update, relative_update (defau
 Aggregation = Annotated[str | None, Option(help="elements (default), pooled, neurons, mean_state.")]
 Eps = Annotated[float | None, Option(help="Threshold ε of the sparsity (default 0.01).")]
 Relative = Annotated[bool | None, Option("--relative", help="ε in units of the layer's RMS.")]
+FirstToken = Annotated[str | None, Option("--first-token", help="out: score without the first token of each text (default: in).")]
 Published = Annotated[bool, Option("--published", help="AVSS as arXiv 2411.02117 has it: site output, ε = 1e-5.")]
 
 def layer_numbers(
