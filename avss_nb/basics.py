@@ -184,7 +184,7 @@ class Bar:
         self.bar.update(progress.done - self.bar.n)
         if progress.done == progress.total: self.bar.close()
 
-# %% ../nbs/00_basics.ipynb #cell-019
+# %% ../nbs/00_basics.ipynb #cell-020
 def text_tokenizer(tokenizer):
     "Return the tokenizer inside a processor; a tokenizer (or any other callable) as it is."
     if hasattr(tokenizer, "convert_ids_to_tokens"): return tokenizer

@@ -314,6 +314,7 @@ class Evaluator:
         questions: Answers | Iterable[Question | tuple[str, Sequence[str]]],  # answers: their own texts, token by token as they were generated
         texts: Iterable[str] | None = None,  # an answer to each question
         progress: Callable[[Progress], None] = silent,
+        gap: bool = False,  # also the tokens of whitespace that set an answer off? They count where answers are compared (`score_choices`)
     ) -> tuple[tuple[float, ...], ...]:  # log-probabilities of each answer's tokens
         "How probable does the model find given answers? They are read where the prompt ends (teacher forcing)."
         if isinstance(questions, Answers) and texts is None: return self.as_asked(questions)._score_again(questions, progress)
@@ -324,7 +325,8 @@ class Evaluator:
         for question, text in zip(questions, texts):
             if not text.strip(): raise InputError(f"the answer to {question.text!r} is empty and has no probability; leave it out")
         rows, starts = self.prompt.answered(questions, texts, self.tokenizer)
-        return self._score_rows(questions, rows, first_words(rows, starts, self.tokenizer), progress)
+        if not gap: starts = first_words(rows, starts, self.tokenizer)
+        return self._score_rows(questions, rows, starts, progress)
 
     def _score_again(self, answers, progress):
         "Answers as they were generated; those without tokens by their texts."
@@ -357,7 +359,7 @@ class Evaluator:
         questions = [Question.of(question) for question in questions]
         check_choices(questions)
         pairs = [(question, choice) for question in questions for choice in question.choices]
-        scored = iter(self.score([q for q, _ in pairs], [choice for _, choice in pairs], progress))
+        scored = iter(self.score([q for q, _ in pairs], [choice for _, choice in pairs], progress, gap=True))
         return tuple(tuple(next(scored) for _ in question.choices) for question in questions)
 
     def choose(self,

@@ -11,6 +11,7 @@ from avss_nb.calibration import PlattScaling, TemperatureScaling, best_threshold
 from avss_nb.data import Question
 from avss_nb.evaluator import Evaluator
 from avss_nb.mitigation import Recipe
+from avss_nb.prompts import Prompt
 from avss_nb.teaching import load_teaching_model
 from test_hallucination import EAVSSScorer, made, mixed
 
@@ -112,7 +113,7 @@ def changed(model):
     ("texts", lambda parts, world: dict(texts=world.texts(2))), ("no texts", lambda parts, world: dict(texts=None)),
     ("held out", lambda parts, world: dict(held_out=world.texts(2, seed=9))), ("no held out", lambda parts, world: dict(held_out=None)),
     ("max_new_tokens", lambda parts, world: dict(max_new_tokens=2)), ("abstentions", lambda parts, world: dict(abstentions=["Paris"])),
-    ("template", lambda parts, world: dict(template="{question}")), ("stop", lambda parts, world: dict(stop=";"))])
+    ("prompt", lambda parts, world: dict(train=replace(parts[0], prompt=Prompt(template="{question}")))), ("stop", lambda parts, world: dict(stop=";"))])
 def test_the_folder_of_another_comparison_is_refused(teaching, parts, world, finished, trainings, name, change):
     with pytest.raises(InputError, match="belongs to another comparison"): compared(teaching, parts, world, finished, **change(parts, world))
     assert not trainings

@@ -163,7 +163,7 @@ with torch.no_grad(): torch.save(model(input_ids=torch.arange(3, 43).view(2, 20)
 def test_prune_saves_a_model_that_reloads_elsewhere(place, tmp_path):
     out = tmp_path / "small"
     result = json.loads(done("prune", place / "model", "--profile", place / "profile.st", "--fraction", 0.5, "--out", out, "--json", "-").stdout)
-    assert set(result) == {"removed", "kept", "parameters_before", "parameters_after", "checks", "path"}
+    assert set(result) == {"removed", "kept", "parameters_before", "parameters_after", "checks", "path", "layer_kinds"}
     assert set(result["checks"]) == {"logits_max_relative_error", "cached_equals_uncached", "reload_keys_clean"}
     order = LayerScorer().score(LayerProfile.load(place / "profile.st")).order
     assert result["removed"] == sorted(order[:2]) and result["kept"] == sorted(order[2:]) and result["path"] == str(out)
@@ -215,7 +215,8 @@ def test_evaluate_equals_the_class(place, tmp_path):
     assert {"n", "accuracy", "hallucination_rate", "abstention_rate", "mean_confidence", "ece", "brier", "auroc", "perplexity", "intervals"} <= set(result)
     model = AutoModelForCausalLM.from_pretrained(place / "model").eval()
     expected = Evaluator(model, TOKENIZER).evaluate(world.questions("unknown", 12), world.texts(12))
-    assert result == expected.to_dict() and result["n"] == 12
+    asked = result.pop("asked")
+    assert result == expected.to_dict() and result["n"] == asked["questions"] == 12 and "own prompts" in asked["why"]
     total = count = 0
     for text in world.texts(12):
         ids = torch.tensor([TOKENIZER(text)["input_ids"]])

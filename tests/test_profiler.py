@@ -156,7 +156,9 @@ def test_every_token_is_read_once():
     _, raw = profiled(tiny(), texts=TEXTS, max_length=7)
     read = sorted(tuple(row[mask]) for ids, masks in zip(raw.ids, raw.masks) for row, mask in zip(ids, masks))
     whole_texts = [TOKENIZER(text)["input_ids"] for text in TEXTS]
-    assert read == sorted(tuple(ids[i:i + 7]) for ids in whole_texts for i in range(0, len(ids), 7))
+    def begun(ids): return [(ids[0], *ids[i:i + 6]) for i in range(1, len(ids), 6)]  # every window has the BOS of its text
+    assert all(ids[0] == TOKENIZER.bos_token_id for ids in whole_texts)
+    assert read == sorted(row for ids in whole_texts for row in begun(ids))
 
 @pytest.mark.parametrize("kind", TINY)
 def test_padding_changes_nothing(kind):
