@@ -102,7 +102,7 @@ class HallucinationPanel(LayerPanel):
         self.picked = widgets.HBox([self.histogram.widget, widgets.VBox([self.pick, self.numbers])])
         self.after = widgets.VBox([controls(self.site, self.balanced), controls(self.eps, self.relative)])
         self.picked.layout.visibility, self.picked.layout.min_height = "hidden", "284px"  # it keeps its room, so that nothing jumps
-        self.counts.layout.min_height, self.examples.layout.min_height, self.status.layout.min_height = "48px", "150px", "58px"
+        self.counts.layout.min_height, self.examples.layout.min_height, self.status.layout.min_height = "76px", "150px", "58px"
         below = [self.strip, self.picked, self.counts, self.examples]
         self.widget.children = [self.head, self.after, self.row, self.picture.widget, *below]
         for control in self.site, self.eps, self.relative, self.balanced: control.observe(self._rescore, "value")
