@@ -8,7 +8,7 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from .basics import InputError, check_counts
-from .batches import answered_rows, encode, prompt_ids, text_frame
+from .batches import answered_rows, prompt_ids, text_frame
 from .questions import Question
 
 # %% auto #0
