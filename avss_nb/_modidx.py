@@ -1081,6 +1081,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'avss_nb.prompts.Prompt.text': ('prompts.html#prompt.text', 'avss_nb/prompts.py'),
                                  'avss_nb.prompts.Prompt.turns': ('prompts.html#prompt.turns', 'avss_nb/prompts.py'),
                                  'avss_nb.prompts._no_template': ('prompts.html#_no_template', 'avss_nb/prompts.py'),
+                                 'avss_nb.prompts.another_prompt': ('prompts.html#another_prompt', 'avss_nb/prompts.py'),
                                  'avss_nb.prompts.draw_examples': ('prompts.html#draw_examples', 'avss_nb/prompts.py'),
                                  'avss_nb.prompts.with_examples': ('prompts.html#with_examples', 'avss_nb/prompts.py')},
             'avss_nb.pruner': { 'avss_nb.pruner.LayerPruner': ('pruner.html#layerpruner', 'avss_nb/pruner.py'),

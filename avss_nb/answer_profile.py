@@ -16,7 +16,7 @@ from .basics import Bar, InputError, Progress, check_counts, check_replaceable, 
 from .blocks import Blocks, check_length, evaluating, fingerprint, input_device, model_name, positions
 from .batches import length_batches, right_padded
 from .evaluator import answered
-from .prompts import Prompt
+from .prompts import Prompt, another_prompt
 from .heads import head, kept_apart
 from .fused import Segments, moments_of
 from .moments import ExactSum, Moments, MomentSums, with_float64
@@ -168,8 +168,7 @@ class AnswerProfiler:
             if known or all(q.prompt for q in answers.questions): return known or Prompt()
             raise InputError("the answers do not say how their questions were put; give prompt= here or to Answers.given, for example "
                              "that of the Evaluator which scored them")
-        raise InputError(f"the answers were given to the prompt ({answers.prompt.label}), and another one was given here "
-                         f"({self.prompt.label}); leave it out here")
+        raise another_prompt(answers.prompt, self.prompt)
 
     def _rows(self, answers, prompt):
         "What the model reads. Before the answer nothing depends on it: for `last_prompt` it is not read."

@@ -18,7 +18,7 @@ from .basics import InputError, Progress, check_counts, silent, text_tokenizer
 from .blocks import Blocks, check_length, eager, evaluating, fingerprint, input_device, positions, probe_batch, vocabulary_size
 from .calibration import bootstrap, interval
 from .batches import Labelled, Text, encode, first_words, is_special, length_batches, right_padded, tokenize
-from .prompts import Prompt
+from .prompts import Prompt, another_prompt
 from .questions import Question
 from .heads import (batch_losses, differ, head, kept_apart, masked_copies, model_batch, once, probe_rows, row_classes, target_batch,
                            unwrapped, word_places)
@@ -195,8 +195,7 @@ class Evaluator:
         "The evaluator that puts questions as these answers had them."
         if answers.prompt in (None, self.prompt): return self
         if not self.chosen: return self.asking(answers.prompt)
-        raise InputError(f"the answers were given to the prompt ({answers.prompt.label}), and another one was given here ({self.prompt.label}); "
-                         "leave it out here, or ask again")
+        raise another_prompt(answers.prompt, self.prompt)
 
     @property
     def settings(self) -> dict:

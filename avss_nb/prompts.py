@@ -12,7 +12,7 @@ from .batches import answered_rows, prompt_ids, text_frame
 from .questions import Question
 
 # %% auto #0
-__all__ = ['STYLES', 'Prompt', 'draw_examples', 'with_examples']
+__all__ = ['STYLES', 'Prompt', 'another_prompt', 'draw_examples', 'with_examples']
 
 # %% ../nbs/02_prompts.ipynb #cell-006
 STYLES = {"plain": ("Q: {question}\nA:", ("\n",), 16), "chat": ("{question}", (), 48)}  # template, what ends an answer, its tokens
@@ -113,6 +113,14 @@ class Prompt:
         joined = {**second, "content": f"{self.system}\n\n{second['content']}"}
         try: return tokenizer.apply_chat_template([joined, *rest], **options)
         except Exception as error: raise _no_template(error) from None
+
+def another_prompt(
+    answered: Prompt,  # to which answers were given
+    given: Prompt,  # by which somebody would read them
+) -> InputError:
+    "What to say where answers would be read by another prompt than they were given to."
+    return InputError(f"the answers were given to the prompt ({answered.label}), and another one was given here ({given.label}); "
+                      "leave it out here, or ask again")
 
 def _no_template(error) -> InputError:
     what = (str(error).strip() or type(error).__name__).splitlines()[0]
