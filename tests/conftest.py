@@ -25,12 +25,12 @@ def real_models():
 @pytest.fixture(scope="session")
 def teaching():
     "The teaching model and its tokenizer."
-    from avss_nb.teaching import load_teaching_model
+    from avss_nb import load_teaching_model
     return load_teaching_model()
 
 @pytest.fixture(scope="session")
 def world():
-    from avss_nb.teaching import TeachingWorld
+    from avss_nb import TeachingWorld
     return TeachingWorld()
 
 @pytest.fixture(autouse=True)

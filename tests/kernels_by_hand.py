@@ -1,7 +1,7 @@
 "The Triton kernels against the plain way; run by test_fused.py in a process of its own."
 import torch
-import avss_nb.kernels as kernels
-from avss_nb.fused import BlockStatistics, Segments
+import avss_nb.maths.kernels as kernels
+from avss_nb import BlockStatistics, Segments
 
 DEVICE, cases = "cuda" if torch.cuda.is_available() else "cpu", 0
 if DEVICE == "cpu": kernels.COLUMN.update(ROWS=16), kernels.ROW.update(COLS=64)  # more programs in small tensors

@@ -3,7 +3,7 @@ import multiprocessing, random, signal, time
 
 context = multiprocessing.get_context("forkserver")  # a child starts with the slow imports done, and inherits no thread
 context.set_forkserver_preload(["torch", "transformers", "sklearn.metrics", "torchmetrics.functional.classification",
-                                "avss_nb.evaluator", "avss_nb.teaching"])
+                                "avss_nb.answering.evaluator", "avss_nb.data.teaching"])
 
 def run_with_kills(
     target,  # module-level function: works to the end, or is killed and goes on when called again

@@ -6,15 +6,16 @@ import pytest
 import torch
 import transformers as tf
 from architectures import made
-from avss_nb.adapters import adaptable, adapted_weights, load_adapter
-from avss_nb.answers import Answers
-from avss_nb.basics import InputError, silent
-from avss_nb.blocks import Blocks
-from avss_nb.data import Question
-from avss_nb.healed import HealingRecipe
-from avss_nb.healing import LayerHealer
-from avss_nb.mitigation import ContrastiveMitigator, Recipe, student_of
-from avss_nb.pruner import LayerPruner
+from avss_nb.model.adapters import adaptable, adapted_weights, load_adapter
+from avss_nb import Answers
+from avss_nb import InputError, silent
+from avss_nb import Blocks
+from avss_nb import Question
+from avss_nb import HealingRecipe
+from avss_nb import LayerHealer
+from avss_nb import ContrastiveMitigator, Recipe
+from avss_nb.hallucination.mitigation import student_of
+from avss_nb import LayerPruner
 from tiny import VOCABULARY, tiny
 
 peft = pytest.importorskip("peft")

@@ -2,12 +2,14 @@
 from dataclasses import replace
 import numpy as np, pytest, torch
 from safetensors.torch import save_file
-from avss_nb.answer_profile import POSITIONS, AnswerProfile, AnswerProfiler, both_kinds, position_mask
-from avss_nb.answers import Answers
-from avss_nb.basics import InputError, silent
-from avss_nb.data import Question
-from avss_nb.moments import EDGES, Moments, rms, sparsity, variance
-from avss_nb.profiler import SITES
+from avss_nb.hallucination.profile import POSITIONS, both_kinds, position_mask
+from avss_nb import AnswerProfile, AnswerProfiler
+from avss_nb import Answers
+from avss_nb import InputError, silent
+from avss_nb import Question
+from avss_nb import EDGES, Moments, sparsity, variance
+from avss_nb.maths.moments import rms
+from avss_nb import SITES
 from test_evaluator import word_tokenizer, words
 from tiny import CAUSAL, PATHS, tiny
 

@@ -2,10 +2,11 @@
 import json, math, random, subprocess, sys, warnings
 from dataclasses import replace
 import numpy as np, pandas as pd, pytest
-from avss_nb.answers import Answers, Report, choice_shares, chosen, length_baseline, mc2
-from avss_nb.basics import InputError
-from avss_nb.data import Question
-from avss_nb.prompts import Prompt
+from avss_nb import Answers, Report, length_baseline
+from avss_nb.answering.answers import choice_shares, chosen, mc2
+from avss_nb import InputError
+from avss_nb import Question
+from avss_nb import Prompt
 
 ASKED = [Question("a", ("Paris",), group="known", kind="city"), Question("b", ("Rome",), group="known", kind="city"),
          Question("c", ("1990",), group="rare", kind="year"),
@@ -417,14 +418,14 @@ def test_files_of_earlier_versions_are_read(tmp_path, judged):
     assert same(Answers.load(path), judged)
 
 def test_answers_judged_by_a_function_keep_their_verdicts(tmp_path, monkeypatch):
-    from avss_nb import verdicts
+    from avss_nb.data.readers import verdicts
     monkeypatch.setattr(verdicts, "RULES", verdicts.RULES.copy())
     def shout(answer, accepted): return answer.isupper()
     answers = Answers.judge([Question("q", ("Paris",), rules=shout)] * 2, ["PARIS", "It is Paris"], [[-1.], [-2.]], warn=False)
     answers.save(tmp_path / "a.jsonl")
     program = f"""if True:
         import warnings; warnings.simplefilter("error")
-        from avss_nb.answers import Answers
+        from avss_nb import Answers
         answers = Answers.load({str(tmp_path / "a.jsonl")!r})
         assert answers.correct.tolist() == [True, False] and answers.rule == "shout" and answers.contained.tolist() == [False, True]
         assert answers.report(draws=0).rules == "shout" and "shout" not in answers.rules().index and len(answers.disputed()) == 1

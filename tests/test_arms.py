@@ -3,16 +3,17 @@ import math
 from dataclasses import replace
 import numpy as np, pandas as pd, pytest, torch
 from sklearn.metrics import brier_score_loss
-import avss_nb.arms as arms_module
-from avss_nb.answers import Answers
-from avss_nb.arms import Arm, ArmRun, ArmTable, check_disjoint, compare_arms, rivals, standard_arms
-from avss_nb.basics import InputError, silent
-from avss_nb.calibration import PlattScaling, TemperatureScaling, best_threshold, calibration_error
-from avss_nb.data import Question
-from avss_nb.evaluator import Evaluator
-from avss_nb.mitigation import Recipe
-from avss_nb.prompts import Prompt
-from avss_nb.teaching import load_teaching_model
+import avss_nb.hallucination.comparison as arms_module
+from avss_nb import Answers
+from avss_nb import Arm, ArmRun, ArmTable, compare_arms, rivals, standard_arms
+from avss_nb.hallucination.comparison import check_disjoint
+from avss_nb import InputError, silent
+from avss_nb import PlattScaling, TemperatureScaling, best_threshold, calibration_error
+from avss_nb import Question
+from avss_nb import Evaluator
+from avss_nb import Recipe
+from avss_nb import Prompt
+from avss_nb import load_teaching_model
 from test_hallucination import EAVSSScorer, made, mixed
 
 torch.set_num_threads(1)

@@ -2,8 +2,9 @@
 import json, os, random, subprocess, sys
 import pytest, torch
 from safetensors.torch import save_file
-from avss_nb.basics import InputError, check_counts, load_tensors, save_tensors, silent, whole
-from avss_nb.profiler import LayerProfile, LayerProfiler
+from avss_nb import InputError, silent
+from avss_nb.base.basics import check_counts, load_tensors, save_tensors, whole
+from avss_nb import LayerProfile, LayerProfiler
 from tiny import tiny
 
 def test_a_link_stays_a_link_and_its_file_is_replaced(tmp_path):
@@ -21,7 +22,7 @@ def test_pipes_and_devices_are_refused(tmp_path):
     assert os.path.exists("/dev/null") and not os.path.isfile("/dev/null") and (tmp_path / "pipe").is_fifo()
 
 FULL = """import resource, sys
-from avss_nb.cli import app
+from avss_nb.commands.shared import app
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # the disk takes no more than that
 sys.exit(app(["profile", "teaching", "--texts", "teaching", "--limit", "20", "--out", sys.argv[1]]))"""
 

@@ -8,7 +8,7 @@ from test_browser import SETTING
 pytestmark = needs_browser()
 
 CELLS = [SETTING + """
-from avss_nb.lab import LayerLab
+from avss_nb import LayerLab
 here = LayerLab(model, tokenizer, world.texts(120), people("asked", 150) + people("known", 150) + people("unknown", 300),
                 eavss=EAVSSScorer(draws=200, halves=2), batch_size=8)
 here""", "here.run()", "here.prune(3)", """

@@ -3,9 +3,9 @@ import math
 import numpy as np, pytest, torch
 from sklearn.metrics import brier_score_loss, roc_auc_score
 from torchmetrics.classification import BinaryCalibrationError
-from avss_nb.basics import InputError
-from avss_nb.calibration import (BINS, MEASURES, PlattScaling, TemperatureScaling, below_one, best_threshold, bootstrap, calibration_bins,
-                                 calibration_error, interval, mass_bins, measures, resampled_measures, threshold_measures, withheld)
+from avss_nb import InputError
+from avss_nb.maths.calibration import BINS, MEASURES, below_one, bootstrap, calibration_bins, interval, mass_bins, measures, resampled_measures, threshold_measures, withheld
+from avss_nb import PlattScaling, TemperatureScaling, best_threshold, calibration_error
 
 def plain_ece(confidence, correct, bins=15):
     "The definition, bin by bin, in exact integer arithmetic on the bin number; 1.0 belongs to the last bin."

@@ -8,12 +8,13 @@ from typer.testing import CliRunner
 from conftest import shared
 from tiny import tiny
 from avss_nb import cli
-from avss_nb.blocks import Blocks
-from avss_nb.evaluator import Evaluator
-from avss_nb.moments import AGGREGATIONS
-from avss_nb.profiler import SITES, LayerProfile, LayerProfiler
-from avss_nb.scorer import SCORES, LayerScorer
-from avss_nb.teaching import TeachingWorld, build_tokenizer
+from avss_nb import Blocks
+from avss_nb import Evaluator
+from avss_nb.maths.moments import AGGREGATIONS
+from avss_nb import SITES, LayerProfile, LayerProfiler
+from avss_nb import SCORES, LayerScorer
+from avss_nb import TeachingWorld
+from avss_nb.data.teaching import build_tokenizer
 
 torch.set_num_threads(1)
 TOKENIZER = build_tokenizer()

@@ -6,9 +6,10 @@ see that it is wrong. With them on, `apply` must refuse, or the model must be ri
 import copy
 import pytest
 from torch import nn
-from avss_nb import pruner, surgery
-from avss_nb.basics import InputError
-from avss_nb.pruner import LayerPruner
+from avss_nb.prune import pruner
+from avss_nb.model import surgery
+from avss_nb import InputError
+from avss_nb import LayerPruner
 from architectures import REGISTRY, made
 from fresh_process import outputs
 from test_conformance import _one_process, by_hand, cuts, faults, folder, text  # noqa: F401 (fixtures)

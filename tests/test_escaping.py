@@ -6,24 +6,25 @@ import matplotlib.text
 import numpy as np
 import pytest
 import torch
-from avss_nb import live
-from avss_nb.answers import Answers
-from avss_nb.basics import silent
-from avss_nb.data import Question
-from avss_nb.hallucination import EAVSSScorer
-from avss_nb.hallucination_panels import HallucinationPanel, example_table
-from avss_nb.harness import HarnessReport
-from avss_nb.healed import Healing, HealingRecipe, Measured
-from avss_nb.lab import LayerLab
-from avss_nb.lab_exports import page, save_picture, section
-from avss_nb.lab_tabs import View
-from avss_nb.mitigation import Mitigation, Recipe
-from avss_nb.panels import LayerRankingPanel, PruningPanel
-from avss_nb.profiler import LayerProfile, LayerProfiler
-from avss_nb.pruner import LayerPruner
-from avss_nb.rankings import RankingComparison
-from avss_nb.scorer import LayerScorer, LayerScores
-from avss_nb.training import TrainingHistory
+from avss_nb.panels.ranking import live
+from avss_nb import Answers
+from avss_nb import silent
+from avss_nb import Question
+from avss_nb import EAVSSScorer
+from avss_nb import HallucinationPanel
+from avss_nb.panels.hallucination import example_table
+from avss_nb import HarnessReport
+from avss_nb import Healing, HealingRecipe, Measured
+from avss_nb import LayerLab
+from avss_nb.panels.exports import page, save_picture, section
+from avss_nb import View
+from avss_nb import Mitigation, Recipe
+from avss_nb import LayerRankingPanel, PruningPanel
+from avss_nb import LayerProfile, LayerProfiler
+from avss_nb import LayerPruner
+from avss_nb import RankingComparison
+from avss_nb import LayerScorer, LayerScores
+from avss_nb import TrainingHistory
 from test_arms import made_table
 from test_hallucination import made, mixed
 from tiny import tiny

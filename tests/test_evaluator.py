@@ -3,11 +3,13 @@ import math, random, warnings
 import numpy as np, pytest, torch
 import transformers as tf
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-from avss_nb.answers import mc2
-from avss_nb.basics import InputError
-from avss_nb.data import Labelled, Question, load_texts, tokenize, windows
-from avss_nb.evaluator import Answers, Evaluator, Perplexity, Report, answer_ended, answer_span, generating, left_padded, reads_left_padding, retention
-from avss_nb.heads import head
+from avss_nb.answering.answers import mc2
+from avss_nb import InputError
+from avss_nb import Labelled, Question, load_texts, windows
+from avss_nb.data.batches import tokenize
+from avss_nb import Answers, Evaluator, Perplexity, Report
+from avss_nb.answering.evaluator import answer_ended, answer_span, generating, left_padded, reads_left_padding, retention
+from avss_nb.model.heads import head
 from conftest import shared
 from tiny import CAUSAL, VOCABULARY, tiny
 
@@ -350,7 +352,7 @@ def test_score_of_a_real_model_reads_the_joined_text():
     assert sum(paris) > sum(rome)
 
 def test_score_tells_its_progress_and_makes_small_batches(tokenizer, questions, monkeypatch):
-    import avss_nb.evaluator as module
+    import avss_nb.answering.evaluator as module
     seen, model = [], tiny("llama")
     monkeypatch.setattr(module, "LOGITS", 50 * VOCABULARY * 2)
     scored = Evaluator(model, tokenizer).score(questions, TEXTS, lambda p: seen.append((p.done, p.total)))
@@ -401,7 +403,7 @@ def test_mc2_is_the_probability_of_the_right_texts(tokenizer, multiple):
         assert share == pytest.approx(sum(p[c] for c in q.answers) / sum(p.values()), rel=0.02, abs=1e-6)
 
 def test_the_teaching_model_chooses_what_it_knows(teaching, world):
-    from avss_nb.teaching import CITIES
+    from avss_nb.data.teaching import CITIES
     questions = [q for q in world.questions("known") if q.kind == "birthplace"][:30]
     def choices(q): return (*q.answers, *[city for city in CITIES if city not in q.answers][:3])
     answers = Evaluator(*teaching).choose([Question(q.text, q.answers, prompt=q.prompt, choices=choices(q)) for q in questions])
@@ -461,7 +463,7 @@ def test_long_texts_are_cut_and_token_ids_need_no_tokenizer(tokenizer):
 
 def test_large_vocabularies_make_small_batches(tokenizer, monkeypatch):
     "The logits of one batch stay within memory."
-    import avss_nb.evaluator as module
+    import avss_nb.answering.evaluator as module
     rows, original = [], module.batch_losses
     def count(model, batch):
         rows.append(len(batch["input_ids"]))

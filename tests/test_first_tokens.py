@@ -4,14 +4,15 @@ from dataclasses import replace
 from pathlib import Path
 import numpy as np, pytest, torch
 from matplotlib.figure import Figure
-from avss_nb.basics import InputError, silent
-from avss_nb.blocks import Blocks
-from avss_nb.massive import first_share, first_token_note, first_token_rms, layer_list
-from avss_nb.moments import Moments, median_size, variance
-from avss_nb.plots import plot_ranking
-from avss_nb.profile_plots import plot_first_token
-from avss_nb.profiler import SITES, LayerProfile, LayerProfiler
-from avss_nb.scorer import LayerScorer
+from avss_nb import InputError, silent
+from avss_nb import Blocks
+from avss_nb.maths.massive import first_share, first_token_note, first_token_rms, layer_list
+from avss_nb import Moments, variance
+from avss_nb.maths.moments import median_size
+from avss_nb import plot_ranking
+from avss_nb.draw.layers import plot_first_token
+from avss_nb import SITES, LayerProfile, LayerProfiler
+from avss_nb import LayerScorer
 from test_cli import done
 from tiny import VOCABULARY, tiny
 

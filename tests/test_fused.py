@@ -6,13 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from avss_nb.basics import InputError, silent
-from avss_nb.blocks import Blocks
-from avss_nb.fused import BlockStatistics, Segments, block_moments, moments_of
-from avss_nb.heads import body, cacheless
-from avss_nb.moments import EDGES, Moments, histogram
-from avss_nb.profiler import LayerProfiler
-from avss_nb.scorer import LayerScorer, stable
+from avss_nb import InputError, silent
+from avss_nb import Blocks
+from avss_nb import BlockStatistics, Segments
+from avss_nb.maths.sites import block_moments, moments_of
+from avss_nb.model.heads import body, cacheless
+from avss_nb import EDGES, Moments
+from avss_nb.maths.moments import histogram
+from avss_nb import LayerProfiler
+from avss_nb import LayerScorer, stable
 from tiny import padded_batch, tiny
 
 LENGTHS = [40, 1, 7, 100]

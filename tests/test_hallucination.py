@@ -4,14 +4,14 @@ import numpy as np, pytest, torch
 from dataclasses import replace
 from scipy.stats import kstest, spearmanr
 from sklearn.metrics import roc_auc_score
-from avss_nb.answer_profile import AnswerProfile
-from avss_nb.answers import Answers
-from avss_nb.basics import InputError, silent
-from avss_nb.data import Question
-from avss_nb.hallucination import (EAVSSScorer, HallucinationAnalyzer, auroc, balanced, benjamini_hochberg, cross_validated, detectors,
-                                   half_agreement, intrinsic_dimension, probe_auroc, relabel, relabelings, resampled, shift, strata_of)
-from avss_nb.moments import Moments
-from avss_nb.profiler import LayerProfile
+from avss_nb import AnswerProfile
+from avss_nb import Answers
+from avss_nb import InputError, silent
+from avss_nb import Question
+from avss_nb import EAVSSScorer, HallucinationAnalyzer, auroc, detectors, intrinsic_dimension, probe_auroc
+from avss_nb.hallucination.scores import balanced, benjamini_hochberg, cross_validated, half_agreement, relabel, relabelings, resampled, shift, strata_of
+from avss_nb import Moments
+from avss_nb import LayerProfile
 
 def made(activations, labels, kinds=None, subjects=None, states=None, seed=0) -> AnswerProfile:
     "A profile of given activations: layer → answer → (tokens, hidden)."
@@ -137,7 +137,7 @@ def test_settings_are_deterministic():
 @pytest.fixture
 def no_halves(monkeypatch):
     "The agreement of halves costs nine tenths of a score, and is tested apart."
-    monkeypatch.setattr("avss_nb.hallucination.half_agreement", lambda *_: (math.nan,) * 3)
+    monkeypatch.setattr("avss_nb.hallucination.scores.half_agreement", lambda *_: (math.nan,) * 3)
 
 def null_scores(repetition, stratified):
     "Independent data; labels know nothing of activations, but (if stratified) the kind knows of both."
@@ -433,7 +433,7 @@ def test_many_answers_can_be_relabelled_in_many_ways(n):
 
 def test_analyzer(teaching, world):
     "From answers to scores in one call, with the model's real activations."
-    from avss_nb.evaluator import Evaluator
+    from avss_nb import Evaluator
     answers = Evaluator(*teaching).answer([q for group in ("known", "unknown") for q in world.questions(group, 20)])
     analyzer = HallucinationAnalyzer(*teaching, sites=iter(["output", "update"]), scorer=EAVSSScorer("update", **CHEAP))
     scores = finite(analyzer.analyze(answers, silent), probe=False)

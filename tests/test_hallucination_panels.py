@@ -8,16 +8,18 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from PIL import Image
 from traitlets import TraitError
-from avss_nb.answer_profile import AnswerProfiler
-from avss_nb.basics import InputError, silent
-from avss_nb.data import Question
-from avss_nb.evaluator import Answers, Evaluator
-from avss_nb.hallucination import EAVSSScorer, HallucinationAnalyzer
-from avss_nb.hallucination_panels import HallucinationPanel, counted, example_table, tally
-from avss_nb.live import sole_run
-from avss_nb.mitigation import ContrastiveMitigator, Recipe, development_measures
-from avss_nb.mitigation_panel import MitigationPanel
-from avss_nb.moments import rms
+from avss_nb import AnswerProfiler
+from avss_nb import InputError, silent
+from avss_nb import Question
+from avss_nb import Answers, Evaluator
+from avss_nb import EAVSSScorer, HallucinationAnalyzer
+from avss_nb import HallucinationPanel
+from avss_nb.panels.hallucination import counted, example_table, tally
+from avss_nb.panels.live import sole_run
+from avss_nb import ContrastiveMitigator, Recipe
+from avss_nb.hallucination.mitigation import development_measures
+from avss_nb import MitigationPanel
+from avss_nb.maths.moments import rms
 from test_panels import eager, front_end, image
 
 @pytest.fixture(scope="module")
@@ -153,7 +155,7 @@ def test_every_control_scores_as_the_scorer_does(panel, profile, control, value,
     assert panel.picture.png != shown
 
 def test_known_settings_are_not_scored_again_and_the_probe_only_for_another_balance(profile, monkeypatch):
-    import avss_nb.hallucination_panels as module
+    import avss_nb.panels.hallucination as module
     asked = []
     monkeypatch.setattr(module, "probe_auroc", lambda p, strata, seed: asked.append(len(set(strata))) or (np.full(12, 0.7),) * 3)
     panel = HallucinationPanel(profile=profile, scorer=EAVSSScorer(draws=20, halves=0))

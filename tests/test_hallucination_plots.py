@@ -5,14 +5,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from avss_nb.answer_profile import AnswerProfiler
-from avss_nb.arms import ArmRun, ArmTable
-from avss_nb.basics import InputError, silent
-from avss_nb.data import Question
-from avss_nb.evaluator import Answers
-from avss_nb.hallucination import EAVSSScorer, HallucinationScores
-from avss_nb.hallucination_plots import (EAVSSMarks, TrainingLines, TwoHistograms, chance, in_words, plot_arms, plot_eavss, plot_probe,
-                                         plot_reliability_before_after, plot_shifts, plot_training, plot_two_histograms, shifts)
+from avss_nb import AnswerProfiler
+from avss_nb import ArmRun, ArmTable
+from avss_nb import InputError, silent
+from avss_nb import Question
+from avss_nb import Answers
+from avss_nb import EAVSSScorer, HallucinationScores
+from avss_nb import EAVSSMarks, TrainingLines, TwoHistograms, plot_arms, plot_eavss, plot_probe, plot_shifts
+from avss_nb.draw.hallucination import chance, in_words, plot_reliability_before_after, plot_training, plot_two_histograms, shifts
 from test_plots import all_text, apart, axes, close_figures, inked  # noqa: F401
 
 def scores(log_eavss, q=None, floored=(), **changes):
@@ -110,8 +110,8 @@ def test_the_shifts_stand_before_their_own_bands():
 
 def test_the_bands_hold_the_shifts_of_relabelled_answers(profile):
     "The band against labels that are shuffled here, one by one."
-    from avss_nb.hallucination import shift
-    from avss_nb.moments import rms
+    from avss_nb.hallucination.scores import shift
+    from avss_nb.maths.moments import rms
     s = EAVSSScorer(draws=400, probe=False, balance=(), halves=0).score(profile)
     m, rng = profile.site("output"), np.random.default_rng(7)
     rows = np.stack([rng.permutation(profile.labels) for _ in range(400)])

@@ -7,11 +7,11 @@ import subprocess
 import sys
 import numpy as np, pandas as pd, pytest, torch
 import transformers as tf
-from avss_nb.basics import InputError
-from avss_nb.data import Question
-from avss_nb.evaluator import Evaluator
-from avss_nb.harness import HarnessReport, run_tasks
-from avss_nb.pruner import LayerPruner
+from avss_nb import InputError
+from avss_nb import Question
+from avss_nb import Evaluator
+from avss_nb import HarnessReport, run_tasks
+from avss_nb import LayerPruner
 from conftest import shared
 from test_cli import done, refused
 from tiny import tiny
@@ -128,8 +128,8 @@ def test_without_the_harness(monkeypatch, teaching):
 
 def test_a_data_set_on_the_hub_without_the_network(tmp_path):
     needs_harness()
-    code = ("import sys; from avss_nb.harness import run_tasks; from avss_nb.teaching import load_teaching_model\n"
-            "from avss_nb.basics import InputError\n"
+    code = ("import sys; from avss_nb.prune.harness import run_tasks; from avss_nb.data.teaching import load_teaching_model\n"
+            "from avss_nb.base.basics import InputError\n"
             "try: run_tasks(*load_teaching_model(), ['far_away'], include=sys.argv[1])\n"
             "except InputError as error: print(error)")
     (tmp_path / "far_away.yaml").write_text(json.dumps({"task": "far_away", "dataset_path": "nobody-at-all/no-such-data", "test_split": "test", **CLOZE}))

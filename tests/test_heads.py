@@ -8,16 +8,19 @@ import warnings
 import numpy as np, pandas as pd, pytest, torch
 import transformers as tf
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from avss_nb.basics import InputError, silent
-from avss_nb.batches import Labelled, LabelledRow, tokenize
-from avss_nb.blocks import Blocks, find_blocks
-from avss_nb.calibration import calibration_error
-from avss_nb.data import load_labelled
-from avss_nb.evaluator import Evaluator, Report, retention
-from avss_nb.heads import AHEAD, batch_loss, batch_losses, head, looks_ahead, masked_copies, model_batch, target_batch, word_places
-from avss_nb.profiler import LayerProfiler
-from avss_nb.pruner import LayerPruner
-from avss_nb.scorer import LayerScorer
+from avss_nb import InputError, silent
+from avss_nb import Labelled, LabelledRow
+from avss_nb.data.batches import tokenize
+from avss_nb import Blocks
+from avss_nb.model.blocks import find_blocks
+from avss_nb import calibration_error
+from avss_nb import load_labelled
+from avss_nb import Evaluator, Report
+from avss_nb.answering.evaluator import retention
+from avss_nb.model.heads import AHEAD, batch_loss, batch_losses, head, looks_ahead, masked_copies, model_batch, target_batch, word_places
+from avss_nb import LayerProfiler
+from avss_nb import LayerPruner
+from avss_nb import LayerScorer
 from conftest import shared
 from test_cli import done, refused
 from tiny import CAUSAL, CONFIGS, VOCABULARY, tiny

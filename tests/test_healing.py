@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 import torch
 import transformers as tf
-from avss_nb.basics import InputError, silent
-from avss_nb.data import Question
-from avss_nb.evaluator import Evaluator
-from avss_nb.healed import Measured, kept
-from avss_nb.healing import MARK, HealingRecipe, LayerHealer, healing_terms, packed
-from avss_nb.pruner import LayerPruner
+from avss_nb import InputError, silent
+from avss_nb import Question
+from avss_nb import Evaluator
+from avss_nb import Measured
+from avss_nb.prune.recovery import kept
+from avss_nb.prune.healing import MARK, healing_terms, packed
+from avss_nb import HealingRecipe, LayerHealer
+from avss_nb import LayerPruner
 from killing import run_with_kills
 from tiny import CAUSAL, CONFIGS, VOCABULARY, tiny
 
@@ -272,7 +274,7 @@ def test_intervals_cover_as_often_as_they_say():
     assert 180 <= hits <= 199
 
 def test_nothing_to_keep_is_not_a_number():
-    from avss_nb.evaluator import Answers
+    from avss_nb import Answers
     answers = Answers.judge([Question("a?", ("yes",)), Question("b?", ("yes",))], ["no", "no"], [[-1.], [-1.]])
     value, *_ = kept(Measured(1, 1, answers=answers), Measured(1, 1, answers=answers), "answers")
     assert math.isnan(value)

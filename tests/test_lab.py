@@ -14,20 +14,21 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from PIL import Image
 from traitlets import TraitError
-from avss_nb.basics import InputError, silent
-from avss_nb.data import Question
-from avss_nb.evaluator import Evaluator
-from avss_nb.hallucination import EAVSSScorer
-from avss_nb.hallucination_panels import HallucinationPanel
-from avss_nb.lab import KINDS, LayerLab
-from avss_nb.lab_exports import call, free_name, load_data, save_data, script
-from avss_nb.lab_tabs import set_aside, without_questions
-from avss_nb.live import sole_run
-from avss_nb.mitigation import Recipe
-from avss_nb.mitigation_panel import MitigationPanel
-from avss_nb.panels import LayerRankingPanel
-from avss_nb.profiler import LayerProfiler
-from avss_nb.scorer import LayerScorer
+from avss_nb import InputError, silent
+from avss_nb import Question
+from avss_nb import Evaluator
+from avss_nb import EAVSSScorer
+from avss_nb import HallucinationPanel
+from avss_nb.panels.lab import KINDS
+from avss_nb import LayerLab
+from avss_nb.panels.exports import call, free_name, load_data, save_data, script
+from avss_nb.panels.tabs import set_aside, without_questions
+from avss_nb.panels.live import sole_run
+from avss_nb import Recipe
+from avss_nb import MitigationPanel
+from avss_nb import LayerRankingPanel
+from avss_nb import LayerProfiler
+from avss_nb import LayerScorer
 from test_panels import front_end
 from tiny import tiny
 
@@ -393,4 +394,4 @@ def test_the_stored_picture_is_replaced_after_every_step(teaching, world):
 def test_calls_and_scripts():
     assert call(LayerScorer("avss", eps=0.1), score="measure") == "LayerScorer(eps=0.1)" and call(Recipe()) == "Recipe()"
     assert eval(call(RECIPE)) == RECIPE
-    assert script(["x = Recipe()"]).splitlines()[0] == "from avss_nb.mitigation import Recipe" and "import" not in script(["x = 1"])
+    assert script(["x = Recipe()"]).splitlines()[0] == "from avss_nb.hallucination.mitigation import Recipe" and "import" not in script(["x = 1"])

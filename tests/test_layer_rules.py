@@ -8,10 +8,10 @@ from safetensors import safe_open
 from torch import nn
 from transformers.models.llama import modeling_llama
 from architectures import LAYERS, REGISTRY, SIZES, known, made
-from avss_nb.basics import InputError
-from avss_nb.blocks import Blocks
-from avss_nb.layer_rules import arguments_by_number, injected
-from avss_nb.pruner import LayerPruner
+from avss_nb import InputError
+from avss_nb import Blocks
+from avss_nb.model.rules import arguments_by_number, injected
+from avss_nb import LayerPruner
 
 # --- features added between blocks
 

@@ -33,7 +33,7 @@ def test_wheel_works_elsewhere(site, tmp_path):
     names = [str(p.relative_to(site)) for p in site.rglob("*")]
     assert "avss_nb/teaching_model/model.safetensors" in names
     assert not any(n.endswith((".bin", ".pkl", ".pt")) or n.startswith(("tests", "nbs")) for n in names)
-    code = "import avss_nb, avss_nb.teaching as t; m, _ = t.load_teaching_model(); print(avss_nb.__file__, sum(p.numel() for p in m.parameters()))"
+    code = "import avss_nb, avss_nb.data.teaching as t; m, _ = t.load_teaching_model(); print(avss_nb.__file__, sum(p.numel() for p in m.parameters()))"
     file, size = run(site, tmp_path, sys.executable, "-c", code).split()
     assert Path(file).is_relative_to(site) and int(size) > 2_000_000
 

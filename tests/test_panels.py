@@ -18,17 +18,19 @@ from matplotlib.figure import Figure
 from nbclient import NotebookClient
 from PIL import Image
 from traitlets import TraitError
-from avss_nb import live
-from avss_nb.basics import InputError, silent
-from avss_nb.evaluator import Evaluator
-from avss_nb.lab import LayerLab
-from avss_nb.live import Picture, Throttle, duration, listed, sole_run
-from avss_nb.mitigation import ContrastiveMitigator, Recipe
-from avss_nb.mitigation_panel import MitigationPanel
-from avss_nb.panels import EPSILONS, LayerRankingPanel, PruningPanel, scores_of
-from avss_nb.moments import EDGES
-from avss_nb.profiler import SITES, LayerProfiler
-from avss_nb.scorer import LayerScorer
+from avss_nb.panels.ranking import live
+from avss_nb import InputError, silent
+from avss_nb import Evaluator
+from avss_nb import LayerLab
+from avss_nb import Picture, Throttle
+from avss_nb.panels.live import duration, listed, sole_run
+from avss_nb import ContrastiveMitigator, Recipe
+from avss_nb import MitigationPanel
+from avss_nb.panels.ranking import EPSILONS, scores_of
+from avss_nb import LayerRankingPanel, PruningPanel
+from avss_nb import EDGES
+from avss_nb import SITES, LayerProfiler
+from avss_nb import LayerScorer
 from tiny import tiny
 
 TEXTS = torch.randint(3, 600, (48, 10), generator=torch.Generator().manual_seed(0)).tolist()
@@ -410,8 +412,8 @@ for _ in range({times}):
 
 def executed(folder, code):
     "State of the widgets (model id → state), and the last cell's outputs, as nbclient stores them."
-    head = ("import torch; torch.set_num_threads(1)\nfrom IPython.display import display\nfrom avss_nb.panels import LayerRankingPanel\n"
-            f"from avss_nb.profiler import LayerProfile\nprofile = LayerProfile.load({str(folder / 'profile.safetensors')!r})")
+    head = ("import torch; torch.set_num_threads(1)\nfrom IPython.display import display\nfrom avss_nb.panels.ranking import LayerRankingPanel\n"
+            f"from avss_nb.layers.profiler import LayerProfile\nprofile = LayerProfile.load({str(folder / 'profile.safetensors')!r})")
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in (head, code)])
     NotebookClient(book, timeout=120, kernel_name="python3", store_widget_state=True, resources={"metadata": {"path": str(Path.cwd())}}).execute()
     return book.metadata["widgets"]["application/vnd.jupyter.widget-state+json"]["state"], book.cells[1].outputs

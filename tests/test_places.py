@@ -8,17 +8,19 @@ import torch
 from safetensors.torch import save_file
 from matplotlib.figure import Figure
 from avss_nb import cli
-from avss_nb.answers import AnswerLog, Answers
-from avss_nb.arms import ArmRun
-from avss_nb.basics import InputError, check_place, check_replaceable, format_of, load_tensors, save_tensors, silent
-from avss_nb.data import load_questions, load_texts
-from avss_nb.healing import take_up
-from avss_nb.lab_exports import load_data, save_data, save_table
-from avss_nb.mitigation import CHECKPOINT
-from avss_nb.profiler import PROFILE, LayerProfile, LayerProfiler
-from avss_nb.rankings import FORMAT as COMPARISON
-from avss_nb.terminal import PICTURE, PICTURES, RESULT, save_figure
-from avss_nb.training import TrainingHistory
+from avss_nb import AnswerLog, Answers
+from avss_nb import ArmRun
+from avss_nb import InputError, silent
+from avss_nb.base.basics import check_place, check_replaceable, format_of, load_tensors, save_tensors
+from avss_nb import load_questions, load_texts
+from avss_nb.prune.healing import take_up
+from avss_nb.panels.exports import load_data, save_data, save_table
+from avss_nb.hallucination.mitigation import CHECKPOINT
+from avss_nb.layers.profiler import PROFILE
+from avss_nb import LayerProfile, LayerProfiler
+from avss_nb.prune.comparison import FORMAT as COMPARISON
+from avss_nb.commands.shared import PICTURE, PICTURES, RESULT, save_figure
+from avss_nb import TrainingHistory
 from test_cli import done, refused
 from test_escaping import answers, comparison, history
 from tiny import tiny
@@ -96,7 +98,7 @@ def test_only_our_pictures_are_replaced(tmp_path, suffix):
     assert other.read_bytes() == before
 
 def test_the_formats_of_the_command_line_are_those_of_the_classes(tmp_path):
-    assert cli.PROFILE[0] == PROFILE and COMPARISON == "avss_nb.RankingComparison/1" and CHECKPOINT == "avss_nb.mitigation/1"
+    assert cli.PROFILE[0] == PROFILE and COMPARISON == "avss_nb.RankingComparison/1" and CHECKPOINT == "avss_nb.hallucination.mitigation/1"
     save_tensors(tmp_path / "f", {"a": torch.ones(1)}, "lesson/1", {})
     save_tensors(tmp_path / "f", {"a": torch.ones(2)}, "lesson/2", {})                    # another version of the same kind
     with pytest.raises(InputError, match="not an earlier result"): save_tensors(tmp_path / "f", {"a": torch.ones(1)}, "lessons/1", {})
@@ -186,7 +188,7 @@ def test_reading_a_folder_and_a_file_that_may_not_be_read(tmp_path, kind, monkey
         with pytest.raises(InputError): READS[kind](tmp_path)
     if kind in ("place", "folder", "healing", "log"): return
     def forbidden(path, *_, **__): raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
-    for name in "builtins.open", "io.open", "pathlib.Path.open", "pathlib.Path.read_bytes", "pathlib.Path.read_text", "avss_nb.basics.safe_open":
+    for name in "builtins.open", "io.open", "pathlib.Path.open", "pathlib.Path.read_bytes", "pathlib.Path.read_text", "avss_nb.base.basics.safe_open":
         monkeypatch.setattr(name, forbidden)
     with pytest.raises(InputError): READS[kind](tmp_path / "x.csv")
 

@@ -4,10 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from avss_nb.basics import InputError
-from avss_nb.moments import Moments
-from avss_nb.profile_plots import layer_statistics, plot_layer_statistics, shades, short
-from avss_nb.profiler import LayerProfile
+from avss_nb import InputError
+from avss_nb import Moments
+from avss_nb.draw.layers import layer_statistics, shades, short
+from avss_nb import plot_layer_statistics
+from avss_nb import LayerProfile
 from test_plots import all_text, apart, axes, close_figures, grey, inked  # noqa: F401
 
 def activations(layers=3): return torch.randn(layers, 50, 8, generator=torch.Generator().manual_seed(0)) * torch.arange(1, layers + 1)[:, None, None]
@@ -30,7 +31,7 @@ def test_the_table_is_what_the_activations_say():
     assert len(table.columns) == 7 and "ε = 0.5" in table.columns[2] and "nats" in table.columns[6]
 
 def test_nothing_under_epsilon_gives_the_lower_bound_of_the_scorer():
-    from avss_nb.scorer import LayerScorer
+    from avss_nb import LayerScorer
     p = profile()
     floored = LayerScorer(site="output", eps=1e-8, draws=0).score(p)
     assert floored.floored.all() and np.allclose(layer_statistics(p, "output", 1e-8)["AVSS (no unit)"], floored.values)

@@ -6,12 +6,15 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import (AutoModelForCausalLM, AutoModelForMaskedLM, BertConfig, BigBirdConfig, BigBirdForMaskedLM, DistilBertConfig, GPT2Config,
                           GPTNeoXConfig, LlamaConfig, OPTConfig, Qwen2Config, PreTrainedTokenizerFast, RobertaConfig, RobertaForMaskedLM)
-from avss_nb.basics import InputError, silent
-from avss_nb.blocks import Blocks, positions
-from avss_nb.moments import AGGREGATIONS, EDGES, Moments, rms, sparsity, variance
-from avss_nb.profiler import SITES, LayerProfile, LayerProfiler
-from avss_nb.scorer import SCORES, LayerScorer
-from avss_nb.teaching import TeachingWorld, build_tokenizer
+from avss_nb import InputError, silent
+from avss_nb import Blocks
+from avss_nb.model.blocks import positions
+from avss_nb.maths.moments import AGGREGATIONS, rms
+from avss_nb import EDGES, Moments, sparsity, variance
+from avss_nb import SITES, LayerProfile, LayerProfiler
+from avss_nb import SCORES, LayerScorer
+from avss_nb import TeachingWorld
+from avss_nb.data.teaching import build_tokenizer
 
 torch.set_num_threads(1)
 LAYERS, HIDDEN, EPSILONS = 3, 16, (1e-5, 0.01, 0.03)

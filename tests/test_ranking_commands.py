@@ -3,10 +3,10 @@ import json
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
-from avss_nb.basics import silent
-from avss_nb.ranking_commands import numbers_or_shares
-from avss_nb.rankings import RankingComparison, compare_rankings
-from avss_nb.terminal import app
+from avss_nb import silent
+from avss_nb.commands.comparison import numbers_or_shares
+from avss_nb import RankingComparison, compare_rankings
+from avss_nb.commands.shared import app
 
 QUICK = ["--rankings", "avss,last", "--counts", "1,3", "--draws", "3"]
 

@@ -11,16 +11,19 @@ import pytest
 import torch
 import transformers as tf
 from matplotlib.figure import Figure
-from avss_nb import rankings as module
-from avss_nb.basics import InputError, silent
-from avss_nb.blocks import Blocks, fingerprint
-from avss_nb.evaluator import Evaluator
-from avss_nb.importance import angular_distances, block_weights, magnitude, summed_angles, taylor_importance
-from avss_nb.profiler import SITES, LayerProfiler
-from avss_nb.pruner import LayerPruner
-from avss_nb.ranking_plots import plot_distances, plot_rankings
-from avss_nb.rankings import RANKINGS, RankingComparison, choice, compare_rankings, random_choices
-from avss_nb.scorer import LayerScorer, LayerScores
+from avss_nb.prune import comparison as module
+from avss_nb import InputError, silent
+from avss_nb import Blocks
+from avss_nb.model.blocks import fingerprint
+from avss_nb import Evaluator
+from avss_nb import angular_distances, magnitude, taylor_importance
+from avss_nb.layers.importance import block_weights, summed_angles
+from avss_nb import SITES, LayerProfiler
+from avss_nb import LayerPruner
+from avss_nb.draw.comparison import plot_distances, plot_rankings
+from avss_nb import RANKINGS, RankingComparison, compare_rankings
+from avss_nb.prune.comparison import choice, random_choices
+from avss_nb import LayerScorer, LayerScores
 from conftest import shared
 from tiny import CAUSAL, CONFIGS, VOCABULARY, tiny
 
@@ -157,7 +160,7 @@ def test_angles_are_those_of_the_hidden_states(name, position):
 def test_angles_in_pieces_equal_angles_at_once(monkeypatch):
     states = [torch.randn(50, 8) for _ in range(4)]
     whole = summed_angles(states)
-    monkeypatch.setattr("avss_nb.importance.STATES", 100)
+    monkeypatch.setattr("avss_nb.layers.importance.STATES", 100)
     assert np.allclose(summed_angles(states), whole) and whole[0, 0] == 0
     opposite = summed_angles([torch.ones(3, 8), -torch.ones(3, 8)])
     assert np.allclose(opposite, [[0, 3], [3, 0]])
@@ -265,7 +268,7 @@ def test_scores_of_your_own_make_plans_and_pictures():
     for wrong, reason in [(dict(values=[1, 2, 3], blocks=Blocks(model)), "3 values"), (dict(values=[[1, 2]]), "shape"),
                           (dict(values=[1, math.nan]), "layer 1 is not a number")]:
         with pytest.raises(InputError, match=reason): LayerScores.of("my score", **wrong)
-    from avss_nb.plots import plot_variance_sparsity
+    from avss_nb import plot_variance_sparsity
     with pytest.raises(InputError, match="no variance and sparsity"): plot_variance_sparsity(scores)
 
 # --- the comparison ---------------------------------------------------------------------------------------------------
@@ -398,7 +401,7 @@ def test_the_model_is_as_before():
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
 def test_classifiers_and_masked_models_are_compared_by_their_own_measure():
-    from avss_nb.data import Labelled
+    from avss_nb import Labelled
     from test_heads import TOKENIZER, classifier
     from test_heads import words as some_words
     model = classifier("distilbert")

@@ -1,10 +1,10 @@
 "A real instruct model, real questions: how it is asked decides what is measured; a real tokenizer that needs its BOS."
 import numpy as np, pytest, torch
-from avss_nb.asking import asking
-from avss_nb.data import load_questions
-from avss_nb.evaluator import Evaluator
-from avss_nb.prompts import Prompt
-from avss_nb.terminal import load_model
+from avss_nb import asking
+from avss_nb import load_questions
+from avss_nb import Evaluator
+from avss_nb import Prompt
+from avss_nb import load_model
 from conftest import shared
 
 pytestmark = pytest.mark.real

@@ -2,11 +2,11 @@
 import json, random
 import numpy as np, pytest, torch
 from safetensors import safe_open
-from avss_nb.answers import Answers
-from avss_nb.basics import InputError, silent
-from avss_nb.blocks import Blocks
-from avss_nb.data import Question
-from avss_nb.evaluator import Evaluator
+from avss_nb import Answers
+from avss_nb import InputError, silent
+from avss_nb import Blocks
+from avss_nb import Question
+from avss_nb import Evaluator
 from killing import run_with_kills
 
 def asked(world, n): return [q for group in ("known", "rare", "unknown") for q in world.questions(group, n)]
@@ -18,7 +18,7 @@ def equal(a, b):
 
 def answer(path):
     "The work that is killed: 201 batches of two."
-    from avss_nb.teaching import TeachingWorld, load_teaching_model
+    from avss_nb import TeachingWorld, load_teaching_model
     torch.set_num_threads(1)
     return Evaluator(*load_teaching_model(), batch_size=2).answer(asked(TeachingWorld(), 134), resume=path)
 
@@ -35,8 +35,8 @@ def test_sigkill_at_random_moments(tmp_path):
 
 def train(path):
     "The work that is killed: 40 steps, with a look and a checkpoint after each."
-    from avss_nb.mitigation import ContrastiveMitigator, Recipe
-    from avss_nb.teaching import TeachingWorld, load_teaching_model
+    from avss_nb import ContrastiveMitigator, Recipe
+    from avss_nb import TeachingWorld, load_teaching_model
     torch.set_num_threads(1)
     (model, tokenizer), world = load_teaching_model(), TeachingWorld()
     questions = [q for group in ("known", "unknown") for q in world.questions(group, 4)]
@@ -144,7 +144,7 @@ def test_skipped_blocks_are_noticed(run, layer):
 
 def test_another_tokenizer_is_refused(run, teaching):
     from tokenizers import normalizers
-    from avss_nb.teaching import build_tokenizer
+    from avss_nb.data.teaching import build_tokenizer
     _, questions, _, path = run
     other = build_tokenizer()
     other.backend_tokenizer.normalizer = normalizers.Lowercase()

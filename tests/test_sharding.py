@@ -4,14 +4,15 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 import numpy as np, pytest, torch
-from avss_nb.basics import InputError, silent
-from avss_nb.data import load_texts
-from avss_nb.evaluator import Evaluator
-from avss_nb.profiler import SITES, LayerProfile, LayerProfiler, dealt_group
-from avss_nb.scorer import LayerScorer
-from avss_nb.sharding import (ProcessLost, Processes, Stopped, interleaved, keeping, merge_profiles, profile_together, shard_path,
-                              usable)
-from avss_nb.teaching import TeachingWorld
+from avss_nb import InputError, silent
+from avss_nb import load_texts
+from avss_nb import Evaluator
+from avss_nb import SITES, LayerProfile, LayerProfiler
+from avss_nb.layers.profiler import dealt_group
+from avss_nb import LayerScorer
+from avss_nb import ProcessLost, Processes
+from avss_nb.layers.shards import Stopped, interleaved, keeping, merge_profiles, profile_together, shard_path, usable
+from avss_nb import TeachingWorld
 from test_cli import TOKENIZER, avss, done, refused, saved
 from tiny import VOCABULARY, tiny
 
@@ -182,7 +183,7 @@ def test_unusable_files_are_named(tmp_path):
 def test_a_shard_is_kept_while_its_process_works(tmp_path, monkeypatch, pause, texts):
     "Written after the first batch, and again when ten seconds have passed; gone in the third batch."
     seen, clock = [], [0.]
-    monkeypatch.setattr("avss_nb.sharding.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr("avss_nb.layers.shards.time", SimpleNamespace(monotonic=lambda: clock[0]))
     def work(progress):
         seen.append(progress.done)
         clock[0] += pause
@@ -419,7 +420,7 @@ def test_a_device_map_that_overflows_to_the_disk(place, tmp_path, monkeypatch):
     pytest.importorskip("accelerate")
     largest = 4 * VOCABULARY * 32 * 2  # bytes
     monkeypatch.setattr("transformers.integrations.accelerate.get_max_memory", lambda *args, **kwargs: {"cpu": largest + 40_000})
-    from avss_nb.terminal import load_model
+    from avss_nb import load_model
     model, tokenizer = load_model(str(place / "model"), device_map="auto")
     assert "disk" in model.hf_device_map.values() and any(p.is_meta for p in model.parameters())
     texts = (place / "texts.txt").read_text().split("\n\n")
@@ -432,7 +433,7 @@ def test_impossible_device_maps_are_refused(place, tmp_path, args, message):
     refused("profile", name, "--texts", "teaching", "--device-map", "auto", *args, "--out", tmp_path / "p", match=message, absent=tmp_path / "p")
 
 def test_a_missing_extra_is_named(place, tmp_path, monkeypatch):
-    monkeypatch.setattr("avss_nb.terminal.find_spec", lambda name: None)
+    monkeypatch.setattr("avss_nb.commands.shared.find_spec", lambda name: None)
     refused("profile", place / "model", "--texts", "teaching", "--device-map", "auto", "--out", tmp_path / "p", match=r"avss_nb\[train\]")
 
 def test_a_device_map_is_for_one_process(place, tmp_path):

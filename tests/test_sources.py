@@ -10,13 +10,15 @@ from typer.testing import CliRunner
 from conftest import shared
 from tiny import tiny
 from tiny_gguf import TEMPLATE, bpe_tokenizer, rounded, tiny_gguf, write_gguf
-from avss_nb import cli, sources
-from avss_nb.basics import InputError
-from avss_nb.blocks import Blocks
-from avss_nb.pruner import PrunePlan
-from avss_nb.sources import ModelWarning, check_tokenizer, convert_gguf, find_gguf, gguf_cache, plain_weights, whole_words
-from avss_nb.terminal import load_model
-from avss_nb.teaching import TeachingWorld
+from avss_nb import cli
+from avss_nb.data.readers import sources
+from avss_nb import InputError
+from avss_nb import Blocks
+from avss_nb import PrunePlan
+from avss_nb import ModelWarning
+from avss_nb.data.sources import check_tokenizer, convert_gguf, find_gguf, gguf_cache, plain_weights, whole_words
+from avss_nb import load_model
+from avss_nb import TeachingWorld
 
 torch.set_num_threads(1)
 TEXTS = "the people of the world\n\n7 of 1969  12", "<|im_start|>user\nhow are you<|im_end|> é"

@@ -10,10 +10,11 @@ import pytest
 import torch
 import transformers as tf
 from torch import nn
-from avss_nb.basics import InputError, silent
-from avss_nb.profiler import LayerProfiler
-from avss_nb.scorer import LayerScorer
-from avss_nb.training import MARK, AVSSCallback, TrainingHistory, bare, traceless
+from avss_nb import InputError, silent
+from avss_nb import LayerProfiler
+from avss_nb import LayerScorer
+from avss_nb.layers.training import MARK, bare, traceless
+from avss_nb import AVSSCallback, TrainingHistory
 from tiny import CONFIGS, VOCABULARY, tiny
 
 def texts(n=6, length=12, seed=1):

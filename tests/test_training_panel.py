@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from PIL import Image
-from avss_nb.basics import InputError
-from avss_nb.live import sole_run
-from avss_nb.training import AVSSCallback
-from avss_nb.training_panel import TrainingPanel
+from avss_nb import InputError
+from avss_nb.panels.live import sole_run
+from avss_nb import AVSSCallback
+from avss_nb import TrainingPanel
 from test_panels import eager, front_end
 from test_training import PROBE, Stop, equal, rows, run, trainer, with_dropout
 

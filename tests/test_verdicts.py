@@ -3,9 +3,10 @@ import json, random, re, string
 from dataclasses import asdict
 from fractions import Fraction
 import pytest
-from avss_nb.basics import InputError
-from avss_nb.questions import Question
-from avss_nb.verdicts import LANGUAGES, RULES, Language, Rule, is_abstention, is_correct, near_miss, normalize_answer, rule_name
+from avss_nb import InputError
+from avss_nb import Question
+from avss_nb.data.verdicts import LANGUAGES, RULES, near_miss, rule_name
+from avss_nb import Language, Rule, is_abstention, is_correct, normalize_answer
 
 EXACT = ("squad", "triviaqa")
 

@@ -3,13 +3,15 @@ The same numbers as the plain model, or a refusal that says what to do."""
 import copy
 import numpy as np, pytest, torch
 import transformers as tf
-from avss_nb.basics import InputError, silent
-from avss_nb.blocks import Blocks, fingerprint, input_device
-from avss_nb.data import Question
-from avss_nb.evaluator import Evaluator
-from avss_nb.moments import Moments, sparsity, variance
-from avss_nb.profiler import SITES, LayerProfiler, site_activations
-from avss_nb.pruner import LayerPruner
+from avss_nb import InputError, silent
+from avss_nb import Blocks
+from avss_nb.model.blocks import fingerprint, input_device
+from avss_nb import Question
+from avss_nb import Evaluator
+from avss_nb import Moments, sparsity, variance
+from avss_nb import SITES, LayerProfiler
+from avss_nb.layers.profiler import site_activations
+from avss_nb import LayerPruner
 from test_evaluator import word_tokenizer, words
 from tiny import PATHS, VOCABULARY, padded_batch, tiny
 
@@ -166,7 +168,7 @@ def test_offloaded_weights(offloaded, tmp_path):
 
 def test_a_profile_of_offloaded_weights_serves_the_whole_model(tmp_path):
     accelerate = pytest.importorskip("accelerate")
-    from avss_nb.scorer import LayerScorer
+    from avss_nb import LayerScorer
     scores = LayerScorer().score(profiled(memory(tiny("llama"), tmp_path, accelerate)))
     pruned = LayerPruner(tiny("llama")).plan(scores, count=1).apply()
     assert pruned.plan.removed == scores.order[:1]

@@ -3,7 +3,7 @@ import gguf
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
-from avss_nb.sources import COMMON_WORDS
+from avss_nb.data.sources import COMMON_WORDS
 from tiny import VOCABULARY, tiny
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
