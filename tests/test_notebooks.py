@@ -12,30 +12,18 @@ NBS = ROOT / "nbs"
 ALL = sorted(p for p in NBS.rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
 BIN = Path(sys.executable).parent
 
-def module_name(path):
-    "The module that a notebook exports."
-    name, = {m for c in nbformat.read(path, 4).cells for m in re.findall(r"^#\|\s*default_exp\s+(\S+)", c.source, re.M)}
-    return name
-
 def test_package_is_the_export_of_the_notebooks(tmp_path):
     "Exported in a copy of the repository, so that a difference is reported and not mended."
     shutil.copytree(NBS, tmp_path / "nbs")
     for name in ("settings.ini", "pyproject.toml"): shutil.copy(ROOT / name, tmp_path)
-    (tmp_path / "avss_nb").mkdir()
-    shutil.copy(ROOT / "avss_nb/__init__.py", tmp_path / "avss_nb")
     subprocess.run([BIN / "nbdev_export"], cwd=tmp_path, check=True, capture_output=True)
-    exported, present = ({p.name: p.read_text() for p in (root / "avss_nb").glob("*.py")} for root in (tmp_path, ROOT))
+    def modules(root):
+        package = root / "avss_nb"
+        return {str(p.relative_to(package)): p.read_text() for p in package.rglob("*.py")}
+    exported, present = modules(tmp_path), modules(ROOT)
     assert exported.keys() == present.keys(), "a module without a notebook, or a notebook that was not exported"
     differing = [name for name in exported if exported[name] != present[name]]
     assert not differing, f"run nbdev_export: {differing} differ from their notebooks"
-
-def test_modules_import_only_from_above():
-    order = [module_name(p) for p in sorted(NBS.glob("[0-9]*.ipynb"))]
-    order.remove("basics"); order.insert(0, "basics")
-    for name in order:
-        for line in (ROOT / "avss_nb" / f"{name}.py").read_text().splitlines():
-            if (used := re.match(r"from \.(\w+) import", line)) and used[1] in order:
-                assert order.index(used[1]) < order.index(name), f"{name}.py imports {used[1]} from below"
 
 def test_notebooks_are_committed_executed():
     for path in ALL:

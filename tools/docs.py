@@ -74,7 +74,7 @@ def entry(node, notes: dict[int, str], anchor: str) -> str:
 
 def reference(module: str) -> tuple[str, list[tuple[str, str, str]]]:  # Markdown; (name, anchor, first line) of each entry
     "The exported functions and classes of a module."
-    source = (ROOT / f"avss_nb/{module}.py").read_text(encoding="utf-8")
+    source = (ROOT / "avss_nb" / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
     tree, notes = ast.parse(source), comments(source)
     public = next((ast.literal_eval(n.value) for n in tree.body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "__all__"), [])
     nodes = [n for n in tree.body if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and n.name in public]
@@ -129,7 +129,7 @@ def page(path: Path, target: Path) -> tuple[str, str]:  # title, module ("" for 
         if cell.cell_type == "markdown": parts.append(links(both_themes(prose(cell.source), path.parent))); continue
         exported = re.search(r"^#\|\s*export", cell.source, re.M)
         source = DIRECTIVE.sub("", cell.source).strip()
-        title = f' title="avss_nb/{module}.py"' if exported else ""
+        title = f' title="avss_nb/{module.replace(".", "/")}.py"' if exported else ""
         parts.append(f"```python{title}\n{source}\n```")
         if cell.outputs: parts.append("<div class='output'>" + "\n".join(output(o, save) for o in cell.outputs) + "</div>")
     title = re.match(r"# (.*)", parts[0])[1]
@@ -160,14 +160,17 @@ def pages(folder: Path) -> list:
     lessons = [{f"{int(p.name[:2])} · {title}": url} for p in sorted((NBS / "tutorials").glob("*.ipynb")) for title, _, url in [written(p)]]
     def plain(title): return re.sub(r"^Study: (.)", lambda found: found[1].upper(), title)
     studies = [{plain(title): url} for p in sorted((NBS / "studies").glob("*.ipynb")) for title, _, url in [written(p)]]
-    modules = [written(p) for p in sorted(NBS.glob("[0-9]*.ipynb"), key=lambda p: (p.name != "00_basics.ipynb", p.name))]
+    rooms = {place.name[3:]: [written(p) for p in sorted(place.glob("*.ipynb"))] for place in sorted(NBS.glob("[0-9]*/"))}
+    doors = [written(p) for p in sorted(NBS.glob("[0-9]*.ipynb"))]
     index = ["# Every name\n\n> What the package exports, module by module, in reading order."]
-    for title, module, url in modules:
+    for title, module, url in [*sum(rooms.values(), []), *doors]:
         rows = [(f"<a href='{url[:-3]}.html#{anchor}'><code>{name}</code></a>", said(doc)) for name, anchor, doc in reference(module)[1]]
         if rows: index.append(f"## [{title}]({url})\n\n<div>{table(rows, 'name', 'what')}</div>")
     (folder / "names.md").write_text("\n\n".join(index), encoding="utf-8")
     return [{"Home": "index.md"}, {"Lessons": [*lessons, {"For instructors": "tutorials/instructor.md"}]}, {"Studies": studies},
-            {"Package": [{"Every name": "names.md"}, *({title: url} for title, _, url in modules)]},
+            {"Package": [{"Every name": "names.md"},
+                         *({room: [{title: url} for title, _, url in found]} for room, found in rooms.items()),
+                         *({title: url} for title, _, url in doors)]},
             {"Architectures": "architectures.md"}, {"Changes": "changes.md"}]
 
 MENDED = {  # what the converter leaves to fonts or forgets
