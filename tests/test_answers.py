@@ -418,7 +418,7 @@ def test_files_of_earlier_versions_are_read(tmp_path, judged):
     assert same(Answers.load(path), judged)
 
 def test_answers_judged_by_a_function_keep_their_verdicts(tmp_path, monkeypatch):
-    from avss_nb.data.readers import verdicts
+    from avss_nb.data import verdicts
     monkeypatch.setattr(verdicts, "RULES", verdicts.RULES.copy())
     def shout(answer, accepted): return answer.isupper()
     answers = Answers.judge([Question("q", ("Paris",), rules=shout)] * 2, ["PARIS", "It is Paris"], [[-1.], [-2.]], warn=False)

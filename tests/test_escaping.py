@@ -6,7 +6,7 @@ import matplotlib.text
 import numpy as np
 import pytest
 import torch
-from avss_nb.panels.ranking import live
+from avss_nb.panels import live
 from avss_nb import Answers
 from avss_nb import silent
 from avss_nb import Question

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from nbclient import NotebookClient
 from PIL import Image
 from traitlets import TraitError
-from avss_nb.panels.ranking import live
+from avss_nb.panels import live
 from avss_nb import InputError, silent
 from avss_nb import Evaluator
 from avss_nb import LayerLab

@@ -3,7 +3,7 @@ import csv, json, re, string, warnings
 from collections import Counter, defaultdict
 from inspect import signature
 import numpy as np, pandas as pd, pytest
-from avss_nb.data.readers import readers as data
+from avss_nb.data import readers as data
 from avss_nb import InputError
 from avss_nb.data.readers import QUESTION_SETS
 from avss_nb import load_answer_pairs, load_questions

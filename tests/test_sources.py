@@ -11,7 +11,7 @@ from conftest import shared
 from tiny import tiny
 from tiny_gguf import TEMPLATE, bpe_tokenizer, rounded, tiny_gguf, write_gguf
 from avss_nb import cli
-from avss_nb.data.readers import sources
+from avss_nb.data import sources
 from avss_nb import InputError
 from avss_nb import Blocks
 from avss_nb import PrunePlan
