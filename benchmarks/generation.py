@@ -10,9 +10,7 @@ tables to benchmarks/RESULTS.md."""
 import argparse, datetime
 from pathlib import Path
 import numpy as np, pandas as pd, torch, transformers
-from avss_nb import Evaluator
-from avss_nb import LayerPruner
-from avss_nb import TeachingWorld, load_teaching_model
+from avss_nb import Evaluator, LayerPruner, TeachingWorld, load_teaching_model
 from profiling import SHAPES, add_results, build, markdown, seconds
 
 def generate(model, words, prompts, size, new, **settings):

@@ -7,9 +7,7 @@ Times are processor time of one thread, so that a busy machine does not count; s
 import argparse, time
 import numpy as np, pandas as pd, torch
 from transformers import LlamaConfig, LlamaForCausalLM
-from avss_nb import Throttle
-from avss_nb import LayerRankingPanel
-from avss_nb import LayerProfiler
+from avss_nb import LayerProfiler, LayerRankingPanel, Throttle
 
 def build(layers, hidden):
     torch.manual_seed(0)

@@ -15,11 +15,8 @@ from importlib.util import find_spec
 from pathlib import Path
 import numpy as np, pandas as pd, torch, transformers
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
-from avss_nb import silent
-from avss_nb import Moments
+from avss_nb import SITES, LayerProfiler, Moments, load_teaching_model, silent
 from avss_nb.layers.profiler import DEFAULT_SITES
-from avss_nb import SITES, LayerProfiler
-from avss_nb import load_teaching_model
 
 SHAPES = {  # name → model, rows of a batch, tokens of a row
     "gpt2": (lambda layers=12, hidden=768: GPT2LMHeadModel(GPT2Config(n_layer=layers, n_embd=hidden, n_head=hidden // 64)), 8, 256),

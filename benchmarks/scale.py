@@ -9,9 +9,9 @@ def work(args) -> None:
     "What each process does; the first one writes the seconds."
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
-    from avss_nb import silent
-    from avss_nb import LayerProfiler
-    from avss_nb.layers.shards import joined, profile_together
+    from avss_nb import LayerProfiler, silent
+    from avss_nb.base.processes import joined
+    from avss_nb.layers.shards import profile_together
     torch.set_num_threads(1)
     torch.manual_seed(0)
     model = GPT2LMHeadModel(GPT2Config(n_layer=args.layers, n_embd=args.hidden, n_head=12)).eval()

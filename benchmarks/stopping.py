@@ -11,16 +11,11 @@ from jupyter_client.manager import start_new_kernel
 SETUP = """
 import numpy as np, torch
 from IPython.display import display
-from avss_nb import silent
-from avss_nb import Evaluator
-from avss_nb import HallucinationAnalyzer
-from avss_nb import HallucinationPanel
-from avss_nb import ContrastiveMitigator, Recipe
-from avss_nb import MitigationPanel
-from avss_nb import LayerRankingPanel, PruningPanel
-from avss_nb import LayerProfiler
-from avss_nb import LayerScorer
-from avss_nb import TeachingWorld, load_teaching_model
+from avss_nb import (
+    ContrastiveMitigator, Evaluator, HallucinationAnalyzer, HallucinationPanel, LayerProfiler,
+    LayerRankingPanel, LayerScorer, MitigationPanel, PruningPanel, Recipe, TeachingWorld,
+    load_teaching_model, silent
+)
 model, tokenizer = load_teaching_model()
 world, profiler, evaluator = TeachingWorld(), LayerProfiler(model, tokenizer), Evaluator(model, tokenizer)
 texts, questions = world.texts(300), world.questions("known", 60) + world.questions("unknown", 60)

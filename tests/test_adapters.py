@@ -6,16 +6,12 @@ import pytest
 import torch
 import transformers as tf
 from architectures import made
-from avss_nb.model.adapters import adaptable, adapted_weights, load_adapter
-from avss_nb import Answers
-from avss_nb import InputError, silent
-from avss_nb import Blocks
-from avss_nb import Question
-from avss_nb import HealingRecipe
-from avss_nb import LayerHealer
-from avss_nb import ContrastiveMitigator, Recipe
+from avss_nb import (
+    Answers, Blocks, ContrastiveMitigator, HealingRecipe, InputError, LayerHealer, LayerPruner,
+    Question, Recipe, silent
+)
 from avss_nb.hallucination.mitigation import student_of
-from avss_nb import LayerPruner
+from avss_nb.model.adapters import adaptable, adapted_weights, load_adapter
 from tiny import VOCABULARY, tiny
 
 peft = pytest.importorskip("peft")
@@ -53,6 +49,18 @@ def test_adapters_reach_experts_and_come_back(name, tmp_path):
     student(input_ids=IDS).logits.logsumexp(-1).sum().backward()
     assert all(p.grad.abs().sum() for p in student.parameters() if p.requires_grad), "every adapter learns"
     assert reached(student, blocks) > .9 and not warned
+
+def test_merging_keeps_what_was_learned_where_blocks_share_weights():
+    "PEFT adds up the adapters of all modules that use one weight (findings/merge_of_shared_blocks.sh)."
+    blocks = Blocks(made("zamba2"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        student = student_of(blocks, tuple(range(len(blocks))), lora_rank=4)
+    for n, p in student.named_parameters():
+        if "lora_B" in n: torch.nn.init.normal_(p, std=.05)
+    changed = logits(student)
+    assert (changed - logits(blocks.model)).abs().max() > 1e-3
+    torch.testing.assert_close(logits(student.merge_and_unload()), changed)
 
 @pytest.mark.parametrize("name, share", [("dbrx", .15), ("laguna", .87)])
 def test_what_adapters_cannot_reach_is_said(name, share, tmp_path):

@@ -2,14 +2,12 @@
 from dataclasses import replace
 import numpy as np, pytest, torch
 from safetensors.torch import save_file
-from avss_nb.hallucination.profile import POSITIONS, both_kinds, position_mask
-from avss_nb import AnswerProfile, AnswerProfiler
-from avss_nb import Answers
-from avss_nb import InputError, silent
-from avss_nb import Question
-from avss_nb import EDGES, Moments, sparsity, variance
+from avss_nb import (
+    EDGES, SITES, AnswerProfile, AnswerProfiler, Answers, InputError, Moments, Question,
+    silent, sparsity, variance
+)
+from avss_nb.hallucination.profile import ANSWER_POSITIONS, both_kinds, position_mask
 from avss_nb.maths.moments import rms
-from avss_nb import SITES
 from test_evaluator import word_tokenizer, words
 from tiny import CAUSAL, PATHS, tiny
 
@@ -50,7 +48,7 @@ WHERE = {"last_prompt": lambda start, end: slice(start - 1, start), "first_answe
 def profiled(model, position="last_prompt", given=None, **settings):
     return AnswerProfiler(model, TOKENIZER, position, **{"sites": SITES, "batch_size": 4} | settings).profile(given or answers(), silent)
 
-@pytest.mark.parametrize("position", POSITIONS)
+@pytest.mark.parametrize("position", ANSWER_POSITIONS)
 @pytest.mark.parametrize("name", CAUSAL)
 def test_each_answer_equals_numpy(name, position):
     model, given = tiny(name, dtype=torch.float64), answers()
@@ -69,7 +67,7 @@ def test_each_answer_equals_numpy(name, position):
             state = found["output"][WHERE[position](start, end)].mean(0)
             assert np.allclose(profile.states[n, layer].numpy(), state, rtol=1e-5, atol=1e-5)
 
-@pytest.mark.parametrize("position", POSITIONS)
+@pytest.mark.parametrize("position", ANSWER_POSITIONS)
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
 @pytest.mark.parametrize("groups", [2, 16])
 def test_layer_profiles_are_the_merged_answers(name, position, groups):
@@ -257,7 +255,7 @@ def test_activations_that_are_no_numbers():
 
 def test_position_mask_by_hand():
     starts, ends = torch.tensor([2, 1]), torch.tensor([4, 2])
-    assert {p: position_mask(starts, ends, 5, p).int().tolist() for p in POSITIONS} == {
+    assert {p: position_mask(starts, ends, 5, p).int().tolist() for p in ANSWER_POSITIONS} == {
         "last_prompt": [[0, 1, 0, 0, 0], [1, 0, 0, 0, 0]], "first_answer": [[0, 0, 1, 0, 0], [0, 1, 0, 0, 0]],
         "answer": [[0, 0, 1, 1, 0], [0, 1, 0, 0, 0]], "all": [[1, 1, 1, 1, 0], [1, 1, 0, 0, 0]]}
 

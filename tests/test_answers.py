@@ -2,11 +2,8 @@
 import json, math, random, subprocess, sys, warnings
 from dataclasses import replace
 import numpy as np, pandas as pd, pytest
-from avss_nb import Answers, Report, length_baseline
+from avss_nb import Answers, InputError, Prompt, Question, Report, length_baseline
 from avss_nb.answering.answers import choice_shares, chosen, mc2
-from avss_nb import InputError
-from avss_nb import Question
-from avss_nb import Prompt
 
 ASKED = [Question("a", ("Paris",), group="known", kind="city"), Question("b", ("Rome",), group="known", kind="city"),
          Question("c", ("1990",), group="rare", kind="year"),

@@ -4,16 +4,12 @@ from dataclasses import replace
 import numpy as np, pandas as pd, pytest, torch
 from sklearn.metrics import brier_score_loss
 import avss_nb.hallucination.comparison as arms_module
-from avss_nb import Answers
-from avss_nb import Arm, ArmRun, ArmTable, compare_arms, rivals, standard_arms
+from avss_nb import (
+    Answers, Arm, ArmRun, ArmTable, Evaluator, InputError, PlattScaling, Prompt, Question,
+    Recipe, TemperatureScaling, best_threshold, calibration_error, compare_arms,
+    load_teaching_model, rivals, silent, standard_arms
+)
 from avss_nb.hallucination.comparison import check_disjoint
-from avss_nb import InputError, silent
-from avss_nb import PlattScaling, TemperatureScaling, best_threshold, calibration_error
-from avss_nb import Question
-from avss_nb import Evaluator
-from avss_nb import Recipe
-from avss_nb import Prompt
-from avss_nb import load_teaching_model
 from test_hallucination import EAVSSScorer, made, mixed
 
 torch.set_num_threads(1)

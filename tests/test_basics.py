@@ -2,9 +2,8 @@
 import json, os, random, subprocess, sys
 import pytest, torch
 from safetensors.torch import save_file
-from avss_nb import InputError, silent
+from avss_nb import InputError, LayerProfile, LayerProfiler, silent
 from avss_nb.base.basics import check_counts, load_tensors, save_tensors, whole
-from avss_nb import LayerProfile, LayerProfiler
 from tiny import tiny
 
 def test_a_link_stays_a_link_and_its_file_is_replaced(tmp_path):

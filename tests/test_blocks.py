@@ -3,12 +3,8 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from avss_nb import InputError
-from avss_nb import Blocks
+from avss_nb import Blocks, Evaluator, InputError, LayerProfiler, LayerPruner
 from avss_nb.model.blocks import fingerprint, sublayer
-from avss_nb import Evaluator
-from avss_nb import LayerProfiler
-from avss_nb import LayerPruner
 from tiny import CONFIGS, PATHS, padded_batch, tiny
 
 def hooks(model): return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())

@@ -12,11 +12,10 @@ from browsing import (COUNT_FRAMES, ask, browser, check_access, check_nothing_ju
 pytestmark = needs_browser()
 
 CELLS = ["""
-from avss_nb import Evaluator
-from avss_nb import Throttle
-from avss_nb import LayerRankingPanel, PruningPanel
-from avss_nb import LayerProfiler
-from avss_nb import TeachingWorld, load_teaching_model
+from avss_nb import (
+    Evaluator, LayerProfiler, LayerRankingPanel, PruningPanel, TeachingWorld, Throttle,
+    load_teaching_model
+)
 model, tokenizer = load_teaching_model()
 world = TeachingWorld()
 texts = world.texts(300)
@@ -126,14 +125,10 @@ def test_stop_keeps_what_was_measured(browser, lab, record_property):
     close_notebook(page)
 
 SETTING = """
-from avss_nb import Evaluator
-from avss_nb import EAVSSScorer, HallucinationAnalyzer
-from avss_nb import HallucinationPanel
-from avss_nb import Throttle
-from avss_nb import ContrastiveMitigator, Recipe
-from avss_nb import MitigationPanel
-from avss_nb import one_per_subject
-from avss_nb import TeachingWorld, load_teaching_model
+from avss_nb import (
+    ContrastiveMitigator, EAVSSScorer, Evaluator, HallucinationAnalyzer, HallucinationPanel,
+    MitigationPanel, Recipe, TeachingWorld, Throttle, load_teaching_model, one_per_subject
+)
 model, tokenizer = load_teaching_model()
 world = TeachingWorld()
 def questions(n, seed): return world.questions("rare", n, seed) + world.questions("unknown", n, seed)
@@ -201,9 +196,7 @@ def test_training_panel(browser, lab):
     page = open_notebook(browser, lab, ["""
 import tempfile, torch
 from transformers import LlamaConfig, LlamaForCausalLM, PrinterCallback, Trainer, TrainingArguments
-from avss_nb import Throttle
-from avss_nb import AVSSCallback
-from avss_nb import TrainingPanel
+from avss_nb import AVSSCallback, Throttle, TrainingPanel
 torch.set_num_threads(1)
 rows = [[(start + i * step) % 64 for i in range(16)] for start in range(64) for step in range(1, 9)]
 model = LlamaForCausalLM(LlamaConfig(vocab_size=64, hidden_size=64, intermediate_size=128, num_hidden_layers=6, num_attention_heads=4))
@@ -234,9 +227,8 @@ panel""", "history = panel.run(trainer)"], "training.ipynb")
 EIGHTY = ["""
 import ipywidgets, torch
 from transformers import LlamaConfig, LlamaForCausalLM
-from avss_nb.panels.live import CELLS
-from avss_nb import LayerRankingPanel
-from avss_nb import LayerProfiler
+from avss_nb import LayerProfiler, LayerRankingPanel
+from avss_nb.panels.picture import CELLS
 torch.manual_seed(0)
 model = LlamaForCausalLM(LlamaConfig(vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=80, num_attention_heads=4))
 profile = LayerProfiler(model, batch_size=4).profile([[*range(1, 40)]] * 16, lambda progress: None)

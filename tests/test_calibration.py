@@ -3,9 +3,14 @@ import math
 import numpy as np, pytest, torch
 from sklearn.metrics import brier_score_loss, roc_auc_score
 from torchmetrics.classification import BinaryCalibrationError
-from avss_nb import InputError
-from avss_nb.maths.calibration import BINS, MEASURES, below_one, bootstrap, calibration_bins, interval, mass_bins, measures, resampled_measures, threshold_measures, withheld
-from avss_nb import PlattScaling, TemperatureScaling, best_threshold, calibration_error
+from avss_nb import (
+    InputError, PlattScaling, TemperatureScaling, best_threshold, calibration_error
+)
+from avss_nb.maths.bootstrap import bootstrap, interval
+from avss_nb.maths.calibration import (
+    ECE_BINS, MEASURES, below_one, calibration_bins, mass_bins, measures, resampled_measures,
+    threshold_measures, withheld
+)
 
 def plain_ece(confidence, correct, bins=15):
     "The definition, bin by bin, in exact integer arithmetic on the bin number; 1.0 belongs to the last bin."
@@ -51,8 +56,8 @@ def test_zeros_and_ones_count(confidence, correct, expected):
     assert calibration_error(confidence, correct) == pytest.approx(expected, abs=1e-12)
 
 def test_bin_edges_belong_to_the_bin_above_them():
-    for k in range(1, BINS):
-        edge = float(torch.linspace(0, 1, BINS + 1, dtype=torch.float64)[k])
+    for k in range(1, ECE_BINS):
+        edge = float(torch.linspace(0, 1, ECE_BINS + 1, dtype=torch.float64)[k])
         bins = calibration_bins([np.nextafter(edge, 0), edge], [0, 1])
         assert list(bins.index) == [k - 1, k]
 

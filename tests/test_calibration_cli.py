@@ -3,9 +3,8 @@ import json, math, re, subprocess
 import numpy as np, pandas as pd, pytest
 from test_calibration import from_definitions
 from test_cli import BIN, avss, done, refused
+from avss_nb import Answers, Question
 from avss_nb.maths.calibration import measures
-from avss_nb import Question
-from avss_nb import Answers
 
 KEYS = ["accuracy", "mean_confidence", "ece", "ece_equal_mass", "brier", "auroc", "aurc"]
 WRITERS = {"csv": lambda t, p: t.to_csv(p, index=False), "tsv": lambda t, p: t.to_csv(p, index=False, sep="\t"),

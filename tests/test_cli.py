@@ -7,14 +7,13 @@ from transformers import AlbertConfig, AutoModelForCausalLM, AutoModelForMaskedL
 from typer.testing import CliRunner
 from conftest import shared
 from tiny import tiny
-from avss_nb import cli
-from avss_nb import Blocks
-from avss_nb import Evaluator
-from avss_nb.maths.moments import AGGREGATIONS
-from avss_nb import SITES, LayerProfile, LayerProfiler
-from avss_nb import SCORES, LayerScorer
-from avss_nb import TeachingWorld
+from avss_nb import (
+    SCORES, SITES, Blocks, Evaluator, LayerProfile, LayerProfiler, LayerScorer, TeachingWorld,
+    cli
+)
+from avss_nb.commands import answers, layers
 from avss_nb.data.teaching import build_tokenizer
+from avss_nb.maths.moments import AGGREGATIONS
 
 torch.set_num_threads(1)
 TOKENIZER = build_tokenizer()
@@ -109,7 +108,7 @@ def test_the_teaching_world_as_text(place, tmp_path):
 def test_an_interrupted_profile_is_saved_and_marked(place, tmp_path, monkeypatch):
     def stop(progress):
         if progress.done == 2: raise KeyboardInterrupt
-    monkeypatch.setattr(cli, "listener", lambda label: stop)
+    monkeypatch.setattr(layers, "listener", lambda label: stop)
     result = avss("profile", place / "model", "--texts", place / "texts.txt", "--batch-size", 4, "--out", tmp_path / "p")
     assert result.exit_code == 130 and "PARTIAL" in result.stdout and "interrupted" in result.stderr
     profile = LayerProfile.load(tmp_path / "p")
@@ -347,7 +346,7 @@ def test_wrong_options_of_rank_and_profile(place, tmp_path):
     assert result.exit_code == 2 and "--limit" in result.stderr and not (tmp_path / "p").exists()
 
 def test_places_that_cannot_be_written_are_refused_at_once(place, tmp_path, monkeypatch):
-    monkeypatch.setattr(cli, "load_model", lambda *_: pytest.fail("work was begun"))
+    for module in layers, answers: monkeypatch.setattr(module, "load_model", lambda *_: pytest.fail("work was begun"))
     line = ["profile", place / "model", "--texts", place / "texts.txt", "--out"]
     refused(*line, tmp_path, match="is a folder")
     refused(*line, place / "texts.txt" / "p", match="cannot be written")

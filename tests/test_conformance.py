@@ -17,15 +17,11 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
+from avss_nb import (
+    Blocks, Evaluator, InputError, LayerProfiler, LayerPruner, Question, silent, variance
+)
 from avss_nb.model import surgery
-from avss_nb import InputError, silent
-from avss_nb import Blocks
 from avss_nb.model.blocks import sublayer
-from avss_nb import Question
-from avss_nb import Evaluator
-from avss_nb import variance
-from avss_nb import LayerProfiler
-from avss_nb import LayerPruner
 from architectures import CUTS, EXTRA, REGISTRY, SIZES, VOCABULARY, known, made
 from fresh_process import difference, outputs, verdict
 

@@ -6,10 +6,9 @@ see that it is wrong. With them on, `apply` must refuse, or the model must be ri
 import copy
 import pytest
 from torch import nn
-from avss_nb.prune import pruner
+from avss_nb import InputError, LayerPruner
 from avss_nb.model import surgery
-from avss_nb import InputError
-from avss_nb import LayerPruner
+from avss_nb.prune import pruner
 from architectures import REGISTRY, made
 from fresh_process import outputs
 from test_conformance import _one_process, by_hand, cuts, faults, folder, text  # noqa: F401 (fixtures)

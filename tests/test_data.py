@@ -3,12 +3,14 @@ import json, random
 import numpy as np, pandas as pd, pytest, torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
-from avss_nb import InputError
+from avss_nb import (
+    Corpus, InputError, Question, is_abstention, is_correct, load_questions, load_texts,
+    normalize_answer, windows
+)
 from avss_nb.base.basics import save_tensors
-from avss_nb import Corpus
-from avss_nb.data.batches import prompt_ids, text_frame, text_ids
-from avss_nb import Question, is_abstention, is_correct, load_questions, load_texts, normalize_answer, windows
-from avss_nb.data.batches import length_batches, right_padded, tokenize
+from avss_nb.data.batches import (
+    length_batches, prompt_ids, right_padded, text_frame, text_ids, tokenize
+)
 from avss_nb.data.teaching import build_tokenizer
 from conftest import shared
 

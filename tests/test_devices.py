@@ -2,13 +2,11 @@
 import copy
 import numpy as np, pytest, torch
 import no_float64
-from avss_nb import silent
-from avss_nb import Evaluator
-from avss_nb.model.heads import batch_losses, target_batch
-from avss_nb import angular_distances, magnitude
+from avss_nb import (
+    SITES, Evaluator, LayerProfiler, LayerScorer, angular_distances, magnitude, silent
+)
 from avss_nb.maths.moments import has_float64, wide
-from avss_nb import SITES, LayerProfiler
-from avss_nb import LayerScorer
+from avss_nb.model.heads import batch_losses, target_batch
 from tiny import tiny
 
 ROWS = [[5, 6, 7, 8, 9], [6, 7, 8], [9, 10, 11, 12], [3, 4]] * 3

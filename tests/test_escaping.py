@@ -6,25 +6,15 @@ import matplotlib.text
 import numpy as np
 import pytest
 import torch
+from avss_nb import (
+    Answers, EAVSSScorer, HallucinationPanel, HarnessReport, Healing, HealingRecipe, LayerLab,
+    LayerProfile, LayerProfiler, LayerPruner, LayerRankingPanel, LayerScorer, LayerScores,
+    Measured, Mitigation, Picture, PruningPanel, Question, RankingComparison, Recipe, TrainingHistory,
+    View, silent
+)
 from avss_nb.panels import live
-from avss_nb import Answers
-from avss_nb import silent
-from avss_nb import Question
-from avss_nb import EAVSSScorer
-from avss_nb import HallucinationPanel
-from avss_nb.panels.hallucination import example_table
-from avss_nb import HarnessReport
-from avss_nb import Healing, HealingRecipe, Measured
-from avss_nb import LayerLab
 from avss_nb.panels.exports import page, save_picture, section
-from avss_nb import View
-from avss_nb import Mitigation, Recipe
-from avss_nb import LayerRankingPanel, PruningPanel
-from avss_nb import LayerProfile, LayerProfiler
-from avss_nb import LayerPruner
-from avss_nb import RankingComparison
-from avss_nb import LayerScorer, LayerScores
-from avss_nb import TrainingHistory
+from avss_nb.panels.hallucination import example_table
 from test_arms import made_table
 from test_hallucination import made, mixed
 from tiny import tiny
@@ -118,7 +108,7 @@ def test_questions_in_a_panel():
     check(example_table(answers()))
 
 def test_words_of_a_panel_and_a_tab():
-    panel = live.Panel(f"title {NAME}", f"hint {NAME} `{NAME}`", live.Picture(200, 100))
+    panel = live.Panel(f"title {NAME}", f"hint {NAME} `{NAME}`", Picture(200, 100))
     assert "<code>&lt;b&gt;name</code>" in panel.head.value
     check(panel.head.value)
     panel.say(f"error: {NAME}")

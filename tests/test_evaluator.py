@@ -3,12 +3,14 @@ import math, random, warnings
 import numpy as np, pytest, torch
 import transformers as tf
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from avss_nb import (
+    Answers, Evaluator, InputError, Labelled, Perplexity, Question, Report, load_texts, windows
+)
 from avss_nb.answering.answers import mc2
-from avss_nb import InputError
-from avss_nb import Labelled, Question, load_texts, windows
+from avss_nb.answering.evaluator import (
+    answer_ended, answer_span, generating, left_padded, reads_left_padding, retention
+)
 from avss_nb.data.batches import tokenize
-from avss_nb import Answers, Evaluator, Perplexity, Report
-from avss_nb.answering.evaluator import answer_ended, answer_span, generating, left_padded, reads_left_padding, retention
 from avss_nb.model.heads import head
 from conftest import shared
 from tiny import CAUSAL, VOCABULARY, tiny

@@ -4,15 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 import numpy as np, pytest, torch
 from matplotlib.figure import Figure
-from avss_nb import InputError, silent
-from avss_nb import Blocks
-from avss_nb.maths.massive import first_share, first_token_note, first_token_rms, layer_list
-from avss_nb import Moments, variance
-from avss_nb.maths.moments import median_size
-from avss_nb import plot_ranking
+from avss_nb import (
+    SITES, Blocks, InputError, LayerProfile, LayerProfiler, LayerScorer, Moments, plot_ranking,
+    silent, variance
+)
 from avss_nb.draw.layers import plot_first_token
-from avss_nb import SITES, LayerProfile, LayerProfiler
-from avss_nb import LayerScorer
+from avss_nb.maths.massive import first_share, first_token_note, first_token_rms, layer_list
+from avss_nb.maths.moments import median_size
 from test_cli import done
 from tiny import VOCABULARY, tiny
 
@@ -117,7 +115,7 @@ def test_pictures(massive):
     ax = profile.plot(Figure().subplots(), what="first token")
     np.testing.assert_allclose(ax.lines[0].get_ydata(), table["first token"])
     assert "unit 5: layers 1 to 3" in ax.get_title("right")
-    with pytest.raises(InputError, match="statistics, first token"): profile.plot(what="last token")
+    with pytest.raises(InputError, match="'statistics' or 'first token'"): profile.plot(what="last token")
 
 def test_a_file_keeps_it_and_an_older_one_says_that_it_does_not(massive, tmp_path):
     _, profile = massive

@@ -6,15 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from avss_nb import InputError, silent
-from avss_nb import Blocks
-from avss_nb import BlockStatistics, Segments
+from avss_nb import (
+    EDGES, BlockStatistics, Blocks, InputError, LayerProfiler, LayerScorer, Moments, Segments,
+    silent, stable
+)
+from avss_nb.maths.moments import histogram
 from avss_nb.maths.sites import block_moments, moments_of
 from avss_nb.model.heads import body, cacheless
-from avss_nb import EDGES, Moments
-from avss_nb.maths.moments import histogram
-from avss_nb import LayerProfiler
-from avss_nb import LayerScorer, stable
 from tiny import padded_batch, tiny
 
 LENGTHS = [40, 1, 7, 100]
@@ -173,7 +171,7 @@ def test_no_cache_is_kept_and_the_setting_comes_back():
 
 def test_it_stops_when_the_ranking_is_stable(teaching, world):
     model, tokenizer = teaching
-    profile = LayerProfiler(model, tokenizer, ["relative_update"], batch_size=4).profile(world.texts(1000), silent, until="stable")
+    profile = LayerProfiler(model, tokenizer, ["relative_update"], batch_size=4).profile(world.texts(1000), silent, until=stable())
     assert 0 < profile.texts < 1000 and not profile.partial and stable()(profile)
     whole = LayerProfiler(model, tokenizer, ["relative_update"]).profile(world.texts(1000), silent)
     ranks = [np.argsort(np.argsort(LayerScorer(draws=0).score(p).values)) for p in (profile, whole)]

@@ -3,12 +3,9 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
-from avss_nb import AnswerProfiler
-from avss_nb import Answers
-from avss_nb import silent
-from avss_nb import load_answer_pairs
-from avss_nb import Evaluator
-from avss_nb import EAVSSScorer, detectors
+from avss_nb import (
+    AnswerProfiler, Answers, EAVSSScorer, Evaluator, detectors, load_answer_pairs, silent
+)
 from conftest import shared
 
 @pytest.fixture(scope="module")

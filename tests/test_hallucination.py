@@ -4,14 +4,14 @@ import numpy as np, pytest, torch
 from dataclasses import replace
 from scipy.stats import kstest, spearmanr
 from sklearn.metrics import roc_auc_score
-from avss_nb import AnswerProfile
-from avss_nb import Answers
-from avss_nb import InputError, silent
-from avss_nb import Question
-from avss_nb import EAVSSScorer, HallucinationAnalyzer, auroc, detectors, intrinsic_dimension, probe_auroc
-from avss_nb.hallucination.scores import balanced, benjamini_hochberg, cross_validated, half_agreement, relabel, relabelings, resampled, shift, strata_of
-from avss_nb import Moments
-from avss_nb import LayerProfile
+from avss_nb import (
+    AnswerProfile, Answers, EAVSSScorer, HallucinationAnalyzer, InputError, LayerProfile,
+    Moments, Question, auroc, detectors, intrinsic_dimension, probe_auroc, silent
+)
+from avss_nb.hallucination.scores import (
+    balanced, benjamini_hochberg, cross_validated, half_agreement, relabel, relabelings,
+    resampled_within, shift, strata_of
+)
 
 def made(activations, labels, kinds=None, subjects=None, states=None, seed=0) -> AnswerProfile:
     "A profile of given activations: layer → answer → (tokens, hidden)."
@@ -302,7 +302,7 @@ def test_half_agreement_is_spearman_of_the_halves():
 
 def test_bootstrap_draws_within_kind_and_stratum():
     labels, strata = np.array([1, 0, 1, 1, 0, 0, 1], bool), np.array([0, 0, 0, 1, 1, 1, 1])
-    counts = resampled(labels, strata, 500)
+    counts = resampled_within(labels, strata, 500)
     for kind, s in itertools.product((True, False), (0, 1)):
         assert (counts[:, (labels == kind) & (strata == s)].sum(1) == ((labels == kind) & (strata == s)).sum()).all()
     assert counts.mean(0) == pytest.approx(np.ones(7), abs=0.2)

@@ -8,18 +8,15 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from PIL import Image
 from traitlets import TraitError
-from avss_nb import AnswerProfiler
-from avss_nb import InputError, silent
-from avss_nb import Question
-from avss_nb import Answers, Evaluator
-from avss_nb import EAVSSScorer, HallucinationAnalyzer
-from avss_nb import HallucinationPanel
-from avss_nb.panels.hallucination import counted, example_table, tally
-from avss_nb.panels.live import sole_run
-from avss_nb import ContrastiveMitigator, Recipe
+from avss_nb import (
+    AnswerProfiler, Answers, ContrastiveMitigator, EAVSSScorer, Evaluator,
+    HallucinationAnalyzer, HallucinationPanel, InputError, MitigationPanel, Question, Recipe,
+    silent
+)
 from avss_nb.hallucination.mitigation import development_measures
-from avss_nb import MitigationPanel
 from avss_nb.maths.moments import rms
+from avss_nb.panels.hallucination import counted, example_table, tally
+from avss_nb.panels.picture import sole_run
 from test_panels import eager, front_end, image
 
 @pytest.fixture(scope="module")

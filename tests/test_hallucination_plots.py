@@ -5,14 +5,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from avss_nb import AnswerProfiler
-from avss_nb import ArmRun, ArmTable
-from avss_nb import InputError, silent
-from avss_nb import Question
-from avss_nb import Answers
-from avss_nb import EAVSSScorer, HallucinationScores
-from avss_nb import EAVSSMarks, TrainingLines, TwoHistograms, plot_arms, plot_eavss, plot_probe, plot_shifts
-from avss_nb.draw.hallucination import chance, in_words, plot_reliability_before_after, plot_training, plot_two_histograms, shifts
+from avss_nb import (
+    AnswerProfiler, Answers, ArmRun, ArmTable, EAVSSMarks, EAVSSScorer, HallucinationScores,
+    InputError, Question, TrainingLines, TwoHistograms, plot_arms, plot_eavss, plot_probe,
+    plot_shifts, silent
+)
+from avss_nb.draw.answers import plot_reliability_before_after
+from avss_nb.draw.hallucination import chance, in_words, plot_two_histograms, shifts
+from avss_nb.draw.training import plot_training
 from test_plots import all_text, apart, axes, close_figures, inked  # noqa: F401
 
 def scores(log_eavss, q=None, floored=(), **changes):

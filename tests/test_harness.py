@@ -7,11 +7,7 @@ import subprocess
 import sys
 import numpy as np, pandas as pd, pytest, torch
 import transformers as tf
-from avss_nb import InputError
-from avss_nb import Question
-from avss_nb import Evaluator
-from avss_nb import HarnessReport, run_tasks
-from avss_nb import LayerPruner
+from avss_nb import Evaluator, HarnessReport, InputError, LayerPruner, Question, run_tasks
 from conftest import shared
 from test_cli import done, refused
 from tiny import tiny

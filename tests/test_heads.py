@@ -8,19 +8,17 @@ import warnings
 import numpy as np, pandas as pd, pytest, torch
 import transformers as tf
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from avss_nb import InputError, silent
-from avss_nb import Labelled, LabelledRow
-from avss_nb.data.batches import tokenize
-from avss_nb import Blocks
-from avss_nb.model.blocks import find_blocks
-from avss_nb import calibration_error
-from avss_nb import load_labelled
-from avss_nb import Evaluator, Report
+from avss_nb import (
+    Blocks, Evaluator, InputError, Labelled, LabelledRow, LayerProfiler, LayerPruner,
+    LayerScorer, Report, calibration_error, load_labelled, silent
+)
 from avss_nb.answering.evaluator import retention
-from avss_nb.model.heads import AHEAD, batch_loss, batch_losses, head, looks_ahead, masked_copies, model_batch, target_batch, word_places
-from avss_nb import LayerProfiler
-from avss_nb import LayerPruner
-from avss_nb import LayerScorer
+from avss_nb.data.batches import tokenize
+from avss_nb.model.blocks import find_blocks
+from avss_nb.model.heads import (
+    LOOKS_AHEAD, batch_loss, batch_losses, head, looks_ahead, masked_copies, model_batch,
+    target_batch, word_places
+)
 from conftest import shared
 from test_cli import done, refused
 from tiny import CAUSAL, CONFIGS, VOCABULARY, tiny
@@ -371,7 +369,7 @@ BOTH = [(tf.LlamaForCausalLM, tf.LlamaConfig, "is_causal"), (tf.Qwen3ForCausalLM
 def test_a_causal_class_that_looks_ahead_has_no_next_token_loss(make, config, name, dtype):
     causal, other = (ahead(make, config, {name: value}, dtype) for value in (True, False))
     assert head(causal) == "causal" and not looks_ahead(causal)
-    refusal = re.escape(AHEAD.format(name=make.__name__)[:60])
+    refusal = re.escape(LOOKS_AHEAD.format(name=make.__name__)[:60])
     rows = [[5, 6, 7, 8]] * 4
     for use in (head, lambda m: Evaluator(m, TOKENIZER).perplexity(rows), lambda m: LayerProfiler(m, TOKENIZER, ablation=True),
                 lambda m: target_batch(m, TOKENIZER, rows), lambda m: LayerPruner(m, TOKENIZER).plan(search="greedy", count=1, texts=rows)):

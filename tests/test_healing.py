@@ -12,14 +12,11 @@ import numpy as np
 import pytest
 import torch
 import transformers as tf
-from avss_nb import InputError, silent
-from avss_nb import Question
-from avss_nb import Evaluator
-from avss_nb import Measured
+from avss_nb import (
+    Evaluator, HealingRecipe, InputError, LayerHealer, LayerPruner, Measured, Question, silent
+)
+from avss_nb.prune.healing import HEALING_MARK, healing_terms, packed
 from avss_nb.prune.recovery import kept
-from avss_nb.prune.healing import MARK, healing_terms, packed
-from avss_nb import HealingRecipe, LayerHealer
-from avss_nb import LayerPruner
 from killing import run_with_kills
 from tiny import CAUSAL, CONFIGS, VOCABULARY, tiny
 
@@ -216,7 +213,7 @@ def test_foreign_and_damaged_folders_are_refused(tmp_path):
     (tmp_path / "mine/healed/thesis.txt").write_text("precious")
     with pytest.raises(InputError, match="holds no checkpoints of healing"): heal(cut(), checkpoint=tmp_path / "mine")
     heal(cut(), checkpoint=tmp_path / "run")
-    (tmp_path / "run/healed" / MARK).write_text("{")
+    (tmp_path / "run/healed" / HEALING_MARK).write_text("{")
     with pytest.raises(InputError, match="is damaged"): heal(cut(), checkpoint=tmp_path / "run")
 
 # --- adapters -----------------------------------------------------------------------------------------------------------

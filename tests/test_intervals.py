@@ -4,16 +4,13 @@ from collections import Counter
 from dataclasses import replace
 import numpy as np, pytest, torch
 from matplotlib.figure import Figure
-from avss_nb import InputError, silent
+from avss_nb import (
+    SITES, ExactSum, InputError, LayerProfile, LayerProfiler, LayerScorer, MomentSums, Moments,
+    Perplexity, angular_distances, plot_ranking, silent
+)
 from avss_nb.data.batches import text_batches
-from avss_nb.maths.calibration import resampled
-from avss_nb import Perplexity
-from avss_nb import angular_distances
-from avss_nb import ExactSum, Moments, MomentSums
-from avss_nb import plot_ranking
-from avss_nb import SITES, LayerProfile, LayerProfiler
 from avss_nb.layers.profiler import dealt_group
-from avss_nb import LayerScorer
+from avss_nb.maths.bootstrap import resampled
 from safetensors import safe_open
 from test_cli import done, refused
 from tiny import VOCABULARY, tiny

@@ -14,21 +14,14 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from PIL import Image
 from traitlets import TraitError
-from avss_nb import InputError, silent
-from avss_nb import Question
-from avss_nb import Evaluator
-from avss_nb import EAVSSScorer
-from avss_nb import HallucinationPanel
-from avss_nb.panels.lab import KINDS
-from avss_nb import LayerLab
+from avss_nb import (
+    EAVSSScorer, Evaluator, HallucinationPanel, InputError, LayerLab, LayerProfiler,
+    LayerRankingPanel, LayerScorer, MitigationPanel, Question, Recipe, silent
+)
 from avss_nb.panels.exports import call, free_name, load_data, save_data, script
+from avss_nb.panels.lab import KINDS
+from avss_nb.panels.picture import sole_run
 from avss_nb.panels.tabs import set_aside, without_questions
-from avss_nb.panels.live import sole_run
-from avss_nb import Recipe
-from avss_nb import MitigationPanel
-from avss_nb import LayerRankingPanel
-from avss_nb import LayerProfiler
-from avss_nb import LayerScorer
 from test_panels import front_end
 from tiny import tiny
 
@@ -300,7 +293,7 @@ def run(lab, code):
     "The namespace after the code was executed as a script in a folder of its own."
     import os, tempfile
     folder = tempfile.mkdtemp()
-    save_data(f"{folder}/data.json", **lab._data(lab.view))
+    save_data(f"{folder}/data.json", **lab.view.panel.code_data(lab))
     namespace = {"__name__": "__main__", "__file__": f"{folder}/code.py"}
     exec(compile(code, namespace["__file__"], "exec"), namespace)
     return namespace
@@ -394,4 +387,4 @@ def test_the_stored_picture_is_replaced_after_every_step(teaching, world):
 def test_calls_and_scripts():
     assert call(LayerScorer("avss", eps=0.1), score="measure") == "LayerScorer(eps=0.1)" and call(Recipe()) == "Recipe()"
     assert eval(call(RECIPE)) == RECIPE
-    assert script(["x = Recipe()"]).splitlines()[0] == "from avss_nb.hallucination.mitigation import Recipe" and "import" not in script(["x = 1"])
+    assert script(["x = Recipe()"]).splitlines()[0] == "from avss_nb import Recipe" and "import" not in script(["x = 1"])

@@ -8,10 +8,8 @@ from safetensors import safe_open
 from torch import nn
 from transformers.models.llama import modeling_llama
 from architectures import LAYERS, REGISTRY, SIZES, known, made
-from avss_nb import InputError
-from avss_nb import Blocks
+from avss_nb import Blocks, InputError, LayerPruner
 from avss_nb.model.rules import arguments_by_number, injected
-from avss_nb import LayerPruner
 
 # --- features added between blocks
 

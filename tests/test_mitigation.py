@@ -4,14 +4,14 @@ from dataclasses import asdict, replace
 import numpy as np, pytest, torch
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from avss_nb import Answers
-from avss_nb import InputError, silent
-from avss_nb import Blocks
-from avss_nb import Question
-from avss_nb import Evaluator
-from avss_nb import ContrastiveMitigator, Example, Mitigation, Recipe
-from avss_nb.hallucination.mitigation import development_measures, examples_of, losses_of, retention_loss, student_of, supervised_contrast
-from avss_nb import load_teaching_model
+from avss_nb import (
+    Answers, Blocks, ContrastiveMitigator, Evaluator, Example, InputError, Mitigation,
+    Question, Recipe, load_teaching_model, silent
+)
+from avss_nb.hallucination.mitigation import (
+    development_measures, examples_of, losses_of, retention_loss, student_of,
+    supervised_contrast
+)
 from test_answer_profile import TOKENIZER, answers as tiny_answers
 from tiny import PATHS, padded_batch, tiny
 

@@ -18,19 +18,15 @@ from matplotlib.figure import Figure
 from nbclient import NotebookClient
 from PIL import Image
 from traitlets import TraitError
-from avss_nb.panels import live
-from avss_nb import InputError, silent
-from avss_nb import Evaluator
-from avss_nb import LayerLab
-from avss_nb import Picture, Throttle
-from avss_nb.panels.live import duration, listed, sole_run
-from avss_nb import ContrastiveMitigator, Recipe
-from avss_nb import MitigationPanel
+from avss_nb import (
+    EDGES, SITES, ContrastiveMitigator, Evaluator, InputError, LayerLab, LayerProfiler,
+    LayerRankingPanel, LayerScorer, MitigationPanel, Picture, PruningPanel, Recipe, Throttle,
+    silent
+)
+from avss_nb.panels import live, picture
+from avss_nb.panels.live import duration, listed
+from avss_nb.panels.picture import sole_run
 from avss_nb.panels.ranking import EPSILONS, scores_of
-from avss_nb import LayerRankingPanel, PruningPanel
-from avss_nb import EDGES
-from avss_nb import SITES, LayerProfiler
-from avss_nb import LayerScorer
 from tiny import tiny
 
 TEXTS = torch.randint(3, 600, (48, 10), generator=torch.Generator().manual_seed(0)).tolist()
@@ -317,8 +313,9 @@ def test_what_is_kept_under_the_axes_is_what_a_fresh_drawing_shows():
 def notebook(model, profile, monkeypatch):
     "Runs code in a cell with this id, as a front end does; yields (run, names)."
     shell = InteractiveShell.instance()
-    monkeypatch.setattr(live, "CELLS", live.Cells())
-    live.CELLS.watch()
+    cells = picture.Cells()
+    for module in live, picture: monkeypatch.setattr(module, "CELLS", cells)
+    picture.CELLS.watch()
     shell.user_ns.update(model=model, profile=profile, texts=TEXTS[:8], LayerRankingPanel=LayerRankingPanel, LayerProfiler=LayerProfiler, live=live)
     try:
         shell.run_cell("from IPython.display import display")
@@ -345,7 +342,7 @@ def test_reruns_leave_no_widget_figure_or_hook(notebook, model, teaching, world,
     for _ in range(5): run(code, "a")                       # IPython keeps the last three results
     before, callbacks = census(model), {k: len(v) for k, v in get_ipython().events.callbacks.items()}
     for _ in range(times): run(code, "a")
-    assert census(model) == before and len(live.CELLS.panels) == 1
+    assert census(model) == before and len(picture.CELLS.panels) == 1
     assert {k: len(v) for k, v in get_ipython().events.callbacks.items()} == callbacks
     assert names["panel"].picture.png and all(w.comm is not None for w in live.parts(names["panel"].widget))
 
@@ -381,7 +378,7 @@ def test_a_closed_panel_keeps_its_results_and_opens_again(notebook):
     run("panel = LayerRankingPanel(profile=profile); display(panel)", "a")
     panel, before = names["panel"], len(ipywidgets.widget._instances)
     panel.close()
-    assert closed(panel) and panel.scores is not None and panel.picture.png and panel not in live.CELLS.panels
+    assert closed(panel) and panel.scores is not None and panel.picture.png and panel not in picture.CELLS.panels
     assert len(ipywidgets.widget._instances) == before - len(live.parts(panel.widget))
     panel.layer = 2                                         # it can still be worked with
     run("panel", "b")
@@ -429,7 +426,7 @@ def test_cleared_and_closed_panels_leave_the_state_of_an_executed_notebook(profi
     assert len(waiting) <= 2 * len(once) and "data:image/png" not in json.dumps(waiting)
 
 def test_front_ends_tell_their_cells(monkeypatch):
-    cells = live.Cells()
+    cells = picture.Cells()
     for metadata, cell in ({"cellId": "a"}, "a"), ({"colab": {"cell_id": "b"}}, "b"), ({}, "from the shell"):
         monkeypatch.setattr(cells, "shell", type("Shell", (), {"get_parent": lambda self: {"metadata": metadata}})())
         cells.cell = "from the shell"
@@ -502,7 +499,7 @@ def test_the_button_refuses_while_another_run_is_going_on(pruning, passes):
     assert len(passes) == 2
 
 def test_a_callback_beside_a_running_cell_is_refused(pruning, passes, monkeypatch):
-    monkeypatch.setattr(live.CELLS, "running", True)
+    monkeypatch.setattr(picture.CELLS, "running", True)
     beside = threading.Thread(target=pruning._press, args=[None])
     beside.start(); beside.join()
     assert "run is going on" in pruning.text and not passes
@@ -512,7 +509,7 @@ def test_a_callback_beside_a_running_cell_is_refused(pruning, passes, monkeypatc
 def test_cells_are_known_to_run_while_they_run():
     shell = InteractiveShell.instance()
     try:
-        cells, seen = live.Cells(), []
+        cells, seen = picture.Cells(), []
         shell.user_ns.update(cells=cells, seen=seen)
         shell.run_cell("cells.watch(); seen.append(cells.running)")
         seen.append(cells.running)

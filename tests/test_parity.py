@@ -4,10 +4,7 @@ The AVSS authors' scripts pad every text to a fixed length and count the padding
 shorter one, and take the cumulative sum before sorting. The R package aifeducation averages over samples and tokens first."""
 import numpy as np, pytest, torch
 import transformers as tf
-from avss_nb import silent
-from avss_nb import sparsity, variance
-from avss_nb import LayerProfiler
-from avss_nb import LayerScorer
+from avss_nb import LayerProfiler, LayerScorer, silent, sparsity, variance
 from tiny import CONFIGS, PATHS, VOCABULARY, tiny
 
 EPS, LENGTH, BATCH = 1e-5, 128, 4

@@ -7,20 +7,20 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from matplotlib.figure import Figure
-from avss_nb import cli
-from avss_nb import AnswerLog, Answers
-from avss_nb import ArmRun
-from avss_nb import InputError, silent
-from avss_nb.base.basics import check_place, check_replaceable, format_of, load_tensors, save_tensors
-from avss_nb import load_questions, load_texts
-from avss_nb.prune.healing import take_up
-from avss_nb.panels.exports import load_data, save_data, save_table
-from avss_nb.hallucination.mitigation import CHECKPOINT
-from avss_nb.layers.profiler import PROFILE
-from avss_nb import LayerProfile, LayerProfiler
-from avss_nb.prune.comparison import FORMAT as COMPARISON
+from avss_nb import (
+    AnswerLog, Answers, ArmRun, InputError, LayerProfile, LayerProfiler, TrainingHistory,
+    load_questions, load_texts, silent
+)
+from avss_nb.base.basics import (
+    check_place, check_replaceable, format_of, load_tensors, save_tensors
+)
+from avss_nb.commands import answers as answers_commands, comparison as comparison_commands, layers
 from avss_nb.commands.shared import PICTURE, PICTURES, RESULT, save_figure
-from avss_nb import TrainingHistory
+from avss_nb.hallucination.mitigation import MITIGATION_CHECKPOINT
+from avss_nb.layers.profiler import PROFILE
+from avss_nb.panels.exports import load_data, save_data, save_table
+from avss_nb.prune.comparison import COMPARISON_FORMAT as COMPARISON
+from avss_nb.prune.healing import take_up
 from test_cli import done, refused
 from test_escaping import answers, comparison, history
 from tiny import tiny
@@ -98,7 +98,7 @@ def test_only_our_pictures_are_replaced(tmp_path, suffix):
     assert other.read_bytes() == before
 
 def test_the_formats_of_the_command_line_are_those_of_the_classes(tmp_path):
-    assert cli.PROFILE[0] == PROFILE and COMPARISON == "avss_nb.RankingComparison/1" and CHECKPOINT == "avss_nb.hallucination.mitigation/1"
+    assert layers.PROFILE[0] == PROFILE and COMPARISON == "avss_nb.RankingComparison/1" and MITIGATION_CHECKPOINT == "avss_nb.mitigation/1"
     save_tensors(tmp_path / "f", {"a": torch.ones(1)}, "lesson/1", {})
     save_tensors(tmp_path / "f", {"a": torch.ones(2)}, "lesson/2", {})                    # another version of the same kind
     with pytest.raises(InputError, match="not an earlier result"): save_tensors(tmp_path / "f", {"a": torch.ones(1)}, "lessons/1", {})
@@ -135,7 +135,7 @@ def commands(folder, path):
 
 @pytest.mark.parametrize("option", commands(Path("."), "x"))
 def test_no_command_begins_work_for_a_place_that_it_must_not_take(place, model, option, monkeypatch):
-    for module in cli, cli.answer_commands, cli.ranking_commands:
+    for module in layers, answers_commands, comparison_commands:
         monkeypatch.setattr(module, "load_model", lambda *_: pytest.fail("work was begun"))
     before, started = contents(place), contents(model)
     for name in PRECIOUS: refused(*commands(model, place / name)[option], match="exists|is a folder|ends in .png")

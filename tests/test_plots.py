@@ -8,13 +8,15 @@ import pandas as pd
 import pytest
 import torch
 from matplotlib.figure import Figure
-from avss_nb import InputError, silent
+from avss_nb import (
+    EDGES, SITES, InputError, LayerProfile, LayerProfiler, LayerScorer, LayerScores, Moments,
+    RankingBars, plot_histogram, plot_ranking, plot_reliability, plot_retention,
+    plot_variance_sparsity, silent, sparsity
+)
+from avss_nb.draw.answers import wilson
+from avss_nb.draw.layers import histogram_limits
+from avss_nb.draw.style import number_text, plain_number
 from avss_nb.maths.moments import BINS
-from avss_nb import EDGES, Moments, sparsity
-from avss_nb import RankingBars, plot_histogram, plot_ranking, plot_reliability, plot_retention, plot_variance_sparsity
-from avss_nb.draw.style import histogram_limits, number_text, plain_number, wilson
-from avss_nb import SITES, LayerProfile, LayerProfiler
-from avss_nb import LayerScorer, LayerScores
 from tiny import tiny
 
 matplotlib.use("Agg")
@@ -304,8 +306,7 @@ def test_intervals_of_the_bins_are_wilsons():
     assert segment[:, 0].tolist() == [0.5, 0.5] and segment[:, 1] == pytest.approx(wilson(0.7, 10))
 
 def test_reliability_of_answers():
-    from avss_nb import Answers
-    from avss_nb import Question
+    from avss_nb import Answers, Question
     answers = Answers.judge([Question("a?", ("b",)), Question("c?", ("d",))], ["b", "x"], [[-0.1], [-2.0]])
     assert sorted(bar.get_height() for bar in plot_reliability(answers, ax=axes()).patches) == [0, 1]
 

@@ -4,11 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from avss_nb import InputError
-from avss_nb import Moments
-from avss_nb.draw.layers import layer_statistics, shades, short
-from avss_nb import plot_layer_statistics
-from avss_nb import LayerProfile
+from avss_nb import InputError, LayerProfile, Moments, plot_layer_statistics
+from avss_nb.draw.layers import shades, short
 from test_plots import all_text, apart, axes, close_figures, grey, inked  # noqa: F401
 
 def activations(layers=3): return torch.randn(layers, 50, 8, generator=torch.Generator().manual_seed(0)) * torch.arange(1, layers + 1)[:, None, None]
@@ -22,7 +19,7 @@ def profile(layers=3, reference=True, **given):
 
 def test_the_table_is_what_the_activations_say():
     a = activations().double()
-    table = layer_statistics(profile(losses=torch.tensor([[10., 12, 10, 30]]).double(), predicted=torch.tensor([10])), "output", eps=0.5)
+    table = profile(losses=torch.tensor([[10., 12, 10, 30]]).double(), predicted=torch.tensor([10])).statistics("output", eps=0.5)
     share = (a.abs() < 0.5).double().mean((1, 2))
     expected = [a.var((1, 2), correction=0) / share, a.var((1, 2), correction=0), share, a.square().mean((1, 2)).sqrt(), a.abs().amax((1, 2)),
                 torch.stack([1 - torch.cosine_similarity(x, x * torch.tensor([1.] * 4 + [-1.] * 4), dim=1).mean() for x in a]),
@@ -34,10 +31,10 @@ def test_nothing_under_epsilon_gives_the_lower_bound_of_the_scorer():
     from avss_nb import LayerScorer
     p = profile()
     floored = LayerScorer(site="output", eps=1e-8, draws=0).score(p)
-    assert floored.floored.all() and np.allclose(layer_statistics(p, "output", 1e-8)["AVSS (no unit)"], floored.values)
+    assert floored.floored.all() and np.allclose(p.statistics("output", 1e-8)["AVSS (no unit)"], floored.values)
 
 def test_the_darkest_cell_of_a_row_is_its_highest_value():
-    table = layer_statistics(profile(5), "output", 0.5)
+    table = profile(5).statistics("output", 0.5)
     ax = plot_layer_statistics(table, axes())
     shown = ax.collections[0].get_array()
     assert shown.shape == (6, 5) and (shown.argmax(1) == table.to_numpy().T.argmax(1)).all() and (shown.min(1) == 0).all() and (shown.max(1) == 1).all()
@@ -84,12 +81,12 @@ def test_of_many_layers_the_ends_of_each_row_are_named():
 
 def test_bad_input_is_refused():
     with pytest.raises(InputError, match="no numbers"): plot_layer_statistics(pd.DataFrame({"a": [np.nan]}))
-    with pytest.raises(InputError, match="layers 0 to 2"): plot_layer_statistics(profile(), site="output", highlight=3)
-    with pytest.raises(InputError, match="not profiled"): plot_layer_statistics(profile(), site="mlp")
+    with pytest.raises(InputError, match="layers 0 to 2"): profile().plot(site="output", highlight=3)
+    with pytest.raises(InputError, match="not profiled"): profile().plot(site="mlp")
 
 def test_the_picture_is_opaque_in_a_dark_style():
     with plt.style.context("dark_background"):
-        ax = plot_layer_statistics(profile(), site="output")
+        ax = profile().plot(site="output")
         picture = inked(ax)
     assert (picture[..., 3] == 255).all() and (picture[0, 0, :3] == 255).all()
     assert all(plt.matplotlib.colors.to_rgb(t.get_color()) < (0.5, 0.5, 0.5) for t in (*ax.get_xticklabels(), *ax.get_yticklabels()))

@@ -2,9 +2,8 @@
 import random
 import numpy as np
 import pytest
-from avss_nb import AngularDistances
+from avss_nb import AngularDistances, RankingComparison
 from avss_nb.draw.comparison import plot_distances, plot_rankings
-from avss_nb import RankingComparison
 from test_plots import apart, close_figures  # noqa: F401
 
 def comparison(layers=12, rankings=5, seed=0):

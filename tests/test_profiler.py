@@ -6,15 +6,13 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import (AutoModelForCausalLM, AutoModelForMaskedLM, BertConfig, BigBirdConfig, BigBirdForMaskedLM, DistilBertConfig, GPT2Config,
                           GPTNeoXConfig, LlamaConfig, OPTConfig, Qwen2Config, PreTrainedTokenizerFast, RobertaConfig, RobertaForMaskedLM)
-from avss_nb import InputError, silent
-from avss_nb import Blocks
-from avss_nb.model.blocks import positions
-from avss_nb.maths.moments import AGGREGATIONS, rms
-from avss_nb import EDGES, Moments, sparsity, variance
-from avss_nb import SITES, LayerProfile, LayerProfiler
-from avss_nb import SCORES, LayerScorer
-from avss_nb import TeachingWorld
+from avss_nb import (
+    EDGES, SCORES, SITES, Blocks, InputError, LayerProfile, LayerProfiler, LayerScorer,
+    Moments, TeachingWorld, silent, sparsity, stable, variance
+)
 from avss_nb.data.teaching import build_tokenizer
+from avss_nb.maths.moments import AGGREGATIONS, rms
+from avss_nb.model.blocks import positions
 
 torch.set_num_threads(1)
 LAYERS, HIDDEN, EPSILONS = 3, 16, (1e-5, 0.01, 0.03)
@@ -542,10 +540,10 @@ def test_a_model_that_changes_its_attention_for_short_texts_gets_it_back():
     (dict(groups=4), "at least 8 groups of texts, and groups=4"), (dict(sites=["output"]), "by relative_update was asked for, and sites output")])
 def test_a_stable_ranking_that_cannot_be_told(settings, message):
     endless = ([5, 6, 7] for _ in iter(int, 1))
-    with pytest.raises(InputError, match=message): LayerProfiler(tiny(), **settings).profile(endless, silent, until="stable")
+    with pytest.raises(InputError, match=message): LayerProfiler(tiny(), **settings).profile(endless, silent, until=stable())
 
 def test_one_layer_is_stable_at_once():
-    found = LayerProfiler(tiny(layers=1), batch_size=1).profile([[5, 6, 7]] * 100, silent, until="stable")
+    found = LayerProfiler(tiny(layers=1), batch_size=1).profile([[5, 6, 7]] * 100, silent, until=stable())
     assert found.texts == 16
 
 @pytest.mark.parametrize("kind", ["llama", "bert"])

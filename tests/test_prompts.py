@@ -4,15 +4,11 @@ from dataclasses import replace
 import numpy as np, pandas as pd, pytest, torch
 import transformers as tf
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-from avss_nb import AnswerProfiler
-from avss_nb import Answers
-from avss_nb import asking
-from avss_nb import InputError, silent
-from avss_nb import Evaluator
-from avss_nb import ContrastiveMitigator, Recipe
+from avss_nb import (
+    AnswerProfiler, Answers, ContrastiveMitigator, Evaluator, InputError, Prompt, Question,
+    Recipe, asking, draw_examples, silent, with_examples
+)
 from avss_nb.hallucination.mitigation import examples_of
-from avss_nb import Prompt, draw_examples, with_examples
-from avss_nb import Question
 
 SPECIALS = ["<pad>", "<s>", "</s>", "<|user|>", "<|system|>", "<|assistant|>"]
 CHAT = ("{{ bos_token }}{% for m in messages %}<|{{ m.role }}|>{{ m.content }}</s>{% endfor %}"

@@ -9,13 +9,10 @@ import torch
 import transformers as tf
 from safetensors.torch import save_file
 from torch import nn
-from avss_nb.prune import pruner as pruner_module
+from avss_nb import Blocks, InputError, LayerPruner, LayerScores, PrunePlan
 from avss_nb.model import surgery
-from avss_nb import InputError
-from avss_nb import Blocks
 from avss_nb.model.blocks import fingerprint
-from avss_nb import LayerPruner, PrunePlan
-from avss_nb import LayerScores
+from avss_nb.prune import pruner as pruner_module
 from conftest import shared
 from tiny import CAUSAL, CONFIGS, SIZES, VOCABULARY, padded_batch, tiny
 

@@ -3,13 +3,13 @@ import csv, json, re, string, warnings
 from collections import Counter, defaultdict
 from inspect import signature
 import numpy as np, pandas as pd, pytest
+from avss_nb import (
+    InputError, Prompt, Question, is_correct, load_answer_pairs, load_questions,
+    normalize_answer, split_questions, with_shots
+)
 from avss_nb.data import readers as data
-from avss_nb import InputError
-from avss_nb.data.readers import QUESTION_SETS
-from avss_nb import load_answer_pairs, load_questions
-from avss_nb import Prompt
-from avss_nb import Question, is_correct, normalize_answer, split_questions, with_shots
 from avss_nb.data.questions import question_type
+from avss_nb.data.readers import QUESTION_SETS
 from conftest import shared
 
 def quietly(f, *args, **options):

@@ -3,9 +3,8 @@ import json
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
-from avss_nb import silent
+from avss_nb import RankingComparison, compare_rankings, silent
 from avss_nb.commands.comparison import numbers_or_shares
-from avss_nb import RankingComparison, compare_rankings
 from avss_nb.commands.shared import app
 
 QUICK = ["--rankings", "avss,last", "--counts", "1,3", "--draws", "3"]

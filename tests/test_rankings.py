@@ -11,19 +11,16 @@ import pytest
 import torch
 import transformers as tf
 from matplotlib.figure import Figure
-from avss_nb.prune import comparison as module
-from avss_nb import InputError, silent
-from avss_nb import Blocks
-from avss_nb.model.blocks import fingerprint
-from avss_nb import Evaluator
-from avss_nb import angular_distances, magnitude, taylor_importance
-from avss_nb.layers.importance import block_weights, summed_angles
-from avss_nb import SITES, LayerProfiler
-from avss_nb import LayerPruner
+from avss_nb import (
+    RANKINGS, SITES, Blocks, Evaluator, InputError, LayerProfiler, LayerPruner, LayerScorer,
+    LayerScores, RankingComparison, angular_distances, compare_rankings, magnitude, silent,
+    taylor_importance
+)
 from avss_nb.draw.comparison import plot_distances, plot_rankings
-from avss_nb import RANKINGS, RankingComparison, compare_rankings
+from avss_nb.layers.importance import block_weights, summed_angles
+from avss_nb.model.blocks import fingerprint
+from avss_nb.prune import comparison as module
 from avss_nb.prune.comparison import choice, random_choices
-from avss_nb import LayerScorer, LayerScores
 from conftest import shared
 from tiny import CAUSAL, CONFIGS, VOCABULARY, tiny
 
@@ -160,7 +157,7 @@ def test_angles_are_those_of_the_hidden_states(name, position):
 def test_angles_in_pieces_equal_angles_at_once(monkeypatch):
     states = [torch.randn(50, 8) for _ in range(4)]
     whole = summed_angles(states)
-    monkeypatch.setattr("avss_nb.layers.importance.STATES", 100)
+    monkeypatch.setattr("avss_nb.layers.importance.STATES_AT_A_TIME", 100)
     assert np.allclose(summed_angles(states), whole) and whole[0, 0] == 0
     opposite = summed_angles([torch.ones(3, 8), -torch.ones(3, 8)])
     assert np.allclose(opposite, [[0, 3], [3, 0]])

@@ -5,7 +5,7 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from tiny_gguf import tiny_gguf
 from avss_nb import InputError
-from avss_nb.data.sources import file_sha256
+from avss_nb.data.gguf import file_sha256
 
 ROOT = Path(__file__).parents[1]
 

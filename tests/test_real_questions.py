@@ -1,10 +1,6 @@
 "A real instruct model, real questions: how it is asked decides what is measured; a real tokenizer that needs its BOS."
 import numpy as np, pytest, torch
-from avss_nb import asking
-from avss_nb import load_questions
-from avss_nb import Evaluator
-from avss_nb import Prompt
-from avss_nb import load_model
+from avss_nb import Evaluator, Prompt, asking, load_model, load_questions
 from conftest import shared
 
 pytestmark = pytest.mark.real

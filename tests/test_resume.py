@@ -2,11 +2,7 @@
 import json, random
 import numpy as np, pytest, torch
 from safetensors import safe_open
-from avss_nb import Answers
-from avss_nb import InputError, silent
-from avss_nb import Blocks
-from avss_nb import Question
-from avss_nb import Evaluator
+from avss_nb import Answers, Blocks, Evaluator, InputError, Question, silent
 from killing import run_with_kills
 
 def asked(world, n): return [q for group in ("known", "rare", "unknown") for q in world.questions(group, n)]
@@ -35,8 +31,7 @@ def test_sigkill_at_random_moments(tmp_path):
 
 def train(path):
     "The work that is killed: 40 steps, with a look and a checkpoint after each."
-    from avss_nb import ContrastiveMitigator, Recipe
-    from avss_nb import TeachingWorld, load_teaching_model
+    from avss_nb import ContrastiveMitigator, Recipe, TeachingWorld, load_teaching_model
     torch.set_num_threads(1)
     (model, tokenizer), world = load_teaching_model(), TeachingWorld()
     questions = [q for group in ("known", "unknown") for q in world.questions(group, 4)]

@@ -8,16 +8,11 @@ import torch
 import transformers as tf
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import nn
-from avss_nb import Answers
-from avss_nb import InputError, silent
+from avss_nb import (
+    Answers, Blocks, ContrastiveMitigator, HealingRecipe, InputError, LayerHealer,
+    LayerProfiler, LayerPruner, Question, Recipe, silent
+)
 from avss_nb.base.basics import text_tokenizer
-from avss_nb import Blocks
-from avss_nb import Question
-from avss_nb import HealingRecipe
-from avss_nb import LayerHealer
-from avss_nb import ContrastiveMitigator, Recipe
-from avss_nb import LayerProfiler
-from avss_nb import LayerPruner
 from avss_nb.model.saving import companions, is_quantised, save_model, source_folder
 from conftest import real_model
 from tiny import tiny

@@ -4,15 +4,15 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 import numpy as np, pytest, torch
-from avss_nb import InputError, silent
-from avss_nb import load_texts
-from avss_nb import Evaluator
-from avss_nb import SITES, LayerProfile, LayerProfiler
+from avss_nb import (
+    SITES, Evaluator, InputError, LayerProfile, LayerProfiler, LayerScorer, ProcessLost,
+    Processes, TeachingWorld, load_texts, silent, stable
+)
+from avss_nb.base.processes import Stopped
 from avss_nb.layers.profiler import dealt_group
-from avss_nb import LayerScorer
-from avss_nb import ProcessLost, Processes
-from avss_nb.layers.shards import Stopped, interleaved, keeping, merge_profiles, profile_together, shard_path, usable
-from avss_nb import TeachingWorld
+from avss_nb.layers.shards import (
+    interleaved, keeping, merge_profiles, profile_together, shard_path, usable
+)
 from test_cli import TOKENIZER, avss, done, refused, saved
 from tiny import VOCABULARY, tiny
 
@@ -89,7 +89,7 @@ def test_impossible_shares_are_refused(share):
 def test_a_share_has_a_batch_and_no_early_stop():
     for rank in range(4):  # all processes say the same
         with pytest.raises(InputError, match="the texts make 3 batches for 4 processes"): profiler().profile(ROWS[:9], silent, share=(rank, 4))
-    with pytest.raises(InputError, match="leave until out"): profiler().profile(ROWS, silent, until="stable", share=(0, 2))
+    with pytest.raises(InputError, match="leave until out"): profiler().profile(ROWS, silent, until=stable(), share=(0, 2))
 
 @pytest.mark.parametrize("change, message", [
     (lambda s: s[:1], "shard 1 of 2 is missing"),
@@ -433,7 +433,7 @@ def test_impossible_device_maps_are_refused(place, tmp_path, args, message):
     refused("profile", name, "--texts", "teaching", "--device-map", "auto", *args, "--out", tmp_path / "p", match=message, absent=tmp_path / "p")
 
 def test_a_missing_extra_is_named(place, tmp_path, monkeypatch):
-    monkeypatch.setattr("avss_nb.commands.shared.find_spec", lambda name: None)
+    monkeypatch.setattr("avss_nb.data.sources.find_spec", lambda name: None)
     refused("profile", place / "model", "--texts", "teaching", "--device-map", "auto", "--out", tmp_path / "p", match=r"avss_nb\[train\]")
 
 def test_a_device_map_is_for_one_process(place, tmp_path):

@@ -10,15 +10,10 @@ from typer.testing import CliRunner
 from conftest import shared
 from tiny import tiny
 from tiny_gguf import TEMPLATE, bpe_tokenizer, rounded, tiny_gguf, write_gguf
-from avss_nb import cli
-from avss_nb.data import sources
-from avss_nb import InputError
-from avss_nb import Blocks
-from avss_nb import PrunePlan
-from avss_nb import ModelWarning
-from avss_nb.data.sources import check_tokenizer, convert_gguf, find_gguf, gguf_cache, plain_weights, whole_words
-from avss_nb import load_model
-from avss_nb import TeachingWorld
+from avss_nb import Blocks, InputError, ModelWarning, PrunePlan, TeachingWorld, cli, load_model
+from avss_nb.data import gguf
+from avss_nb.data.sources import check_tokenizer, whole_words
+from avss_nb.data.gguf import convert_gguf, find_gguf, gguf_cache, plain_weights
 
 torch.set_num_threads(1)
 TEXTS = "the people of the world\n\n7 of 1969  12", "<|im_start|>user\nhow are you<|im_end|> é"
@@ -137,8 +132,8 @@ def test_what_lies_beside_the_file_is_not_read(made, tmp_path):
 
 def test_the_second_time_it_is_not_converted(own, monkeypatch):
     file, cache = own
-    monkeypatch.setattr(sources, "convert_gguf", lambda *_: pytest.fail("converted again"))
-    monkeypatch.setattr(sources, "find_spec", lambda name: None)  # gguf is not even needed
+    monkeypatch.setattr(gguf, "convert_gguf", lambda *_: pytest.fail("converted again"))
+    monkeypatch.setattr(gguf, "find_spec", lambda name: None)  # gguf is not even needed
     load_model(str(file), cache=cache)
     moved = file.rename(file.with_name("other name.gguf"))
     load_model(str(moved), cache=cache)
@@ -172,9 +167,9 @@ def test_two_that_load_at_once_convert_once(made, tmp_path, monkeypatch):
         calls.append(args)
         time.sleep(0.3)
         convert_gguf(*args)
-    monkeypatch.setattr(sources, "convert_gguf", slowly)
+    monkeypatch.setattr(gguf, "convert_gguf", slowly)
     with ThreadPoolExecutor(2) as pool:
-        first, second = pool.map(lambda _: sources.converted_gguf(made[0], tmp_path), range(2))
+        first, second = pool.map(lambda _: gguf.converted_gguf(made[0], tmp_path), range(2))
     assert len(calls) == 1 and first == second
 
 def test_where_the_cache_is(monkeypatch, tmp_path):
@@ -206,7 +201,7 @@ def test_not_a_gguf_file(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["x.gguf"]
 
 def test_without_the_package(made, tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "find_spec", lambda name: None)
+    monkeypatch.setattr(gguf, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install 'avss_nb\[gguf\]'"): load_model(str(made[0]), cache=tmp_path)
     assert not converted(tmp_path)
 
@@ -295,7 +290,7 @@ def smollm2(real, tmp_path_factory):
     "The GGUF file, and a cache in which it is converted already."
     file, cache = find_gguf(real("smollm2-gguf")), tmp_path_factory.mktemp("cache")
     (cache / "gguf").mkdir()
-    shutil.copytree(real("smollm2"), cache / "gguf" / sources.file_sha256(file), copy_function=os.link)
+    shutil.copytree(real("smollm2"), cache / "gguf" / gguf.file_sha256(file), copy_function=os.link)
     return file, cache
 
 @pytest.mark.real

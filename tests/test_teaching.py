@@ -3,11 +3,8 @@ import json
 import random
 from importlib import resources
 import pytest
-from avss_nb import InputError
-from avss_nb import is_abstention
-from avss_nb import Evaluator
+from avss_nb import Evaluator, InputError, TeachingWorld, is_abstention
 from avss_nb.data.teaching import ATTRIBUTES, GROUPS, batches, build_tokenizer, documents
-from avss_nb import TeachingWorld
 
 def test_groups_are_disjoint_and_complete(world):
     names = [{p.name for p in world.group(g)} for g in GROUPS]

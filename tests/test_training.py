@@ -10,11 +10,11 @@ import pytest
 import torch
 import transformers as tf
 from torch import nn
-from avss_nb import InputError, silent
-from avss_nb import LayerProfiler
-from avss_nb import LayerScorer
-from avss_nb.layers.training import MARK, bare, traceless
-from avss_nb import AVSSCallback, TrainingHistory
+from avss_nb import (
+    AVSSCallback, InputError, LayerProfiler, LayerScorer, TrainingHistory, silent
+)
+from avss_nb.layers.training import MARK
+from avss_nb.model.handling import bare, traceless
 from tiny import CONFIGS, VOCABULARY, tiny
 
 def texts(n=6, length=12, seed=1):

@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from PIL import Image
-from avss_nb import InputError
-from avss_nb.panels.live import sole_run
-from avss_nb import AVSSCallback
-from avss_nb import TrainingPanel
+from avss_nb import AVSSCallback, InputError, TrainingPanel
+from avss_nb.panels.picture import sole_run
 from test_panels import eager, front_end
 from test_training import PROBE, Stop, equal, rows, run, trainer, with_dropout
 

@@ -2,11 +2,12 @@
 import numpy as np
 import pytest
 from test_plots import apart, close_figures, grey  # noqa: F401
-from avss_nb import InputError
-from avss_nb import Healing, HealingRecipe, Measured
-from avss_nb import TrainingHistory
-from avss_nb import LayerChanges, plain_axes
-from avss_nb.draw.training import factor_text, plot_healing, plot_healing_loss, plot_layer_changes, plot_losses
+from avss_nb import (
+    Healing, HealingRecipe, InputError, LayerChanges, Measured, TrainingHistory, plain_axes
+)
+from avss_nb.draw.training import (
+    factor_text, plot_healing, plot_healing_loss, plot_layer_changes, plot_losses
+)
 
 def history(steps=(0, 10, 30), layers=5, best=None, scores=None):
     rng = np.random.default_rng(0)

@@ -3,10 +3,10 @@ import json, random, re, string
 from dataclasses import asdict
 from fractions import Fraction
 import pytest
-from avss_nb import InputError
-from avss_nb import Question
+from avss_nb import (
+    InputError, Language, Question, Rule, is_abstention, is_correct, normalize_answer
+)
 from avss_nb.data.verdicts import LANGUAGES, RULES, near_miss, rule_name
-from avss_nb import Language, Rule, is_abstention, is_correct, normalize_answer
 
 EXACT = ("squad", "triviaqa")
 

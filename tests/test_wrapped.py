@@ -3,15 +3,12 @@ The same numbers as the plain model, or a refusal that says what to do."""
 import copy
 import numpy as np, pytest, torch
 import transformers as tf
-from avss_nb import InputError, silent
-from avss_nb import Blocks
-from avss_nb.model.blocks import fingerprint, input_device
-from avss_nb import Question
-from avss_nb import Evaluator
-from avss_nb import Moments, sparsity, variance
-from avss_nb import SITES, LayerProfiler
+from avss_nb import (
+    SITES, Blocks, Evaluator, InputError, LayerProfiler, LayerPruner, Moments, Question,
+    silent, sparsity, variance
+)
 from avss_nb.layers.profiler import site_activations
-from avss_nb import LayerPruner
+from avss_nb.model.blocks import fingerprint, input_device
 from test_evaluator import word_tokenizer, words
 from tiny import PATHS, VOCABULARY, padded_batch, tiny
 

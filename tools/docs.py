@@ -19,9 +19,16 @@ DIRECTIVE = re.compile(r"^#\|.*\n?", re.M)
 # Docments: a comment for each parameter
 
 def comments(source: str) -> dict[int, str]:
-    "The comment on each line that has one."
+    "The comment on each line: beside it, or alone in the lines above it."
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    return {t.start[0]: t.string.lstrip("# ") for t in tokens if t.type == tokenize.COMMENT}
+    found = {t.start[0]: t.string.lstrip("# ") for t in tokens if t.type == tokenize.COMMENT}
+    lines, above = source.splitlines(), []
+    for number, line in enumerate(lines, start=1):
+        if line.lstrip().startswith("#") and number in found: above.append(found.pop(number))
+        else:
+            if above: found.setdefault(number, " ".join(above))
+            above = []
+    return found
 
 def table(rows: list[tuple[str, ...]], *names: str) -> str:
     "A table in HTML; columns that say nothing are left out."
@@ -149,9 +156,10 @@ def pages(folder: Path) -> list:
     shutil.copytree(NBS / "images", folder / "images")
     (folder / "assets").mkdir()
     for name in ("site.css", "iframe-worker.js"): shutil.copy(OURS / name, folder / "assets")
-    for name in ("architectures.md", "tutorials/instructor.md"):
+    for name in ("architectures.md", "tutorials/instructor.md", "studies/README.md"):
         (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_text(links(prose((NBS / name).read_text(encoding="utf-8"))), encoding="utf-8")
+        text = both_themes(prose((NBS / name).read_text(encoding="utf-8")), (NBS / name).parent)
+        (folder / name).write_text(links(text), encoding="utf-8")
     shutil.copy(ROOT / "CHANGELOG.md", folder / "changes.md")
     written(NBS / "index.ipynb")
     for name in ("index.md", "architectures.md", "changes.md"):  # alone in their section
@@ -167,7 +175,7 @@ def pages(folder: Path) -> list:
         rows = [(f"<a href='{url[:-3]}.html#{anchor}'><code>{name}</code></a>", said(doc)) for name, anchor, doc in reference(module)[1]]
         if rows: index.append(f"## [{title}]({url})\n\n<div>{table(rows, 'name', 'what')}</div>")
     (folder / "names.md").write_text("\n\n".join(index), encoding="utf-8")
-    return [{"Home": "index.md"}, {"Lessons": [*lessons, {"For instructors": "tutorials/instructor.md"}]}, {"Studies": studies},
+    return [{"Home": "index.md"}, {"Lessons": [*lessons, {"For instructors": "tutorials/instructor.md"}]}, {"Studies": [{"All results": "studies/README.md"}, *studies]},
             {"Package": [{"Every name": "names.md"},
                          *({room: [{title: url} for title, _, url in found]} for room, found in rooms.items()),
                          *({title: url} for title, _, url in doors)]},

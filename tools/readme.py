@@ -1,4 +1,8 @@
-"README.md from the executed nbs/index.ipynb; its pictures go to index_files/."
+"""README.md from the executed nbs/index.ipynb; its pictures go to index_files/.
+
+Two things are for the README alone. What stands in `<!-- README: … -->` is shown there and
+not on the site, which has its own navigation. `#| output: false` leaves a cell's outputs out.
+"""
 import re
 import shutil
 from pathlib import Path
@@ -7,16 +11,25 @@ from nbconvert import MarkdownExporter
 
 root = Path(__file__).parent.parent
 notebook = nbformat.read(root / "nbs/index.ipynb", as_version=4)
-notebook.cells = [c for c in notebook.cells if not re.search(r"^#\|\s*(hide|default_exp)", c.source, re.M)]
+hidden = re.compile(r"^#\|\s*(hide|default_exp)", re.M)
+notebook.cells = [cell for cell in notebook.cells if not hidden.search(cell.source)]
 for cell in notebook.cells:
+    if re.search(r"^#\|\s*output:\s*false", cell.source, re.M): cell.outputs = []
     cell.source = re.sub(r"^#\|.*\n?", "", cell.source, flags=re.M)
+    cell.source = re.sub(r"<!-- README: (.*?) -->", r"\1", cell.source, flags=re.S)
     for output in cell.get("outputs", []):
-        if "image/png" in output.get("data", {}): output.data = {"image/png": output.data["image/png"]}
+        picture = output.get("data", {}).get("image/png")
+        if picture: output.data = {"image/png": picture}
 notebook.metadata["language_info"] = {"name": "python"}
-body, resources = MarkdownExporter().from_notebook_node(notebook, {"output_files_dir": "index_files", "unique_key": "index"})
+settings = {"output_files_dir": "index_files", "unique_key": "index"}
+body, resources = MarkdownExporter().from_notebook_node(notebook, settings)
 shutil.rmtree(root / "index_files", ignore_errors=True)
 for name, data in resources["outputs"].items():
     (root / name).parent.mkdir(exist_ok=True)
     (root / name).write_bytes(data)
-body = re.sub(r"\]\((?!https?:|index_files/)([\w/]+\.(?:ipynb|png|md))\)", r"](nbs/\1)", body)  # links are relative to nbs/ in the notebook
-(root / "README.md").write_text(re.sub(r"\n{3,}", "\n\n", body).strip() + "\n", encoding="utf-8")
+
+# Links are relative to nbs/ in the notebook, to the root in the README
+body = re.sub(r"\]\((?!https?:|index_files/)([\w/]+\.(?:ipynb|png|md))\)", r"](nbs/\1)", body)
+body = re.sub(r"\]\(\.\./", "](", body)
+text = re.sub(r"\n{3,}", "\n\n", body).strip() + "\n"
+(root / "README.md").write_text(text, encoding="utf-8")

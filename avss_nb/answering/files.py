@@ -11,10 +11,10 @@ from ..base.basics import InputError, check_regular, not_written
 from ..data.questions import Question
 
 # %% auto #0
-__all__ = ['FORMAT', 'ROUNDING', 'json_line', 'header_line', 'answer_lines', 'read_answers_file', 'AnswerLog']
+__all__ = ['ANSWERS_FORMAT', 'ROUNDING', 'json_line', 'header_line', 'answer_lines', 'read_answers_file', 'AnswerLog']
 
 # %% ../../nbs/06_answering/00_files.ipynb #cell-004
-FORMAT = "avss_nb answers 1"
+ANSWERS_FORMAT = "avss_nb answers 1"
 ROUNDING = 1e-3  # a log-probability may lie above 0 by no more than that
 
 def json_line(value) -> str: return json.dumps(value, default=lambda x: x.item()) + "\n"
@@ -25,7 +25,9 @@ def header_line(
     about: dict | None = None,  # what is true of all answers; ready for JSON
 ) -> str:
     "The first line of a file of answers."
-    return json_line({"format": FORMAT, "n": n, "run": run} | ({"about": about} if about else {}))
+    return json_line(
+        {"format": ANSWERS_FORMAT, "n": n, "run": run} | ({"about": about} if about else {})
+    )
 
 def answer_lines(
     rows: Iterable[dict],  # entries of each answer
@@ -34,21 +36,29 @@ def answer_lines(
     "A line for each answer."
     return "".join(json_line({"at": place} | row) for place, row in zip(places, rows))
 
-_TYPES = {"at": int, "text": str, "correct": bool, "abstained": bool, "cut_off": bool, "labelled": bool}
+_TYPES = {
+    "at": int, "text": str, "correct": bool, "abstained": bool, "cut_off": bool,
+    "labelled": bool
+}
 
 def _entry(line: bytes) -> dict:
     row = {"cut_off": False, "labelled": False, "token_ids": ()} | json.loads(line)
-    question = Question(**{key: tuple(v) if isinstance(v, list) else v for key, v in row["question"].items()})
+    question = Question(
+        **{key: tuple(v) if isinstance(v, list) else v for key, v in row["question"].items()}
+    )
     if any(type(row[key]) is not kind for key, kind in _TYPES.items()): raise TypeError
     logprobs = tuple(map(float, row["token_logprobs"]))
     if max(logprobs) > ROUNDING: raise ValueError
     if any(type(token) is not int for token in row["token_ids"]): raise TypeError
-    return row | {"question": question, "confidence": float(row["confidence"]), "token_logprobs": logprobs,
-                  "token_ids": tuple(row["token_ids"])}
+    return row | {
+        "question": question, "confidence": float(row["confidence"]),
+        "token_logprobs": logprobs, "token_ids": tuple(row["token_ids"])
+    }
 
 def read_answers_file(
     path: Path,
-) -> tuple[dict, list[dict], list[int]]:  # header, entries of each answer, and the bytes at which header and answers end
+# header, entries of each answer, and the bytes at which header and answers end
+) -> tuple[dict, list[dict], list[int]]:
     "Header and answers as they stand in the file. A last line without an end is left out."
     try: first, *rest = path.read_bytes().split(b"\n")
     except (OSError, ValueError) as error:
@@ -56,20 +66,37 @@ def read_answers_file(
         raise InputError(f"{path} cannot be read ({reason}); give a file of answers") from None
     try: header = json.loads(first)
     except ValueError: header = None
-    if not (rest and isinstance(header, dict) and header.get("format") == FORMAT and type(header.get("n")) is int
-            and isinstance(header.get("run"), dict) and isinstance(header.get("about", {}), dict)):
-        raise InputError(f"{path} is not a file of answers; give one made by Answers.save or Evaluator.answer(resume=)")
+    if not (
+        rest
+        and isinstance(header, dict)
+        and header.get("format") == ANSWERS_FORMAT
+        and type(header.get("n")) is int
+        and isinstance(header.get("run"), dict)
+        and isinstance(header.get("about", {}), dict)
+    ):
+        raise InputError(
+            f"{path} is not a file of answers; give one made by Answers.save or"
+            " Evaluator.answer(resume=)"
+        )
     entries = []
     for number, line in enumerate(rest[:-1], 2):
         try: entries.append(_entry(line))
         except (ValueError, TypeError, KeyError, AttributeError):
-            raise InputError(f"line {number} of {path} is damaged; restore the file, or make it again") from None
-    return header, entries, [*itertools.accumulate(len(line) + 1 for line in (first, *rest[:-1]))]
+            raise InputError(
+                f"line {number} of {path} is damaged; restore the file, or make it again"
+            ) from None
+    return (
+        header, entries,
+        [*itertools.accumulate(len(line) + 1 for line in (first, *rest[:-1]))]
+    )
 
 # %% ../../nbs/06_answering/00_files.ipynb #cell-006
 def _same(there, here) -> bool:
-    "Equal, or close: a log-probability computed again on another machine may differ in its last digits."
-    return there == here or (isinstance(there, float) and isinstance(here, float) and abs(there - here) < 1e-3)
+    """Equal, or close: a log-probability computed again on another machine may differ in
+    its last digits."""
+    return there == here or (
+        isinstance(there, float) and isinstance(here, float) and abs(there - here) < 1e-3
+    )
 
 class AnswerLog:
     "A file of answers that grows by whole batches."
@@ -78,30 +105,51 @@ class AnswerLog:
     def __init__(self,
         path: str | Path,
         run: dict,  # everything that the answers depend on, by name; ready for JSON
-        batches: list[list[int]],  # places of the questions, in the order in which they are answered
+        # places of the questions, in the order in which they are answered
+        batches: list[list[int]],
     ):
         self.path, self.run, self.batches = Path(path), json.loads(json_line(run)), batches
 
     def take_up(self) -> dict[int, tuple]:  # place → entries `kept` of the answer
-        "What is done. A torn line and an incomplete batch are cut off; a new file gets its header."
+        """What is done. A torn line and an incomplete batch are cut off;
+        a new file gets its header."""
         order = [place for batch in self.batches for place in batch]
         first = header_line(len(order), self.run).encode()
         check_regular(self.path)
-        if not self.path.exists() or (self.path.is_file() and first.startswith(self.path.read_bytes())):
+        if not self.path.exists() or (
+            self.path.is_file() and first.startswith(self.path.read_bytes())
+        ):
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 self._write("wb", first)  # also where it was torn
             except OSError as error: raise not_written(self.path, error) from error
         header, entries, ends = read_answers_file(self.path)
-        pairs = {name: (header["run"].get(name), self.run.get(name)) for name in header["run"] | self.run}
-        differing = [f"{name} ({there!r} there, {here!r} here)" for name, (there, here) in pairs.items() if not _same(there, here)]
+        pairs = {
+            name: (header["run"].get(name), self.run.get(name))
+            for name in header["run"] | self.run
+        }
+        differing = [
+            f"{name} ({there!r} there, {here!r} here)" for name, (there, here) in pairs.items()
+            if not _same(there, here)
+        ]
         if differing:
-            raise InputError(f"{self.path} is of another run: {', '.join(differing)}; give another file, or what that run had")
+            raise InputError(
+                f"{self.path} is of another run: {', '.join(differing)}; give another file, or"
+                " what that run had"
+            )
         if [entry["at"] for entry in entries] != order[:len(entries)]:
-            raise InputError(f"{self.path} is damaged: its answers do not follow the order of the run; give another file")
-        done = max(end for end in itertools.accumulate(map(len, self.batches), initial=0) if end <= len(entries))
+            raise InputError(
+                f"{self.path} is damaged: its answers do not follow the order of the run; give"
+                " another file"
+            )
+        done = max(
+            end for end in itertools.accumulate(map(len, self.batches), initial=0)
+            if end <= len(entries)
+        )
         if self.path.stat().st_size > ends[done]: os.truncate(self.path, ends[done])
-        return {entry["at"]: tuple(entry[name] for name in self.kept) for entry in entries[:done]}
+        return {
+            entry["at"]: tuple(entry[name] for name in self.kept) for entry in entries[:done]
+        }
 
     def add(self,
         places: Sequence[int],  # the next batch

@@ -8,7 +8,13 @@ import math
 from typing import Annotated
 from typer import Exit, Option, echo
 from ..base.basics import InputError, check_replaceable, whole
-from .shared import BatchSize, Column, Device, Dtype, HowAsked, Json, Limit, MaxLength, Model, PICTURE, Room, Rules, Shots, Split, System, TEXTS, Tokens, WindowBos, app, asked_how, asking_dict, asking_lines, check_place, cut, given, judged_by, layer_numbers, listener, load_model, prepare_hub, read_questions, read_texts, save_figure, show, table_text
+from .shared import PICTURE, TEXTS, BatchSize, Column, Device, Dtype, HowAsked
+from .shared import Json, Limit, MaxLength, Model, Room, Rules, Shots, Split
+from .shared import System, Tokens, WindowBos, app, asked_how, asking_dict
+from .shared import asking_lines, check_place, layer_numbers, save_figure, show
+from .shared import table_text
+from ..data.sources import cut, judged_by, listener, load_model, prepare_hub
+from ..data.sources import read_questions, read_texts
 
 # %% auto #0
 __all__ = ['TABLE', 'numbers_or_shares', 'comparison_dict', 'compare', 'save_picture', 'comparison_text']
@@ -16,20 +22,35 @@ __all__ = ['TABLE', 'numbers_or_shares', 'comparison_dict', 'compare', 'save_pic
 # %% ../../nbs/10_commands/03_comparison.ipynb #cell-004
 def numbers_or_shares(text: str | None) -> list[int | float] | None:
     "The numbers in `1,2,3`, or the shares in `0.25,0.5`."
-    try: return [float(part) if "." in part else int(part) for part in text.split(",")] if text else None
+    try:
+        return (
+            [float(part) if "." in part else int(part) for part in text.split(",")]
+            if text
+            else None
+        )
     except ValueError:
-        raise InputError(f"--counts {text} was given; write numbers of blocks, for example 1,2,3, or shares, 0.25,0.5") from None
+        raise InputError(
+            f"--counts {text} was given; write numbers of blocks, for example 1,2,3, or"
+            " shares, 0.25,0.5"
+        ) from None
 
 def comparison_dict(comparison) -> dict:
     "A comparison for JSON; what is not known or not finite is None."
     def plain(value):
         if isinstance(value, tuple): return [*value]
         return None if isinstance(value, float) and not math.isfinite(value) else value
-    rows = [{name.replace(" ", "_"): plain(value) for name, value in row.items()} for row in comparison.to_frame().to_dict("records")]
-    return {"model": comparison.model, "layers": comparison.layers,
-            "texts": len(comparison.tokens), "questions": len(comparison.subjects), "original": {m: float(comparison.values((), m)[0]) for m in comparison.measures}, "partial": comparison.partial,
-            "keeps_90": {m: comparison.keeps(0.9, m).to_dict() for m in comparison.measures},
-            "rows": rows}
+    rows = [
+        {name.replace(" ", "_"): plain(value) for name, value in row.items()}
+        for row in comparison.to_frame().to_dict("records")
+    ]
+    return {
+        "model": comparison.model, "layers": comparison.layers,
+        "texts": len(comparison.tokens), "questions": len(comparison.subjects),
+        "original": {m: float(comparison.values((), m)[0]) for m in comparison.measures},
+        "partial": comparison.partial,
+        "keeps_90": {m: comparison.keeps(0.9, m).to_dict() for m in comparison.measures},
+        "rows": rows
+    }
 
 # %% ../../nbs/10_commands/03_comparison.ipynb #cell-007
 TABLE = "measure,ranking,removed,"  # how the table begins
@@ -38,21 +59,60 @@ TABLE = "measure,ranking,removed,"  # how the table begins
 def compare(
     model: Model,
     texts: Annotated[str, TEXTS],
-    held_out: Annotated[str | None, Option(help="Other texts, for the perplexity. "
-        "Without them and without --questions: the second half of --texts.")] = None,
-    questions: Annotated[str | None, Option(help="For the accuracy: `teaching`, a table (.csv, …), or a data set.")] = None,
-    rankings: Annotated[str | None, Option(help="Some of greedy,ablation,avss,iterative_avss,avss_published,update_norm,"
-        "block_influence,angular_distance,taylor,magnitude,last (default: all).")] = None,
-    counts: Annotated[str | None, Option(help="Blocks to remove: 1,2,3, or shares, 0.25,0.5 (default: 1 to half).")] = None,
-    protect: Annotated[str | None, Option(help="Comma-separated layers that stay, for example 0,1.")] = None,
-    draws: Annotated[int, Option(min=0, help="Random choices for each count: the control.")] = 10,
-    search_texts: Annotated[int, Option(min=1, help="Texts that the rankings by loss read.")] = 64,
-    out: Annotated[str | None, Option(help="Table (.csv): a row for each measure, ranking and count.")] = None,
+    held_out: Annotated[
+        str | None,
+        Option(
+            help="Other texts, for the perplexity. "
+            "Without them and without --questions: the second half of --texts."
+        ),
+    ] = None,
+    questions: Annotated[
+        str | None,
+        Option(help="For the accuracy: `teaching`, a table (.csv, …), or a data set."),
+    ] = None,
+    rankings: Annotated[
+        str | None,
+        Option(
+            help="Some of greedy,ablation,avss,iterative_avss,avss_published,update_norm,"
+            "block_influence,angular_distance,taylor,magnitude,last (default: all)."
+        ),
+    ] = None,
+    counts: Annotated[
+        str | None,
+        Option(help="Blocks to remove: 1,2,3, or shares, 0.25,0.5 (default: 1 to half)."),
+    ] = None,
+    protect: Annotated[
+        str | None, Option(help="Comma-separated layers that stay, for example 0,1.")
+    ] = None,
+    draws: Annotated[
+        int, Option(min=0, help="Random choices for each count: the control.")
+    ] = 10,
+    search_texts: Annotated[
+        int, Option(min=1, help="Texts that the rankings by loss read.")
+    ] = 64,
+    out: Annotated[
+        str | None, Option(help="Table (.csv): a row for each measure, ranking and count.")
+    ] = None,
     plot: Annotated[str | None, Option(help="Picture (.png, .svg, .pdf).")] = None,
-    resume: Annotated[str | None, Option(help="File (.safetensors) that keeps what is measured; continue from there.")] = None,
-    prompt: HowAsked = "auto", system: System = "", shots: Shots = None, max_new_tokens: Room = None, rules: Rules = None,
-    limit: Limit = None, tokens: Tokens = None, max_length: MaxLength = 256, window_bos: WindowBos = True, batch_size: BatchSize = 64,
-    split: Split = None, column: Column = None, dtype: Dtype = "auto", device: Device = None, to: Json = None,
+    resume: Annotated[
+        str | None,
+        Option(help="File (.safetensors) that keeps what is measured; continue from there."),
+    ] = None,
+    prompt: HowAsked = "auto",
+    system: System = "",
+    shots: Shots = None,
+    max_new_tokens: Room = None,
+    rules: Rules = None,
+    limit: Limit = None,
+    tokens: Tokens = None,
+    max_length: MaxLength = 256,
+    window_bos: WindowBos = True,
+    batch_size: BatchSize = 64,
+    split: Split = None,
+    column: Column = None,
+    dtype: Dtype = "auto",
+    device: Device = None,
+    to: Json = None,
 ) -> None:
     "Compare rankings by what is left. With intervals and random controls."
     check_place(out, TABLE, "compare")
@@ -65,24 +125,48 @@ def compare(
     other = read_texts(held_out, limit, split=split, column=column) if held_out else None
     asked = read_questions(questions, limit, split=split) if questions else None
     loaded, tokenizer = load_model(model, dtype, device)
-    read, other = (None if some is None else cut(some, tokenizer, tokens, max_length, window_bos) for some in (read, other))
+    read, other = (
+        None if some is None else cut(some, tokenizer, tokens, max_length, window_bos)
+        for some in (read, other)
+    )
     evaluation, chosen = {"batch_size": batch_size, "max_new_tokens": max_new_tokens}, None
     if asked:
         from avss_nb.answering.evaluator import Evaluator
         evaluator = Evaluator(loaded, tokenizer, **evaluation)
-        _, asked, chosen = asked_how(evaluator, judged_by(asked, rules), prompt, shots, system, listener("prompts"))
+        _, asked, chosen = asked_how(
+            evaluator, judged_by(asked, rules), prompt, shots, system, listener("prompts")
+        )
         evaluation["prompt"] = chosen.prompt
-    if other is None and asked is None: read, other = read[:len(read) // 2], read[len(read) // 2:]
+    if other is None and asked is None:
+        read, other = read[: len(read) // 2], read[len(read) // 2 :]
     from avss_nb.prune.comparison import compare_rankings
     names = rankings.replace(" ", "").split(",") if rankings else None
-    found = compare_rankings(loaded, tokenizer, read, other, asked, names, wanted, protected, draws, 0, search_texts, max_length,
-                             resume, listener("compare"), **evaluation)
+    found = compare_rankings(
+        loaded,
+        tokenizer,
+        read,
+        other,
+        asked,
+        names,
+        wanted,
+        protected,
+        draws,
+        0,
+        search_texts,
+        max_length,
+        resume,
+        listener("compare"),
+        **evaluation
+    )
     if out:
         check_replaceable(out, TABLE, "compare", folder=False)
         with whole(out) as file: found.to_frame().to_csv(file, index=False)
     if plot: save_picture(found, plot)
     lines = [*(asking_lines(chosen) if chosen else ()), comparison_text(found)]
-    show("\n".join(lines), comparison_dict(found) | ({"asked": asking_dict(chosen)} if chosen else {}), to)
+    show(
+        "\n".join(lines),
+        comparison_dict(found) | ({"asked": asking_dict(chosen)} if chosen else {}), to
+    )
     if found.partial:
         echo("interrupted: the table holds what was measured until then"
              + f"; call again to continue from {resume}" * bool(resume), err=True)
@@ -93,7 +177,8 @@ def save_picture(comparison, path: str) -> None:
     from matplotlib.figure import Figure
     measures = comparison.measures
     figure = Figure(figsize=(9, 4.6 * len(measures)), layout="constrained")
-    for ax, measure in zip(figure.subplots(len(measures), squeeze=False)[:, 0], measures): comparison.plot(ax, measure=measure)
+    for ax, measure in zip(figure.subplots(len(measures), squeeze=False)[:, 0], measures):
+        comparison.plot(ax, measure=measure)
     save_figure(figure, path)
 
 def comparison_text(comparison) -> str:

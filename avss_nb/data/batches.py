@@ -29,7 +29,8 @@ class LabelledRow(list):
     def __init__(self,
         ids: Iterable[int],
         label: int,
-        segments: Sequence[int] = (),  # 0 for tokens of the first text, 1 for those of the second; for models that ask for it
+        # 0 for tokens of the first text, 1 for those of the second; for models that ask for it
+        segments: Sequence[int] = (),
     ):
         super().__init__(ids)
         self.label, self.segments = label, segments
@@ -37,9 +38,16 @@ class LabelledRow(list):
     @classmethod
     def of(cls, given: Labelled, tokenizer, max_length: int) -> LabelledRow:
         "Tokenised, and truncated to `max_length` tokens."
-        found = tokenizer(given.text, given.pair or None, truncation=True, max_length=max_length, verbose=False)
-        if not found["input_ids"]: raise InputError(f"the text {given.text!r} has no tokens; leave it out")
-        return cls(found["input_ids"], given.label, found.get("token_type_ids", ()) if given.pair else ())
+        found = tokenizer(
+            given.text, given.pair or None, truncation=True, max_length=max_length,
+            verbose=False
+        )
+        if not found["input_ids"]:
+            raise InputError(f"the text {given.text!r} has no tokens; leave it out")
+        return cls(
+            found["input_ids"], given.label,
+            found.get("token_type_ids", ()) if given.pair else ()
+        )
 
 def encode(
     tokenizer,
@@ -48,24 +56,28 @@ def encode(
 ) -> list:  # token ids; a list of them for several texts
     "Tokenise, without the warning that a text is longer than the model reads."
     tokenizer = text_tokenizer(tokenizer)
-    from transformers import PreTrainedTokenizerBase  # others (mistral-common in old versions) do not know `verbose`
+    # others (mistral-common in old versions) do not know `verbose`
+    from transformers import PreTrainedTokenizerBase
     quiet = {"verbose": False} if isinstance(tokenizer, PreTrainedTokenizerBase) else {}
     if not special: quiet["add_special_tokens"] = False
     found = tokenizer(text, **quiet)["input_ids"]
     return list(found) if isinstance(text, str) else [list(ids) for ids in found]
 
 def text_frame(tokenizer) -> tuple[list[int], list[int]]:
-    "The special tokens that a tokenizer puts before and after a text, for example BOS, or [CLS] and [SEP]."
+    """The special tokens that a tokenizer puts before and after a text, for example BOS, or
+    [CLS] and [SEP]."""
     if not callable(tokenizer): return [], []
     inner, framed = encode(tokenizer, "a", special=False), encode(tokenizer, "a")
     for start in range(len(framed) - len(inner) + 1) if inner else ():
-        if framed[start:start + len(inner)] == inner: return framed[:start], framed[start + len(inner):]
+        if framed[start : start + len(inner)] == inner:
+            return framed[:start], framed[start + len(inner) :]
     return [], []
 
 def text_ids(
     text: str,
     tokenizer,
-    frame: tuple[list[int], list[int]] | None = None,  # of the tokenizer, if it is known (`text_frame`)
+    # of the tokenizer, if it is known (`text_frame`)
+    frame: tuple[list[int], list[int]] | None = None,
 ) -> list[int]:
     "Token ids of a text; one that already begins with the tokenizer's BOS gets no second one."
     ids, (before, _) = encode(tokenizer, text), frame or text_frame(tokenizer)
@@ -74,7 +86,8 @@ def text_ids(
 def cut_text(
     ids: Sequence[int],  # of a whole text, as `text_ids` gives them
     length: int,  # tokens of a window
-    frame: tuple[list[int], list[int]] = ([], []),  # see `text_frame`; what of it the text has stands around each window
+    # see `text_frame`; what of it the text has stands around each window
+    frame: tuple[list[int], list[int]] = ([], []),
     closed: bool = False,  # also behind each window?
 ) -> list[list[int]]:
     "Windows of a text."
@@ -88,18 +101,23 @@ Text = str | Sequence[int] | Labelled
 
 def check_texts(texts) -> None:
     "Refuse what is no collection of texts."
-    if isinstance(texts, (str, bytes)): raise InputError("one string was given where a list of texts is expected; write [text]")
+    if isinstance(texts, (str, bytes)):
+        raise InputError(
+            "one string was given where a list of texts is expected; write [text]"
+        )
     if isinstance(texts, Mapping) or hasattr(texts, "columns"):
         raise InputError(f"{type(texts).__name__} was given where a list of texts is expected; give one of its columns, for example "
                          f"""given["{next(iter(texts), 'text')}"]""")
-    if not isinstance(texts, Iterable): raise InputError(f"{texts!r} was given where a list of texts is expected")
+    if not isinstance(texts, Iterable):
+        raise InputError(f"{texts!r} was given where a list of texts is expected")
 
 def pieces(
     texts: Iterable[Text],  # strings, lists of token ids, or texts with a class
     tokenizer,
     max_length: int = 256,  # tokens; longer texts are cut into windows of this length
     fewest: int = 1,  # shorter pieces are left out
-    bos: bool = True,  # the special tokens of a text also in its second window and those after it?
+    # the special tokens of a text also in its second window and those after it?
+    bos: bool = True,
 ) -> Iterator[list[list[int]]]:
     "For each text its token ids, in pieces of at most `max_length`."
     check_texts(texts)
@@ -109,14 +127,29 @@ def pieces(
     around = frame if bos else ([], [])
     closed = getattr(tokenizer, "cls_token_id", None) in frame[0]  # an encoder's frame
     for text in texts:
-        if isinstance(text, int): raise InputError("one list of token ids was given where a list of texts is expected; write [ids]")
+        if isinstance(text, int):
+            raise InputError(
+                "one list of token ids was given where a list of texts is expected; write"
+                " [ids]"
+            )
         if isinstance(text, (str, Labelled)) and not callable(tokenizer):
-            raise InputError(f"texts were given {'without a' if tokenizer is None else f'with {tokenizer!r} as'} tokenizer; pass a tokenizer, or lists of token ids")
+            given = (
+                "without a tokenizer"
+                if tokenizer is None
+                else f"with {tokenizer!r} as tokenizer"
+            )
+            raise InputError(
+                f"texts were given {given}; pass a tokenizer, or lists of token ids"
+            )
         if isinstance(text, Labelled):
             yield [LabelledRow.of(text, tokenizer, max_length)]
             continue
-        if isinstance(text, str): cut = cut_text(text_ids(text, tokenizer, frame) if text else [], max_length, around, closed)
-        else: cut = cut_text(token_ids(text), max_length)
+        if isinstance(text, str):
+            cut = cut_text(
+                text_ids(text, tokenizer, frame) if text else [], max_length, around, closed
+            )
+        else:
+            cut = cut_text(token_ids(text), max_length)
         yield [piece for piece in cut if len(piece) >= fewest]
 
 def token_ids(given: Sequence[int]) -> list[int]:
@@ -125,8 +158,11 @@ def token_ids(given: Sequence[int]) -> list[int]:
         if isinstance(given, (bytes, bytearray, memoryview, Mapping)): raise TypeError
         return array("q", given.tolist() if hasattr(given, "tolist") else given).tolist()
     except (TypeError, OverflowError):
-        raise InputError(f"a text is a string, a list of token ids, or `Labelled`; {type(given).__name__} {str(given)[:60]!r} was given; "
-                         "of a table or data set give the column of texts, for example rows[\"text\"]") from None
+        raise InputError(
+            f"a text is a string, a list of token ids, or `Labelled`; {type(given).__name__}"
+            f" {str(given)[:60]!r} was given; of a table or data set give the column of texts,"
+            ' for example rows["text"]'
+        ) from None
 
 class Corpus:
     "Tells texts that were read from other texts, whatever their order and their batches."
@@ -134,15 +170,23 @@ class Corpus:
 
     def read(self, rows: Iterable[Sequence[int]]) -> None:
         "Take in the token ids of a batch."
-        found = sum(int.from_bytes(hashlib.blake2b(array("q", row), digest_size=16).digest(), "little") for row in rows)
-        self.first, self.sum = found if self.first is None else self.first, (self.sum + found) % 2**128
+        found = sum(
+            int.from_bytes(hashlib.blake2b(array("q", row), digest_size=16).digest(), "little")
+            for row in rows
+        )
+        self.first, self.sum = found if self.first is None else self.first, (
+            self.sum + found
+        ) % 2**128
 
     def told(self) -> list[str]:  # of the first batch, and of all
         "Two digests."
         return [f"{(self.first or 0) % 2**128:032x}", f"{self.sum:032x}"]
 
 def too_short(fewest: int) -> InputError:
-    return InputError(f"there is no text of at least {fewest} token{'s' * (fewest > 1)}; give at least one")
+    return InputError(
+        f"there is no text of at least {fewest} token{'s' if fewest > 1 else ''}; give at"
+        " least one"
+    )
 
 def tokenize(
     texts: Iterable[Text],
@@ -152,7 +196,9 @@ def tokenize(
     bos: bool = True,
 ) -> list[list[int]]:
     "All pieces of all texts; see `pieces`."
-    rows = [piece for text in pieces(texts, tokenizer, max_length, fewest, bos) for piece in text]
+    rows = [
+        piece for text in pieces(texts, tokenizer, max_length, fewest, bos) for piece in text
+    ]
     if not rows: raise too_short(fewest)
     return rows
 
@@ -161,14 +207,22 @@ def windows(
     tokenizer,
     length: int = 256,  # tokens a window
     joint: str = "\n",  # between texts
-    bos: bool = True,  # does every window begin with the tokenizer's BOS, or only the first one?
+    # does every window begin with the tokenizer's BOS, or only the first one?
+    bos: bool = True,
 ) -> list[list[int]]:
-    "All texts joined, tokenised as one, and cut into windows of equal length; the incomplete last one is dropped."
+    """All texts joined, tokenised as one, and cut into windows of equal length;
+    the incomplete last one is dropped."""
     check_texts(texts)
     frame = text_frame(tokenizer)
     ids = text_ids(joint.join(texts), tokenizer, frame)
-    found = [row for row in cut_text(ids, length, frame if bos else ([], [])) if len(row) == length]
-    if not found: raise InputError(f"the texts have {len(ids)} tokens, fewer than one window of {length}; give more text")
+    found = [
+        row for row in cut_text(ids, length, frame if bos else ([], [])) if len(row) == length
+    ]
+    if not found:
+        raise InputError(
+            f"the texts have {len(ids)} tokens, fewer than one window of {length}; give more"
+            " text"
+        )
     return found
 
 # %% ../../nbs/01_data/02_batches.ipynb #cell-006
@@ -176,19 +230,31 @@ def right_padded(
     rows: Sequence[Sequence[int]],  # token ids
     device="cpu",
     pad: int = 0,  # token id of the padding
-    vocabulary: int | None = None,  # how many token ids the model knows (`avss_nb.model.blocks.vocabulary_size`); None: not checked
-) -> dict[str, torch.Tensor]:  # input_ids and attention_mask, int64, (rows, longest); token_type_ids for pairs that have them
-    "One batch; padding is on the right and marked 0 in the mask. Some architectures see it all the same: `avss_nb.model.heads.reads_padding`."
+    # how many token ids the model knows (`avss_nb.model.blocks.vocabulary_size`); None: not
+    # checked
+    vocabulary: int | None = None,
+# input_ids and attention_mask, int64, (rows, longest); token_type_ids for pairs that have them
+) -> dict[str, torch.Tensor]:
+    """One batch; padding is on the right and marked 0 in the mask.
+    Some architectures see it all the same: `avss_nb.model.heads.reads_padding`."""
     lengths = torch.tensor([*map(len, rows)])
     mask = torch.arange(int(lengths.max())) < lengths[:, None]
-    def filled(lists, rest): return torch.full(mask.shape, rest).masked_scatter_(mask, torch.frombuffer(array("q", itertools.chain(*lists)), dtype=torch.int64))
+    def filled(lists, rest):
+        return torch.full(mask.shape, rest).masked_scatter_(
+            mask, torch.frombuffer(array("q", itertools.chain(*lists)), dtype=torch.int64)
+        )
     batch = {"input_ids": filled(rows, pad), "attention_mask": mask.long()}
     if vocabulary:  # on the CPU: on a GPU a wrong id ends the process
         low, high = map(int, batch["input_ids"].aminmax())
         if low < 0 or high >= vocabulary:
-            raise InputError(f"token id {low if low < 0 else high} was given; the model knows 0 to {vocabulary - 1}; use the model's own tokenizer")
+            raise InputError(
+                f"token id {low if low < 0 else high} was given; the model knows 0 to"
+                f" {vocabulary - 1}; use the model's own tokenizer"
+            )
     if any(any(getattr(row, "segments", ())) for row in rows):
-        batch["token_type_ids"] = filled([getattr(row, "segments", ()) or [0] * len(row) for row in rows], 0)
+        batch["token_type_ids"] = filled(
+            [getattr(row, "segments", ()) or [0] * len(row) for row in rows], 0
+        )
     return {name: t.to(device) for name, t in batch.items()}
 
 def length_batches(
@@ -196,13 +262,20 @@ def length_batches(
     size: int,  # rows in a batch
     chunk: int = 64,  # batches that are sorted by length together
     seed: int = 0,
-    equal: bool = False,  # only rows of equal length together, for models that read the padding?
+    # only rows of equal length together, for models that read the padding?
+    equal: bool = False,
 ) -> Iterator[list[int]]:  # indices into `rows`
     "Batches of rows of similar length, in a seeded random order within each chunk."
     rng = random.Random(seed)
     for start in range(0, len(rows), size * chunk):
-        order = sorted(range(start, min(start + size * chunk, len(rows))), key=lambda i: len(rows[i]))
-        parts = [[*part] for _, part in itertools.groupby(order, lambda i: len(rows[i]))] if equal else [order]
+        order = sorted(
+            range(start, min(start + size * chunk, len(rows))), key=lambda i: len(rows[i])
+        )
+        parts = (
+            [[*part] for _, part in itertools.groupby(order, lambda i: len(rows[i]))]
+            if equal
+            else [order]
+        )
         found = [part[i:i + size] for part in parts for i in range(0, len(part), size)]
         rng.shuffle(found)
         yield from found
@@ -229,19 +302,33 @@ def text_batches(
     chunk: int = 64,  # batches that are read and sorted by length together
     equal: bool = False,  # see `length_batches`
 ) -> Iterator[tuple[Rows, int]]:
-    "Batches of rows of token ids, each with the number of all batches: estimated until the last chunk, 0 for a generator."
+    """Batches of rows of token ids, each with the number of all batches:
+    estimated until the last chunk, 0 for a generator."""
     count = len(texts) if hasattr(texts, "__len__") else 0
     stream, read, found, done, known = pieces(texts, tokenizer, max_length, fewest), 0, 0, 0, 0
     while part := list(itertools.islice(stream, size * chunk)):
         full = [*filter(None, part)]  # texts that have tokens
-        rows, numbers = [piece for text in full for piece in text], [known + i for i, text in enumerate(full) for _ in text]
+        rows, numbers = [piece for text in full for piece in text], [
+            known + i for i, text in enumerate(full) for _ in text
+        ]
         known += len(full)
         order = list(length_batches(rows, size, chunk, done, equal))
         read, found = read + len(part), found + len(rows)
         last = done + len(order)
-        total = last if read == count else max(last + 1, round(found / size * count / read)) if count else 0
+        total = (
+            last
+            if read == count
+            else max(last + 1, round(found / size * count / read)) if count else 0
+        )
         start = found - len(rows)
-        for indices in order: yield Rows([rows[i] for i in indices], [numbers[i] for i in indices], [start + i for i in indices], known), total
+        for indices in order:
+            yield (
+                Rows(
+                    [rows[i] for i in indices], [numbers[i] for i in indices],
+                    [start + i for i in indices], known
+                ),
+                total,
+            )
         done = last
     if not done: raise too_short(fewest)
 
@@ -250,15 +337,23 @@ def prompt_ids(
     prompts: Sequence[str],
     tokenizer,
 ) -> list[list[int]]:
-    "Token ids of prompts: one BOS at most, and no end-of-text token but those that the prompt itself holds."
+    """Token ids of prompts: one BOS at most, and no end-of-text token but those that the
+    prompt itself holds."""
     frame = text_frame(tokenizer)
     found = [text_ids(prompt, tokenizer, frame) for prompt in prompts]
-    return [ids[:-len(frame[1])] if frame[1] and ids[-len(frame[1]):] == frame[1] else ids for ids in found]
+    return [
+        ids[: -len(frame[1])] if frame[1] and ids[-len(frame[1]) :] == frame[1] else ids
+        for ids in found
+    ]
 
 def is_special(token: int, tokenizer) -> bool:
     "Is it a token that stands for no text, as the end of a turn does?"
     known = token != getattr(tokenizer, "unk_token_id", None)
-    return known and not tokenizer.decode([token], skip_special_tokens=True) and bool(tokenizer.decode([token]))
+    return (
+        known
+        and not tokenizer.decode([token], skip_special_tokens=True)
+        and bool(tokenizer.decode([token]))
+    )
 
 def answer_ids(
     prompt: Sequence[int],  # token ids, as the model reads them
@@ -266,7 +361,8 @@ def answer_ids(
     answer: str,
     tokenizer,
 ) -> list[int]:
-    "Token ids of an answer that continues a prompt; a space sets it off unless whitespace or a special token does."
+    """Token ids of an answer that continues a prompt;
+    a space sets it off unless whitespace or a special token does."""
     if not answer.strip(): return encode(tokenizer, answer, special=False) if answer else []
     closed = text[-1:].isspace() or bool(prompt) and is_special(prompt[-1], tokenizer)
     gap = "" if closed or answer[0].isspace() else " "
@@ -278,14 +374,19 @@ def answered_rows(
     prompts: Sequence[str],
     answers: Sequence[str],  # one for each prompt
     tokenizer,
-    read: Sequence[Sequence[int]] | None = None,  # token ids of the prompts; None: as `prompt_ids` gives them
-) -> tuple[list[list[int]], list[int]]:  # token ids of prompt and answer; where the answer begins
+    # token ids of the prompts; None: as `prompt_ids` gives them
+    read: Sequence[Sequence[int]] | None = None,
+# token ids of prompt and answer; where the answer begins
+) -> tuple[list[list[int]], list[int]]:
     "Prompts with their answers, for teacher forcing."
     starts = prompt_ids(prompts, tokenizer) if read is None else [[*ids] for ids in read]
     rows = []
     for start, prompt, answer in zip(starts, prompts, answers, strict=True):
         rows.append(start + answer_ids(start, prompt, answer, tokenizer))
-        if len(rows[-1]) == len(start): raise InputError(f"the answer {answer!r} to {prompt!r} has no tokens; leave it out")
+        if len(rows[-1]) == len(start):
+            raise InputError(
+                f"the answer {answer!r} to {prompt!r} has no tokens; leave it out"
+            )
     return rows, [len(start) for start in starts]
 
 def first_words(
@@ -293,7 +394,11 @@ def first_words(
     starts: Sequence[int],  # where the answers begin
     tokenizer,
 ) -> list[int]:
-    "Where the first words of answers begin: tokens of whitespace alone are no part of an answer."
+    """Where the first words of answers begin:
+    tokens of whitespace alone are no part of an answer."""
     def first(row, start):
-        return next((i for i in range(start, len(row) - 1) if tokenizer.decode([row[i]]).strip()), len(row) - 1)
+        return next(
+            (i for i in range(start, len(row) - 1) if tokenizer.decode([row[i]]).strip()),
+            len(row) - 1,
+        )
     return [first(row, start) for row, start in zip(rows, starts)]

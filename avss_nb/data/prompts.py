@@ -15,7 +15,8 @@ from .questions import Question
 __all__ = ['STYLES', 'Prompt', 'another_prompt', 'draw_examples', 'with_examples']
 
 # %% ../../nbs/01_data/03_prompts.ipynb #cell-006
-STYLES = {"plain": ("Q: {question}\nA:", ("\n",), 16), "chat": ("{question}", (), 48)}  # template, what ends an answer, its tokens
+# template, what ends an answer, its tokens
+STYLES = {"plain": ("Q: {question}\nA:", ("\n",), 16), "chat": ("{question}", (), 48)}
 
 @dataclass(frozen=True)
 class Prompt:
@@ -23,13 +24,19 @@ class Prompt:
     style: str = "plain"  # one of `STYLES`; "chat": in turns, by the tokenizer's chat template
     template: str | None = None  # with {question}; None: that of the style
     system: str = ""  # what stands before everything else; of a chat, the system's turn
-    examples: tuple[tuple[str, str], ...] = ()  # solved questions before the one that is asked, filled into the template: (question, answer)
-    bos: bool = True  # begin as the tokenizer (or its chat template) begins a text? False: without its BOS
-    thinking: bool = False  # of a chat template that offers it: may the model think before it answers?
+    # solved questions before the one that is asked, filled into the template: (question,
+    # answer)
+    examples: tuple[tuple[str, str], ...] = ()
+    # begin as the tokenizer (or its chat template) begins a text? False: without its BOS
+    bos: bool = True
+    # of a chat template that offers it: may the model think before it answers?
+    thinking: bool = False
 
     def __post_init__(self):
         if self.style not in STYLES:
-            raise InputError(f"style {self.style!r} was given; choose one of {', '.join(STYLES)}")
+            raise InputError(
+                f"style {self.style!r} was given; choose one of {', '.join(STYLES)}"
+            )
         if "{question}" not in self.form:
             raise InputError(f"the template {self.template!r} has no place for {{question}}")
         object.__setattr__(self, "examples", tuple((str(q), str(a)) for q, a in self.examples))
@@ -79,31 +86,48 @@ class Prompt:
         "What the model reads, as text. A chat needs the tokenizer, whose template it is."
         if self.style == "chat": return self._chat(question, tokenizer, tokenize=False)
         system = f"{self.system}\n\n" if self.system else ""
-        return system + "".join(f"{q.rstrip()} {a}\n" for q, a in self.shown(question)) + self.put(question)
+        return (
+            system
+            + "".join(f"{q.rstrip()} {a}\n" for q, a in self.shown(question))
+            + self.put(question)
+        )
 
     def ids(self, questions: Iterable[Question], tokenizer) -> list[list[int]]:
         "What the model reads: token ids for each question."
-        if self.style == "chat": found = [self._chat(q, tokenizer, tokenize=True) for q in questions]
-        else: found = prompt_ids([self.text(q) for q in questions], tokenizer)
+        if self.style == "chat":
+            found = [self._chat(q, tokenizer, tokenize=True) for q in questions]
+        else:
+            found = prompt_ids([self.text(q) for q in questions], tokenizer)
         before = [] if self.bos else text_frame(tokenizer)[0]
-        return [ids[len(before):] if before and ids[:len(before)] == before else ids for ids in found]
+        return [
+            ids[len(before) :] if before and ids[: len(before)] == before else ids
+            for ids in found
+        ]
 
     def answered(self,
         questions: Sequence[Question],
         answers: Sequence[str],  # one for each question
         tokenizer,
-    ) -> tuple[list[list[int]], list[int]]:  # token ids of prompt and answer; where the answer begins
-        "Questions with their answers, for teacher forcing: an answer begins where the prompt as it is read ends."
+    # token ids of prompt and answer; where the answer begins
+    ) -> tuple[list[list[int]], list[int]]:
+        """Questions with their answers, for teacher forcing:
+        an answer begins where the prompt as it is read ends."""
         texts = [self.text(q, tokenizer) for q in questions]
         return answered_rows(texts, answers, tokenizer, self.ids(questions, tokenizer))
 
     def opens_thoughts(self, question: Question, tokenizer) -> bool:
         "Does the prompt end within the model's thoughts, as some chat templates do?"
-        return self.text(question, tokenizer).rstrip().endswith(("<think>", "<thinking>", "<thought>", "[THINK]"))
+        return (
+            self.text(question, tokenizer)
+            .rstrip()
+            .endswith(("<think>", "<thinking>", "<thought>", "[THINK]"))
+        )
 
     def _chat(self, question, tokenizer, tokenize):
         template = getattr(tokenizer, "chat_template", None)
-        options = {"tokenize": tokenize, "add_generation_prompt": True} | ({"return_dict": False} if tokenize else {})
+        options = {"tokenize": tokenize, "add_generation_prompt": True} | (
+            {"return_dict": False} if tokenize else {}
+        )
         if "enable_thinking" in str(template): options["enable_thinking"] = self.thinking
         turns = self.turns(question)
         try: return tokenizer.apply_chat_template(turns, **options)
@@ -119,19 +143,25 @@ def another_prompt(
     given: Prompt,  # by which somebody would read them
 ) -> InputError:
     "What to say where answers would be read by another prompt than they were given to."
-    return InputError(f"the answers were given to the prompt ({answered.label}), and another one was given here ({given.label}); "
-                      "leave it out here, or ask again")
+    return InputError(
+        f"the answers were given to the prompt ({answered.label}), and another one was given"
+        f" here ({given.label}); leave it out here, or ask again"
+    )
 
 def _no_template(error) -> InputError:
     what = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return InputError(f"the tokenizer cannot render a chat ({what}); use the prompt 'plain' or 'shots', or set tokenizer.chat_template")
+    return InputError(
+        f"the tokenizer cannot render a chat ({what}); use the prompt 'plain' or 'shots', or"
+        " set tokenizer.chat_template"
+    )
 
 # %% ../../nbs/01_data/03_prompts.ipynb #cell-012
 def draw_examples(
     questions: Iterable[Question | tuple[str, Sequence[str]]],
     count: int = 5,
     seed: int = 0,
-) -> tuple[list[Question], list[Question]]:  # the examples; the other questions, in their order
+# the examples; the other questions, in their order
+) -> tuple[list[Question], list[Question]]:
     "Choose solved examples from questions, once for all of them."
     check_counts(count=count)
     def same(q): return " ".join(q.text.lower().split())
@@ -141,8 +171,11 @@ def draw_examples(
     drawn = {same(q) for q in pool[:count]}
     rest = [q for q in questions if same(q) not in drawn]
     if len(pool) < count or not rest:
-        raise InputError(f"{count} examples and at least one question were asked for, and {len(pool)} different questions with answers "
-                         "were given; give more, or ask for fewer examples")
+        raise InputError(
+            f"{count} examples and at least one question were asked for, and {len(pool)}"
+            " different questions with answers were given; give more, or ask for fewer"
+            " examples"
+        )
     return pool[:count], rest
 
 def with_examples(

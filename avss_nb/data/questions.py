@@ -8,7 +8,7 @@ import itertools, random, re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from ..base.basics import InputError
-from .verdicts import ABSTENTIONS, is_abstention, is_correct, normalize_answer, rule_name# from here, too
+from .verdicts import is_abstention, is_correct, rule_name
 
 # %% auto #0
 __all__ = ['TYPES', 'TEMPLATE', 'Question', 'question_type', 'split_questions', 'one_per_subject', 'with_shots']
@@ -20,13 +20,18 @@ class Question:
     text: str
     answers: tuple[str, ...]  # every accepted answer
     prompt: str = ""  # what the model reads; empty: the evaluator's template around `text`
-    stop: tuple[str, ...] = ()  # strings that end an answer to this prompt; empty: the evaluator's
+    # strings that end an answer to this prompt; empty: the evaluator's
+    stop: tuple[str, ...] = ()
     group: str = ""  # for reports by group
     kind: str = ""  # the kind of fact
     answerable: bool = True  # could the model know?
-    subject: str = ""  # whom or what it is about: questions about one subject stay on one side of a split
-    choices: tuple[str, ...] = ()  # candidate answers, where the task is to choose; those that are right are in `answers`
-    rules: str = "squad"  # a name in `avss_nb.data.verdicts.RULES`, or a function (answer, accepted) → bool, which gets a name there
+    # whom or what it is about: questions about one subject stay on one side of a split
+    subject: str = ""
+    # candidate answers, where the task is to choose; those that are right are in `answers`
+    choices: tuple[str, ...] = ()
+    # a name in `avss_nb.data.verdicts.RULES`, or a function (answer, accepted) → bool, which
+    # gets a name there
+    rules: str = "squad"
     language: str = "en"  # a name in `avss_nb.data.verdicts.LANGUAGES`
 
     def __post_init__(self): object.__setattr__(self, "rules", rule_name(self.rules))
@@ -36,7 +41,10 @@ class Question:
         "A question, also from a pair (text, answers)."
         if isinstance(question, cls): return question
         if isinstance(question, str) or len(question) != 2:
-            raise InputError(f"{question!r} is not a question with answers; write (text, [answers]) or Question(text, answers)")
+            raise InputError(
+                f"{question!r} is not a question with answers; write (text, [answers]) or"
+                " Question(text, answers)"
+            )
         text, answers = question
         return cls(text, (answers,) if isinstance(answers, str) else tuple(answers))
 
@@ -52,11 +60,16 @@ class Question:
         return is_abstention(answer, self.rules, self.language, more)
 
 # %% ../../nbs/01_data/01_questions.ipynb #cell-007
-TYPES = {"who": "who", "whom": "who", "whose": "who", "when": "when", "where": "where", "how": "how", "what": "what", "which": "which"}
+TYPES = {
+    "who": "who", "whom": "who", "whose": "who", "when": "when", "where": "where",
+    "how": "how", "what": "what", "which": "which"
+}
 
 def question_type(text: str) -> str:
     "The first question word: who, when, where, how, what or which; else \"other\"."
-    return next((TYPES[word] for word in re.findall("[a-z]+", text.lower()) if word in TYPES), "other")
+    return next(
+        (TYPES[word] for word in re.findall("[a-z]+", text.lower()) if word in TYPES), "other"
+    )
 
 # %% ../../nbs/01_data/01_questions.ipynb #cell-010
 def split_questions(
@@ -65,20 +78,28 @@ def split_questions(
     stratify: str = "group",  # an attribute of `Question`: spread evenly over the parts
     seed: int = 0,
 ) -> dict[str, list[Question]]:
-    "Parts that have no subject in common (a question without a subject is a subject of its own)."
+    """Parts that have no subject in common (a question without a subject is a subject of
+    its own)."""
     if not shares or min(shares.values()) <= 0 or abs(sum(shares.values()) - 1) > 1e-9:
-        raise InputError(f"shares {shares} were given; they must be positive and sum to 1, for example {{'train': 0.8, 'test': 0.2}}")
+        raise InputError(
+            f"shares {shares} were given; they must be positive and sum to 1, for example"
+            " {'train': 0.8, 'test': 0.2}"
+        )
     subjects: dict[str, list[Question]] = {}
-    for question in questions: subjects.setdefault(question.subject or question.text, []).append(question)
+    for question in questions:
+        subjects.setdefault(question.subject or question.text, []).append(question)
     strata: dict[str, list[str]] = {}
-    for name, about in subjects.items(): strata.setdefault(str(getattr(about[0], stratify)), []).append(name)
+    for name, about in subjects.items():
+        strata.setdefault(str(getattr(about[0], stratify)), []).append(name)
     parts, rng = {part: [] for part in shares}, random.Random(seed)
     ends = list(itertools.accumulate(shares.values()))
     for stratum in sorted(strata):
         names = strata[stratum]
         rng.shuffle(names)
         for i, name in enumerate(names):
-            part = next(part for part, end in zip(shares, ends) if (i + 0.5) / len(names) <= end + 1e-9)
+            part = next(
+                part for part, end in zip(shares, ends) if (i + 0.5) / len(names) <= end + 1e-9
+            )
             parts[part] += subjects[name]
     return parts
 
@@ -86,9 +107,11 @@ def one_per_subject(
     questions: Iterable[Question],
     seed: int = 0,
 ) -> list[Question]:
-    "One question about each subject, drawn at random: tests of significance ask for independent answers."
+    """One question about each subject, drawn at random:
+    tests of significance ask for independent answers."""
     subjects: dict[str, list[Question]] = {}
-    for question in questions: subjects.setdefault(question.subject or question.text, []).append(question)
+    for question in questions:
+        subjects.setdefault(question.subject or question.text, []).append(question)
     return [random.Random(f"{seed} {name}").choice(about) for name, about in subjects.items()]
 
 # %% ../../nbs/01_data/01_questions.ipynb #cell-013
@@ -97,7 +120,8 @@ TEMPLATE = "Q: {question}\nA:"  # the prompt of a question that has none of its 
 def with_shots(
     questions: Iterable[Question | tuple[str, Sequence[str]]],
     shots: int = 5,  # examples before each question
-    examples: Iterable[Question | tuple[str, Sequence[str]]] | None = None,  # None: drawn from `questions`, and then not asked
+    # None: drawn from `questions`, and then not asked
+    examples: Iterable[Question | tuple[str, Sequence[str]]] | None = None,
     seed: int = 0,  # of the choice of examples
     template: str = TEMPLATE,
 ) -> list[Question]:
@@ -107,7 +131,9 @@ def with_shots(
     def prompt(q): return q.prompt or template.replace("{question}", q.text)
     questions = [Question.of(q) for q in questions]
     pool = questions if examples is None else [Question.of(q) for q in examples]
-    pool = list({same(q.text): q for q in reversed(pool) if q.answers and q.answerable}.values())
+    pool = list(
+        {same(q.text): q for q in reversed(pool) if q.answers and q.answerable}.values()
+    )
     random.Random(seed).shuffle(pool)
     if examples is None:
         pool = pool[:shots]
@@ -115,11 +141,17 @@ def with_shots(
         questions = [q for q in questions if same(q.text) not in drawn]
     found = []
     for q in questions:
-        chosen = list(itertools.islice((e for e in pool if same(e.text) != same(q.text)), shots))
+        chosen = list(
+            itertools.islice((e for e in pool if same(e.text) != same(q.text)), shots)
+        )
         if len(chosen) < shots: break
-        before = "".join(f"{prompt(e).rstrip()} {' '.join(e.answers[0].split())}\n" for e in chosen)
+        before = "".join(
+            f"{prompt(e).rstrip()} {' '.join(e.answers[0].split())}\n" for e in chosen
+        )
         found.append(replace(q, prompt=before + prompt(q), stop=q.stop or ("\n",)))
     if not found or len(found) < len(questions):
-        raise InputError(f"{shots} examples before each of {len(questions)} questions were asked for, and {len(pool)} can serve; "
-                         "give more examples with answers, or fewer shots")
+        raise InputError(
+            f"{shots} examples before each of {len(questions)} questions were asked for, and"
+            f" {len(pool)} can serve; give more examples with answers, or fewer shots"
+        )
     return found

@@ -20,10 +20,12 @@ __all__ = ['ABSTENTIONS', 'LANGUAGES', 'Judge', 'RULES', 'ALMOST', 'Language', '
 class Language:
     "What normalisation has to know about a language."
     articles: str = ""  # words, set off by spaces
-    elided: str = ""  # articles that stand before an apostrophe, set off by spaces: "l" of "l'eau"
+    # articles that stand before an apostrophe, set off by spaces: "l" of "l'eau"
+    elided: str = ""
     abstentions: tuple[str, ...] = ()  # phrases which say that no answer is known
     decimal: str = "."  # decimal mark; with "," the point groups thousands
-    scales: Mapping[str, int] = field(default_factory=dict)  # word after a number → power of ten
+    # word after a number → power of ten
+    scales: Mapping[str, int] = field(default_factory=dict)
 
 def _scales(**powers) -> dict[str, int]:
     "Power of ten of each word, the longest word first."
@@ -39,48 +41,103 @@ ABSTENTIONS = (
     "cannot be determined")
 
 LANGUAGES = {
-    "en": Language("a an the", "", ABSTENTIONS, ".", _scales(
-        e3="thousand", e6="million", e9="billion", e12="trillion")),
-    "de": Language("der die das den dem des ein eine einen einem einer eines", "", (
-        "unbekannt", "ich weiß es nicht", "ich weiß nicht", "das weiß ich nicht", "keine antwort",
-        "nicht bekannt", "keine ahnung", "ich bin nicht sicher"), ",", _scales(
-        e3="tausend", e6="million millionen", e9="milliarde milliarden", e12="billion billionen")),
-    "fr": Language("le la les un une des", "l", (
-        "inconnu", "je ne sais pas", "je l'ignore", "pas de réponse", "aucune réponse",
-        "aucune idée", "je ne peux pas répondre"), ",", _scales(
-        e3="mille", e6="million millions", e9="milliard milliards")),
-    "es": Language("el la los las un una unos unas", "", (
-        "desconocido", "no lo sé", "no sé", "sin respuesta", "no hay respuesta", "ni idea",
-        "no puedo responder", "no se sabe"), ",", _scales(
-        e3="mil", e6="millón millones", e9="mil_millones", e12="billón billones")),
-    "it": Language("il lo la i gli le un uno una", "l un", (
-        "sconosciuto", "non lo so", "non so", "nessuna risposta", "non saprei",
-        "non posso rispondere"), ",", _scales(
-        e3="mila", e6="milione milioni", e9="miliardo miliardi")),
-    "pt": Language("o a os as um uma uns umas", "", (
-        "desconhecido", "não sei", "não sei a resposta", "sem resposta",
-        "não posso responder"), ",", _scales(
-        e3="mil", e6="milhão milhões", e9="bilhão bilhões mil_milhões")),
-    "nl": Language("de het een", "", (
-        "onbekend", "ik weet het niet", "dat weet ik niet", "geen antwoord", "geen idee",
-        "niet bekend"), ",", _scales(e3="duizend", e6="miljoen", e9="miljard")),
-    "sv": Language("en ett", "", (
-        "okänt", "jag vet inte", "det vet jag inte", "inget svar", "ingen aning"), ",", _scales(
-        e3="tusen", e6="miljon miljoner", e9="miljard miljarder")),
-    "pl": Language("", "", ("nieznane", "nie wiem", "brak odpowiedzi", "nie wiadomo"), ",", _scales(
-        e6="milion miliony milionów", e9="miliard miliardy miliardów")),
-    "ru": Language("", "", ("неизвестно", "не знаю", "я не знаю", "нет ответа"), ",", _scales(
-        e3="тысяча тысячи тысяч", e6="миллион миллиона миллионов",
-        e9="миллиард миллиарда миллиардов")),
-    "zh": Language("", "", (
-        "未知", "不知道", "我不知道", "不清楚", "无法回答", "没有答案"), ".", _scales(
-        e4="万 萬", e8="亿 億")),
-    "ja": Language("", "", (
-        "不明", "わかりません", "分かりません", "わからない", "知りません", "答えられません"), ".", _scales(
-        e4="万", e8="億", e12="兆")),
-    "ko": Language("", "", (
-        "모름", "모릅니다", "모르겠습니다", "알 수 없음", "알 수 없습니다"), ".", _scales(
-        e4="만", e8="억"))}
+    "en": Language(
+        "a an the", "", ABSTENTIONS, ".",
+        _scales(e3="thousand", e6="million", e9="billion", e12="trillion")
+    ),
+    "de": Language(
+        "der die das den dem des ein eine einen einem einer eines",
+        "",
+        (
+            "unbekannt", "ich weiß es nicht", "ich weiß nicht", "das weiß ich nicht",
+            "keine antwort", "nicht bekannt", "keine ahnung", "ich bin nicht sicher"
+        ),
+        ",",
+        _scales(
+            e3="tausend", e6="million millionen", e9="milliarde milliarden",
+            e12="billion billionen"
+        ),
+    ),
+    "fr": Language(
+        "le la les un une des",
+        "l",
+        (
+            "inconnu", "je ne sais pas", "je l'ignore", "pas de réponse", "aucune réponse",
+            "aucune idée", "je ne peux pas répondre"
+        ),
+        ",",
+        _scales(e3="mille", e6="million millions", e9="milliard milliards"),
+    ),
+    "es": Language(
+        "el la los las un una unos unas",
+        "",
+        (
+            "desconocido", "no lo sé", "no sé", "sin respuesta", "no hay respuesta", "ni idea",
+            "no puedo responder", "no se sabe"
+        ),
+        ",",
+        _scales(e3="mil", e6="millón millones", e9="mil_millones", e12="billón billones"),
+    ),
+    "it": Language(
+        "il lo la i gli le un uno una",
+        "l un",
+        (
+            "sconosciuto", "non lo so", "non so", "nessuna risposta", "non saprei",
+            "non posso rispondere"
+        ),
+        ",",
+        _scales(e3="mila", e6="milione milioni", e9="miliardo miliardi"),
+    ),
+    "pt": Language(
+        "o a os as um uma uns umas",
+        "",
+        (
+            "desconhecido", "não sei", "não sei a resposta", "sem resposta",
+            "não posso responder"
+        ),
+        ",",
+        _scales(e3="mil", e6="milhão milhões", e9="bilhão bilhões mil_milhões"),
+    ),
+    "nl": Language(
+        "de het een",
+        "",
+        (
+            "onbekend", "ik weet het niet", "dat weet ik niet", "geen antwoord", "geen idee",
+            "niet bekend"
+        ),
+        ",",
+        _scales(e3="duizend", e6="miljoen", e9="miljard"),
+    ),
+    "sv": Language(
+        "en ett", "",
+        ("okänt", "jag vet inte", "det vet jag inte", "inget svar", "ingen aning"), ",",
+        _scales(e3="tusen", e6="miljon miljoner", e9="miljard miljarder")
+    ),
+    "pl": Language(
+        "", "", ("nieznane", "nie wiem", "brak odpowiedzi", "nie wiadomo"), ",",
+        _scales(e6="milion miliony milionów", e9="miliard miliardy miliardów")
+    ),
+    "ru": Language(
+        "",
+        "",
+        ("неизвестно", "не знаю", "я не знаю", "нет ответа"),
+        ",",
+        _scales(
+            e3="тысяча тысячи тысяч", e6="миллион миллиона миллионов",
+            e9="миллиард миллиарда миллиардов"
+        ),
+    ),
+    "zh": Language(
+        "", "", ("未知", "不知道", "我不知道", "不清楚", "无法回答", "没有答案"), ".", _scales(e4="万 萬", e8="亿 億")
+    ),
+    "ja": Language(
+        "", "", ("不明", "わかりません", "分かりません", "わからない", "知りません", "答えられません"), ".",
+        _scales(e4="万", e8="億", e12="兆")
+    ),
+    "ko": Language(
+        "", "", ("모름", "모릅니다", "모르겠습니다", "알 수 없음", "알 수 없습니다"), ".", _scales(e4="만", e8="억")
+    ),
+}
 
 def language_of(
     code: str,  # "de", or with a region: "pt-BR"
@@ -94,7 +151,8 @@ def language_of(
                      f"give one of them, or add a row: {row}")
 
 # %% ../../nbs/01_data/00_verdicts.ipynb #cell-008
-Judge = Callable[[str, tuple[str, ...]], bool]  # of an answer and all accepted ones: is it right?
+# of an answer and all accepted ones: is it right?
+Judge = Callable[[str, tuple[str, ...]], bool]
 
 def starts(said: str, accepted: str) -> bool:
     "Are the accepted words the first ones?"
@@ -113,7 +171,8 @@ def same_number(said: str, accepted: str) -> bool:
 class Rule:
     "How an answer is compared with the accepted ones."
     label: str
-    match: Callable[[str, str], bool] = operator.eq  # of answer and accepted answer, normalised
+    # of answer and accepted answer, normalised
+    match: Callable[[str, str], bool] = operator.eq
     gap: str = " "  # what replaces a mark
     marks: str = string.punctuation  # characters that do not count
     silence: Callable[[str, str], bool] = operator.eq  # of answer and abstention, normalised
@@ -141,15 +200,18 @@ def rule_name(
 def rule_of(rules: str | Judge) -> Rule:
     "The row of a rule in `RULES`."
     if (name := rule_name(rules)) in RULES: return RULES[name]
-    raise InputError(f"rules={name!r} was given; known are {', '.join(RULES)}; give one of them, "
-                     "a function (answer, accepted) → bool, or add a row to RULES")
+    raise InputError(
+        f"rules={name!r} was given; known are {', '.join(RULES)}; give one of them, "
+        "a function (answer, accepted) → bool, or add a row to RULES"
+    )
 
 def normalize_answer(
     text: str,
     rules: str = "squad",  # a name in `RULES`
     language: str = "en",  # a name in `LANGUAGES`
 ) -> str:
-    "Lower case, no punctuation or articles, single spaces, as SQuAD 1.1 and TriviaQA 1.0 do it."
+    """Lower case, no punctuation or articles, single spaces, as SQuAD 1.1 and TriviaQA 1.0
+    do it."""
     return _normal(text, rule_of(rules), language_of(language))
 
 def _normal(text, rule, language) -> str:
@@ -170,13 +232,18 @@ _MONEY = "$¢£¤¥₠-\u20cf￠￡￥"  # of a character class
 _DASHES = r"\-−–—"  # of a character class
 _PERCENT = re.compile(r"(?<=\d)\s*(?:per ?cent|prozent|pour ?cents?|por ciento|per cento|"
                       r"por cento|procent)(?!\w)", re.I)
-_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005\u3040-\u30ff\u3400-\u4dbf"
-                       "\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]")
+_UNSPACED = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005\u3040-\u30ff\u3400-\u4dbf"
+    "\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]"
+)
 
 @lru_cache
 def _numbers(language: Language) -> re.Pattern:
-    "A number in a text: sign, currency, digits with marks between them, a word such as million."
-    groups = r"[\u00a0\u2009\u202f" + " " * (language.decimal == ",") + r"]\d{3}(?!\d)"
+    """A number in a text: sign, currency, digits with marks between them, a word such as
+    million."""
+    groups = (
+        r"[\u00a0\u2009\u202f" + (" " if language.decimal == "," else "") + r"]\d{3}(?!\d)"
+    )
     words = [word if _UNSPACED.match(word) else rf"{word}(?!\w)" for word in language.scales]
     sign = rf"(?:(?<![\w.,)])(?P<sign>[{_DASHES}+])(?=[{_MONEY}]?\.?\d))?"
     chain = rf"(?P<bare>(?<![\w.])\.(?=\d))?(?P<chain>\d+(?:[.,:/'’{_DASHES}]\d+|{groups})*)"
@@ -184,7 +251,8 @@ def _numbers(language: Language) -> re.Pattern:
     return re.compile(f"{sign}[{_MONEY}]?{chain}{scale}", re.I)
 
 def _parts(chain: str, decimal: str) -> tuple[str, str] | None:
-    "Digits before and after the decimal mark; None where it is not a number (10:30, 3-4, 1.2.3)."
+    """Digits before and after the decimal mark;
+    None where it is not a number (10:30, 3-4, 1.2.3)."""
     group = ("," if decimal == "." else ".") + "'’ \u00a0\u2009\u202f"
     whole = rf"(\d{{1,3}}(?:[{group}]\d{{3}})+|\d+)"
     found = re.fullmatch(rf"{whole}(?:{re.escape(decimal)}(\d+))?", chain)
@@ -203,7 +271,7 @@ def _spelt(found: re.Match, language: Language, by_value: bool) -> str:
         power = language.scales[found["scale"].lower()] if found["scale"] else 0
         value = format(Decimal(f"{before}.{after}0").scaleb(power), "f")
         text = value.rstrip("0").rstrip(".") if "." in value else value
-    else: text = before + f".{after}" * bool(after) + f" {found['scale']}" * bool(found["scale"])
+    else: text = before + (f".{after}" if after else "") + (f" {found['scale']}" if found["scale"] else "")
     minus = found["sign"] not in (None, "+") and any(c in "123456789" for c in before + after)
     return (("-" if minus else "") + text).translate(_KEPT)
 
@@ -216,7 +284,8 @@ def _comparable(text: str, rule: Rule, language: Language, by_value: bool = Fals
         return "'" if c in "‘’´" else "-" if kind == "Sc" or kind[0] == "P" else c
     text = unicodedata.normalize("NFC", text)
     text = _numbers(language).sub(lambda m: _spelt(m, language, by_value), text)
-    text = re.sub(r"(?<=[^\W\d_])[+#]+(?!\w)", lambda m: m[0].translate(_KEPT), text)  # C++, C#, A+
+    # C++, C#, A+
+    text = re.sub(r"(?<=[^\W\d_])[+#]+(?!\w)", lambda m: m[0].translate(_KEPT), text)
     return _normal(_UNSPACED.sub(r" \g<0> ", "".join(map(mark, text))), rule, language)
 
 def _units(text: str) -> set[str]:
@@ -234,7 +303,8 @@ def _agree(said: str, accepted: str, rule: Rule, language: Language, match: Call
 def is_correct(
     answer: str,
     accepted: Iterable[str],
-    rules: str | Judge = "squad",  # a name in `RULES`, or a function of an answer and all accepted ones
+    # a name in `RULES`, or a function of an answer and all accepted ones
+    rules: str | Judge = "squad",
     language: str = "en",  # a name in `LANGUAGES`
 ) -> bool:
     "Is the answer right, by this rule? Numbers are compared by value."
@@ -269,7 +339,10 @@ def near_miss(
     def some(match): return any(_agree(answer, a, rule, spoken, match) for a in accepted)
     def digits(text): return re.findall(r"\d+", text)
     def alike(said, a):
-        return digits(said) == digits(a) and difflib.SequenceMatcher(None, said, a).ratio() >= ALMOST
+        return (
+            digits(said) == digits(a)
+            and difflib.SequenceMatcher(None, said, a).ratio() >= ALMOST
+        )
     if some(contains): return "contains an accepted answer"
     if some(lambda said, a: contains(a, said)): return "is part of an accepted answer"
     return "is spelt almost like an accepted answer" if some(alike) else ""

@@ -23,11 +23,15 @@ class Segments:
     def __init__(self,
         lengths: Sequence[int],  # tokens of each text
         device: torch.device | str = "cpu",
-        group: Sequence[int] | None = None,  # the group of each text; None: statistics are of all texts together
+        # the group of each text; None: statistics are of all texts together
+        group: Sequence[int] | None = None,
         groups: int = 1,  # how many groups there are, with texts in this batch or not
     ):
-        if not lengths or min(lengths) < 1: raise InputError("a text without tokens has no statistics; leave it out")
-        self.lengths, self.device, self.tokens, self.longest = [*map(int, lengths)], torch.device(device), sum(lengths), max(lengths)
+        if not lengths or min(lengths) < 1:
+            raise InputError("a text without tokens has no statistics; leave it out")
+        self.lengths, self.device, self.tokens, self.longest = (
+            [*map(int, lengths)], torch.device(device), sum(lengths), max(lengths)
+        )
         self.apart, self.groups = group is not None, groups
         self.numbers = [*group] if self.apart else [0] * len(self.lengths)
 
@@ -35,52 +39,75 @@ class Segments:
         "The same texts on another device; made once."
         if device == self.device: return self
         if device not in self._others:
-            self._others[device] = Segments(self.lengths, device, self.numbers if self.apart else None, self.groups)
+            self._others[device] = Segments(
+                self.lengths, device, self.numbers if self.apart else None, self.groups
+            )
         return self._others[device]
 
     @cached_property
     def _others(self) -> dict: return {}
 
     @cached_property
-    def counts(self) -> Tensor: return torch.tensor(self.lengths, device=self.device)  # int64, (texts,)
+    # int64, (texts,)
+    def counts(self) -> Tensor: return torch.tensor(self.lengths, device=self.device)
 
     @cached_property
     def text(self) -> Tensor:  # int64, (tokens,)
         "The text of each token."
-        return torch.repeat_interleave(torch.arange(len(self.lengths), device=self.device), self.counts, output_size=self.tokens)
+        return torch.repeat_interleave(
+            torch.arange(len(self.lengths), device=self.device), self.counts,
+            output_size=self.tokens
+        )
 
     @cached_property
-    def group(self) -> Tensor: return torch.tensor(self.numbers, device=self.device)  # int64, (texts,)
+    # int64, (texts,)
+    def group(self) -> Tensor: return torch.tensor(self.numbers, device=self.device)
 
     @cached_property
-    def token_group(self) -> Tensor: return self.group.index_select(0, self.text)  # int64, (tokens,)
+    # int64, (tokens,)
+    def token_group(self) -> Tensor: return self.group.index_select(0, self.text)
 
     @cached_property
-    def starts(self) -> Tensor: return self.counts.cumsum(0) - self.counts  # int64, (texts,): the first token of each
+    # int64, (texts,): the first token of each
+    def starts(self) -> Tensor: return self.counts.cumsum(0) - self.counts
 
     def sums(self, a: Tensor, start: int = 0) -> Tensor:  # (tokens, hidden) → (texts, hidden)
-        "Sums over the tokens of each text, from its token `start` on, in the precision of `a`."
+        """Sums over the tokens of each text, from its token `start` on, in the precision of
+        `a`."""
         return torch.stack([part[start:].sum(0) for part in a.split(self.lengths)])
 
-    def merged(self, m: Moments) -> Moments:  # leading dimension texts → groups; none where texts are not kept apart
+    # leading dimension texts → groups; none where texts are not kept apart
+    def merged(self, m: Moments) -> Moments:
         "Merge texts into their groups."
         m = m.dealt(self.group, self.groups)
         return m if self.apart else m[0]
 
     @cached_property
     def mask(self) -> Tensor:  # int8, (texts, longest): 1 where a token is real
-        return (torch.arange(self.longest, device=self.device) < self.counts[:, None]).to(torch.int8)
+        return (torch.arange(self.longest, device=self.device) < self.counts[:, None]).to(
+            torch.int8
+        )
 
     @cached_property
     def _real(self) -> Tensor:
-        rows = [torch.arange(i * self.longest, i * self.longest + n) for i, n in enumerate(self.lengths)]
+        rows = [
+            torch.arange(i * self.longest, i * self.longest + n)
+            for i, n in enumerate(self.lengths)
+        ]
         return torch.cat(rows).to(self.device)
 
     def check(self, a: Tensor) -> None:
         "Refuse activations that are not those of the tokens of the texts."
-        if a.shape[:2] != (len(self.lengths), self.longest) and a.shape[0] != len(self.lengths) * self.longest:
-            raise InputError(f"activations of shape {tuple(a.shape)} of {len(self.lengths)} texts of up to {self.longest} tokens: the model adds positions of its "
-                             "own (as BigBird does, which fills up its last block); give texts of a length that needs none (max_length)")
+        if (
+            a.shape[:2] != (len(self.lengths), self.longest)
+            and a.shape[0] != len(self.lengths) * self.longest
+        ):
+            raise InputError(
+                f"activations of shape {tuple(a.shape)} of {len(self.lengths)} texts of up to"
+                f" {self.longest} tokens: the model adds positions of its own (as BigBird"
+                " does, which fills up its last block); give texts of a length that needs"
+                " none (max_length)"
+            )
 
     def pack(self, a: Tensor) -> Tensor:  # (texts, longest, …) → (tokens, hidden)
         "Activations without padding, one text after the other."
@@ -92,7 +119,8 @@ class Segments:
 def moments_of(
     a: Tensor,  # (tokens, hidden), float32 or float64, without padding
     texts: Segments,
-    norms: Tensor | None = None,  # float64, (tokens,): Euclidean norm of each token's activations; None: computed
+    # float64, (tokens,): Euclidean norm of each token's activations; None: computed
+    norms: Tensor | None = None,
     distance: Tensor | None = None,  # float64, (tokens,): 1 − cos(reference, a)
     largest: Tensor | None = None,  # (tokens,): largest |a| of each token; None: computed
 ) -> Moments:  # leading dimension groups, where texts have groups
@@ -101,15 +129,22 @@ def moments_of(
     if largest is None: largest = largest_of(a)
     n, more = texts.counts[:, None].double(), texts.counts[:, None] - 1
     first = a.index_select(0, texts.starts)
-    rest = texts.sums(a, 1) / more.clamp_min(1)  # the first token may be far from all others, and joins in float64
+    # the first token may be far from all others, and joins in float64
+    rest = texts.sums(a, 1) / more.clamp_min(1)
     apart_from = (a - rest.index_select(0, texts.text)).index_fill_(0, texts.starts, 0)
     gap = first.double() - rest
-    inside, states = texts.sums(apart_from.square_()).double() + gap.square() * (more / n), rest + gap / n
-    def over(values, how="sum"): return torch.segment_reduce(values.double(), how, lengths=texts.counts)
+    inside, states = (
+        texts.sums(apart_from.square_()).double() + gap.square() * (more / n), rest + gap / n
+    )
+    def over(values, how="sum"):
+        return torch.segment_reduce(values.double(), how, lengths=texts.counts)
     size = over(norms) / math.sqrt(a.shape[1])
     apart = torch.full_like(size, math.nan) if distance is None else over(distance)
     bins = torch.zeros(len(texts.lengths), 0, device=a.device)  # counted group by group, below
-    each = Moments(texts.counts, torch.ones_like(texts.counts), states, inside, bins, over(largest, "max"), states.var(1), size, apart)
+    each = Moments(
+        texts.counts, torch.ones_like(texts.counts), states, inside, bins,
+        over(largest, "max"), states.var(1), size, apart
+    )
     counts = histograms(a, texts.token_group, texts.groups)
     return replace(texts.merged(each), counts=counts if texts.apart else counts[0])
 
@@ -124,7 +159,8 @@ def token_norms(
     u: Tensor,  # y − x
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # float64, (tokens,): |x|, |y|, |u|, 1 − cos(x, y)
     "What five sums over the units of each token tell."
-    before = torch.linalg.vector_norm(x, dim=1, dtype=torch.float64)  # r, and so its counts, hang on the last digit
+    # r, and so its counts, hang on the last digit
+    before = torch.linalg.vector_norm(x, dim=1, dtype=torch.float64)
     after = torch.linalg.vector_norm(y, dim=1).double()
     uu, ux, xy = ((a * b).sum(1).double() for a, b in ((u, u), (u, x), (x, y)))
     gap, both = (2 * ux + uu) / (before + after), before * after
@@ -137,15 +173,18 @@ def block_sites(
     y: Tensor,  # leaving it
     sites: Iterable[str] = ("output", "update", "relative_update"),
     inverse: Tensor | None = None,  # float32, (tokens,): 1 / RMS(x); None: computed
-) -> Iterator[tuple[str, Tensor, Tensor, Tensor | None]]:  # site; activations; norm and 1 − cos(x, y) of each token
-    "The sites that follow from a block's input and output; take one before you ask for the next, which may change it."
+# site; activations; norm and 1 − cos(x, y) of each token
+) -> Iterator[tuple[str, Tensor, Tensor, Tensor | None]]:
+    """The sites that follow from a block's input and output;
+    take one before you ask for the next, which may change it."""
     if y.dtype != torch.float64: x, y = x.float(), y.float()
     sites, u = [*sites], y - x
     before, after, update, distance = token_norms(x, y, u)
     if "output" in sites: yield "output", y, after, distance
     if "update" in sites: yield "update", u, update, None
     if "relative_update" in sites:
-        if inverse is None: inverse = math.sqrt(x.shape[1]) / before  # of a zero state infinite
+        # of a zero state infinite
+        if inverse is None: inverse = math.sqrt(x.shape[1]) / before
         yield "relative_update", u.mul_(inverse.to(u.dtype)[:, None]), update * inverse, None
 
 def block_moments(
@@ -154,14 +193,20 @@ def block_moments(
     texts: Segments,
     sites: Iterable[str] = ("output", "update", "relative_update"),
 ) -> dict[str, Moments]:
-    "The moments of the sites that follow from a block's input and output; only those that are asked for."
-    return {site: moments_of(a, texts, norms, distance) for site, a, norms, distance in block_sites(x, y, sites)}
+    """The moments of the sites that follow from a block's input and output;
+    only those that are asked for."""
+    return {
+        site: moments_of(a, texts, norms, distance)
+        for site, a, norms, distance in block_sites(x, y, sites)
+    }
 
 # %% ../../nbs/02_maths/01_sites.ipynb #cell-014
 def first_moments(
-    sites: Iterable[tuple[str, Tensor, Tensor, Tensor | None]],  # as `block_sites` gives them; (texts · layers, hidden)
+    # as `block_sites` gives them; (texts · layers, hidden)
+    sites: Iterable[tuple[str, Tensor, Tensor, Tensor | None]],
     texts: Segments,
-) -> dict[str, Moments]:  # leading dimensions (groups, layers); (layers,) where texts have no groups
+# leading dimensions (groups, layers); (layers,) where texts have no groups
+) -> dict[str, Moments]:
     "The moments of the first tokens alone: every text is a single token."
     found, count = {}, len(texts.lengths)
     for site, a, norms, distance in sites:
@@ -169,14 +214,19 @@ def first_moments(
         def each(t): return t.double().view(count, layers, *t.shape[1:])
         one = torch.ones(count, layers, dtype=torch.long, device=a.device)
         apart = torch.full_like(norms, math.nan) if distance is None else distance
-        m = Moments(one, one, each(d), torch.zeros_like(each(d)), one[..., None], each(largest_of(a)), each(d.var(1)),
-                    each(norms) / math.sqrt(a.shape[1]), each(apart))
-        place = (texts.group[:, None] * layers + torch.arange(layers, device=a.device)).flatten()
+        m = Moments(
+            one, one, each(d), torch.zeros_like(each(d)), one[..., None], each(largest_of(a)),
+            each(d.var(1)), each(norms) / math.sqrt(a.shape[1]), each(apart)
+        )
+        place = (
+            texts.group[:, None] * layers + torch.arange(layers, device=a.device)
+        ).flatten()
         counts = histograms(a, place, texts.groups * layers).view(texts.groups, layers, -1)
         found[site] = replace(texts.merged(m), counts=counts if texts.apart else counts[0])
     return found
 
-LARGEST = ("size", "unit", "position", "rms")  # of an activation: |a|, where it is, and the RMS of its token
+# of an activation: |a|, where it is, and the RMS of its token
+LARGEST = ("size", "unit", "position", "rms")
 
 def largest_states(
     y: Tensor,  # (tokens, hidden)
@@ -188,7 +238,9 @@ def largest_states(
     mine = texts.token_group == torch.arange(texts.groups, device=y.device)[:, None]
     size, at = torch.where(mine, largest, -torch.ones_like(largest)).max(1)
     unit, position = y[at].abs().argmax(1), at - texts.starts[texts.text[at]]
-    found = torch.stack([size.double(), unit.double(), position.double(), norms[at] / math.sqrt(y.shape[1])], 1)
+    found = torch.stack(
+        [size.double(), unit.double(), position.double(), norms[at] / math.sqrt(y.shape[1])], 1
+    )
     return torch.where(size[:, None] < 0, torch.zeros_like(found), found)
 
 def larger(a: Tensor, b: Tensor) -> Tensor:  # (…, 4)
@@ -205,14 +257,16 @@ class BlockStatistics:
     ):
         self.sites, self.texts = tuple(sites), texts
         self.found = {site: [None] * layers for site in self.sites}
-        self.first = {site: [None] * layers for site in self.sites}  # activations, norms and 1 − cos of the first tokens
+        # activations, norms and 1 − cos of the first tokens
+        self.first = {site: [None] * layers for site in self.sites}
         self.top = [None] * layers
 
     def see(self, layer: int, x: Tensor, y: Tensor) -> None:
         "What enters and leaves a block, (texts, longest, hidden)."
         x, y = with_float64(x), with_float64(y)
         texts = self.texts.on(y.device)
-        for site, a, norms, distance in block_sites(texts.pack(x), texts.pack(y), self.sites): self._take(site, layer, a, texts, norms, distance)
+        for site, a, norms, distance in block_sites(texts.pack(x), texts.pack(y), self.sites):
+            self._take(site, layer, a, texts, norms, distance)
 
     def part(self, site: str, layer: int, a: Tensor) -> None:
         "What a sub-layer of a block returns."
@@ -225,24 +279,37 @@ class BlockStatistics:
     def _take(self, site, layer, a, texts, norms, distance=None) -> None:
         largest = largest_of(a)
         self.found[site][layer] = moments_of(a, texts, norms, distance, largest)
-        self.first[site][layer] = [None if t is None else t[texts.starts] for t in (a, norms, distance)]
+        self.first[site][layer] = [
+            None if t is None else t[texts.starts] for t in (a, norms, distance)
+        ]
         if site == "output": self.top[layer] = largest_states(a, largest, norms, texts)
 
-    def moments(self) -> dict[str, Moments]:  # leading dimensions (groups, layers); (layers,) where texts have no groups
+    # leading dimensions (groups, layers); (layers,) where texts have no groups
+    def moments(self) -> dict[str, Moments]:
         "The moments of each site, on the device of the first block."
         def together(ms):
             device = ms[0].tokens.device
-            return Moments.stack([m.map(lambda t: t.to(device)) for m in ms], int(self.texts.apart))
+            return Moments.stack(
+                [m.map(lambda t: t.to(device)) for m in ms], int(self.texts.apart)
+            )
         return {site: together(ms) for site, ms in self.found.items()}
 
     def first_tokens(self) -> dict[str, Moments]:  # leading dimensions as those of `moments`
         "The moments of the first tokens of all texts."
-        def flat(parts): return torch.stack([p.to(parts[0].device) for p in parts], 1).flatten(0, 1)
+        def flat(parts):
+            return torch.stack([p.to(parts[0].device) for p in parts], 1).flatten(0, 1)
         def of(site):
             a, norms, distance = zip(*self.first[site])
             return site, flat(a), flat(norms), None if distance[0] is None else flat(distance)
-        return first_moments(map(of, self.sites), self.texts.on(self.first[self.sites[0]][0][0].device))
+        return first_moments(
+            map(of, self.sites), self.texts.on(self.first[self.sites[0]][0][0].device)
+        )
 
-    def largest(self) -> Tensor | None:  # float64, (groups, layers, 4): `LARGEST`; None without the site `output`
+    # float64, (groups, layers, 4): `LARGEST`; None without the site `output`
+    def largest(self) -> Tensor | None:
         "The largest state of each layer."
-        return None if self.top[0] is None else torch.stack([t.to(self.top[0].device) for t in self.top], 1)
+        return (
+            None
+            if self.top[0] is None
+            else torch.stack([t.to(self.top[0].device) for t in self.top], 1)
+        )

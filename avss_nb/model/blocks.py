@@ -10,12 +10,12 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 from ..base.basics import InputError
+from .handling import eager, evaluating
 
 # %% auto #0
 __all__ = ['COUNTS', 'PROBE', 'SUBLAYERS', 'block_input', 'block_output', 'layer_counts', 'input_device', 'check_model',
-           'vocabulary_size', 'positions', 'check_length', 'text_batch', 'batch_of', 'probe_batch', 'evaluating',
-           'gradients', 'eager', 'find_blocks', 'sublayer', 'Blocks', 'model_name', 'loaded', 'fingerprint',
-           'input_fingerprint']
+           'vocabulary_size', 'positions', 'check_length', 'text_batch', 'batch_of', 'probe_batch', 'find_blocks',
+           'sublayer', 'Blocks', 'model_name', 'loaded', 'fingerprint', 'input_fingerprint']
 
 # %% ../../nbs/03_model/01_blocks.ipynb #cell-007
 def block_input(args: tuple, kwargs: dict) -> Tensor:
@@ -27,27 +27,40 @@ def block_output(out) -> Tensor:
     return out[0] if isinstance(out, (tuple, list)) else out
 
 # %% ../../nbs/03_model/01_blocks.ipynb #cell-009
-COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers", "encoder_layers", "num_decoder_layers",
-          "num_encoder_layers")  # fields of a configuration that count layers
+COUNTS = (
+    "num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers",
+    "encoder_layers", "num_decoder_layers", "num_encoder_layers"
+)  # fields of a configuration that count layers
 
 def layer_counts(config) -> set[int]:
     "Every layer count that a configuration, or a configuration inside it, states."
-    found = {getattr(config, name) for name in COUNTS if isinstance(getattr(config, name, None), int)}
+    found = {
+        getattr(config, name) for name in COUNTS
+        if isinstance(getattr(config, name, None), int)
+    }
     for value in vars(config).values():
         if hasattr(value, "to_dict") and value is not config: found |= layer_counts(value)
     return found
 
 def input_device(model: nn.Module) -> torch.device:
-    "Where a batch is put: beside the embedding; to a model whose embedding is offloaded, accelerate brings it from the CPU."
+    """Where a batch is put: beside the embedding;
+    to a model whose embedding is offloaded, accelerate brings it from the CPU."""
     device = model.get_input_embeddings().weight.device
     if device.type != "meta": return device
-    if any(hasattr(module, "_hf_hook") for module in model.modules()): return torch.device("cpu")
-    raise InputError(f"the weights of {type(model).__name__} have no values (meta device); load them with from_pretrained")
+    if any(hasattr(module, "_hf_hook") for module in model.modules()):
+        return torch.device("cpu")
+    raise InputError(
+        f"the weights of {type(model).__name__} have no values (meta device); load them with"
+        " from_pretrained"
+    )
 
 def check_model(model) -> None:
     "Refuse what is not a model, such as a name."
     if not isinstance(model, nn.Module):
-        raise InputError(f"{repr(model)[:60]} was given where a model is expected; load one, for example with AutoModelForCausalLM.from_pretrained")
+        raise InputError(
+            f"{repr(model)[:60]} was given where a model is expected; load one, for example"
+            " with AutoModelForCausalLM.from_pretrained"
+        )
 
 def vocabulary_size(model: nn.Module) -> int | None:  # None: no plain table of embeddings
     "How many token ids a model knows."
@@ -58,8 +71,18 @@ def positions(model: nn.Module) -> int | None:  # None: no limit is known
     "How many tokens of a text a model has positions for."
     most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if not isinstance(most, int) or most < 1: return None
-    tables = [m for name, m in model.named_modules() if isinstance(m, nn.Embedding) and name.endswith("position_embeddings")]
-    return most - max((m.padding_idx + 1 for m in tables if m.padding_idx is not None and m.num_embeddings == most), default=0)  # RoBERTa's begin there
+    tables = [
+        m for name, m in model.named_modules()
+        if isinstance(m, nn.Embedding) and name.endswith("position_embeddings")
+    ]
+    # RoBERTa's begin there
+    return most - max(
+        (
+            m.padding_idx + 1 for m in tables
+            if m.padding_idx is not None and m.num_embeddings == most
+        ),
+        default=0,
+    )
 
 def check_length(
     most: int | None,  # see `positions`
@@ -67,7 +90,10 @@ def check_length(
     advice: str,  # what to do
 ) -> None:
     "Refuse more tokens than a model has positions for."
-    if most and most < longest: raise InputError(f"{longest} tokens are too long for a model of {most} positions; {advice}")
+    if most and most < longest:
+        raise InputError(
+            f"{longest} tokens are too long for a model of {most} positions; {advice}"
+        )
 
 def text_batch(
     model: nn.Module,
@@ -76,15 +102,21 @@ def text_batch(
 ) -> dict[str, Tensor]:
     "What a model takes to read texts: an encoder–decoder model reads them on both sides."
     if getattr(model, "main_input_name", "input_ids") != "input_ids":
-        raise InputError(f"{type(model).__name__} reads {model.main_input_name}, not text; hand it a batch of your own inside "
-                         "`with Blocks(model).watch(...)`")
+        raise InputError(
+            f"{type(model).__name__} reads {model.main_input_name}, not text; hand it a batch"
+            " of your own inside `with Blocks(model).watch(...)`"
+        )
     batch = {"input_ids": ids, "attention_mask": mask}
     both = getattr(model.config, "is_encoder_decoder", False)
-    return batch | {"decoder_input_ids": ids, "decoder_attention_mask": mask} if both else batch
+    return (
+        batch | {"decoder_input_ids": ids, "decoder_attention_mask": mask} if both else batch
+    )
 
 def batch_of(model: nn.Module, ids: Tensor) -> dict[str, Tensor]:
-    "Token ids without padding as a batch; a model that hears (Whisper) takes noise on one side and the text on the other."
-    if getattr(model, "main_input_name", "") != "input_features": return text_batch(model, ids, torch.ones_like(ids))
+    """Token ids without padding as a batch;
+    a model that hears (Whisper) takes noise on one side and the text on the other."""
+    if getattr(model, "main_input_name", "") != "input_features":
+        return text_batch(model, ids, torch.ones_like(ids))
     bins, frames = model.config.num_mel_bins, 2 * model.config.max_source_positions
     sound = torch.rand(len(ids), bins, frames, generator=torch.Generator().manual_seed(0))
     return {"input_features": sound.to(ids.device, model.dtype), "decoder_input_ids": ids}
@@ -93,82 +125,100 @@ PROBE = 6  # tokens
 
 def probe_batch(model: nn.Module, length: int = PROBE) -> dict[str, Tensor]:
     "A few tokens that any text model can read."
-    ids = torch.arange(3, 3 + length, device=input_device(model))[None] % model.get_input_embeddings().weight.shape[0]
+    ids = (
+        torch.arange(3, 3 + length, device=input_device(model))[None]
+        % model.get_input_embeddings().weight.shape[0]
+    )
     return batch_of(model, ids)
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    "The model in evaluation mode; afterwards each of its modules is in the mode in which it was, and attends as before."
-    modes = [(module, module.training) for module in model.modules()]
-    attends = [(module, module.attention_type) for module in model.modules() if hasattr(module, "set_attention_type")]
-    model.eval()
-    try: yield
-    finally:
-        for module, training in modes: module.training = training
-        for module, kind in attends: module.set_attention_type(kind)  # a short text turns BigBird to full attention for good
-
-@contextmanager
-def gradients() -> Iterator[None]:
-    "Record gradients inside the `with` block, also where somebody switched them off outside."
-    with torch.inference_mode(False), torch.enable_grad(): yield
-
-def eager():
-    "Compiled models run their plain code inside the `with` block: they would ignore hooks that are added now, without a word."
-    return torch.compiler.set_stance("force_eager")
 
 def find_blocks(
     model: nn.Module,
-    stack: str | None = None,  # part of the path, for models with two stacks ("encoder", "decoder"); where it stands in both, it comes first
-) -> tuple[str, nn.ModuleList, tuple[int, ...]]:  # path of the list, the list, shape of its states for a probe of 1 × PROBE
+    # part of the path, for models with two stacks ("encoder", "decoder"); where it stands in
+    # both, it comes first
+    stack: str | None = None,
+# path of the list, the list, shape of its states for a probe of 1 × PROBE
+) -> tuple[str, nn.ModuleList, tuple[int, ...]]:
     "The block list of a transformer, found by behaviour."
     check_model(model)
-    name, counts = type(model).__name__, layer_counts(model.config) if hasattr(model, "config") else set()
-    lists = {path: module for path, module in model.named_modules() if isinstance(module, nn.ModuleList) and len(module) in counts}
+    name, counts = type(model).__name__, (
+        layer_counts(model.config) if hasattr(model, "config") else set()
+    )
+    lists = {
+        path: module for path, module in model.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module) in counts
+    }
     if stack is not None: lists = _in_stack(name, lists, stack)
     order, passed, broken, handles = {path: [] for path in lists}, {}, set(), []
     def hook(path, i):
         def see(_, args, kwargs, out):
             x, before = block_input(args, kwargs), passed.get(path)
-            if i and not (isinstance(x, Tensor) and isinstance(before, Tensor) and torch.equal(x.to(before.device), before)): broken.add(path)
+            if i and not (
+                isinstance(x, Tensor)
+                and isinstance(before, Tensor)
+                and torch.equal(x.to(before.device), before)
+            ):
+                broken.add(path)
             passed[path] = block_output(out)
             order[path].append(i)
         return see
     for path, blocks in lists.items():
-        handles += [block.register_forward_hook(hook(path, i), with_kwargs=True) for i, block in enumerate(blocks)]
+        handles += [
+            block.register_forward_hook(hook(path, i), with_kwargs=True)
+            for i, block in enumerate(blocks)
+        ]
     try:
         if lists:
             with torch.no_grad(), evaluating(model), eager(): model(**probe_batch(model))
     except InputError: raise
     except Exception as error:
-        raise InputError(f"{name} cannot read a few tokens ({type(error).__name__}: {' '.join(str(error).split())[:200]}); "
-                         "give a model that reads text") from error
+        raise InputError(
+            f"{name} cannot read a few tokens ({type(error).__name__}:"
+            f" {' '.join(str(error).split())[:200]}); give a model that reads text"
+        ) from error
     finally:
         for handle in handles: handle.remove()
     ran = [path for path, blocks in lists.items() if order[path] == [*range(len(blocks))]]
-    ran = [path for path in ran if not any(path.startswith(other + ".") for other in ran)]  # a list inside a block is not the stack
+    # a list inside a block is not the stack
+    ran = [path for path in ran if not any(path.startswith(other + ".") for other in ran)]
     if len(ran) > 1: ran = [path for path in ran if path not in broken]
     if len(ran) == 1: return ran[0], lists[ran[0]], tuple(passed[ran[0]].shape)
-    if ran: raise InputError(f"{name} has several stacks of blocks ({', '.join(ran)}); choose one with stack= (--stack), a part of its path")
-    raise InputError(f"{name} has no list of blocks that run once each and in order, each on what the one before it returned; give "
-                     "a transformers model made of one stack of blocks (layer counts in its config: "
-                     f"{sorted(counts) or 'none'})")
+    if ran:
+        raise InputError(
+            f"{name} has several stacks of blocks ({', '.join(ran)}); choose one with stack="
+            " (--stack), a part of its path"
+        )
+    raise InputError(
+        f"{name} has no list of blocks that run once each and in order, each on what the one"
+        " before it returned; give a transformers model made of one stack of blocks (layer"
+        f" counts in its config: {sorted(counts) or 'none'})"
+    )
 
 def _in_stack(name, lists, stack) -> dict[str, nn.ModuleList]:
-    "The lists in whose path a stack stands; in several, those in which it comes first (`encoder.…`, before `decoder.bert.encoder.…`)."
+    """The lists in whose path a stack stands;
+    in several, those in which it comes first (`encoder.…`, before
+    `decoder.bert.encoder.…`)."""
     at = {path: path.split(".").index(stack) for path in lists if stack in path.split(".")}
-    if not at: raise InputError(f"stack {stack!r} was given, but {name} has lists of modules at {', '.join(lists) or 'no place'}; give a part of one of these paths")
+    if not at:
+        raise InputError(
+            f"stack {stack!r} was given, but {name} has lists of modules at"
+            f" {', '.join(lists) or 'no place'}; give a part of one of these paths"
+        )
     return {path: lists[path] for path in at if at[path] == min(at.values())}
 
 # %% ../../nbs/03_model/01_blocks.ipynb #cell-012
 SUBLAYERS = {
     "attention": (
-        "attention.output.dense", "attention.attn", "self_attention.dense", "norm_attn_norm.attn",
-        "self_attn", "attn", "attention", "self_attention", "self_att", "multi_head_attention",
-        "layer.0.SelfAttention", "layer.0.LocalSelfAttention", "layer.0.TransientGlobalSelfAttention",
-        "linear_attn", "mamba", "conv", "temporal_block", "fourier.self"),
+        "attention.output.dense", "attention.attn", "self_attention.dense",
+        "norm_attn_norm.attn", "self_attn", "attn", "attention", "self_attention", "self_att",
+        "multi_head_attention", "layer.0.SelfAttention", "layer.0.LocalSelfAttention",
+        "layer.0.TransientGlobalSelfAttention", "linear_attn", "mamba", "conv",
+        "temporal_block", "fourier.self"
+    ),
     "mlp": (
-        "mlp.dense_4h_to_h", "ffn.down_proj", "mlp", "output.dense", "ffn", "feed_forward", "fc2", "block_sparse_moe", "mlp_block",
-        "layer.1.DenseReluDense", "layer.2.DenseReluDense", "layer.1.mlp", "layer.2.mlp"),
+        "mlp.dense_4h_to_h", "ffn.down_proj", "mlp", "output.dense", "ffn", "feed_forward",
+        "fc2", "block_sparse_moe", "mlp_block", "layer.1.DenseReluDense",
+        "layer.2.DenseReluDense", "layer.1.mlp", "layer.2.mlp"
+    ),
 }
 
 def sublayer(
@@ -176,11 +226,18 @@ def sublayer(
     site: str,  # "attention" or "mlp"
 ) -> nn.Module:
     "The module in a block whose output is that of its attention or MLP sub-layer."
-    modules = dict(getattr(block, "_orig_mod", block).named_modules())  # inside the wrapper of `torch.compile`
-    found = [modules[path] for path in SUBLAYERS[site] if not isinstance(modules.get(path), (nn.ModuleList, type(None)))]
+    # inside the wrapper of `torch.compile`
+    modules = dict(getattr(block, "_orig_mod", block).named_modules())
+    found = [
+        modules[path] for path in SUBLAYERS[site]
+        if not isinstance(modules.get(path), (nn.ModuleList, type(None)))
+    ]
     if found: return found[0]
-    raise InputError(f"{type(block).__name__} has no {site} sub-layer under a known name ({', '.join(SUBLAYERS[site])}); "
-                     f"leave the site {site!r} out, or add its path to avss_nb.model.blocks.SUBLAYERS")
+    raise InputError(
+        f"{type(block).__name__} has no {site} sub-layer under a known name"
+        f" ({', '.join(SUBLAYERS[site])}); leave the site {site!r} out, or add its path to"
+        " avss_nb.model.blocks.SUBLAYERS"
+    )
 
 # %% ../../nbs/03_model/01_blocks.ipynb #cell-014
 class Blocks:
@@ -194,37 +251,66 @@ class Blocks:
 
     def __len__(self) -> int: return len(self.modules)
     def __getitem__(self, i: int) -> nn.Module: return self.modules[i]
-    def __repr__(self): return f"Blocks({type(self.model).__name__}, {self.path}, {len(self)} of {type(self[0]).__name__})"
+    def __repr__(self):
+        return (
+            f"Blocks({type(self.model).__name__}, {self.path}, {len(self)} of"
+            f" {type(self[0]).__name__})"
+        )
 
     def check(self, layers: Iterable[int]) -> list[int]:
         "Sorted layer numbers, after checking that they exist."
-        try: layers = sorted({operator.index(layer) for layer in layers})
-        except TypeError: raise InputError(f"layers {layers!r} were given; give a list of whole numbers, for example [3, 4]") from None
+        try:
+            layers = sorted({operator.index(layer) for layer in layers})
+        except TypeError:
+            raise InputError(
+                f"layers {layers!r} were given; give a list of whole numbers, for example"
+                " [3, 4]"
+            ) from None
         wrong = [layer for layer in layers if not 0 <= layer < len(self)]
-        if wrong: raise InputError(f"there is no layer {wrong[0]}; the model has layers 0 to {len(self) - 1}")
+        if wrong:
+            raise InputError(
+                f"there is no layer {wrong[0]}; the model has layers 0 to {len(self) - 1}"
+            )
         return layers
 
     @contextmanager
     def watch(self,
-        see: Callable[[int, Tensor, Tensor], None],  # called with layer, x (in) and y (out), (batch, sequence, hidden)
-        sublayers: dict[str, Callable[[int, Tensor], None]] | None = None,  # site → called with layer and its output
+        # called with layer, x (in) and y (out), (batch, sequence, hidden)
+        see: Callable[[int, Tensor, Tensor], None],
+        # site → called with layer and its output
+        sublayers: dict[str, Callable[[int, Tensor], None]] | None = None,
     ) -> Iterator[None]:
-        "Call `see` for every block at every forward pass inside the `with` block; what it computes does not run under autocast."
-        name, reads = type(self.model).__name__, getattr(self.model, "main_input_name", "input_ids")
+        """Call `see` for every block at every forward pass inside the `with` block;
+        what it computes does not run under autocast."""
+        name, reads = type(self.model).__name__, getattr(
+            self.model, "main_input_name", "input_ids"
+        )
         if reads == "input_ids" and (len(self.shape) != 3 or self.shape[:2] != (1, PROBE)):
-            raise InputError(f"the blocks of {name} make states of shape {self.shape} of {PROBE} tokens, not (1, {PROBE}, hidden): "
-                             "positions of its own, several streams, or another order; they cannot be told apart by token")
-        def exactly(call, layer, *states):  # under autocast sums would be taken in half precision
+            raise InputError(
+                f"the blocks of {name} make states of shape {self.shape} of {PROBE} tokens,"
+                f" not (1, {PROBE}, hidden): positions of its own, several streams, or another"
+                " order; they cannot be told apart by token"
+            )
+        # under autocast sums would be taken in half precision
+        def exactly(call, layer, *states):
             kind = states[0].device.type
             if not torch.is_autocast_enabled(kind): return call(layer, *states)
             with torch.autocast(kind, enabled=False): call(layer, *states)
-        def hook(layer):  # accelerate moves the input to the block's device after the hook has seen it
-            return lambda _, args, kwargs, out: exactly(see, layer, block_input(args, kwargs).to(block_output(out).device), block_output(out))
-        def sub(layer, call): return lambda _, args, out: exactly(call, layer, block_output(out))
+        # accelerate moves the input to the block's device after the hook has seen it
+        def hook(layer):
+            return lambda _, args, kwargs, out: exactly(
+                see, layer, block_input(args, kwargs).to(block_output(out).device),
+                block_output(out)
+            )
+        def sub(layer, call):
+            return lambda _, args, out: exactly(call, layer, block_output(out))
         handles = []
         try:
             for i, block in enumerate(self.modules):
-                handles += [sublayer(block, site).register_forward_hook(sub(i, call)) for site, call in (sublayers or {}).items()]
+                handles += [
+                    sublayer(block, site).register_forward_hook(sub(i, call))
+                    for site, call in (sublayers or {}).items()
+                ]
                 handles.append(block.register_forward_hook(hook(i), with_kwargs=True))
             with eager(): yield
         finally:
@@ -234,12 +320,16 @@ class Blocks:
     def skip(self,
         layers: Iterable[int],
     ) -> Iterator[None]:
-        "Inside the `with` block the given blocks hand on their input unchanged: virtual pruning, exact and reversible."
+        """Inside the `with` block the given blocks hand on their input unchanged:
+        virtual pruning, exact and reversible."""
         def hook(_, args, kwargs, out):
             x = block_input(args, kwargs).to(block_output(out).device)
             return (x, *out[1:]) if isinstance(out, (tuple, list)) else x
         hook.skips = True
-        handles = [self.modules[i].register_forward_hook(hook, with_kwargs=True) for i in self.check(layers)]
+        handles = [
+            self.modules[i].register_forward_hook(hook, with_kwargs=True)
+            for i in self.check(layers)
+        ]
         try:
             with eager(): yield
         finally:
@@ -247,7 +337,10 @@ class Blocks:
 
     def skipped(self) -> list[int]:
         "The blocks that are skipped at this moment."
-        return [i for i, block in enumerate(self.modules) if any(hasattr(hook, "skips") for hook in block._forward_hooks.values())]
+        return [
+            i for i, block in enumerate(self.modules)
+            if any(hasattr(hook, "skips") for hook in block._forward_hooks.values())
+        ]
 
 # %% ../../nbs/03_model/01_blocks.ipynb #cell-021
 def model_name(blocks: Blocks) -> str:
@@ -262,7 +355,10 @@ def loaded(block: nn.Module) -> Iterator[None]:
             from accelerate.utils import align_module_device
             for module in block.modules(): stack.enter_context(align_module_device(module))
         if any(p.is_meta for p in block.parameters()):
-            raise InputError(f"weights of {type(block).__name__} have no values (meta device); load them with from_pretrained")
+            raise InputError(
+                f"weights of {type(block).__name__} have no values (meta device); load them"
+                " with from_pretrained"
+            )
         yield
 
 def fingerprint(
@@ -284,9 +380,16 @@ def _sampled_hash(modules, samples) -> str:
     for i, module in enumerate(modules):
         with loaded(module):
             for name, p in module.named_parameters():
-                exact = torch.float32 if p.numel() < 2**24 else torch.float64  # float32 counts up to there
-                where = torch.linspace(0, p.numel() - 1, samples, device=p.device, dtype=exact).long()
+                # float32 counts up to there
+                exact = torch.float32 if p.numel() < 2**24 else torch.float64
+                where = torch.linspace(
+                    0, p.numel() - 1, samples, device=p.device, dtype=exact
+                ).long()
                 names.append(f"{i} {name.replace('_orig_mod.', '')} {tuple(p.shape)}")
                 values.append(p.detach().flatten()[where].to(torch.bfloat16))
-    if values: values = torch.stack([v.to(values[0].device) for v in values]).float().cpu().tolist()  # one wait for the device, not one a parameter
-    return hashlib.sha256("".join(f"{name} {v}" for name, v in zip(names, values)).encode()).hexdigest()[:16]
+    # one wait for the device, not one a parameter
+    if values:
+        values = torch.stack([v.to(values[0].device) for v in values]).float().cpu().tolist()
+    return hashlib.sha256(
+        "".join(f"{name} {v}" for name, v in zip(names, values)).encode()
+    ).hexdigest()[:16]
