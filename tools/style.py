@@ -210,7 +210,9 @@ def imported_names(module, node) -> list[str]:
         case ast.ImportFrom():
             folders = module.path.split("/")[:-node.level] if node.level else []
             origin = ".".join([*folders, node.module or ""]).rstrip(".")
-            return [f"{origin}.{alias.name}" for alias in node.names]
+            # `__version__` and `__all__` of the door may be read anywhere
+            names = [alias.name for alias in node.names if not alias.name.startswith("__")]
+            return [f"{origin}.{name}" for name in names]
     return []
 
 def nearest_module(name, known) -> str:

@@ -12,7 +12,7 @@ from ..base.basics import InputError, silent, whole
 from .shared import LABELS, TEXTS, BatchSize, Column, Device, DeviceMap, Dtype
 from .shared import HowAsked, Json, Limit, MaxLength, Model, Room, Rules, Shots
 from .shared import Split, System, Tokens, WindowBos, app, asked_how
-from .shared import asking_dict, asking_lines, check_place, layer_numbers, show
+from .shared import asking_dict, asking_lines, check_out, layer_numbers, show
 from .shared import table_text, together
 from ..data.sources import cut, given, judged_by, listener, load_model, prepare_hub
 from ..data.sources import read_labelled, read_questions, read_texts
@@ -50,7 +50,7 @@ def evaluate(
 ) -> None:
     """Accuracy, calibration, perplexity (of a masked model pseudo-perplexity).
     With 95 % intervals. Shared among processes."""
-    check_place(to)
+    check_out(to)
     if not (questions or texts or labels):
         raise InputError(
             "nothing to evaluate: give --questions, --texts or both; for a classifier --labels"
@@ -121,7 +121,7 @@ def harness(
 ) -> None:
     """Tasks of lm-evaluation-harness, before and after blocks are removed.
     Needs the extra `eval`."""
-    check_place(to)
+    check_out(to)
     chosen, removed = [
         name for name in tasks.replace(" ", "").split(",") if name
     ], layer_numbers(remove, "--remove")
@@ -224,7 +224,7 @@ def calibration(
     to: Json = None,
 ) -> None:
     "ECE, Brier score, AUROC, risk–coverage of a table of answers. With 95 % intervals."
-    check_place(to)
+    check_out(to)
     table = read_answers(answers)
     import pandas as pd
     from avss_nb.maths.calibration import ECE_BINS, MEASURES, measures
@@ -320,8 +320,8 @@ def hallucination(
 ) -> None:
     """Which layers behave differently when the model is wrong. With controls.
     Shared among processes."""
-    check_place(out, "answers.safetensors", "hallucination", folder=True)
-    check_place(to)
+    check_out(out, "answers.safetensors", "hallucination", folder=True)
+    check_out(to)
     if (questions is None) == (pairs is None):
         raise InputError("give --questions, or --pairs with right and wrong answers")
     if pairs and (prompt == "shots" or shots):
@@ -459,9 +459,9 @@ def mitigate(
     to: Json = None,
 ) -> None:
     "Train the layers that hallucinate, and compare with what costs nothing."
-    check_place(out, "mitigation.json", "mitigation", folder=True)
-    check_place(checkpoint, "avss_nb.hallucination.mitigation/1", "mitigate --checkpoint")
-    check_place(to)
+    check_out(out, "mitigation.json", "mitigation", folder=True)
+    check_out(checkpoint, "avss_nb.hallucination.mitigation/1", "mitigate --checkpoint")
+    check_out(to)
     if Path(out).resolve() == Path(model).resolve():
         raise InputError(f"{out} is the model itself; give another folder")
     numbers = None if layers == "auto" else layer_numbers(layers, "--layers")
@@ -503,7 +503,7 @@ def mitigate(
     if trained.partial:
         echo(
             "interrupted: nothing was saved"
-            + f"; call again to continue from {checkpoint}" * bool(checkpoint),
+            + (f"; call again to continue from {checkpoint}" if checkpoint else ""),
             err=True,
         )
         raise Exit(130)

@@ -11,13 +11,13 @@ from ..base.basics import InputError, check_replaceable, whole
 from .shared import PICTURE, TEXTS, BatchSize, Column, Device, Dtype, HowAsked
 from .shared import Json, Limit, MaxLength, Model, Room, Rules, Shots, Split
 from .shared import System, Tokens, WindowBos, app, asked_how, asking_dict
-from .shared import asking_lines, check_place, layer_numbers, save_figure, show
+from .shared import asking_lines, check_out, layer_numbers, save_figure, show
 from .shared import table_text
 from ..data.sources import cut, judged_by, listener, load_model, prepare_hub
 from ..data.sources import read_questions, read_texts
 
 # %% auto #0
-__all__ = ['TABLE', 'numbers_or_shares', 'comparison_dict', 'compare', 'save_picture', 'comparison_text']
+__all__ = ['TABLE', 'numbers_or_shares', 'comparison_dict', 'compare', 'save_comparison', 'comparison_text']
 
 # %% ../../nbs/10_commands/03_comparison.ipynb #cell-004
 def numbers_or_shares(text: str | None) -> list[int | float] | None:
@@ -115,10 +115,10 @@ def compare(
     to: Json = None,
 ) -> None:
     "Compare rankings by what is left. With intervals and random controls."
-    check_place(out, TABLE, "compare")
-    check_place(plot, PICTURE, "plotting")
-    check_place(resume, "avss_nb.RankingComparison/1", "compare")
-    check_place(to)
+    check_out(out, TABLE, "compare")
+    check_out(plot, PICTURE, "plotting")
+    check_out(resume, "avss_nb.RankingComparison/1", "compare")
+    check_out(to)
     wanted, protected = numbers_or_shares(counts), layer_numbers(protect)
     prepare_hub(model, texts, held_out, questions)
     read = read_texts(texts, limit, split=split, column=column)
@@ -161,7 +161,7 @@ def compare(
     if out:
         check_replaceable(out, TABLE, "compare", folder=False)
         with whole(out) as file: found.to_frame().to_csv(file, index=False)
-    if plot: save_picture(found, plot)
+    if plot: save_comparison(found, plot)
     lines = [*(asking_lines(chosen) if chosen else ()), comparison_text(found)]
     show(
         "\n".join(lines),
@@ -169,10 +169,10 @@ def compare(
     )
     if found.partial:
         echo("interrupted: the table holds what was measured until then"
-             + f"; call again to continue from {resume}" * bool(resume), err=True)
+             + (f"; call again to continue from {resume}" if resume else ""), err=True)
         raise Exit(130)
 
-def save_picture(comparison, path: str) -> None:
+def save_comparison(comparison, path: str) -> None:
     "One picture, a panel for each measure."
     from matplotlib.figure import Figure
     measures = comparison.measures

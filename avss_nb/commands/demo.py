@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Annotated
 from typer import Option, echo
 from ..base.basics import silent
-from .layers import PROFILE, plan_text, ranking_table
-from .shared import PICTURE, app, check_place, save_figure, table_text
+from .layers import PROFILE_FILE, plan_text, ranking_table
+from .shared import PICTURE, app, check_out, save_figure, table_text
 from ..data.sources import listener, load_model
 
 # %% auto #0
@@ -53,9 +53,9 @@ def demo(
 ) -> None:
     "Rank, prune and compare. On the embedded model, without any network."
     folder = Path(out)
-    check_place(str(folder / "profile.safetensors"), *PROFILE)
-    check_place(str(folder / "smaller"), "pruning.json", "pruning", folder=True)
-    check_place(str(folder / "ranking.png"), PICTURE, "plotting")
+    check_out(str(folder / "profile.safetensors"), *PROFILE_FILE)
+    check_out(str(folder / "smaller"), "pruning.json", "pruning", folder=True)
+    check_out(str(folder / "ranking.png"), PICTURE, "plotting")
     model, tokenizer = load_model("teaching")
     from matplotlib.figure import Figure
     from avss_nb.answering.evaluator import Evaluator

@@ -11,15 +11,15 @@ from ..base.basics import InputError, silent
 from .shared import LABELS, TEXTS, Aggregation, BatchSize, Column, Device
 from .shared import DeviceMap, Dtype, Eps, FirstToken, Json, Limit, MaxLength
 from .shared import Model, Published, Relative, Score, Site, Split, Stack
-from .shared import Streaming, Tokens, WindowBos, app, check_place
+from .shared import Streaming, Tokens, WindowBos, app, check_out
 from .shared import layer_numbers, show, table_text, together
 from ..data.sources import cut, given, listener, load_model, prepare_hub, read_corpus
 
 # %% auto #0
-__all__ = ['PROFILE', 'profile', 'merge', 'score_profile', 'ranking_table', 'rank', 'prune', 'plan_text']
+__all__ = ['PROFILE_FILE', 'profile', 'merge', 'score_profile', 'ranking_table', 'rank', 'prune', 'plan_text']
 
 # %% ../../nbs/10_commands/01_layers.ipynb #cell-007
-PROFILE = "avss_nb.LayerProfile/1", "profiling"  # by which an earlier one is known
+PROFILE_FILE = "avss_nb.LayerProfile/1", "profiling"  # by which an earlier one is known
 
 @app.command()
 def profile(
@@ -57,7 +57,7 @@ def profile(
 ) -> None:
     """Measure every layer over texts. Ctrl-C saves what is complete.
     Shared among the processes of torchrun or accelerate launch."""
-    check_place(out, *PROFILE)
+    check_out(out, *PROFILE_FILE)
     prepare_hub(model, texts)
     with together(device_map) as processes:
         found = read_corpus(
@@ -108,8 +108,8 @@ def merge(
 ) -> None:
     """Make one profile of several:
     the shards of a run are put together, profiles of different texts are added."""
-    check_place(out, *PROFILE)
-    check_place(to)
+    check_out(out, *PROFILE_FILE)
+    check_out(to)
     from avss_nb.layers.shards import merge_profiles
     result = merge_profiles(profiles, partial)
     result.save(out)
@@ -164,7 +164,7 @@ def rank(
     to: Json = None,
 ) -> None:
     "Rank the layers of a profile."
-    check_place(to)
+    check_out(to)
     scores = score_profile(
         profile, published, score=score, site=site, aggregation=aggregation, eps=eps,
         relative=relative, first_token=first_token
@@ -216,8 +216,8 @@ def prune(
     stack: Stack = None,
 ) -> None:
     "Save a smaller model. It is checked before it is saved."
-    check_place(out, "pruning.json", "pruning", folder=True)
-    check_place(to)
+    check_out(out, "pruning.json", "pruning", folder=True)
+    check_out(to)
     if Path(out).resolve() == Path(model).resolve():
         raise InputError(f"{out} is the model itself; give another folder")
     if len(given(fraction=fraction, count=count, threshold=threshold)) != 1:

@@ -20,7 +20,7 @@ from ..data.sources import one_line
 __all__ = ['QUIET', 'app', 'SPLIT', 'RESULT', 'PICTURE', 'PICTURES', 'Model', 'LABELS', 'TEXTS', 'Dtype', 'Device', 'DeviceMap',
            'Streaming', 'Limit', 'Tokens', 'BatchSize', 'MaxLength', 'Split', 'HowAsked', 'System', 'Shots', 'Room',
            'Rules', 'WindowBos', 'Column', 'Stack', 'Json', 'Score', 'Site', 'Aggregation', 'Eps', 'Relative',
-           'FirstToken', 'Published', 'Commands', 'print_version', 'start', 'show', 'save_figure', 'check_place',
+           'FirstToken', 'Published', 'Commands', 'print_version', 'start', 'show', 'save_figure', 'check_out',
            'together', 'table_text', 'asked_how', 'asking_lines', 'asking_dict', 'layer_numbers']
 
 # %% ../../nbs/10_commands/00_shared.ipynb #cell-005
@@ -107,7 +107,7 @@ def save_figure(figure, path: str) -> None:
     about = {PICTURES[Path(path).suffix.lower()]: PICTURE}
     with whole(path) as file: figure.savefig(file, dpi=150, metadata=about)
 
-def check_place(
+def check_out(
     path: str | None,  # where a result shall go; None or "-": nowhere
     # by which an earlier result is known, see `avss_nb.base.basics.check_replaceable`
     mark: str = RESULT,

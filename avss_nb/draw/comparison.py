@@ -56,7 +56,7 @@ def plot_retention(
             )
         )
     ax.set(
-        xlabel=f"{'share of the ' * fraction}blocks removed{' (number)' * (not fraction)}",
+        xlabel="share of the blocks removed" if fraction else "blocks removed (number)",
         ylabel={
             "accuracy": "accuracy (share right)", "perplexity": "perplexity (log scale)"
         }.get(metric, metric),

@@ -138,7 +138,7 @@ class RankingBars:
         )
         words += ["no intervals: too few texts"] if scores.too_few else []
         words += ["blank: no value"] if np.isnan(scores.values).any() else []
-        lines = "; lines: bootstrap intervals" * bool(np.isfinite(scores.low).any())
+        lines = "; lines: bootstrap intervals" if np.isfinite(scores.low).any() else ""
         self.ax.set_title(
             "; ".join(words) or f"higher: more important{lines}", loc="right", size=9,
             color=INK, y=1
@@ -394,7 +394,7 @@ def plot_layer_statistics(
         color=INK
     )
     ax.set_title(
-        "dark: high in its row" + "; grey: no value" * bool(np.isnan(shown).any()),
+        "dark: high in its row" + ("; grey: no value" if np.isnan(shown).any() else ""),
         loc="right", size=9, color=INK
     )
     return ax

@@ -73,7 +73,7 @@ def plot_healing(
         if name in names
     ]
     ax.set_title(
-        "; ".join(words) + " (interrupted)" * healing.partial, loc="left", size=10, color=INK
+        "; ".join(words) + (" (interrupted)" if healing.partial else ""), loc="left", size=10, color=INK
     )
     ax.set_title("lines: 95 % intervals", loc="right", size=9, color=INK)
     return ax
@@ -232,7 +232,7 @@ class LayerChanges:
             visible=history.best_step is not None, xdata=[history.best_step or 0] * 2
         )
         self.ax.set_xlabel(
-            "training step" + " (dotted: weights kept)" * (history.best_step is not None)
+            "training step" if history.best_step is None else "training step (dotted: weights kept)"
         )
         now = np.nan_to_num(change[-1])
         layer = int(np.abs(now).argmax())
@@ -289,7 +289,7 @@ class LossLines:
         )
         self.ax.set_title(f"Training loss{last}", loc="left", size=10, color=INK)
         self.ax.set_title(
-            "● evaluation loss" * bool(len(history.evaluations)), loc="right", size=9,
+            "● evaluation loss" if len(history.evaluations) else "", loc="right", size=9,
             color=REMOVED
         )
 

@@ -190,9 +190,9 @@ def versions() -> dict[str, str]:
 
 def rows_html(rows: dict) -> str:
     "Names and values as a table."
-    return (
-        f"<table>{''.join(f'<tr><th>{html.escape(str(k))}</th><td>{html.escape(str(v))}</td></tr>' for k, v in rows.items())}</table>"
-    )
+    def cell(value): return html.escape(str(value))
+    lines = [f"<tr><th>{cell(k)}</th><td>{cell(v)}</td></tr>" for k, v in rows.items()]
+    return f"<table>{''.join(lines)}</table>"
 
 def section(
     title: str,

@@ -69,7 +69,7 @@ def example_table(
             "✓ right" if answers.correct[i] else "✗ wrong"
         ), f"{answers.confidences[i]:.2f}"
         cells = verdict, short(q.text), short(answers.texts[i]), short(truth), confidence
-        return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+        return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
     def place(i): return -answers.confidences[i], answers.questions[i].text, answers.texts[i]
     surest = np.array(sorted(range(len(answers)), key=place), int)
     rows = [
@@ -79,7 +79,8 @@ def example_table(
     head = "".join(
         f"<th>{name}</th>" for name in ("", "question", "answer", "truth", "confidence")
     )
-    return f"<table>{f'<tr>{head}</tr>' + ''.join(rows) if rows else ''}</table>"
+    lines = [f"<tr>{head}</tr>", *rows] if rows else []
+    return f"<table>{''.join(lines)}</table>"
 
 # %% ../../nbs/09_panels/05_hallucination.ipynb #cell-007
 class HallucinationPanel(LayerPanel):
@@ -371,7 +372,7 @@ class HallucinationPanel(LayerPanel):
             else f"{s.probe[i]:.3f} ({s.probe_low[i]:.3f} to {s.probe_high[i]:.3f})"
         )
         rows = {
-            "log EAVSS": f"{s.log_eavss[i]:+.3g}{' (a bound)' * bool(s.floored[i])}",
+            "log EAVSS": f"{s.log_eavss[i]:+.3g}{' (a bound)' if s.floored[i] else ''}",
             f"{self.scorer.confidence:.0%} interval": between(s.log_low[i], s.log_high[i]),
             "by chance": between(s.null_low[i], s.null_high[i]), "z": f"{s.z[i]:+.2f}",
             "p": number_text(s.p[i]), "q, over all layers": number_text(s.q[i]),
@@ -416,7 +417,7 @@ class HallucinationPanel(LayerPanel):
                 " no comparison of halves: panel.load(panel.profile) scores in full."
             )
         self.say(
-            f"{'Stopped early, partial result. ' * self.profile.partial}{found}"
+            f"{'Stopped early, partial result. ' if self.profile.partial else ''}{found}"
             f" ({s.faithful:,} faithful and {s.hallucinated:,} hallucinated answers, ε ="
-            f" {s.eps:g}{' RMS' * s.relative}{agree}).{notes}"
+            f" {s.eps:g}{' RMS' if s.relative else ''}{agree}).{notes}"
         )

@@ -98,10 +98,10 @@ class LayerLab(Panel):
                 **evaluation
             )
             self._enter(1, panel)
+            aside = f"; {len(self.test):,} others are set aside for tests" if self.test else ""
             panel.say(
                 f"Waiting: lab.hallucinations() asks {len(self.questions):,} questions and"
-                " compares the layers"
-                f"{f'; {len(self.test):,} others are set aside for tests' * bool(self.test)}."
+                f" compares the layers{aside}."
             )
             self.views[3].explain(
                 "Training needs to know the layers: first `lab.hallucinations()`, then"
@@ -384,10 +384,8 @@ class LayerLab(Panel):
         tabs."""
         kind = f".{kind.removeprefix('.')}"
         if kind not in KINDS:
-            raise InputError(
-                f"{kind} was given; there is"
-                f" {', '.join(KINDS)}{' (.parquet needs pyarrow)' * (kind == '.parquet')}"
-            )
+            hint = " (.parquet needs pyarrow)" if kind == ".parquet" else ""
+            raise InputError(f"{kind} was given; there is {', '.join(KINDS)}{hint}")
         folder, name = (
             self.folder.value, f"{'report' if kind == '.html' else self.view.name}{kind}"
         )

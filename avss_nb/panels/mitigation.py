@@ -105,10 +105,9 @@ class MitigationPanel(LivePanel):
         if i is None: return
         far = moved(m, i) if m is not None and i in m.layers else np.nan
         by = "" if np.isnan(far) else f"; its weights have moved by {far:.2g} of their norm"
-        self.picked.value = (
-            f"<div>Layer {i} is"
-            f" {f'trained{by}' if i in self.mitigator.layers else 'not trained and stays as it is'}.</div>"
-        )
+        trained = i in self.mitigator.layers
+        state = f"trained{by}" if trained else "not trained and stays as it is"
+        self.picked.value = f"<div>Layer {i} is {state}.</div>"
 
     def run(self,
         answers: Answers,  # of the original to the training questions
@@ -218,10 +217,10 @@ class MitigationPanel(LivePanel):
                 f"{MEASURE_NAMES.get(name, name)} {last[name]:.3f}" for name in WATCHED
                 if last.get(name) is not None
             )
+            look = f"; the last look: {words}" if words else ""
             self.picture.show(
                 "Lines of the loss terms and of the development measures over"
-                f" {len(self.losses)} training"
-                f" steps{f'; the last look: {words}' * bool(words)}.",
+                f" {len(self.losses)} training steps{look}.",
                 sharp=not live,
             )
 
@@ -232,10 +231,10 @@ class MitigationPanel(LivePanel):
             f"Reliability diagrams of {len(self.before):,} test questions before and after the"
             " training."
         )
-        rows = "".join(
-            f"<tr><td>{MEANINGS.get(name, name)}</td>{''.join(f'<td>{number(value)}</td>' for value in values)}</tr>"
-            for name, *values in self.compare().itertuples()
-        )
+        def row(name, values):
+            cells = "".join(f"<td>{number(value)}</td>" for value in values)
+            return f"<tr><td>{MEANINGS.get(name, name)}</td>{cells}</tr>"
+        rows = "".join(row(name, values) for name, *values in self.compare().itertuples())
         self.table.value = (
             "<table><tr><th>test"
             f" questions</th><th>before</th><th>after</th><th>change</th></tr>{rows}</table>"
@@ -294,12 +293,10 @@ class MitigationPanel(LivePanel):
             return self.say("Stopped before the first training step: nothing is trained.")
         if m is None:
             done = self.losses[-1]["step"] if self.losses else 0
-            return self.say(
-                f"{done} of {steps} training"
-                f" steps{'' if self.best is None else f'; best so far: step {self.best}'}."
-            )
+            best = "" if self.best is None else f"; best so far: step {self.best}"
+            return self.say(f"{done} of {steps} training steps{best}.")
         found = (
-            f"{'Stopped early. ' * m.partial}Layers {listed(m.layers)} have the weights of"
+            f"{'Stopped early. ' if m.partial else ''}Layers {listed(m.layers)} have the weights of"
             f" step {m.step} of {steps}"
         )
         if self.after is None:

@@ -205,10 +205,8 @@ class PruningPanel(Panel):
         try:
             for removed in dict.fromkeys([(), plan.removed if plan else ()]):
                 if removed in self.reports: continue
-                self.say(
-                    "Measuring the model"
-                    f" {f'without layers {listed(removed)}' if removed else 'as it is'} …"
-                )
+                which = f"without layers {listed(removed)}" if removed else "as it is"
+                self.say(f"Measuring the model {which} …")
                 with plan.preview() if removed else nullcontext(): report = self.evaluate()
                 self.reports[removed] = (
                     report.to_dict() if hasattr(report, "to_dict") else dict(report)
@@ -273,9 +271,10 @@ class PruningPanel(Panel):
 
     def _table(self) -> str:
         def row(name, before, after, kept):
+            share = "" if np.isnan(kept) else f"{kept:.0%}"
             return (
-                f"<tr><td>{html.escape(name)}</td><td>{number_text(before)}</td><td><b>{number_text(after)}</b></td>"
-                f"<td>{'' if np.isnan(kept) else f'{kept:.0%}'}</td></tr>"
+                f"<tr><td>{html.escape(name)}</td><td>{number_text(before)}</td>"
+                f"<td><b>{number_text(after)}</b></td><td>{share}</td></tr>"
             )
         head = (
             "<tr><th></th><th>all layers</th><th>without"

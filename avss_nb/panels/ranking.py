@@ -233,7 +233,7 @@ class LayerRankingPanel(LayerPanel):
             )
         )
         rows = {
-            "score": f"{'≥ ' * bool(s.floored[i])}{number_text(s.values[i])}",
+            "score": f"{'≥ ' if s.floored[i] else ''}{number_text(s.values[i])}",
             f"{self.confidence:.0%} interval": _between(s.low[i], s.high[i]),
             "rank, 0 is the lowest": (
                 f"{s.order.index(i)} ({_between(s.rank_low[i], s.rank_high[i])})"
@@ -265,10 +265,10 @@ class LayerRankingPanel(LayerPanel):
         eps = (
             "whatever site, aggregation and ε"
             if free
-            else f"ε = {s.eps:g}{' RMS' * s.relative}"
+            else f"ε = {s.eps:g}{' RMS' if s.relative else ''}"
         )
         self.say(
-            f"{'Stopped early, partial result. ' * p.partial}Least important: layers"
+            f"{'Stopped early, partial result. ' if p.partial else ''}Least important: layers"
             f" {listed(s.order[:3])}; most important: {listed(s.layers(3))} ({p.tokens:,}"
             f" tokens, {eps}). {' '.join(s.notes)}".rstrip()
         )
