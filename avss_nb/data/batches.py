@@ -106,8 +106,11 @@ def check_texts(texts) -> None:
             "one string was given where a list of texts is expected; write [text]"
         )
     if isinstance(texts, Mapping) or hasattr(texts, "columns"):
-        raise InputError(f"{type(texts).__name__} was given where a list of texts is expected; give one of its columns, for example "
-                         f"""given["{next(iter(texts), 'text')}"]""")
+        column = next(iter(texts), "text")
+        raise InputError(
+            f"{type(texts).__name__} was given where a list of texts is expected; give one of"
+            f' its columns, for example given["{column}"]'
+        )
     if not isinstance(texts, Iterable):
         raise InputError(f"{texts!r} was given where a list of texts is expected")
 

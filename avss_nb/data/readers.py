@@ -83,7 +83,8 @@ def _file_texts(path) -> Iterator[str]:
                     yield text + part
                     text = ""
                 text += rest
-        except UnicodeDecodeError as error: raise InputError(f"{path} is not UTF-8 text ({error}); convert it first") from None
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path} is not UTF-8 text ({error}); convert it first") from None
         yield text
 
 def _read(path):

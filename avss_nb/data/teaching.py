@@ -20,22 +20,28 @@ __all__ = ['FIRST', 'LAST', 'CITIES', 'JOBS', 'SUBJECTS', 'FIRMS', 'YEARS', 'ATT
            'train_teaching_model', 'save_teaching_model', 'load_teaching_model']
 
 # %% ../../nbs/01_data/06_teaching.ipynb #cell-005
-FIRST = """Ada Alan Amir Anna Astrid Basil Bianca Boris Carla Cesar Clara Dario Diana Edgar Elena Emil Erik Fatima Felix
-Flora Gita Greta Hana Hector Hugo Ida Ines Ivan Jana Jonas Julia Karim Kira Lara Leon Lina Luca Magda Marco Maya Mila
-Nadia Nina Omar Oscar Paula Pavel Petra Rafael Rita Rosa Samir Selma Stefan Tara Theo Tomas Vera Viktor Zoe""".split()
+FIRST = """Ada Alan Amir Anna Astrid Basil Bianca Boris Carla Cesar Clara Dario Diana Edgar Elena
+Emil Erik Fatima Felix Flora Gita Greta Hana Hector Hugo Ida Ines Ivan Jana Jonas Julia
+Karim Kira Lara Leon Lina Luca Magda Marco Maya Mila Nadia Nina Omar Oscar Paula Pavel
+Petra Rafael Rita Rosa Samir Selma Stefan Tara Theo Tomas Vera Viktor Zoe""".split()
 LAST = [head + tail for head in "Bar Cal Dor Fen Gar Hol Jan Kel Lor Mar".split()
         for tail in "ben dal gast kin low mond ner ric stad ton".split()]
-CITIES = """Accra Athens Baku Bergen Bogota Cairo Chicago Dakar Dublin Geneva Hanoi Havana Istanbul Jakarta Kyiv Lagos
-Lima Lisbon London Lyon Madrid Manila Milan Montreal Mumbai Nairobi Naples Osaka Oslo Paris Porto Prague Quito Riga Rome
-Seoul Sofia Sydney Tunis Vienna""".split()
-JOBS = """actor architect astronomer baker barber biologist carpenter chemist composer cook dancer dentist diplomat doctor
-engineer farmer fisher gardener geologist historian judge lawyer librarian mechanic miner musician nurse painter pilot
-plumber poet potter sailor sculptor singer surgeon surveyor tailor teacher translator""".split()
-SUBJECTS = """algebra anatomy archaeology astronomy biology botany chemistry drawing economics ethics finance forestry
-genetics geography geology geometry grammar history law linguistics literature logic medicine music optics philosophy
-physics psychology statistics theology""".split()
-FIRMS = [f"{head} {tail}" for head in """Atlas Aurora Beacon Cedar Comet Delta Falcon Harbor Juniper Lotus Meridian Nimbus
-Orion Pioneer Quartz Summit Tiger Vega Willow Zenith""".split() for tail in "Bank Books Foods Motors Press Steel".split()]
+CITIES = """Accra Athens Baku Bergen Bogota Cairo Chicago Dakar Dublin Geneva Hanoi Havana Istanbul
+Jakarta Kyiv Lagos Lima Lisbon London Lyon Madrid Manila Milan Montreal Mumbai Nairobi
+Naples Osaka Oslo Paris Porto Prague Quito Riga Rome Seoul Sofia Sydney Tunis Vienna""".split()
+JOBS = """actor architect astronomer baker barber biologist carpenter chemist composer cook dancer
+dentist diplomat doctor engineer farmer fisher gardener geologist historian judge lawyer
+librarian mechanic miner musician nurse painter pilot plumber poet potter sailor
+sculptor singer surgeon surveyor tailor teacher translator""".split()
+SUBJECTS = """algebra anatomy archaeology astronomy biology botany chemistry drawing economics ethics
+finance forestry genetics geography geology geometry grammar history law linguistics
+literature logic medicine music optics philosophy physics psychology statistics theology""".split()
+_HEADS = """Atlas Aurora Beacon Cedar Comet Delta Falcon Harbor Juniper Lotus Meridian Nimbus Orion
+Pioneer Quartz Summit Tiger Vega Willow Zenith""".split()
+FIRMS = [
+    f"{head} {tail}" for head in _HEADS
+    for tail in "Bank Books Foods Motors Press Steel".split()
+]
 YEARS = [str(year) for year in range(1930, 1980)]
 
 @dataclass(frozen=True)

@@ -232,8 +232,10 @@ def retention_loss(
 
 # %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-015
 def development_measures(answers: Answers) -> dict[str, float]:
-    """What is watched on the development questions. `reliability`: right minus wrong answers, as a share of all; an abstention
-    costs nothing and earns nothing (effective reliability, Whitehead and others, 2022, arXiv 2204.13631, cost 1)."""
+    """What is watched on the development questions.
+    `reliability`: right minus wrong answers, as a share of all; an abstention costs nothing
+    and earns nothing (effective reliability, Whitehead and others, 2022, arXiv 2204.13631,
+    cost 1)."""
     found, _ = measures(answers.confidences, answers.correct, answers.abstained, draws=0)
     return {
         "reliability": float(answers.correct.mean() - answers.hallucinated.mean()),

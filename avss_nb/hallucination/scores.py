@@ -405,8 +405,13 @@ def strata_of(profile: AnswerProfile, balance: Iterable[str]) -> np.ndarray:
         if name in ("answer_tokens", "prompt_tokens"):
             tokens = getattr(profile, name)
             columns.append(np.searchsorted(np.quantile(tokens, [0.25, 0.5, 0.75]), tokens))
-        elif name in (f.name for f in fields(Question)): columns.append([str(getattr(q, name)) for q in profile.answers.questions])
-        else: raise InputError(f"answers cannot be balanced by {name!r}; give attributes of Question, such as 'kind', or 'answer_tokens'")
+        elif name in (f.name for f in fields(Question)):
+            columns.append([str(getattr(q, name)) for q in profile.answers.questions])
+        else:
+            raise InputError(
+                f"answers cannot be balanced by {name!r}; give attributes of Question, such as"
+                " 'kind', or 'answer_tokens'"
+            )
     if not columns: return np.zeros(len(profile), int)
     keys = [*zip(*columns)]
     numbers = {key: i for i, key in enumerate(dict.fromkeys(keys))}

@@ -170,11 +170,11 @@ class LayerProfile:
         )
 
     def __repr__(self):
+        more = [] if self.losses is None else ["with ablation"]
+        if self.partial: more.append("PARTIAL")
         return (
             f"LayerProfile({self.model}: {self.layers} layers, {self.tokens:,} tokens in"
-            f" {self.texts:,} texts, "
-            "sites"
-            f" {', '.join(self.sites)}{', with ablation' if self.losses is not None else ''}{', PARTIAL' if self.partial else ''})"
+            f" {self.texts:,} texts, sites {', '.join([*self.sites, *more])})"
         )
 
     def _repr_html_(self):

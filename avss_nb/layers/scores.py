@@ -229,9 +229,8 @@ class LayerScores:
         }
 
     def __repr__(self):
-        return (
-            f"LayerScores({'; '.join([self.title, 'least important first: ' + ', '.join(map(str, self.order)), *self.notes])})"
-        )
+        order = "least important first: " + ", ".join(map(str, self.order))
+        return f"LayerScores({'; '.join([self.title, order, *self.notes])})"
 
     def _repr_html_(self):
         shown = self.to_frame().sort_values("rank").dropna(axis=1, how="all")

@@ -171,11 +171,14 @@ def stop_after(
     return listener
 
 # %% ../../nbs/09_panels/02_exports.ipynb #cell-022
-LOOK = """body {font: 15px/1.5 system-ui, sans-serif; max-width: 900px; margin: 2em auto; padding: 0 1em; color: #222; background: #fff}
+LOOK = """body {font: 15px/1.5 system-ui, sans-serif; max-width: 900px; margin: 2em auto;
+  padding: 0 1em; color: #222; background: #fff}
 h1 {font-size: 24px} h2 {font-size: 19px; margin-top: 2em; border-top: 1px solid #ccc; padding-top: 1em}
 img {max-width: 100%; height: auto; display: block; margin: 0.5em 0}
-table {border-collapse: collapse; font-size: 13px; margin: 1em 0} th, td {text-align: left; padding: 2px 12px 2px 0; border-bottom: 1px solid #ddd}
-.wide {overflow-x: auto} pre {background: #f5f5f5; padding: 1em; font-size: 12px; white-space: pre-wrap; overflow-wrap: anywhere}"""
+table {border-collapse: collapse; font-size: 13px; margin: 1em 0}
+th, td {text-align: left; padding: 2px 12px 2px 0; border-bottom: 1px solid #ddd}
+.wide {overflow-x: auto}
+pre {background: #f5f5f5; padding: 1em; font-size: 12px; white-space: pre-wrap; overflow-wrap: anywhere}"""
 PACKAGES = (
     "torch", "transformers", "numpy", "pandas", "scipy", "scikit-learn", "matplotlib",
     "ipywidgets"
@@ -208,14 +211,12 @@ def section(
         for p in pictures
     )
     named = table is not None and table.index.name is not None
-    rows = (
-        ""
-        if table is None
-        else (
-            "<div"
-            f" class='wide'>{table.to_html(index=named, index_names=False, border=0, float_format='{:.4g}'.format, na_rep='–')}</div>"
+    rows = ""
+    if table is not None:
+        cells = table.to_html(
+            index=named, index_names=False, border=0, float_format="{:.4g}".format, na_rep="–"
         )
-    )
+        rows = f"<div class='wide'>{cells}</div>"
     return (
         f"<h2>{html.escape(title)}</h2><p>{html.escape(words)}</p>{shown}{rows}<details><summary>The"
         f" code that gives these numbers</summary><pre>{html.escape(code)}</pre></details>"
@@ -230,6 +231,7 @@ def page(
     return (
         f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><meta name="viewport"'
         f' content="width=device-width">'
-        f"<title>{html.escape(title)}</title><style>{LOOK}</style></head><body><main><h1>{html.escape(title)}</h1>{rows_html(settings)}"
+        f"<title>{html.escape(title)}</title><style>{LOOK}</style></head>"
+        f"<body><main><h1>{html.escape(title)}</h1>{rows_html(settings)}"
         f"{''.join(sections)}<h2>Versions</h2>{rows_html(versions())}</main></body></html>"
     )

@@ -20,7 +20,8 @@ __all__ = ['STYLE', 'CLOSED', 'controls', 'close_widget', 'reuse_id', 'ReusesIds
 
 # %% ../../nbs/09_panels/01_live.ipynb #cell-005
 STYLE = """<style>
-.avss-panel .widget-toggle-button {padding: 0; min-width: 0; margin: 1px; height: 26px; line-height: 24px; font-size: 11px}
+.avss-panel .widget-toggle-button {padding: 0; min-width: 0; margin: 1px; height: 26px;
+  line-height: 24px; font-size: 11px}
 .avss-panel .widget-toggle-button.mod-active {outline: 2px solid currentColor; font-weight: bold}
 .avss-panel .widget-toggle-button:focus-visible {outline: 3px solid #0173b2; outline-offset: 1px}
 .avss-panel .widget-dropdown > select {background-image: url("data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' width='16' height='16'%3E%3Cpath d='M4 6l4 4 4-4' \
@@ -57,9 +58,10 @@ def reuse_id(widget) -> None:
         widget._model_id = ids.pop()
 
 class ReusesIds(type(HasTraits)):
-    """The widgets of a new panel take over the ids of closed ones. A program that runs a notebook and stores the state of
-    its widgets (nbclient, papermill) keeps everything that was ever open: a cell that shows its panel anew a hundred
-    times would leave a hundred panels, pictures and all, in the file."""
+    """The widgets of a new panel take over the ids of closed ones.
+    A program that runs a notebook and stores the state of its widgets (nbclient, papermill)
+    keeps everything that was ever open: a cell that shows its panel anew a hundred times would
+    leave a hundred panels, pictures and all, in the file."""
     def __call__(cls, *args, **kwargs):
         others = widgets.Widget._widget_construction_callback
         def constructed(widget):
@@ -227,7 +229,8 @@ class LivePanel(Panel):
         if progress.done == progress.total: return self._end()
         if self.throttle.due():
             with self.throttle.frame(): self._tell_progress(progress, self._live(progress))
-        elif time.monotonic() - self._told >= max(self.throttle.least, 0.5): self._tell_progress(progress, self._words(progress), aloud=False)
+        elif time.monotonic() - self._told >= max(self.throttle.least, 0.5):
+            self._tell_progress(progress, self._words(progress), aloud=False)
 
     def _tell_progress(
         self, progress: Progress, words: str | None, aloud: bool = True
