@@ -50,7 +50,7 @@ def each(reason, *steps): return {step: reason for step in steps or CUTS}
 FIRST_TIES = each("protect the blocks", "first")
 NO_LIST = each("no list of blocks that run once each and in order", "blocks")
 PER_LAYER_TABLE = each("one table of embeddings holds a part for every layer")
-CANNOT_TELL = each("the intact model already generates something else with its cache")
+CANNOT_TELL = each("even the original generates something else with its cache")
 CACHE_BY_ENCODER = each("does not run .IndexError", "every other")  # the cache has as many slots as the encoder has blocks
 TWO_STACKS = {
     "t5 encoder": FIRST_TIES | CACHE_BY_ENCODER, "t5 decoder": FIRST_TIES, "umt5 encoder": CACHE_BY_ENCODER,

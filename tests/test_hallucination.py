@@ -401,7 +401,7 @@ def test_too_few_of_a_kind(wrong):
 
 def test_no_stratum_has_both_kinds():
     activations, labels, _ = mixed(0)
-    with pytest.raises(InputError, match="no kind has both right and wrong answers"):
+    with pytest.raises(InputError, match="no group of equal kind contains both right and wrong"):
         EAVSSScorer(**CHEAP).score(made(activations, labels, labels.astype(int)))
 
 @pytest.mark.parametrize("name", ["colour", "accepts", "of"])

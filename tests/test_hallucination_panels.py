@@ -185,7 +185,7 @@ def test_a_balance_that_leaves_nothing_is_said_and_can_be_undone(profile):
     alone = replace(profile, answers=replace(profile.answers, questions=tuple(
         replace(q, kind=str(wrong)) for q, wrong in zip(profile.answers.questions, profile.labels))))
     panel = HallucinationPanel(profile=alone, scorer=SCORER)
-    assert panel.scores is None and "balance by less" in panel.text
+    assert panel.scores is None and "balance on fewer attributes" in panel.text
     panel.layer = 2                                          # nothing to draw yet
     panel.balanced.value = False
     assert panel.scores.balance == () and "faithful" in panel.text

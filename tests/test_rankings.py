@@ -460,7 +460,7 @@ def test_progress_tells_rankings_and_sets():
     (dict(rankings="greedy"), r"write \['greedy'\]"),
     (dict(rankings=[]), "no rankings"),
     (dict(rankings={"random": "last"}), "belongs to the control"),
-    (dict(rankings={"mine": lambda count: [1] * count}), "'mine' removes layers .* 2 different"),
+    (dict(rankings={"mine": lambda count: [1] * count}), "'mine' returned .* 2 different"),
     (dict(rankings={"mine": [7, 8]}), "no layer 8|no layer 7"),
     (dict(rankings={"mine": magnitude(tiny("llama", seed=1))}), "'mine' was made for another model"),
     (dict(rankings={"mine": LayerPruner(tiny("llama", seed=1)).remove([0])}), "another model"),

@@ -133,8 +133,8 @@ def together(
         with joined() as processes:
             if device_map and processes.of > 1:
                 raise InputError(
-                    "--device-map spreads one model over all devices, so that several"
-                    " processes would fight for them; give one of the two"
+                    "--device-map uses every device for one model, so it cannot be combined with"
+                    " several processes; give one of the two"
                 )
             yield processes
     except ProcessLost as error:

@@ -265,8 +265,8 @@ class EAVSSScorer:
         used = balanced(labels, strata) > 0
         if not used.any():
             raise InputError(
-                f"no {' and '.join(self.balance)} has both right and wrong answers, so that"
-                " nothing is comparable; balance by less"
+                f"no group of equal {' and '.join(self.balance)} contains both right and wrong"
+                " answers, so there is nothing to compare; balance on fewer attributes"
             )
         if dead := np.flatnonzero(variance(m.total()).numpy() <= 0).tolist():
             raise InputError(
@@ -372,8 +372,8 @@ class EAVSSScorer:
         if len(set(subjects)) < len(subjects):
             notes.append(
                 f"{len(subjects):,} answers about {len(set(subjects)):,} subjects: answers"
-                " about one subject are alike, so that p and q are too small; ask once about"
-                " each (`one_per_subject`)"
+                " about one subject are similar, so p and q are too small; ask once about each"
+                " (`one_per_subject`)"
             )
         if (~used).any():
             notes.append(

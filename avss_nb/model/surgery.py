@@ -31,7 +31,7 @@ __all__ = ['REFUSED_TYPES', 'REFUSED_FLAGS', 'STACK_COUNTS', 'LEADING', 'FIRST_S
 # %% ../../nbs/03_model/05_surgery.ipynb #cell-012
 # by config.model_type
 REFUSED_TYPES = {
-    "albert": "all its layers are one shared block, so that there is nothing to remove"
+    "albert": "all its layers are one shared block, so there is nothing to remove"
 }
 REFUSED_FLAGS = {  # by a field of the configuration that is neither absent nor 0
     "scale_attn_by_inverse_layer_idx": (
@@ -121,8 +121,8 @@ def _period(config, kept):
         ]
         if not fits:
             raise InputError(
-                f"refused: no period and offset puts the {kind} layers where those that stay"
-                " have them; remove others, so that they come at equal distances"
+                f"refused: this architecture needs its {kind} layers at equal distances (no period"
+                " and offset fits), and after this cut they are not. Choose other blocks."
             )
         new |= {f"{kind}_layer_period": fits[0][0], f"{kind}_layer_offset": fits[0][1]}
     return new
@@ -507,8 +507,8 @@ def check_cache(
             )
         elif way == "generate":
             raise InputError(
-                "refused: the intact model already generates something else with its cache"
-                " than without, so that the cache of a smaller one cannot be checked"
+                "refused: even the original generates something else with its cache than without,"
+                " so the cut model's cache cannot be verified"
             )
 
 def _close(error, allowed, what):

@@ -413,8 +413,8 @@ class HallucinationPanel(LayerPanel):
         notes = "".join(f" {note[0].upper()}{note[1:]}." for note in s.notes)
         if self._brief:
             notes += (
-                f" Scored in haste, with {self.present_scorer().draws:,} draws, no probes and"
-                " no comparison of halves: panel.load(panel.profile) scores in full."
+                f" Quick score ({self.present_scorer().draws:,} draws, no probes, no split-half"
+                " check). For the full analysis: panel.load(panel.profile)."
             )
         self.say(
             f"{'Stopped early, partial result. ' if self.profile.partial else ''}{found}"

@@ -445,8 +445,7 @@ class LayerLab(Panel):
         parts = [part(view) for view in self.views if view.pictures]
         if not parts:
             raise InputError(
-                "nothing is measured yet, so that there is nothing to report; call lab.run()"
-                " first"
+                "nothing is measured yet, so there is nothing to report; call lab.run() first"
             )
         about = {
             "model": model_name(self.blocks),

@@ -65,7 +65,7 @@ def without_questions(model, tokenizer, questions) -> str:
         )
     if not questions:
         return (
-            "No questions were given, so that there are no answers to look at. Write"
+            "No questions were given, so this tab has nothing to show. Write"
             " `LayerLab(model, tokenizer, texts, questions)`, with questions that the model"
             " answers partly rightly and partly wrongly."
         )

@@ -537,8 +537,7 @@ def chosen_layers(label, ranking, counts, calibration, known) -> dict[int, tuple
         for count, layers in found.items():
             if len(calibration.blocks.check(layers)) != count:
                 raise InputError(
-                    f"ranking {label!r} removes layers {layers} where {count} different ones"
-                    " are expected; mend it"
+                    f"Ranking {label!r} returned {layers}; {count} different layers are needed."
                 )
         if isinstance(ranking, str): known[ranking] = [*found.values()]
     return {count: found[count] for count in counts if count in found}

@@ -361,7 +361,7 @@ def take_up(
 
 # %% ../../nbs/07_prune/03_healing.ipynb #cell-015
 class LayerHealer:
-    "Trains a pruned model so that it gets its performance back."
+    "Train a pruned model to bring its performance back."
     def __init__(self,
         pruned: PrunedModel | nn.Module,  # causal language model; it is never changed
         tokenizer=None,  # None: that of the `PrunedModel`
@@ -382,7 +382,7 @@ class LayerHealer:
                 self.pruning = json.loads(note.read_text())
         if original is None:
             raise InputError(
-                "no original was given, so that nothing says what was lost; write"
+                "no original was given, so what was lost cannot be measured; write"
                 " LayerHealer(model, tokenizer, original=…)"
             )
         self.model, self.tokenizer, self.original = pruned, tokenizer, original
