@@ -21,7 +21,7 @@ def test_pipes_and_devices_are_refused(tmp_path):
     assert os.path.exists("/dev/null") and not os.path.isfile("/dev/null") and (tmp_path / "pipe").is_fifo()
 
 FULL = """import resource, sys
-from avss_nb.commands.shared import app
+from avss_nb.cli import app
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # the disk takes no more than that
 sys.exit(app(["profile", "teaching", "--texts", "teaching", "--limit", "20", "--out", sys.argv[1]]))"""
 

@@ -98,7 +98,7 @@ def test_only_our_pictures_are_replaced(tmp_path, suffix):
     assert other.read_bytes() == before
 
 def test_the_formats_of_the_command_line_are_those_of_the_classes(tmp_path):
-    assert layers.PROFILE[0] == PROFILE and COMPARISON == "avss_nb.RankingComparison/1" and MITIGATION_CHECKPOINT == "avss_nb.mitigation/1"
+    assert layers.PROFILE_FILE[0] == PROFILE and COMPARISON == "avss_nb.RankingComparison/1" and MITIGATION_CHECKPOINT == "avss_nb.mitigation/1"
     save_tensors(tmp_path / "f", {"a": torch.ones(1)}, "lesson/1", {})
     save_tensors(tmp_path / "f", {"a": torch.ones(2)}, "lesson/2", {})                    # another version of the same kind
     with pytest.raises(InputError, match="not an earlier result"): save_tensors(tmp_path / "f", {"a": torch.ones(1)}, "lessons/1", {})
