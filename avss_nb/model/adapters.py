@@ -5,6 +5,7 @@
 # %% ../../nbs/03_model/06_adapters.ipynb #cell-003
 from __future__ import annotations
 import json, re, warnings
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 import torch
@@ -32,16 +33,15 @@ def adaptable(
             elif type(module).__module__.split(".")[0] != "torch":
                 own = {f"{name}.{key}": p for key, p in module.named_parameters(recurse=False)}
                 parameters |= {key for key, p in own.items() if _experts(key, p)}
-    modules = {name for name in modules if _has_weight_of_its_own(student, name)}
+    modules -= _on_shared_weights(student, modules)
     fine = _named_as_they_are(student, modules)
     return fine, parameters | {f"{name}.weight" for name in modules - fine}
 
-def _has_weight_of_its_own(student, name) -> bool:
-    """False where other modules use the same weight, as in Zamba:
-    merging adds up all their adapters."""
-    weight = student.get_submodule(name).weight
-    uses = [p for _, p in student.named_parameters(remove_duplicate=False) if p is weight]
-    return len(uses) == 1
+def _on_shared_weights(student, modules: set[str]) -> set[str]:
+    """Modules on a weight that others use, too (as in Zamba):
+    merging would add up all their adapters."""
+    uses = Counter(id(p) for _, p in student.named_parameters(remove_duplicate=False))
+    return {name for name in modules if uses[id(student.get_submodule(name).weight)] > 1}
 
 def _routers(student) -> set[str]:
     """Linear modules that return more than the product (a choice of experts), as a few

@@ -6,7 +6,7 @@
 from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 import numpy as np, torch
 from torch import nn
 from transformers.utils import logging
@@ -99,12 +99,9 @@ def quiet() -> Iterator[None]:
 @contextmanager
 def undisturbed(*models: nn.Module) -> Iterator[None]:
     "Evaluate models without gradients; afterwards every module is in its mode again."
-    modes = [(module, module.training) for model in models for module in model.modules()]
-    for model in models: model.eval()
-    try:
+    with ExitStack() as stack:
+        for model in models: stack.enter_context(evaluating(model))
         with torch.no_grad(), quiet(): yield
-    finally:
-        for module, mode in modes: module.training = mode
 
 # %% ../../nbs/03_model/00_handling.ipynb #cell-017
 def unwrapped(model: nn.Module) -> nn.Module:
