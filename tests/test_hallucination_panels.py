@@ -114,11 +114,11 @@ def test_after_a_stop_scores_are_quick_and_load_makes_them_full(teaching, answer
     panel = stopping(HallucinationPanel, "batch", 4)(HallucinationAnalyzer(*teaching, batch_size=8, scorer=full), answers=answers)
     quick = panel.run()
     used = panel.present_scorer()
-    assert 99 <= used.draws < 10_000 and not used.probe and f"with {used.draws:,} draws" in panel.text
+    assert 99 <= used.draws < 10_000 and not used.probe and f"Quick score ({used.draws:,} draws" in panel.text
     assert np.array_equal(quick.q, used.score(panel.profile).q) and np.isnan(quick.probe).all() and np.isnan(quick.halves).all()
     panel.load(panel.profile)
     expected = full.score(panel.profile)
-    assert panel.profile.partial and panel.text.startswith("Stopped early") and "haste" not in panel.text
+    assert panel.profile.partial and panel.text.startswith("Stopped early") and "Quick score" not in panel.text
     assert np.array_equal(panel.scores.q, expected.q) and panel.scores.halves == expected.halves
     assert np.array_equal(panel.scores.probe, expected.probe) and np.isfinite(expected.probe).all()
 

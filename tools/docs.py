@@ -114,6 +114,13 @@ def links(text: str) -> str:
     "Between pages, not between notebooks."
     return re.sub(r"\]\((?!https?:)([^)\s#]+)\.ipynb(#[^)]*)?\)", r"](\1.md\2)", text)
 
+AT_THE_TOP = {"CHANGELOG.md": "changes.md", "CONTRIBUTING.md": "contributing.md"}
+
+def from_the_top(text: str) -> str:
+    "A document of the project's top folder as a page: its links lead to pages."
+    for name, target in AT_THE_TOP.items(): text = text.replace(f"]({name})", f"]({target})")
+    return links(prose(text.replace("](nbs/", "](")))
+
 def both_themes(text: str, folder: Path) -> str:
     "A picture that exists for a light and a dark theme is shown in the one that is on."
     def two(found):
@@ -160,9 +167,10 @@ def pages(folder: Path) -> list:
         (folder / name).parent.mkdir(exist_ok=True)
         text = both_themes(prose((NBS / name).read_text(encoding="utf-8")), (NBS / name).parent)
         (folder / name).write_text(links(text), encoding="utf-8")
-    shutil.copy(ROOT / "CHANGELOG.md", folder / "changes.md")
+    for name, target in AT_THE_TOP.items():
+        (folder / target).write_text(from_the_top((ROOT / name).read_text(encoding="utf-8")), encoding="utf-8")
     written(NBS / "index.ipynb")
-    for name in ("index.md", "architectures.md", "changes.md"):  # alone in their section
+    for name in ("index.md", "architectures.md", *AT_THE_TOP.values()):  # alone in their section
         hide = "navigation" if name == "index.md" else "navigation, toc"
         (folder / name).write_text(f"---\nhide: [{hide}]\n---\n" + (folder / name).read_text(encoding="utf-8"), encoding="utf-8")
     lessons = [{f"{int(p.name[:2])} · {title}": url} for p in sorted((NBS / "tutorials").glob("*.ipynb")) for title, _, url in [written(p)]]
@@ -179,7 +187,7 @@ def pages(folder: Path) -> list:
             {"Package": [{"Every name": "names.md"},
                          *({room: [{title: url} for title, _, url in found]} for room, found in rooms.items()),
                          *({title: url} for title, _, url in doors)]},
-            {"Architectures": "architectures.md"}, {"Changes": "changes.md"}]
+            {"Architectures": "architectures.md"}, {"Contributing": "contributing.md"}, {"Changes": "changes.md"}]
 
 MENDED = {  # what the converter leaves to fonts or forgets
     r"(<mo[^>]*>(?!&#x00029;|&#x0007C;)[^<]*</mo>)<mo>&#x02212;</mo>": r'\1<mo form="prefix">&#x02212;</mo>',  # a sign, not a difference
