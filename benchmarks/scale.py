@@ -10,14 +10,14 @@ def work(args) -> None:
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
     from avss_nb import LayerProfiler, silent
-    from avss_nb.base.processes import joined
+    from avss_nb.base.processes import join_processes
     from avss_nb.layers.shards import profile_together
     torch.set_num_threads(1)
     torch.manual_seed(0)
     model = GPT2LMHeadModel(GPT2Config(n_layer=args.layers, n_embd=args.hidden, n_head=12)).eval()
     rows = torch.randint(0, model.config.vocab_size, (args.batches * args.batch_size, args.length)).tolist()
     profiler = LayerProfiler(model, sites=args.sites.split(","), batch_size=args.batch_size, max_length=args.length)
-    with joined() as processes:
+    with join_processes() as processes:
         profiler.profile(rows[:args.batch_size], silent)  # warm
         processes.wait()
         start = time.perf_counter()

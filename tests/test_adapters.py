@@ -11,7 +11,7 @@ from avss_nb import (
     Question, Recipe, silent
 )
 from avss_nb.hallucination.mitigation import student_of
-from avss_nb.model.adapters import adaptable, adapted_weights, load_adapter
+from avss_nb.model.adapters import find_adaptable, adapted_weights, load_adapter
 from tiny import VOCABULARY, tiny
 
 peft = pytest.importorskip("peft")

@@ -3,7 +3,7 @@ import json, math, random, subprocess, sys, warnings
 from dataclasses import replace
 import numpy as np, pandas as pd, pytest
 from avss_nb import Answers, InputError, Prompt, Question, Report, length_baseline
-from avss_nb.answering.answers import choice_shares, chosen, mc2
+from avss_nb.answering.answers import choice_shares, choose_most_likely, mc2
 
 ASKED = [Question("a", ("Paris",), group="known", kind="city"), Question("b", ("Rome",), group="known", kind="city"),
          Question("c", ("1990",), group="rare", kind="year"),
@@ -236,7 +236,7 @@ CHOICES = [ask(["yes"], ["no", "perhaps"]), ask(["+5", "5.0"], ["-5"]), ask([], 
 SCORES = [[[-1., -2.], [-2.5], [-.1, -.2, -.3]], [[-1.], [-2.], [-3.]], [[-.5], [-.5]]]
 
 def test_choice_by_mean_and_sum():
-    mean, total = chosen(CHOICES, SCORES), chosen(CHOICES, SCORES, by="sum")
+    mean, total = choose_most_likely(CHOICES, SCORES), choose_most_likely(CHOICES, SCORES, by="sum")
     assert mean.texts == total.texts == ("yes", "-5", "a") and mean.correct.tolist() == [True, False, False]
     weights = np.exp([-1.5, -2.5, -.2]), np.exp([-3, -2.5, -.6])
     assert mean.confidences[0] == pytest.approx(weights[0][2] / weights[0].sum()) and mean.confidences[2] == 0.5
@@ -246,10 +246,10 @@ def test_choice_by_mean_and_sum():
 def test_length_decides_between_mean_and_sum():
     question = [ask(["a long answer"], ["short"])]
     scores = [[[-1.2], [-.5, -.5, -.5]]]
-    assert chosen(question, scores).texts == ("a long answer",) and chosen(question, scores, by="sum").texts == ("short",)
+    assert choose_most_likely(question, scores).texts == ("a long answer",) and choose_most_likely(question, scores, by="sum").texts == ("short",)
 
 def test_very_improbable_choices_are_still_told_apart():
-    found = chosen([ask(["right"], ["wrong"])], [[[-5000.], [-4000.]]], by="sum")
+    found = choose_most_likely([ask(["right"], ["wrong"])], [[[-5000.], [-4000.]]], by="sum")
     assert found.correct[0] and found.confidences[0] == 1 and mc2([ask(["right"], ["wrong"])], [[[-5000.], [-4000.]]])[0] == 1
 
 def test_mc2_by_hand():
@@ -265,15 +265,15 @@ def test_length_baseline():
     assert longest.report().n == 3
 
 def test_chosen_answers_are_kept_with_their_confidence(tmp_path):
-    answers = chosen(CHOICES, SCORES)
+    answers = choose_most_likely(CHOICES, SCORES)
     answers.save(tmp_path / "a.jsonl")
     assert same(Answers.load(tmp_path / "a.jsonl"), answers) and same(answers[[2, 0]] + answers[1], answers[[2, 0, 1]])
 
 def test_questions_without_a_choice():
-    for work in lambda q: chosen(q, SCORES[:1]), length_baseline, lambda q: mc2(q, SCORES[:1]):
+    for work in lambda q: choose_most_likely(q, SCORES[:1]), length_baseline, lambda q: mc2(q, SCORES[:1]):
         with pytest.raises(InputError, match="has no choices"): work([ask([], [])])
         with pytest.raises(InputError, match="no choice of 'q' is among"): work([replace(CHOICES[0], answers=("Yes",))])
-    with pytest.raises(ValueError): chosen(CHOICES, SCORES[:2])
+    with pytest.raises(ValueError): choose_most_likely(CHOICES, SCORES[:2])
 
 # --- what rules and people say
 

@@ -7,7 +7,7 @@ import avss_nb.hallucination.comparison as arms_module
 from avss_nb import (
     Answers, Arm, ArmRun, ArmTable, Evaluator, InputError, PlattScaling, Prompt, Question,
     Recipe, TemperatureScaling, best_threshold, calibration_error, compare_arms,
-    load_teaching_model, rivals, silent, standard_arms
+    load_teaching_model, score_rivals, silent, standard_arms
 )
 from avss_nb.hallucination.comparison import check_disjoint
 from test_hallucination import EAVSSScorer, made, mixed
@@ -169,14 +169,14 @@ def invented(seed=0, n=60, silent_share=0.2, subjects=20, offset=0.):
 @pytest.mark.parametrize("seed", range(4))
 def test_rivals_are_fitted_on_development_only(seed):
     development, test = invented(seed), invented(seed + 50)
-    found, given, asked = rivals(development, test), ~development.abstained, ~test.abstained
+    found, given, asked = score_rivals(development, test), ~development.abstained, ~test.abstained
     for name, method in ("temperature", TemperatureScaling), ("Platt", PlattScaling):
         scaled = found[f"original, {name} scaling"]
         expected = method.fit(development.confidences[given], development.correct[given])(test.confidences[asked])
         assert np.array_equal(scaled.confidences[asked], expected) and np.array_equal(scaled.correct, test.correct)
         assert np.array_equal(scaled.confidences[~asked], test.confidences[~asked])
     assert found["original"] is test
-    again = rivals(development, replace(test, correct=~test.correct, abstained=np.zeros(60, bool)))   # test verdicts change no fit
+    again = score_rivals(development, replace(test, correct=~test.correct, abstained=np.zeros(60, bool)))   # test verdicts change no fit
     assert [*again] == [*found]
     assert [*found][-1].startswith("original, silent below")
 
@@ -188,7 +188,7 @@ def test_rivals_withhold_an_answer_on_the_threshold():
         found = Answers.given(questions, ["yes"] * 4, correct, [[0.]] * 4)
         return replace(found, confidences=np.array(confidences), token_logprobs=tuple((float(np.log(c)),) for c in confidences))
     development, test = answers([low, low, high, high], [0, 0, 1, 1]), answers([low, high, low, .9], [1, 1, 0, 0])
-    silent = [*rivals(development, test).items()][-2]
+    silent = [*score_rivals(development, test).items()][-2]
     assert silent[0] == "original, silent below confidence 0.5" and silent[1].abstained.tolist() == [True, False, True, False]
     assert (silent[1].correct == test.abstain_below(low).correct).all()
 
@@ -201,13 +201,13 @@ def test_the_threshold_is_the_most_reliable_one_on_development(seed, silent_shar
     development = replace(development, confidences=np.where(development.abstained, middling, development.confidences))
     def reliability(answers): return answers.correct.sum() - answers.hallucinated.sum()
     best = max(reliability(development.abstain_below(t)) for t in [0, *np.nextafter(development.confidences, 2)])
-    kept = [*rivals(development, development).values()][-1]
+    kept = [*score_rivals(development, development).values()][-1]
     assert reliability(kept) == best
 
 def test_platt_is_left_out_where_it_has_no_fit():
     development = invented(0, silent_share=0)
     development = replace(development, confidences=np.where(development.correct, 0.9, 0.2))
-    assert "original, Platt scaling" not in rivals(development, invented(1))
+    assert "original, Platt scaling" not in score_rivals(development, invented(1))
 
 # --- the table
 

@@ -3,7 +3,7 @@ import json, os, random, subprocess, sys
 import pytest, torch
 from safetensors.torch import save_file
 from avss_nb import InputError, LayerProfile, LayerProfiler, silent
-from avss_nb.base.basics import check_counts, load_tensors, save_tensors, whole
+from avss_nb.base.basics import check_counts, load_tensors, save_tensors, write_whole
 from tiny import tiny
 
 def test_a_link_stays_a_link_and_its_file_is_replaced(tmp_path):
@@ -11,13 +11,13 @@ def test_a_link_stays_a_link_and_its_file_is_replaced(tmp_path):
     (tmp_path / "link").symlink_to("file")
     (tmp_path / "dangling").symlink_to("folder/new")
     for name, file in (("link", "file"), ("dangling", "folder/new")):
-        with whole(tmp_path / name) as path: path.write_text("new")
+        with write_whole(tmp_path / name) as path: path.write_text("new")
         assert (tmp_path / name).is_symlink() and (tmp_path / file).read_text() == "new"
 
 def test_pipes_and_devices_are_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for path in tmp_path / "pipe", "/dev/null":
-        with pytest.raises(InputError, match="pipe or a device"), whole(path): pass
+        with pytest.raises(InputError, match="pipe or a device"), write_whole(path): pass
     assert os.path.exists("/dev/null") and not os.path.isfile("/dev/null") and (tmp_path / "pipe").is_fifo()
 
 FULL = """import resource, sys

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 from avss_nb import Blocks, Evaluator, InputError, LayerProfiler, LayerPruner
-from avss_nb.model.blocks import fingerprint, sublayer
+from avss_nb.model.blocks import fingerprint_blocks, find_sublayer
 from tiny import CONFIGS, PATHS, padded_batch, tiny
 
 def hooks(model): return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
@@ -14,7 +14,7 @@ def test_finds_the_stack(name):
     model = tiny(name)
     blocks = Blocks(model)
     assert blocks.path == PATHS[name] and len(blocks) == 4 and hooks(model) == 0
-    assert sublayer(blocks[0], "attention") is not sublayer(blocks[0], "mlp")
+    assert find_sublayer(blocks[0], "attention") is not find_sublayer(blocks[0], "mlp")
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_watch_sees_the_residual_stream_and_its_parts(name):
@@ -77,9 +77,9 @@ def test_what_is_no_model_and_no_layer_is_refused():
     assert pruner.remove(np.array([2, 1])).removed == pruner.remove(torch.tensor([1, 2])).removed == (1, 2)
 
 def test_fingerprint_knows_models_apart_but_not_precisions():
-    llama = fingerprint(Blocks(tiny("llama")))
-    assert llama == fingerprint(Blocks(tiny("llama", dtype=torch.bfloat16)))
-    assert llama != fingerprint(Blocks(tiny("llama", seed=1)))
+    llama = fingerprint_blocks(Blocks(tiny("llama")))
+    assert llama == fingerprint_blocks(Blocks(tiny("llama", dtype=torch.bfloat16)))
+    assert llama != fingerprint_blocks(Blocks(tiny("llama", seed=1)))
 
 def test_a_stack_is_named_by_a_part_of_its_path():
     "In an encoder–decoder made of two BERTs the word encoder stands in both paths: it means the one in which it comes first."

@@ -8,8 +8,8 @@ from avss_nb import (
 )
 from avss_nb.maths.bootstrap import bootstrap, interval
 from avss_nb.maths.calibration import (
-    ECE_BINS, MEASURES, below_one, calibration_bins, mass_bins, measures, resampled_measures,
-    threshold_measures, withheld
+    ECE_BINS, MEASURES, below_one, calibration_bins, mass_bins, confidence_measures, resampled_measures,
+    threshold_measures, is_withheld
 )
 
 def plain_ece(confidence, correct, bins=15):
@@ -64,7 +64,7 @@ def test_bin_edges_belong_to_the_bin_above_them():
 @pytest.mark.parametrize("wrong", [[-0.1], [1.0000001], [math.nan], [-0.7, -0.2]])
 def test_what_is_no_probability_is_refused(wrong):
     with pytest.raises(InputError, match="log-probabilities"): calibration_error(wrong, [1] * len(wrong))
-    with pytest.raises(InputError, match="log-probabilities"): measures(wrong, [1] * len(wrong))
+    with pytest.raises(InputError, match="log-probabilities"): confidence_measures(wrong, [1] * len(wrong))
 
 def test_below_one_changes_only_ones():
     assert below_one([0., .5, 1.]).tolist() == [0., .5, float(np.nextafter(1, 0))]
@@ -99,7 +99,7 @@ def expected(confidence, correct, silent):
 @pytest.mark.parametrize("round_to", [None, 1])
 def test_measures_are_their_definitions(round_to):
     confidence, correct, silent = some_answers(round_to=round_to)
-    values, _ = measures(confidence, correct, silent, draws=0)
+    values, _ = confidence_measures(confidence, correct, silent, draws=0)
     for name, value in expected(confidence, correct, silent).items(): assert values[name] == pytest.approx(value, abs=1e-9), name
 
 @pytest.mark.parametrize("round_to", [None, 1])
@@ -116,13 +116,13 @@ def test_equal_mass_error_without_ties():
     confidence, correct, _ = some_answers(150, abstained=0)
     order = np.argsort(confidence)
     by_hand = sum(abs(confidence[part].mean() - correct[part].mean()) * 10 for part in np.array_split(order, 15)) / 150
-    assert measures(confidence, correct, draws=0)[0]["ece_equal_mass"] == pytest.approx(by_hand)
+    assert confidence_measures(confidence, correct, draws=0)[0]["ece_equal_mass"] == pytest.approx(by_hand)
 
 def test_order_of_the_questions_does_not_matter():
     confidence, correct, silent = some_answers(200, round_to=1)
     shuffled = np.random.default_rng(2).permutation(200)
-    first, _ = measures(confidence, correct, silent, draws=0)
-    second, _ = measures(confidence[shuffled], correct[shuffled], silent[shuffled], draws=0)
+    first, _ = confidence_measures(confidence, correct, silent, draws=0)
+    second, _ = confidence_measures(confidence[shuffled], correct[shuffled], silent[shuffled], draws=0)
     for name in set(first) - {"ece_equal_mass"}: assert first[name] == pytest.approx(second[name], abs=1e-12), name
 
 @pytest.mark.parametrize("correct, silent, defined", [
@@ -130,12 +130,12 @@ def test_order_of_the_questions_does_not_matter():
     ([1, 1, 1], [0, 0, 0], set(MEASURES) - {"auroc"}), ([0, 0, 0], [0, 1, 0], set(MEASURES) - {"auroc"}),
     ([1, 0, 0], [0, 0, 1], set(MEASURES))])
 def test_undefined_measures_are_left_out(correct, silent, defined):
-    values, intervals = measures([.2, .5, .9], correct, silent)
+    values, intervals = confidence_measures([.2, .5, .9], correct, silent)
     assert set(values) == defined and set(intervals) <= defined and not any(map(math.isnan, values.values()))
 
 def test_one_answer_has_no_interval_and_none_is_refused():
-    assert measures([.5], [1])[1] == {}
-    with pytest.raises(InputError, match="at least one"): measures([], [])
+    assert confidence_measures([.5], [1])[1] == {}
+    with pytest.raises(InputError, match="at least one"): confidence_measures([], [])
 
 # --- the bootstrap
 
@@ -163,7 +163,7 @@ def test_interval_of_ece_holds_the_truth_where_the_percentile_interval_does_not(
     for _ in range(80):
         confidence = rng.beta(5, 2, n)
         correct = rng.random(n) < confidence - truth
-        low, high = measures(confidence, correct, draws=200)[1]["ece"]
+        low, high = confidence_measures(confidence, correct, draws=200)[1]["ece"]
         draws = bootstrap(lambda weights: resampled_measures(weights, confidence, correct, np.zeros(n, bool)), n, 200)
         usual = interval(draws[:, list(MEASURES).index("ece")])
         hits.append([low <= truth <= high, usual[0] <= truth <= usual[1]])
@@ -175,7 +175,7 @@ def test_accuracy_interval_covers():
     rng, hits = np.random.default_rng(0), 0
     for _ in range(100):
         correct = rng.random(150) < 0.7
-        low, high = measures(np.full(150, .5), correct, draws=300)[1]["accuracy"]
+        low, high = confidence_measures(np.full(150, .5), correct, draws=300)[1]["accuracy"]
         hits += low <= 0.7 <= high
     assert hits >= 88
 
@@ -226,7 +226,7 @@ AWKWARD = {name: pair for name, *pair in awkward()}
 @pytest.mark.parametrize("name", AWKWARD)
 def test_measures_of_awkward_answers(name, bins):
     confidence, correct = AWKWARD[name]
-    values, _ = measures(confidence, correct, draws=0, bins=bins)
+    values, _ = confidence_measures(confidence, correct, draws=0, bins=bins)
     expected = from_definitions(confidence, correct, bins)
     assert expected.keys() - {key for key, value in expected.items() if value is None} == values.keys() & expected.keys()
     for key in values.keys() & expected.keys(): assert values[key] == pytest.approx(expected[key], abs=1e-9), key
@@ -240,7 +240,7 @@ def test_measures_of_awkward_answers(name, bins):
 def test_awkward_answers_agree_with_the_libraries_where_these_are_right(name):
     "torchmetrics is right below one; scikit-learn's AUROC and Brier score are right where defined."
     confidence, correct = AWKWARD[name]
-    values, intervals = measures(confidence, correct, draws=50)
+    values, intervals = confidence_measures(confidence, correct, draws=50)
     if confidence.max() < 1:
         metric = BinaryCalibrationError(n_bins=15, norm="l1")(torch.from_numpy(confidence), torch.from_numpy(correct).int())
         assert values["ece"] == pytest.approx(float(metric), abs=1e-7)
@@ -256,19 +256,19 @@ def test_the_intervals_use_the_bins_asked_for(bins):
     def drawn(row): return [np.repeat(values, row.astype(int)) for values in (confidence, correct)]
     draws = bootstrap(lambda weights: np.array([plain_ece(*drawn(row), bins) for row in weights]), 200, 60)
     value = plain_ece(confidence, correct, bins)
-    assert measures(confidence, correct, draws=60, bins=bins)[1]["ece"] == pytest.approx(np.clip(interval(draws, value), 0, 1), abs=1e-9)
+    assert confidence_measures(confidence, correct, draws=60, bins=bins)[1]["ece"] == pytest.approx(np.clip(interval(draws, value), 0, 1), abs=1e-9)
 
 def test_what_cannot_be_measured_is_refused():
     for wrong, match in [(([.5, .6], [1]), "1 verdicts .* 2 confidences"), (([.5], [.5]), "neither true nor false"), (([], []), "at least one"),
                          (([.5], [math.nan]), "neither true nor false"), (([.5], ["true"]), "neither true nor false")]:
-        for function in measures, calibration_error, calibration_bins, TemperatureScaling.fit, PlattScaling.fit:
+        for function in confidence_measures, calibration_error, calibration_bins, TemperatureScaling.fit, PlattScaling.fit:
             with pytest.raises(InputError, match=match): function(*wrong)
     for function in TemperatureScaling.fit, PlattScaling.fit:
         with pytest.raises(InputError, match="log-probabilities"): function([-0.5, .5], [1, 0])
     for function in TemperatureScaling(2.), PlattScaling(1., 0.):
         with pytest.raises(InputError, match="log-probabilities"): function([-0.5, .5])
     for bins in 0, -3:
-        for function in measures, calibration_error:
+        for function in confidence_measures, calibration_error:
             with pytest.raises(InputError, match="at least 1"): function([.5], [1], bins=bins)
         for equal_mass in True, False:
             with pytest.raises(InputError, match="at least 1"): calibration_bins([.5], [1], equal_mass, bins)
@@ -319,10 +319,10 @@ def test_scaling_is_its_formula():
 def test_scaling_keeps_the_order_and_mends_the_confidences_of_another_split():
     confidence, correct = simulated(0.5, -0.4)
     dev, test = slice(0, 10000), slice(10000, None)
-    before, _ = measures(confidence[test], correct[test], draws=0)
+    before, _ = confidence_measures(confidence[test], correct[test], draws=0)
     for kind in TemperatureScaling, PlattScaling:
         scaled = kind.fit(confidence[dev], correct[dev])(confidence[test])
-        after, _ = measures(scaled, correct[test], draws=0)
+        after, _ = confidence_measures(scaled, correct[test], draws=0)
         assert (np.argsort(scaled) == np.argsort(confidence[test])).all()
         assert after["auroc"] == pytest.approx(before["auroc"]) and after["risk_coverage"] == pytest.approx(before["risk_coverage"])
         assert after["ece"] < before["ece"] / 2 and after["brier"] < before["brier"]
@@ -343,7 +343,7 @@ def test_scaling_of_awkward_answers(name):
     for fit in fits:
         scaled = fit(confidence)
         assert np.isfinite([v for v in vars(fit).values()]).all() and ((0 <= scaled) & (scaled <= 1)).all()
-        assert np.isfinite(fit([0., 1.])).all() and "ece" in measures(scaled, correct, draws=0)[0]
+        assert np.isfinite(fit([0., 1.])).all() and "ece" in confidence_measures(scaled, correct, draws=0)[0]
 
 @pytest.mark.parametrize("confidence, correct, temperature", [
     ([1.], [1], .01), ([0.], [0], .01), ([.9, .2], [1, 0], .01), ([.9, .9], [0, 0], 100), ([.1], [1], 100),
@@ -421,7 +421,7 @@ def test_no_measure_depends_on_the_order_of_rows(seed):
     def found(order):
         c, y, s, k = (values[order] for values in (confidence, correct, silent, known))
         tables = [calibration_bins(c, y, equal_mass, 7).to_numpy() for equal_mass in (False, True)]
-        values = measures(c, y, s, draws=0)[0] | threshold_measures(c, y, k, .5, draws=0)[0]
+        values = confidence_measures(c, y, s, draws=0)[0] | threshold_measures(c, y, k, .5, draws=0)[0]
         return best_threshold(c, y, k), values, tables
     orders = [np.arange(n)[::-1], np.argsort(confidence), np.lexsort((correct, confidence)), np.lexsort((~correct, confidence)),
               *(rng.permutation(n) for _ in range(5))]
@@ -441,7 +441,7 @@ def test_ties_share_a_bin_in_every_draw():
 def test_a_confidence_on_the_threshold_is_withheld(on):
     confidence = np.array([0., .3, .5, 1 - 2.**-53, 1.])
     expected = np.array([c <= on or on >= 1 - 2.**-53 for c in confidence])           # 1 counts as the float below it
-    assert withheld(confidence, on).tolist() == expected.tolist()
+    assert is_withheld(confidence, on).tolist() == expected.tolist()
     every = np.ones(5, bool)
     assert threshold_measures(confidence, every, every, on, draws=0)[0]["coverage"] == pytest.approx(1 - expected.mean())
 
@@ -451,11 +451,11 @@ def test_the_best_threshold_is_best_by_what_is_withheld():
         n = int(rng.integers(1, 9))
         confidence = rng.choice([0., .2, .5, np.nextafter(.5, 1), 1.], n)
         correct, known = rng.random(n) < .5, rng.random(n) < .5
-        def right(t): return np.where(withheld(confidence, t), ~known, correct).mean()
+        def right(t): return np.where(is_withheld(confidence, t), ~known, correct).mean()
         found = best_threshold(confidence, correct, known)
         assert right(found) == max(right(t) for t in (0, .1, .2, .3, .5, np.nextafter(.5, 1), .7, 1))
 
 @pytest.mark.parametrize("threshold", [-.1, 1.1, 80, math.nan, math.inf])
 def test_no_threshold_on_confidence_outside_0_to_1(threshold):
-    for function in (lambda: withheld([.5], threshold), lambda: threshold_measures([.5], [1], [1], threshold)):
+    for function in (lambda: is_withheld([.5], threshold), lambda: threshold_measures([.5], [1], [1], threshold)):
         with pytest.raises(InputError, match="threshold=.*from 0 to 1.*for example 0.5"): function()

@@ -4,7 +4,7 @@ import numpy as np, pandas as pd, pytest
 from test_calibration import from_definitions
 from test_cli import BIN, avss, done, refused
 from avss_nb import Answers, Question
-from avss_nb.maths.calibration import measures
+from avss_nb.maths.calibration import confidence_measures
 
 KEYS = ["accuracy", "mean_confidence", "ece", "ece_equal_mass", "brier", "auroc", "aurc"]
 WRITERS = {"csv": lambda t, p: t.to_csv(p, index=False), "tsv": lambda t, p: t.to_csv(p, index=False, sep="\t"),
@@ -54,7 +54,7 @@ def test_bins(tmp_path, bins):
     table.to_csv(tmp_path / "a.csv", index=False)
     result = as_json(tmp_path / "a.csv", "--bins", bins)
     for key, value in expected(table, bins).items(): assert result[key] == pytest.approx(value, abs=1e-9), key
-    _, intervals = measures(table["confidence"], table["correct"], bins=bins)
+    _, intervals = confidence_measures(table["confidence"], table["correct"], bins=bins)
     assert result["intervals"]["ece"] == list(intervals["ece"])
     assert f"({bins} bins of equal mass)" in done("calibration", tmp_path / "a.csv", "--bins", bins).stdout
 
@@ -88,7 +88,7 @@ def test_json_numbers_are_read_exactly(tmp_path):
     rows = [{"confidence": c, "correct": i % 2} for i, c in enumerate(numbers)]
     written(tmp_path, json.dumps(rows), "a.json")
     result = as_json(tmp_path / "a.json")
-    assert result["ece"] == measures(numbers, [i % 2 for i in range(len(numbers))], draws=0)[0]["ece"]
+    assert result["ece"] == confidence_measures(numbers, [i % 2 for i in range(len(numbers))], draws=0)[0]["ece"]
 
 def test_abstentions_count_for_accuracy_only(tmp_path):
     table = some_table()

@@ -108,7 +108,7 @@ def test_the_teaching_world_as_text(place, tmp_path):
 def test_an_interrupted_profile_is_saved_and_marked(place, tmp_path, monkeypatch):
     def stop(progress):
         if progress.done == 2: raise KeyboardInterrupt
-    monkeypatch.setattr(layers, "listener", lambda label: stop)
+    monkeypatch.setattr(layers, "default_progress", lambda label: stop)
     result = avss("profile", place / "model", "--texts", place / "texts.txt", "--batch-size", 4, "--out", tmp_path / "p")
     assert result.exit_code == 130 and "PARTIAL" in result.stdout and "interrupted" in result.stderr
     profile = LayerProfile.load(tmp_path / "p")

@@ -21,7 +21,7 @@ from avss_nb import (
     Blocks, Evaluator, InputError, LayerProfiler, LayerPruner, Question, silent, variance
 )
 from avss_nb.model import surgery
-from avss_nb.model.blocks import sublayer
+from avss_nb.model.blocks import find_sublayer
 from architectures import CUTS, EXTRA, REGISTRY, SIZES, VOCABULARY, known, made
 from fresh_process import difference, outputs, verdict
 
@@ -103,7 +103,7 @@ def profile(pruner):
             seen.setdefault((part, layer), []).append((args[0] if args else kwargs.get("hidden_states"), out.clone()))
         return see
     for layer, block in enumerate(blocks.modules):
-        for part, module in {"block": block, **{site: sublayer(block, site) for site in sites[3:]}}.items():
+        for part, module in {"block": block, **{site: find_sublayer(block, site) for site in sites[3:]}}.items():
             handles.append(module.register_forward_hook(hook(layer, part), with_kwargs=True))
     try:
         for row in texts:
@@ -125,7 +125,7 @@ def profile(pruner):
 def found_sites(blocks):
     "Which of the two sub-layers every block has under a known name."
     def has(site):
-        try: return bool([sublayer(block, site) for block in blocks.modules])
+        try: return bool([find_sublayer(block, site) for block in blocks.modules])
         except InputError: return False
     return [site for site in ("attention", "mlp") if has(site)]
 
@@ -188,7 +188,7 @@ def test_sublayers_are_what_is_added_to_the_stream(name):
         return seen[layer]
     for site in found_sites(blocks):
         for layer in range(len(blocks)):
-            intact, handle = states(layer), sublayer(blocks[layer], site).register_forward_hook(zero)
+            intact, handle = states(layer), find_sublayer(blocks[layer], site).register_forward_hook(zero)
             try: without = states(layer)
             finally: handle.remove()
             assert difference({"y": without}, {"y": intact}) > TOLERANCE, f"{site} of block {layer} does nothing"

@@ -57,12 +57,12 @@ def first_weights(monkeypatch):
 def changed(change):
     "Something is done to the smaller model after it was built."
     def break_it(monkeypatch):
-        right = pruner.rebuild
+        right = pruner.rebuild_model
         def wrong(blocks, kept):
             small = right(blocks, kept)
             change(small)
             return small
-        monkeypatch.setattr(pruner, "rebuild", wrong)
+        monkeypatch.setattr(pruner, "rebuild_model", wrong)
     return break_it
 
 def old_numbers(small):
@@ -81,7 +81,7 @@ def by_deletion(monkeypatch):
         parent, leaf = blocks.path.rsplit(".", 1)
         setattr(small.get_submodule(parent), leaf, nn.ModuleList(small.get_submodule(blocks.path)[i] for i in kept))
         return small
-    monkeypatch.setattr(pruner, "rebuild", naive)
+    monkeypatch.setattr(pruner, "rebuild_model", naive)
 
 def emptied(table): return lambda monkeypatch: monkeypatch.setattr(surgery, table, {})
 

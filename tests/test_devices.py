@@ -3,9 +3,9 @@ import copy
 import numpy as np, pytest, torch
 import no_float64
 from avss_nb import (
-    SITES, Evaluator, LayerProfiler, LayerScorer, angular_distances, magnitude, silent
+    SITES, Evaluator, LayerProfiler, LayerScorer, angular_distances, weight_magnitude, silent
 )
-from avss_nb.maths.moments import has_float64, wide
+from avss_nb.maths.moments import has_float64, to_float64
 from avss_nb.model.heads import batch_losses, target_batch
 from tiny import tiny
 
@@ -29,7 +29,7 @@ def test_the_device_refuses_float64(pair):
     lambda m: LayerScorer("ablation").score(LayerProfiler(m, ablation=True, batch_size=5).profile(ROWS, silent)).values,
     lambda m: LayerProfiler(m, batch_size=5).profile(ROWS, silent).massive(0)[["unit", "position", "size"]].to_numpy(),
     lambda m: angular_distances(m, None, ROWS, progress=silent).mean,
-    lambda m: magnitude(m).values,
+    lambda m: weight_magnitude(m).values,
     lambda m: batch_losses(m, target_batch(m, None, ROWS))[0].detach().numpy(),
     lambda m: [Evaluator(m, None).perplexity(ROWS, progress=silent).value],
 ], ids=["profile", "ablation", "massive", "angles", "magnitude", "losses", "perplexity"])
@@ -42,5 +42,5 @@ def test_what_lies_on_the_device_widens_on_the_cpu():
     "The sums of `taylor_importance` among it: its backward pass cannot be played here."
     with no_float64.device() as device:
         t = torch.ones(3, device=device)
-        assert not has_float64(t.device) and wide(t).dtype == torch.float64 and wide(t).device.type == "cpu"
+        assert not has_float64(t.device) and to_float64(t).dtype == torch.float64 and to_float64(t).device.type == "cpu"
     assert has_float64(torch.device("cpu"))

@@ -13,7 +13,7 @@ from avss_nb import (
     View, silent
 )
 from avss_nb.panels import live
-from avss_nb.panels.exports import page, save_picture, section
+from avss_nb.panels.exports import report_page, save_picture, report_section
 from avss_nb.panels.hallucination import example_table
 from test_arms import made_table
 from test_hallucination import made, mixed
@@ -83,7 +83,7 @@ def test_profile_scores_and_plan(model, profile):
 
 def shown(panel) -> str:
     "All HTML of a panel, with what describes its pictures to those who cannot see them."
-    parts = live.parts(panel.widget)
+    parts = live.widget_parts(panel.widget)
     return " ".join(w.value for w in parts if isinstance(w, ipywidgets.HTML))
 
 def test_ranking_and_pruning_panels(model, profile, tmp_path):
@@ -125,7 +125,7 @@ def test_a_lab_and_its_report(model):
     lab.run()
     check(shown(lab))
     check(lab.report())
-    check(page(NAME, {NAME: NAME}, [section(NAME, NAME, [lab.ranking.picture], answers().to_frame().rename_axis(NAME), NAME)]))
+    check(report_page(NAME, {NAME: NAME}, [report_section(NAME, NAME, [lab.ranking.picture], answers().to_frame().rename_axis(NAME), NAME)]))
 
 # --- pictures: what stands between two $ would be a formula, and a bad formula an error
 

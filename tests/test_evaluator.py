@@ -8,10 +8,10 @@ from avss_nb import (
 )
 from avss_nb.answering.answers import mc2
 from avss_nb.answering.evaluator import (
-    answer_ended, answer_span, generating, left_padded, reads_left_padding, retention
+    answer_ended, answer_span, generation_settings, left_padded, reads_left_padding, retention
 )
 from avss_nb.data.batches import tokenize
-from avss_nb.model.heads import head
+from avss_nb.model.heads import find_head
 from conftest import shared
 from tiny import CAUSAL, VOCABULARY, tiny
 
@@ -138,7 +138,7 @@ def test_stop_string_ends_an_answer_and_does_not_count(tokenizer, questions):
 def test_generation_stops_when_every_row_has_stopped(tokenizer, questions):
     model, steps = ending_model("llama"), []
     first = {tokenizer.decode(greedy(model, tokenizer(q.prompt)["input_ids"], 1)[0]) for q in questions}
-    assert not reads_left_padding(model) and head(model) == "causal"  # found once a model
+    assert not reads_left_padding(model) and find_head(model) == "causal"  # found once a model
     hook = model.register_forward_hook(lambda *_: steps.append(1))
     answers = Evaluator(model, tokenizer, max_new_tokens=50, stop=tuple(first - {""})).answer(questions)
     hook.remove()
@@ -183,7 +183,7 @@ def test_a_wrapped_model_is_set_back_too():
     outer = torch.nn.Sequential(inner)
     outer.generation_config = inner.generation_config
     other = tf.GenerationConfig()
-    with generating(outer, other): assert inner.generation_config is other and outer.generation_config is other
+    with generation_settings(outer, other): assert inner.generation_config is other and outer.generation_config is other
     assert inner.generation_config is outer.generation_config is not other
 
 def test_progress_offers_what_is_done(tokenizer, questions):
@@ -205,7 +205,7 @@ def test_reduced_precision(tokenizer, questions):
 
 def test_template_prompt_and_pairs(tokenizer):
     seen, model = [], ending_model("llama")
-    assert head(model) == "causal"  # tried once a model
+    assert find_head(model) == "causal"  # tried once a model
     hook = model.register_forward_pre_hook(lambda _, args, kwargs: seen.append(kwargs["input_ids"]), with_kwargs=True)
     asked = [("w011 w012", ["w013"]), Question("w011 {w012}", ("w013",), prompt="w020 w021")]
     answers = Evaluator(model, tokenizer, batch_size=1, max_new_tokens=1, template="w030 {question} w031 {braces}").answer(asked)

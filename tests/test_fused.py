@@ -12,7 +12,7 @@ from avss_nb import (
 )
 from avss_nb.maths.moments import histogram
 from avss_nb.maths.sites import block_moments, moments_of
-from avss_nb.model.heads import body, cacheless
+from avss_nb.model.heads import find_body, without_cache
 from tiny import padded_batch, tiny
 
 LENGTHS = [40, 1, 7, 100]
@@ -158,12 +158,12 @@ def test_a_model_whose_body_does_something_else_runs_whole():
             return super().forward(inputs_embeds=2 * self.get_input_embeddings()(input_ids), **kwargs)
     model = tiny("llama")
     model.__class__ = Doubled
-    assert body(Blocks(model)) is model
+    assert find_body(Blocks(model)) is model
 
 def test_no_cache_is_kept_and_the_setting_comes_back():
     model = tiny("llama")
     try:
-        with cacheless(model):
+        with without_cache(model):
             assert model.config.use_cache is False and model(**padded_batch()).past_key_values is None
             raise RuntimeError
     except RuntimeError: pass

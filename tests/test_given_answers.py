@@ -4,7 +4,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 from avss_nb import (
-    AnswerProfiler, Answers, EAVSSScorer, Evaluator, detectors, load_answer_pairs, silent
+    AnswerProfiler, Answers, EAVSSScorer, Evaluator, detector_table, load_answer_pairs, silent
 )
 from conftest import shared
 
@@ -24,7 +24,7 @@ def test_given_answers_from_file_to_detectors(name, english):
     assert (answers.correct == correct).all() and not answers.abstained.any()
     profile = AnswerProfiler(*english, position="answer", sites=["output"]).profile(answers, silent)
     scores = EAVSSScorer(draws=19, balance=()).score(profile)
-    table = detectors(profile, scores)
+    table = detector_table(profile, scores)
     assert np.isfinite(scores.to_frame().to_numpy(float)).all() and np.isfinite(table.to_numpy(float)).all()
     length = table.loc["long answer (tokens)"]  # stands beside every detector
     assert np.isclose(length["AUROC"], roc_auc_score(~correct, profile.answer_tokens)) and length["low"] <= length["AUROC"] <= length["high"]

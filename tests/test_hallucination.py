@@ -6,11 +6,11 @@ from scipy.stats import kstest, spearmanr
 from sklearn.metrics import roc_auc_score
 from avss_nb import (
     AnswerProfile, Answers, EAVSSScorer, HallucinationAnalyzer, InputError, LayerProfile,
-    Moments, Question, auroc, detectors, intrinsic_dimension, probe_auroc, silent
+    Moments, Question, auroc, detector_table, intrinsic_dimension, probe_auroc, silent
 )
 from avss_nb.hallucination.scores import (
-    balanced, benjamini_hochberg, cross_validated, half_agreement, relabel, relabelings,
-    resampled_within, shift, strata_of
+    balance_weights, benjamini_hochberg, cross_validated, half_agreement, permute_labels, count_relabelings,
+    resampled_within, label_shift, strata_of
 )
 
 def made(activations, labels, kinds=None, subjects=None, states=None, seed=0) -> AnswerProfile:
@@ -78,7 +78,7 @@ def test_statistics_equal_numpy(seed, balance, relative):
 def test_weights_of_balance(seed):
     rng = np.random.default_rng(seed)
     labels, strata = rng.random(40) < 0.3, rng.integers(0, 6, 40)
-    weights = balanced(labels[None], strata)[0]
+    weights = balance_weights(labels[None], strata)[0]
     for s in range(6):
         wrong, right = (weights[(strata == s) & kind] for kind in (labels, ~labels))
         fewer = min(len(wrong), len(right))
@@ -87,10 +87,10 @@ def test_weights_of_balance(seed):
 
 def test_relabel_keeps_the_counts_of_every_stratum_and_draws_evenly():
     labels, strata = np.array([1, 0, 0, 1, 1, 0, 0], bool), np.array([0, 1, 0, 1, 0, 1, 0])
-    drawn = relabel(labels, strata, 6000, seed=1)
+    drawn = permute_labels(labels, strata, 6000, seed=1)
     for s in 0, 1: assert (drawn[:, strata == s].sum(1) == labels[strata == s].sum()).all()
     seen, counts = np.unique(drawn, axis=0, return_counts=True)
-    assert len(seen) == math.comb(4, 2) * math.comb(3, 1) == relabelings(labels, strata)
+    assert len(seen) == math.comb(4, 2) * math.comb(3, 1) == count_relabelings(labels, strata)
     assert counts == pytest.approx(6000 / 18, abs=5 * math.sqrt(6000 / 18))
 
 def test_permutation_test_equals_all_relabelings():
@@ -312,18 +312,18 @@ def test_table_of_detectors():
     activations, labels, kinds = mixed(0, n=60)
     profile = made(activations, labels, kinds, states=states_of(rng, labels, layers=4, signal=(0, 8, 0, 0)))
     scores = EAVSSScorer(draws=99).score(profile)
-    table = detectors(profile, scores)
+    table = detector_table(profile, scores)
     assert not table.isna().any(axis=None) and len(table) == 5
     assert table.loc["low confidence", "AUROC"] == pytest.approx(roc_auc_score(labels, -profile.answers.confidences))
     assert table.loc["long prompt (tokens)", "AUROC"] == pytest.approx(roc_auc_score(labels, profile.prompt_tokens))
     assert table.loc["linear probe, layer 1 (best of 4)", "AUROC"] > 0.9
     assert scores.probe[1] > 0.9 and (scores.probe_low <= scores.probe).all() and (scores.probe <= scores.probe_high).all()
-    assert not detectors(made(activations, labels)).isna().any(axis=None)
+    assert not detector_table(made(activations, labels)).isna().any(axis=None)
 
 def test_a_kind_that_decides_is_seen_alone():
     kinds = np.arange(60) % 2
     labels = np.random.default_rng(0).random(60) < np.where(kinds, 0.9, 0.1)
-    table = detectors(made(random_activations(np.random.default_rng(0), np.ones((1, 60))), labels, kinds))
+    table = detector_table(made(random_activations(np.random.default_rng(0), np.ones((1, 60))), labels, kinds))
     assert table.loc["kind of question alone", "AUROC"] > 0.75 and table.loc["kind of question alone", "within kinds"] == 0.5
 
 @pytest.mark.parametrize("dimension", [1, 2, 5])
@@ -428,8 +428,8 @@ def test_strata():
 
 @pytest.mark.parametrize("n", [40, 1200, 5000])
 def test_many_answers_can_be_relabelled_in_many_ways(n):
-    assert relabelings(np.arange(n) % 2 == 0, np.zeros(n, int)) >= 1e9
-    assert relabelings(np.array([True, False, False]), np.zeros(3, int)) == 3
+    assert count_relabelings(np.arange(n) % 2 == 0, np.zeros(n, int)) >= 1e9
+    assert count_relabelings(np.array([True, False, False]), np.zeros(3, int)) == 3
 
 def test_analyzer(teaching, world):
     "From answers to scores in one call, with the model's real activations."

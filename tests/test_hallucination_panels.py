@@ -15,7 +15,7 @@ from avss_nb import (
 )
 from avss_nb.hallucination.mitigation import development_measures
 from avss_nb.maths.moments import rms
-from avss_nb.panels.hallucination import counted, example_table, tally
+from avss_nb.panels.hallucination import count_in_words, example_table, tally_bar
 from avss_nb.panels.picture import sole_run
 from test_panels import eager, front_end, image
 
@@ -52,7 +52,7 @@ def stopping(kind, unit, at):
 def test_answers_are_counted_and_the_surest_are_shown():
     questions = [Question("<b>?", ("yes",)), Question("two?", ("b",)), Question("three?", ("c",), answerable=False), Question("four?", ("d",))]
     given = Answers.judge(questions, ["yes", "x", "y", "unknown"], [[-0.1], [-2.], [-0.5], [-0.1]])
-    assert counted(given) == "1 right, 2 wrong, 1 abstained" and "width: 50.00%" in tally(given)
+    assert count_in_words(given) == "1 right, 2 wrong, 1 abstained" and "width: 50.00%" in tally_bar(given)
     rows = [re.findall("<td>(.*?)</td>", row) for row in example_table(given, 1).split("<tr>")[2:]]
     assert rows == [["✗ wrong", "three?", "y", "nobody can know", "0.61"], ["✓ right", "&lt;b&gt;?", "yes", "yes", "0.90"]]
 
@@ -75,7 +75,7 @@ def test_a_run_answers_profiles_and_scores_under_ones_eyes(teaching, questions, 
     expected = SCORER.score(AnswerProfiler(*teaching, batch_size=8).profile(answers, silent))
     assert np.array_equal(scores.z, expected.z) and np.array_equal(scores.log_low, expected.log_low) and scores.halves == expected.halves
     assert panel.layer == panel.pick.value == panel.strip.value == scores.layers(1)[0]
-    assert "✗ wrong" in panel.examples.value and counted(panel.answers) in panel.counts.value
+    assert "✗ wrong" in panel.examples.value and count_in_words(panel.answers) in panel.counts.value
 
 def test_live_scores_are_those_of_the_answers_so_far(teaching, answers):
     class Watching(HallucinationPanel):
@@ -93,14 +93,14 @@ def test_live_scores_are_those_of_the_answers_so_far(teaching, answers):
 def test_the_panel_listens_to_pieces_run_by_hand(teaching, questions):
     panel = eager(HallucinationPanel())
     given = Evaluator(*teaching).answer(questions, progress=panel)
-    assert panel.text == f"Answered: {counted(given)}."
+    assert panel.text == f"Answered: {count_in_words(given)}."
     profile = AnswerProfiler(*teaching).profile(given, progress=panel)
     assert len(panel.profile) == len(profile) and panel.scores is not None and panel.answers.texts == given.texts
 
 def test_stopped_while_answering_keeps_the_answers(teaching, questions):
     panel = stopping(HallucinationPanel, "question", 16)(analyzer(teaching), questions, batch_size=8)
     assert panel.run() is None and len(panel.answers) == 16 and panel.profile is None
-    assert panel.text.startswith("Stopped; panel.run(answers=panel.answers)") and counted(panel.answers) in panel.text
+    assert panel.text.startswith("Stopped; panel.run(answers=panel.answers)") and count_in_words(panel.answers) in panel.text
     with sole_run(): pass                                    # and the model is free again
 
 def test_stopped_while_profiling_keeps_the_profile_and_its_scores(teaching, answers):

@@ -11,7 +11,7 @@ from avss_nb import (
     plot_shifts, silent
 )
 from avss_nb.draw.answers import plot_reliability_before_after
-from avss_nb.draw.hallucination import chance, in_words, plot_two_histograms, shifts
+from avss_nb.draw.hallucination import chance_band, in_words, plot_two_histograms, log_shifts
 from avss_nb.draw.training import plot_training
 from test_plots import all_text, apart, axes, close_figures, inked  # noqa: F401
 
@@ -96,7 +96,7 @@ def test_the_marks_of_the_shifts_are_log_eavss_apart():
     assert variance.get_marker() != sparsity.get_marker() and "variance shift" in all_text(ax) and "sparsity shift" in all_text(ax)
     inked(ax)
     assert ax._left_title.get_window_extent().x1 <= ax.figure.bbox.x1
-    assert np.allclose(shifts(s)["variance"] - shifts(s)["sparsity"], shifts(s)["log_eavss"])
+    assert np.allclose(log_shifts(s)["variance"] - log_shifts(s)["sparsity"], log_shifts(s)["log_eavss"])
 
 def test_the_shifts_stand_before_their_own_bands():
     s = scores([0.3, -0.1], null_variance=np.array([[-0.1, -0.2], [0.1, 0.3]]), null_sparsity=np.array([[-0.3, -0.4], [0.5, 0.6]]))
@@ -110,17 +110,17 @@ def test_the_shifts_stand_before_their_own_bands():
 
 def test_the_bands_hold_the_shifts_of_relabelled_answers(profile):
     "The band against labels that are shuffled here, one by one."
-    from avss_nb.hallucination.scores import shift
+    from avss_nb.hallucination.scores import label_shift
     from avss_nb.maths.moments import rms
     s = EAVSSScorer(draws=400, probe=False, balance=(), halves=0).score(profile)
     m, rng = profile.site("output"), np.random.default_rng(7)
     rows = np.stack([rng.permutation(profile.labels) for _ in range(400)])
-    found = shift(m, rows, np.ones(rows.shape), s.eps * rms(m.total()))
+    found = label_shift(m, rows, np.ones(rows.shape), s.eps * rms(m.total()))
     for name, values in ("variance", np.log(found.hsav) - np.log(found.av)), ("sparsity", np.log(found.hss) - np.log(found.as_)):
-        low, high = chance(s, name)
+        low, high = chance_band(s, name)
         inside = ((low <= values) & (values <= high)).mean()
         assert 0.9 < inside < 0.99 and (low < 0).all() and (high > 0).all()
-    assert np.array_equal(chance(s), [s.null_low, s.null_high])
+    assert np.array_equal(chance_band(s), [s.null_low, s.null_high])
 
 @pytest.mark.parametrize("layers", [1, 12, 80])
 def test_words_do_not_overlap(layers):

@@ -16,7 +16,7 @@ from avss_nb.answering.evaluator import retention
 from avss_nb.data.batches import tokenize
 from avss_nb.model.blocks import find_blocks
 from avss_nb.model.heads import (
-    LOOKS_AHEAD, batch_loss, batch_losses, head, looks_ahead, masked_copies, model_batch,
+    LOOKS_AHEAD, batch_loss, batch_losses, find_head, looks_ahead, masked_copies, model_batch,
     target_batch, word_places
 )
 from conftest import shared
@@ -62,7 +62,7 @@ def alone(model, ids, **more): return model(input_ids=torch.tensor([ids]), **mor
     *((lambda name=name: tiny(name), "causal") for name in CAUSAL), (lambda: tiny("bert"), "masked"), (lambda: tiny("distilbert"), "masked"),
     *((lambda name=name: classifier(name), "classes") for name in CLASSIFIERS),
     (lambda: torch.compile(tiny("bert"), backend="eager"), "masked"), (lambda: torch.compile(tiny("gpt2"), backend="eager"), "causal")])
-def test_head_is_that_of_the_model(make, kind): assert head(make()) == kind
+def test_head_is_that_of_the_model(make, kind): assert find_head(make()) == kind
 
 @pytest.mark.parametrize("make, message", [
     (lambda: tiny("llama").model, "LlamaModel has no head whose loss is known"),
@@ -71,7 +71,7 @@ def test_head_is_that_of_the_model(make, kind): assert head(make()) == kind
     (lambda: classifier("bert", classes=1), "predicts a number"),
     (lambda: tf.BertForSequenceClassification(tf.BertConfig(**CONFIGS["bert"]().to_dict() | {"problem_type": "multi_label_classification"})), "multi_label")])
 def test_heads_without_a_known_loss_are_refused(make, message):
-    with pytest.raises(InputError, match=message): head(make())
+    with pytest.raises(InputError, match=message): find_head(make())
 
 # --- losses
 
@@ -226,7 +226,7 @@ def test_ablation_and_search_measure_the_loss_of_the_head(make, texts):
     first, second = (layer for layer, _ in plan.trace)
     assert first == np.argmin(rises) and second == min(set(range(4)) - {first}, key=lambda i: loss_by_hand(without(model, [first, i]), texts))
     assert plan.trace[1][1] == pytest.approx(loss_by_hand(without(model, plan.removed), texts), rel=1e-4)
-    def report(m): return Evaluator(m, TOKENIZER).evaluate(texts) if head(m) == "classes" else Evaluator(m, TOKENIZER).evaluate(texts=texts)
+    def report(m): return Evaluator(m, TOKENIZER).evaluate(texts) if find_head(m) == "classes" else Evaluator(m, TOKENIZER).evaluate(texts=texts)
     with plan.preview(): previewed = report(model)
     pruned = plan.apply()
     assert report(pruned.model) == previewed != report(model) and pruned.checks["reload_keys_clean"]
@@ -368,26 +368,26 @@ BOTH = [(tf.LlamaForCausalLM, tf.LlamaConfig, "is_causal"), (tf.Qwen3ForCausalLM
 @pytest.mark.parametrize("make, config, name", BOTH)
 def test_a_causal_class_that_looks_ahead_has_no_next_token_loss(make, config, name, dtype):
     causal, other = (ahead(make, config, {name: value}, dtype) for value in (True, False))
-    assert head(causal) == "causal" and not looks_ahead(causal)
+    assert find_head(causal) == "causal" and not looks_ahead(causal)
     refusal = re.escape(LOOKS_AHEAD.format(name=make.__name__)[:60])
     rows = [[5, 6, 7, 8]] * 4
-    for use in (head, lambda m: Evaluator(m, TOKENIZER).perplexity(rows), lambda m: LayerProfiler(m, TOKENIZER, ablation=True),
+    for use in (find_head, lambda m: Evaluator(m, TOKENIZER).perplexity(rows), lambda m: LayerProfiler(m, TOKENIZER, ablation=True),
                 lambda m: target_batch(m, TOKENIZER, rows), lambda m: LayerPruner(m, TOKENIZER).plan(search="greedy", count=1, texts=rows)):
         with pytest.raises(InputError, match=refusal): use(other)
     assert LayerProfiler(other).profile(rows, silent).tokens == 16                        # its states can be measured
 
 def test_a_class_that_looks_ahead_by_itself():
     model = tf.XLNetLMHeadModel(tf.XLNetConfig(vocab_size=VOCABULARY, d_model=32, n_layer=2, n_head=4, d_inner=48)).eval()
-    with pytest.raises(InputError, match="looks ahead.*AutoModelForMaskedLM"): head(model)
+    with pytest.raises(InputError, match="looks ahead.*AutoModelForMaskedLM"): find_head(model)
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", CAUSAL)
-def test_causal_models_do_not_look_ahead(name, dtype): assert not looks_ahead(tiny(name, dtype=dtype)) and head(tiny(name)) == "causal"
+def test_causal_models_do_not_look_ahead(name, dtype): assert not looks_ahead(tiny(name, dtype=dtype)) and find_head(tiny(name)) == "causal"
 
 def test_looking_ahead_is_tried_once_and_leaves_no_trace():
     model, passes = tiny("llama").train(), []
     model.register_forward_hook(lambda *_: passes.append(1))
-    assert [head(model) for _ in range(3)] == ["causal"] * 3 and len(passes) == 1
+    assert [find_head(model) for _ in range(3)] == ["causal"] * 3 and len(passes) == 1
     assert model.training and all(p.grad is None for p in model.parameters())
 
 def test_the_command_line_says_it_in_one_line(tmp_path):

@@ -15,8 +15,8 @@ import transformers as tf
 from avss_nb import (
     Evaluator, HealingRecipe, InputError, LayerHealer, LayerPruner, Measured, Question, silent
 )
-from avss_nb.prune.healing import HEALING_MARK, healing_terms, packed
-from avss_nb.prune.recovery import kept
+from avss_nb.prune.healing import HEALING_MARK, healing_terms, pack_windows
+from avss_nb.prune.recovery import share_kept
 from killing import run_with_kills
 from tiny import CAUSAL, CONFIGS, VOCABULARY, tiny
 
@@ -52,18 +52,18 @@ def test_windows_are_the_texts_end_to_end(teaching):
     tokenizer = teaching[1]
     texts = ["Ada works as a judge.", "", "Emil was born in Oslo."]
     stream = [i for t in texts if t for i in [*tokenizer(t)["input_ids"], tokenizer.eos_token_id]]
-    found = packed(texts, tokenizer, 5, bos=False)
+    found = pack_windows(texts, tokenizer, 5, bos=False)
     assert found.flatten().tolist() == stream[:len(stream) // 5 * 5] and found.dtype == torch.int32
-    begun = packed(texts, tokenizer, 5)
+    begun = pack_windows(texts, tokenizer, 5)
     assert (begin := tokenizer.bos_token_id) == stream[0] and (begun[:, 0] == begin).all() and not (begun[:, 1] == begin).any()
     read, kept = ([t for t in tokens if t != begin] for tokens in (stream, begun.flatten().tolist()))
     assert kept == read[:len(kept)]  # but for the BOS before each window, nothing is lost and nothing doubled
-    assert packed([stream, [7] * 9], None, 5).flatten().tolist() == (stream + [7] * 9)[:(len(stream) + 9) // 5 * 5]
+    assert pack_windows([stream, [7] * 9], None, 5).flatten().tolist() == (stream + [7] * 9)[:(len(stream) + 9) // 5 * 5]
 
 def test_an_endless_stream_is_read_only_as_far_as_needed():
     read = itertools.count()
     stream = ([next(read) % 9 + 1] * 10 for _ in itertools.count())
-    assert packed(stream, None, 16, count=7, chunk=4).shape == (7, 16)
+    assert pack_windows(stream, None, 16, count=7, chunk=4).shape == (7, 16)
     assert next(read) == 12                                  # 112 tokens are needed: three chunks of four texts of ten
 
 # --- the loss -----------------------------------------------------------------------------------------------------------
@@ -266,14 +266,14 @@ def test_intervals_cover_as_often_as_they_say():
     for trial in range(200):
         hard, tokens = rng.normal(3, 0.5, 60), np.full(60, 50)
         a, b = (Measured(1, 1, tokens * x, tokens) for x in (hard, hard + 0.1 + rng.normal(0, 0.05, 60)))
-        _, low, high = kept(a, b, draws=200, seed=trial)
+        _, low, high = share_kept(a, b, draws=200, seed=trial)
         hits += low <= true <= high
     assert 180 <= hits <= 199
 
 def test_nothing_to_keep_is_not_a_number():
     from avss_nb import Answers
     answers = Answers.judge([Question("a?", ("yes",)), Question("b?", ("yes",))], ["no", "no"], [[-1.], [-1.]])
-    value, *_ = kept(Measured(1, 1, answers=answers), Measured(1, 1, answers=answers), "answers")
+    value, *_ = share_kept(Measured(1, 1, answers=answers), Measured(1, 1, answers=answers), "answers")
     assert math.isnan(value)
 
 # --- saving -------------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from avss_nb import (
 )
 from avss_nb.data.batches import text_batches
 from avss_nb.layers.profiler import dealt_group
-from avss_nb.maths.bootstrap import resampled
+from avss_nb.maths.bootstrap import bootstrap_weights
 from safetensors import safe_open
 from test_cli import done, refused
 from tiny import VOCABULARY, tiny
@@ -117,7 +117,7 @@ def test_intervals_of_a_perplexity_hold(n):
 def test_weights_of_a_draw():
     "They add up to n, and a mean over them varies as Student's t says: s² / n · (n − 1) / (n − 3)."
     for n in 5, 8, 40:
-        weights = resampled(n, 40_000, np.random.default_rng(0))
+        weights = bootstrap_weights(n, 40_000, np.random.default_rng(0))
         x = np.random.default_rng(n).standard_normal(n)
         assert np.allclose(weights.sum(1), n)
         assert (weights @ x / n).var() == pytest.approx(x.var(ddof=1) / n * (n - 1) / (n - 3), rel=0.05)

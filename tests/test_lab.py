@@ -18,7 +18,7 @@ from avss_nb import (
     EAVSSScorer, Evaluator, HallucinationPanel, InputError, LayerLab, LayerProfiler,
     LayerRankingPanel, LayerScorer, MitigationPanel, Question, Recipe, silent
 )
-from avss_nb.panels.exports import call, free_name, load_data, save_data, script
+from avss_nb.panels.exports import source_of_call, free_name, load_data, save_data, python_script
 from avss_nb.panels.lab import KINDS
 from avss_nb.panels.picture import sole_run
 from avss_nb.panels.tabs import set_aside, without_questions
@@ -385,6 +385,6 @@ def test_the_stored_picture_is_replaced_after_every_step(teaching, world):
     assert "image/png" not in first and "hallucination: " in last["text/plain"]
 
 def test_calls_and_scripts():
-    assert call(LayerScorer("avss", eps=0.1), score="measure") == "LayerScorer(eps=0.1)" and call(Recipe()) == "Recipe()"
-    assert eval(call(RECIPE)) == RECIPE
-    assert script(["x = Recipe()"]).splitlines()[0] == "from avss_nb import Recipe" and "import" not in script(["x = 1"])
+    assert source_of_call(LayerScorer("avss", eps=0.1), score="measure") == "LayerScorer(eps=0.1)" and source_of_call(Recipe()) == "Recipe()"
+    assert eval(source_of_call(RECIPE)) == RECIPE
+    assert python_script(["x = Recipe()"]).splitlines()[0] == "from avss_nb import Recipe" and "import" not in python_script(["x = 1"])

@@ -9,7 +9,7 @@ from torch import nn
 from transformers.models.llama import modeling_llama
 from architectures import LAYERS, REGISTRY, SIZES, known, made
 from avss_nb import Blocks, InputError, LayerPruner
-from avss_nb.model.rules import arguments_by_number, injected
+from avss_nb.model.rules import arguments_by_number, injected_features
 
 # --- features added between blocks
 
@@ -56,7 +56,7 @@ def test_a_feature_that_nobody_has_heard_of_is_found(monkeypatch):
     torch.manual_seed(0)
     model = Adding(tf.LlamaConfig(**SIZES, num_key_value_heads=2)).eval()
     blocks = Blocks(model)
-    assert injected(blocks) == {"tones": LAYERS}
+    assert injected_features(blocks) == {"tones": LAYERS}
     with pytest.raises(InputError, match="adds tones to the states.*cannot be removed"): LayerPruner(model).remove([5]).apply()
 
 KNOWN = {"deepstack_visual_embeds", "deepstack_features", "per_layer_inputs"}
@@ -74,7 +74,7 @@ def test_all_stacks_of_transformers_that_add_features_are_seen():
 def test_no_other_architecture_is_suspected():
     "A model that only reads text has nothing to inject, so no cut is refused that used to be exact."
     for name in ("llama", "gemma2", "deberta-v2", "mamba", "t5 encoder", "granite_swa", "gemma4_text", "bamba", "bert", "gpt2", "xlnet"):
-        assert not injected(Blocks(made(name), REGISTRY[name].stack)), name
+        assert not injected_features(Blocks(made(name), REGISTRY[name].stack)), name
 
 # --- rules beside lists
 

@@ -24,7 +24,7 @@ from avss_nb import (
     silent
 )
 from avss_nb.panels import live, picture
-from avss_nb.panels.live import duration, listed
+from avss_nb.panels.live import duration_in_words, list_layers
 from avss_nb.panels.picture import sole_run
 from avss_nb.panels.ranking import EPSILONS, scores_of
 from tiny import tiny
@@ -187,7 +187,7 @@ def test_the_order_follows_the_score(profile):
     for score in panel.score.options:
         panel.score.value = score
         orders.add(panel.scores.order)
-        assert f"Least important: layers {listed(panel.scores.order[:3])}" in panel.text
+        assert f"Least important: layers {list_layers(panel.scores.order[:3])}" in panel.text
     assert len(orders) > 1
 
 def test_only_scores_that_the_profile_can_give_are_offered(model, profile):
@@ -344,9 +344,9 @@ def test_reruns_leave_no_widget_figure_or_hook(notebook, model, teaching, world,
     for _ in range(times): run(code, "a")
     assert census(model) == before and len(picture.CELLS.panels) == 1
     assert {k: len(v) for k, v in get_ipython().events.callbacks.items()} == callbacks
-    assert names["panel"].picture.png and all(w.comm is not None for w in live.parts(names["panel"].widget))
+    assert names["panel"].picture.png and all(w.comm is not None for w in live.widget_parts(names["panel"].widget))
 
-def closed(panel): return all(w.comm is None for w in live.parts(panel.widget))
+def closed(panel): return all(w.comm is None for w in live.widget_parts(panel.widget))
 
 def test_a_panel_is_closed_only_when_no_cell_shows_it(notebook):
     run, names = notebook
@@ -379,7 +379,7 @@ def test_a_closed_panel_keeps_its_results_and_opens_again(notebook):
     panel, before = names["panel"], len(ipywidgets.widget._instances)
     panel.close()
     assert closed(panel) and panel.scores is not None and panel.picture.png and panel not in picture.CELLS.panels
-    assert len(ipywidgets.widget._instances) == before - len(live.parts(panel.widget))
+    assert len(ipywidgets.widget._instances) == before - len(live.widget_parts(panel.widget))
     panel.layer = 2                                         # it can still be worked with
     run("panel", "b")
     assert not closed(panel) and len(ipywidgets.widget._instances) == before and "of layer 2" in panel.histogram.alt
@@ -388,12 +388,12 @@ def test_a_closed_panel_keeps_its_results_and_opens_again(notebook):
 
 def test_a_new_panel_takes_over_the_ids_of_a_closed_one(notebook):
     run, names = notebook
-    run("first = LayerRankingPanel(profile=profile); display(first)\nids = {w.model_id for w in live.parts(first.widget)}\nfirst.close()")
+    run("first = LayerRankingPanel(profile=profile); display(first)\nids = {w.model_id for w in live.widget_parts(first.widget)}\nfirst.close()")
     run("second = LayerRankingPanel(profile=profile); display(second)")
-    second = {w.model_id for w in live.parts(names["second"].widget)}
+    second = {w.model_id for w in live.widget_parts(names["second"].widget)}
     assert second == names["ids"] and closed(names["first"])
     run("display(first)")                                   # opens again, beside the other
-    first = {w.model_id for w in live.parts(names["first"].widget)}
+    first = {w.model_id for w in live.widget_parts(names["first"].widget)}
     assert not first & second and len(first) == len(second)
     before = len(ipywidgets.widget._instances)
     run("mine = live.widgets.HTML('mine')\nfirst.close()\nother = live.widgets.HTML('other')")
@@ -549,5 +549,5 @@ def test_new_scores_mark_other_layers(pruning, profile):
 # --- small things -------------------------------------------------------------------------------------------------------
 
 def test_words():
-    assert listed([3, 1]) == "3, 1" and listed(range(10)) == "0, 1, 2, 3, 4, 5, 6, 7 and 2 more" and listed([]) == ""
-    assert duration(5.4) == "5 s" and duration(600) == "10 min"
+    assert list_layers([3, 1]) == "3, 1" and list_layers(range(10)) == "0, 1, 2, 3, 4, 5, 6, 7 and 2 more" and list_layers([]) == ""
+    assert duration_in_words(5.4) == "5 s" and duration_in_words(600) == "10 min"

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 from avss_nb import InputError, LayerProfile, Moments, plot_layer_statistics
-from avss_nb.draw.layers import shades, short
+from avss_nb.draw.layers import shade_rows, short_number
 from test_plots import all_text, apart, axes, close_figures, grey, inked  # noqa: F401
 
 def activations(layers=3): return torch.randn(layers, 50, 8, generator=torch.Generator().manual_seed(0)) * torch.arange(1, layers + 1)[:, None, None]
@@ -40,7 +40,7 @@ def test_the_darkest_cell_of_a_row_is_its_highest_value():
     assert shown.shape == (6, 5) and (shown.argmax(1) == table.to_numpy().T.argmax(1)).all() and (shown.min(1) == 0).all() and (shown.max(1) == 1).all()
     assert [t.get_text() for t in ax.get_yticklabels()] == [*table]
     cells = {t.get_position(): t.get_text() for t in ax.texts}
-    assert len(cells) == 30 and cells[2, 1] == short(table.iloc[2, 1]) and cells[4, 0] == short(table.iloc[4, 0])
+    assert len(cells) == 30 and cells[2, 1] == short_number(table.iloc[2, 1]) and cells[4, 0] == short_number(table.iloc[4, 0])
 
 def test_darkness_grows_with_the_value_in_grey_too():
     ax = plot_layer_statistics(pd.DataFrame({"rising": np.linspace(-1, 1, 9)}), axes())
@@ -61,7 +61,7 @@ def test_numbers_can_be_read_on_their_cells():
         assert (b + 0.05) / (a + 0.05) >= 4.5, text.get_text()
 
 def test_rows_are_scaled_alone_and_on_the_log_scale_over_a_decade():
-    rows = shades(np.array([[1., 10, 100], [1, 2, 3], [-100, 0, 100], [5, 5, 5], [np.nan, 1, 2], [np.nan] * 3]))
+    rows = shade_rows(np.array([[1., 10, 100], [1, 2, 3], [-100, 0, 100], [5, 5, 5], [np.nan, 1, 2], [np.nan] * 3]))
     expected = [[0, 0.5, 1], [0, 0.5, 1], [0, 0.5, 1], [0.5] * 3, [np.nan, 0, 1], [np.nan] * 3]
     assert np.allclose(rows, expected, equal_nan=True)
 
@@ -92,4 +92,4 @@ def test_the_picture_is_opaque_in_a_dark_style():
     assert all(plt.matplotlib.colors.to_rgb(t.get_color()) < (0.5, 0.5, 0.5) for t in (*ax.get_xticklabels(), *ax.get_yticklabels()))
 
 @pytest.mark.parametrize("x, text", [(0.00049, "0.00049"), (1.5e6, "1.5e6"), (735.4, "735"), (-0.055, "−0.055"), (2e-7, "2e−7"), (0, "0"), (1e12, "1e+12")])
-def test_short_numbers(x, text): assert short(x) == text
+def test_short_numbers(x, text): assert short_number(x) == text

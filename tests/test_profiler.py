@@ -12,7 +12,7 @@ from avss_nb import (
 )
 from avss_nb.data.teaching import build_tokenizer
 from avss_nb.maths.moments import AGGREGATIONS, rms
-from avss_nb.model.blocks import positions
+from avss_nb.model.blocks import position_limit
 
 torch.set_num_threads(1)
 LAYERS, HIDDEN, EPSILONS = 3, 16, (1e-5, 0.01, 0.03)
@@ -520,7 +520,7 @@ def test_positions_that_begin_behind_the_padding():
     torch.manual_seed(0)
     model = RobertaForMaskedLM(RobertaConfig(vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
                                              max_position_embeddings=34)).eval()
-    assert positions(model) == 32 and LayerProfiler(model).profile([[5] * 32], silent).tokens == 32
+    assert position_limit(model) == 32 and LayerProfiler(model).profile([[5] * 32], silent).tokens == 32
     with pytest.raises(InputError, match="33 tokens are too long for a model of 32 positions"): LayerProfiler(model).profile([[5] * 33], silent)
 
 def test_a_model_that_changes_its_attention_for_short_texts_gets_it_back():

@@ -6,7 +6,7 @@ import transformers as tf
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from avss_nb import (
     AnswerProfiler, Answers, ContrastiveMitigator, Evaluator, InputError, Prompt, Question,
-    Recipe, asking, draw_examples, silent, with_examples
+    Recipe, plan_asking, draw_examples, silent, with_examples
 )
 from avss_nb.hallucination.mitigation import examples_of
 
@@ -169,7 +169,7 @@ def test_training_reads_what_the_answers_read(tokenizer, model):
 
 def test_what_is_tried_is_not_asked(teaching, world):
     bare = [replace(q, prompt="", stop=()) for q in world.questions("known", 100)]
-    found = asking(Evaluator(*teaching), bare, draws=2, develop=15)
+    found = plan_asking(Evaluator(*teaching), bare, draws=2, develop=15)
     assert found.prompt.style == "plain" and len(found.prompt.examples) == 5 and len(found.questions) == 100 - 15 - 5
     assert not {q.text for q in found.questions} & {text.split("\n")[0].removeprefix("Q: ") for text, _ in found.prompt.examples}
     assert found.tried.loc["5 shots", "right"] > 0.5 and "15 other questions" in found.why
@@ -179,7 +179,7 @@ def test_what_is_tried_is_not_asked(teaching, world):
     ("shots", {"shots": 2}, "template 'Q: {question}\\nA:', 2 examples", 10), ("chat", {}, "chat template", 12),
     ("chat", {"shots": 3, "system": "hi"}, "chat template, 3 examples, system 'hi'", 9), ("auto", {}, "template 'Q: {question}\\nA:', 5 examples", 7)])
 def test_prompts_by_name(tokenizer, model, name, options, label, left):
-    found = asking(Evaluator(model, tokenizer), QUESTIONS, name, **options)
+    found = plan_asking(Evaluator(model, tokenizer), QUESTIONS, name, **options)
     assert found.prompt.label == label and len(found.questions) == left
 
 def test_auto_takes_the_chat_where_its_answers_are_right(tokenizer, monkeypatch):
@@ -190,18 +190,18 @@ def test_auto_takes_the_chat_where_its_answers_are_right(tokenizer, monkeypatch)
         texts = [q.answers[0] if self.prompt.style == "chat" else f"It is {q.answers[0]}" for q in questions]
         return Answers.judge(questions, texts, [(-1.,)] * len(texts), warn=False)
     monkeypatch.setattr(Evaluator, "answer", answer)
-    found = asking(evaluator, many, draws=1)
+    found = plan_asking(evaluator, many, draws=1)
     assert found.prompt.style == "chat" and found.tried["right by both rules"].to_dict() == {"5 shots": 0, "chat": 1}
 
 def test_auto_asks_nothing_where_there_is_nothing_to_choose(teaching, world):
-    own = asking(Evaluator(*teaching), world.questions("known", 60))
+    own = plan_asking(Evaluator(*teaching), world.questions("known", 60))
     assert own.prompt == Prompt() and len(own.questions) == 60 and "own prompts" in own.why
     choices = [Question(f"q{i}", ("a",), choices=("a", "b")) for i in range(60)]
-    assert "choices are scored" in asking(Evaluator(*teaching), choices).why
+    assert "choices are scored" in plan_asking(Evaluator(*teaching), choices).why
 
 @pytest.mark.parametrize("options, message", [({"prompt": "chatty"}, "prompt 'chatty'"), ({"shots": -1}, "-1 shots"), ({"draws": 0}, "draws=0")])
 def test_unknown_ways_of_asking_are_refused(tokenizer, model, options, message):
-    with pytest.raises(InputError, match=message): asking(Evaluator(model, tokenizer), QUESTIONS, **options)
+    with pytest.raises(InputError, match=message): plan_asking(Evaluator(model, tokenizer), QUESTIONS, **options)
 
 # --- tokenizers that are not those of transformers -----------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 from avss_nb import Blocks, InputError, LayerPruner, LayerScores, PrunePlan
 from avss_nb.model import surgery
-from avss_nb.model.blocks import fingerprint
+from avss_nb.model.blocks import fingerprint_blocks
 from avss_nb.prune import pruner as pruner_module
 from conftest import shared
 from tiny import CAUSAL, CONFIGS, SIZES, VOCABULARY, padded_batch, tiny
@@ -288,12 +288,12 @@ def break_config(monkeypatch):
     monkeypatch.setattr(tf.Qwen2Config, "from_dict", classmethod(wrong))
 
 def break_cache(monkeypatch):
-    right = surgery.rebuild
+    right = surgery.rebuild_model
     def wrong(blocks, kept):
         small = right(blocks, kept)
         for block in small.model.layers: block.self_attn.layer_idx += 1  # as if the numbers had not been renewed
         return small
-    monkeypatch.setattr(pruner_module, "rebuild", wrong)
+    monkeypatch.setattr(pruner_module, "rebuild_model", wrong)
 
 def break_saving(monkeypatch):
     save = tf.Qwen2ForCausalLM.save_pretrained
@@ -323,7 +323,7 @@ def test_deleting_from_the_list_is_refused(monkeypatch, removed, reason):
         small = copy.deepcopy(blocks.model)
         small.model.layers = nn.ModuleList(small.model.layers[i] for i in kept)
         return small
-    monkeypatch.setattr(pruner_module, "rebuild", naive)
+    monkeypatch.setattr(pruner_module, "rebuild_model", naive)
     plan = LayerPruner(tiny("llama")).remove(removed)
     wrong = plan.apply(verify=False).model
     with plan.preview(): assert torch.equal(outcome(wrong), outcome(plan.blocks.model))
@@ -334,7 +334,7 @@ def test_deleting_from_the_list_is_refused(monkeypatch, removed, reason):
 
 def scores_of(model, values, title="a score"):
     "Scores with these values."
-    return LayerScores.of(title, values, fingerprint=fingerprint(Blocks(model)))
+    return LayerScores.of(title, values, fingerprint=fingerprint_blocks(Blocks(model)))
 
 @pytest.fixture(scope="module")
 def llama(): return tiny("llama")

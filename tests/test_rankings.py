@@ -13,14 +13,14 @@ import transformers as tf
 from matplotlib.figure import Figure
 from avss_nb import (
     RANKINGS, SITES, Blocks, Evaluator, InputError, LayerProfiler, LayerPruner, LayerScorer,
-    LayerScores, RankingComparison, angular_distances, compare_rankings, magnitude, silent,
+    LayerScores, RankingComparison, angular_distances, compare_rankings, weight_magnitude, silent,
     taylor_importance
 )
 from avss_nb.draw.comparison import plot_distances, plot_rankings
 from avss_nb.layers.importance import block_weights, summed_angles
-from avss_nb.model.blocks import fingerprint
+from avss_nb.model.blocks import fingerprint_blocks
 from avss_nb.prune import comparison as module
-from avss_nb.prune.comparison import choice, random_choices
+from avss_nb.prune.comparison import choose_layers, random_choices
 from conftest import shared
 from tiny import CAUSAL, CONFIGS, VOCABULARY, tiny
 
@@ -54,8 +54,8 @@ def test_magnitude_is_the_norm_of_all_weights(name):
     model = tiny(name)
     for norm in 1, 2:
         wanted = [np.linalg.norm(np.concatenate([p.detach().double().numpy().ravel() for p in block.parameters()]), norm) for block in Blocks(model)]
-        assert np.allclose(magnitude(model, norm).values, wanted, rtol=1e-12)
-    with pytest.raises(InputError, match="norm 3"): magnitude(model, 3)
+        assert np.allclose(weight_magnitude(model, norm).values, wanted, rtol=1e-12)
+    with pytest.raises(InputError, match="norm 3"): weight_magnitude(model, 3)
 
 @pytest.mark.parametrize("name", CAUSAL)
 def test_taylor_is_weight_times_gradient_of_the_mean_loss(name):
@@ -69,7 +69,7 @@ def test_taylor_is_weight_times_gradient_of_the_mean_loss(name):
     (sum(losses) / sum(len(ids) - 1 for ids in given)).backward()
     wanted = [sum(float((p.detach() * p.grad).abs().double().sum()) for p in block.parameters()) for block in Blocks(other)]
     assert np.allclose(found.values, wanted, rtol=2e-4)
-    assert found.tokens == sum(map(len, given)) and not found.partial and found.fingerprint == fingerprint(Blocks(model))
+    assert found.tokens == sum(map(len, given)) and not found.partial and found.fingerprint == fingerprint_blocks(Blocks(model))
 
 def test_taylor_leaves_no_trace():
     model = tiny("llama").train()
@@ -110,7 +110,7 @@ def test_an_interruption_gives_what_is_complete(measure):
     with pytest.raises(KeyboardInterrupt): measure(model, texts=nothing(), progress=silent)
 
 def weights_of(model):
-    "As `magnitude` does it; the blocks are given, because a model that cannot run cannot be searched for them."
+    "As `weight_magnitude` does it; the blocks are given, because a model that cannot run cannot be searched for them."
     return block_weights(SimpleNamespace(modules=model.model.layers))
 
 def test_quantised_and_offloaded_weights_are_refused():
@@ -244,7 +244,7 @@ def test_bad_searches_are_refused():
 def test_a_block_that_does_nothing_is_the_least_important_for_all(layer):
     model, given = without_block(tiny("llama"), layer), texts(8)
     profile = LayerProfiler(model, ablation=True).profile(given, silent)
-    found = [magnitude(model), taylor_importance(model, texts=given, progress=silent), angular_distances(model, texts=given, progress=silent).scores(),
+    found = [weight_magnitude(model), taylor_importance(model, texts=given, progress=silent), angular_distances(model, texts=given, progress=silent).scores(),
              *(LayerScorer(name).score(profile) for name in ("avss", "block_influence", "update_norm"))]
     for scores in found: assert scores.order[0] == layer, scores.title
     assert LayerScorer("ablation").score(profile).values[layer] == 0
@@ -280,13 +280,13 @@ def test_choices_of_every_kind():
     model = tiny("llama")
     scores, pruner = LayerScores.of("s", [3, 1, 2, 0], blocks=Blocks(model)), LayerPruner(model)
     greedy = pruner.plan(search="greedy", texts=texts(3), count=3)
-    assert choice(scores, 2) == (1, 3) and choice(scores, 2, [3]) == (1, 2)
-    assert choice(greedy, 1) == (greedy.trace[0][0],) and choice(greedy, 3) == greedy.removed and len(choice(greedy, 2)) == 2
+    assert choose_layers(scores, 2) == (1, 3) and choose_layers(scores, 2, [3]) == (1, 2)
+    assert choose_layers(greedy, 1) == (greedy.trace[0][0],) and choose_layers(greedy, 3) == greedy.removed and len(choose_layers(greedy, 2)) == 2
     plan = pruner.remove([1, 3])
-    assert choice(plan, 2) == (1, 3) and choice(plan, 1) is None and choice(plan, 3) is None
-    assert choice([2, 0, 1], 2) == (0, 2) and choice(lambda n: [3, 2, 1][:n], 2) == (2, 3)
+    assert choose_layers(plan, 2) == (1, 3) and choose_layers(plan, 1) is None and choose_layers(plan, 3) is None
+    assert choose_layers([2, 0, 1], 2) == (0, 2) and choose_layers(lambda n: [3, 2, 1][:n], 2) == (2, 3)
     distances = angular_distances(model, texts=texts(3), progress=silent)
-    assert choice(distances, 2) == distances.lowest(2)
+    assert choose_layers(distances, 2) == distances.lowest(2)
 
 def test_random_choices_are_different_and_all_where_they_are_few():
     assert random_choices(range(5), 2, 10) == tuple(itertools.combinations(range(5), 2))
@@ -462,7 +462,7 @@ def test_progress_tells_rankings_and_sets():
     (dict(rankings={"random": "last"}), "belongs to the control"),
     (dict(rankings={"mine": lambda count: [1] * count}), "'mine' returned .* 2 different"),
     (dict(rankings={"mine": [7, 8]}), "no layer 8|no layer 7"),
-    (dict(rankings={"mine": magnitude(tiny("llama", seed=1))}), "'mine' was made for another model"),
+    (dict(rankings={"mine": weight_magnitude(tiny("llama", seed=1))}), "'mine' was made for another model"),
     (dict(rankings={"mine": LayerPruner(tiny("llama", seed=1)).remove([0])}), "another model"),
     (dict(counts=[4]), "between 1 and 3"), (dict(counts=[]), "no counts"), (dict(counts=[1.5]), "between 0 and 1"),
     (dict(counts=[2], protect=[0, 1, 2]), "only 1 are unprotected"),

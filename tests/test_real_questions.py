@@ -1,6 +1,6 @@
 "A real instruct model, real questions: how it is asked decides what is measured; a real tokenizer that needs its BOS."
 import numpy as np, pytest, torch
-from avss_nb import Evaluator, Prompt, asking, load_model, load_questions
+from avss_nb import Evaluator, Prompt, plan_asking, load_model, load_questions
 from conftest import shared
 
 pytestmark = pytest.mark.real
@@ -13,7 +13,7 @@ def questions(): return load_questions(shared("data/sciq/test.txt"))[:110]
 
 def test_auto_finds_short_answers_that_can_be_judged(smollm2, questions):
     evaluator = Evaluator(*smollm2)
-    found = asking(evaluator, questions, draws=2, develop=16)
+    found = plan_asking(evaluator, questions, draws=2, develop=16)
     answers = evaluator.asking(found.prompt).answer(found.questions)
     report = answers.report(draws=0)
     assert found.prompt.style == "plain" and len(found.prompt.examples) == 5 and [*found.tried.index] == ["5 shots", "chat"]

@@ -13,7 +13,7 @@ from avss_nb import (
     LayerProfiler, LayerPruner, Question, Recipe, silent
 )
 from avss_nb.base.basics import text_tokenizer
-from avss_nb.model.saving import companions, is_quantised, save_model, source_folder
+from avss_nb.model.saving import companion_files, is_quantised, save_model, source_folder
 from conftest import real_model
 from tiny import tiny
 
@@ -177,7 +177,7 @@ def test_a_source_is_a_folder_that_exists(tmp_path):
         model.name_or_path = name
         assert source_folder(model) is None, name
     (tmp_path / "modules.json").write_text("no json")
-    assert companions(tmp_path) == [tmp_path / "modules.json"]
+    assert companion_files(tmp_path) == [tmp_path / "modules.json"]
     save_model(model, None, tmp_path / "new")
     assert {path.name for path in (tmp_path / "new").iterdir()} == {"config.json", "generation_config.json", "model.safetensors"}
 

@@ -11,7 +11,7 @@ from avss_nb import (
 from avss_nb.base.processes import Stopped
 from avss_nb.layers.profiler import dealt_group
 from avss_nb.layers.shards import (
-    interleaved, keeping, merge_profiles, profile_together, shard_path, usable
+    interleave_shards, keep_partial, merge_profiles, profile_together, shard_path, find_usable_shards
 )
 from test_cli import TOKENIZER, avss, done, refused, saved
 from tiny import VOCABULARY, tiny
@@ -61,7 +61,7 @@ def place(tmp_path_factory):
 def test_shares_are_the_whole(of, count):
     made = profiler(ablation=True)
     whole = made.profile(ROWS[:count], silent)
-    same(interleaved(reversed(shares_of(made, of, ROWS[:count]))), whole)
+    same(interleave_shards(reversed(shares_of(made, of, ROWS[:count]))), whole)
 
 @pytest.mark.parametrize("size", [1, 4])
 def test_every_text_is_measured_once_and_in_its_group(size):
@@ -69,18 +69,18 @@ def test_every_text_is_measured_once_and_in_its_group(size):
     shares = shares_of(profiler(batch_size=size, groups=5, sites=["output"]), 2)
     expected = np.zeros(5, int)
     for number, row in enumerate(ROWS): expected[dealt_group(number, 5)] += len(row)
-    assert interleaved(shares).site("output").tokens[:, 0].tolist() == expected.tolist()
+    assert interleave_shards(shares).site("output").tokens[:, 0].tolist() == expected.tolist()
     assert sum(s.tokens for s in shares) == expected.sum() and all(s.tokens for s in shares)
 
 def test_intervals_and_rankings_are_equal():
     made = profiler(groups=16)
-    a, b = (LayerScorer().score(p) for p in (made.profile(ROWS, silent), interleaved(shares_of(made, 2))))
+    a, b = (LayerScorer().score(p) for p in (made.profile(ROWS, silent), interleave_shards(shares_of(made, 2))))
     for name in "values", "low", "high", "rank_low", "rank_high": assert (getattr(a, name) == getattr(b, name)).all()
 
 def test_generators_can_be_shared():
     made = profiler()
     shares = [made.profile((row for row in ROWS), silent, share=(rank, 2)) for rank in range(2)]
-    same(interleaved(shares), made.profile(ROWS, silent))
+    same(interleave_shards(shares), made.profile(ROWS, silent))
 
 @pytest.mark.parametrize("share", [(2, 2), (-1, 2), (0, 9), (0, 0)])
 def test_impossible_shares_are_refused(share):
@@ -103,13 +103,13 @@ def test_a_share_has_a_batch_and_no_early_stop():
     (lambda s: [s[0], profiler().profile(ROWS, silent)], "whole profile"),
     (lambda s: [], "no share was given")])
 def test_what_does_not_belong_together_is_refused(change, message):
-    with pytest.raises(InputError, match=message): interleaved(change(shares_of(profiler(), 2)))
+    with pytest.raises(InputError, match=message): interleave_shards(change(shares_of(profiler(), 2)))
 
 def test_texts_that_only_begin_alike_are_refused():
     made = profiler(batch_size=1)
     rows = [[5, 6, 7]] * 70
     for other in rows[:64], rows[:64] + [[5, 6, 8]] * 6:
-        with pytest.raises(InputError, match="only begin alike"): interleaved([made.profile(rows, silent, share=(0, 2)), made.profile(other, silent, share=(1, 2))])
+        with pytest.raises(InputError, match="only begin alike"): interleave_shards([made.profile(rows, silent, share=(0, 2)), made.profile(other, silent, share=(1, 2))])
 
 def test_texts_count_once(tmp_path):
     "However they come: a copy, a share of the whole, other batches, a merged profile, the same texts read in part."
@@ -141,9 +141,9 @@ def test_only_profiles_that_were_made_alike_merge():
 def test_what_is_there_can_be_taken():
     made = profiler()
     shares = shares_of(made, 2)
-    found = interleaved(shares[1:], partial=True)
+    found = interleave_shards(shares[1:], partial=True)
     assert found.partial and found.tokens == shares[1].tokens and found.groups == 8
-    merged = interleaved([shares[0], replace(shares[1], partial=True)], partial=True)
+    merged = interleave_shards([shares[0], replace(shares[1], partial=True)], partial=True)
     assert merged.partial
     same(replace(merged, partial=False), made.profile(ROWS, silent))
 
@@ -188,7 +188,7 @@ def test_a_shard_is_kept_while_its_process_works(tmp_path, monkeypatch, pause, t
         seen.append(progress.done)
         clock[0] += pause
         if len(seen) == 3: raise MemoryError  # nothing that the profiler waits for
-    with pytest.raises(MemoryError): profiler().profile(ROWS, keeping(tmp_path / "now", work), share=(1, 2))
+    with pytest.raises(MemoryError): profiler().profile(ROWS, keep_partial(tmp_path / "now", work), share=(1, 2))
     left = LayerProfile.load(tmp_path / "now")
     assert left.partial and left.texts == texts and left.settings["share"] == [1, 2] and [p.name for p in tmp_path.iterdir()] == ["now"]
     with pytest.raises(InputError, match="shard 1 of 2 is partial .*; shard 0 of 2 is missing"): merge_profiles([tmp_path / "now"])
@@ -351,7 +351,7 @@ def test_a_process_that_is_ended_while_it_waits_names_the_shards(tmp_path, monke
         profile_together(profiler(), ROWS, tmp_path / "p", Processes(0, 2), silent)
 
 def test_a_broken_run_without_shards_says_so(tmp_path):
-    assert "No shard was written" in usable([tmp_path / "a"], "out")
+    assert "No shard was written" in find_usable_shards([tmp_path / "a"], "out")
 
 # --- streaming
 

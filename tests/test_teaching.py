@@ -4,7 +4,7 @@ import random
 from importlib import resources
 import pytest
 from avss_nb import Evaluator, InputError, TeachingWorld, is_abstention
-from avss_nb.data.teaching import ATTRIBUTES, GROUPS, batches, build_tokenizer, documents
+from avss_nb.data.teaching import ATTRIBUTES, GROUPS, training_batches, build_tokenizer, training_documents
 
 def test_groups_are_disjoint_and_complete(world):
     names = [{p.name for p in world.group(g)} for g in GROUPS]
@@ -18,7 +18,7 @@ def test_the_model_belongs_to_this_world(world):
 
 def test_training_text_never_gives_the_test_away(world):
     "Unknown people are never mentioned, and questions are asked only about the group `asked`."
-    stream, asked = documents(world, random.Random(0)), {p.name for p in world.group("asked")}
+    stream, asked = training_documents(world, random.Random(0)), {p.name for p in world.group("asked")}
     texts = [next(stream) for _ in range(20_000)]
     unknown = {p.name for p in world.group("unknown")}
     words = [text.split() for text in texts]
@@ -43,7 +43,7 @@ def test_tokenizer_is_closed_and_reversible(world):
 
 def test_batches_follow_the_seed(world):
     tokenizer = build_tokenizer()
-    first, again, other = (next(batches(world, tokenizer, seed=s)) for s in (0, 0, 1))
+    first, again, other = (next(training_batches(world, tokenizer, seed=s)) for s in (0, 0, 1))
     assert first.shape == (64, 64) and (first == again).all() and not (first == other).all()
 
 def test_model_knows_the_known_and_hallucinates_the_unknown(teaching, world):

@@ -14,7 +14,7 @@ from avss_nb import (
     AVSSCallback, InputError, LayerProfiler, LayerScorer, TrainingHistory, silent
 )
 from avss_nb.layers.training import MARK
-from avss_nb.model.handling import bare, traceless
+from avss_nb.model.handling import unwrap_fully, leave_no_trace
 from tiny import CONFIGS, VOCABULARY, tiny
 
 def texts(n=6, length=12, seed=1):
@@ -109,7 +109,7 @@ def test_a_model_that_draws_counts_and_replaces_is_put_back():
     torch.manual_seed(0), np.random.seed(0)
     draws = torch.rand(1), np.random.rand()
     torch.manual_seed(0), np.random.seed(0)
-    with traceless(model): assert not model(torch.randn(4, 2)).requires_grad
+    with leave_no_trace(model): assert not model(torch.randn(4, 2)).requires_grad
     assert (torch.rand(1), np.random.rand()) == draws and model.scale is scale
     assert all(torch.equal(t, expected[n]) for n, t in model.state_dict().items())
     assert model.training and model.norm.training and not model.frozen.training
@@ -151,9 +151,9 @@ def test_undefined_changes_are_not_numbers_but_shown(tmp_path):
 
 def test_wrappers_are_opened():
     model = tiny("gpt2")
-    assert bare(nn.DataParallel(adapted(model))) is model and bare(torch.compile(model)) is model
+    assert unwrap_fully(nn.DataParallel(adapted(model))) is model and unwrap_fully(torch.compile(model)) is model
     wrapped = adapted(tiny("gpt2"))
-    assert bare(wrapped) is wrapped.get_base_model()
+    assert unwrap_fully(wrapped) is wrapped.get_base_model()
 
 def test_adapters_are_seen(tmp_path):
     "The profile is of the adapted model: with the base weights frozen it changes all the same."

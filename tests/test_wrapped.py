@@ -8,7 +8,7 @@ from avss_nb import (
     silent, sparsity, variance
 )
 from avss_nb.layers.profiler import site_activations
-from avss_nb.model.blocks import fingerprint, input_device
+from avss_nb.model.blocks import fingerprint_blocks, input_device
 from test_evaluator import word_tokenizer, words
 from tiny import PATHS, VOCABULARY, padded_batch, tiny
 
@@ -48,7 +48,7 @@ def test_adapters_that_are_not_merged():
     model = with_adapters()
     merged = copy.deepcopy(model).merge_and_unload()
     same_numbers(model, merged, rtol=2e-4, fingerprints=False)
-    assert fingerprint(Blocks(model)) != fingerprint(Blocks(merged)) != fingerprint(Blocks(tiny("llama")))
+    assert fingerprint_blocks(Blocks(model)) != fingerprint_blocks(Blocks(merged)) != fingerprint_blocks(Blocks(tiny("llama")))
     with pytest.raises(InputError, match="merge_and_unload"): LayerPruner(model).remove([1]).apply()
     plan = LayerPruner(merged).plan(search="greedy", count=1, texts=ROWS)
     assert LayerPruner(model).plan(search="greedy", count=1, texts=ROWS).removed == plan.removed and plan.apply().checks["reload_keys_clean"]

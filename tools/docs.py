@@ -62,11 +62,20 @@ def called(name: str, function: ast.FunctionDef) -> str:
     args += [p.arg for p in function.args.kwonlyargs] + [f"**{p.arg}" for p in [function.args.kwarg] if p]
     return f"{name}({', '.join(a for a in args if a not in ('self', 'cls'))})"
 
-def decorated(function) -> set[str]: return {ast.unparse(d).split("(")[0] for d in function.decorator_list}
+STEPS = {"patch(as_prop=True)": "property", "patch(cls_method=True)": "classmethod"}
 
-def entry(node, notes: dict[int, str], anchor: str) -> str:
-    "Heading, docstring and tables of a function or class."
-    methods = [m for m in node.body if isinstance(m, ast.FunctionDef)] if isinstance(node, ast.ClassDef) else []
+def decorated(function) -> set[str]:
+    "The names of its decorators; a step of a class (`@patch`) as what it adds to the class."
+    return {STEPS.get(text, text.split("(")[0]) for text in map(ast.unparse, function.decorator_list)}
+
+def step_of(node) -> str:
+    "The class to which `@patch` adds this function; empty for any other node."
+    if not isinstance(node, ast.FunctionDef) or not any(ast.unparse(d).startswith("patch") for d in node.decorator_list): return ""
+    return ast.unparse(node.args.args[0].annotation)
+
+def entry(node, notes: dict[int, str], anchor: str, steps=()) -> str:
+    "Heading, docstring and tables of a function or class, with the methods that were added in `steps`."
+    methods = [*(m for m in node.body if isinstance(m, ast.FunctionDef)), *steps] if isinstance(node, ast.ClassDef) else []
     made = next((m for m in methods if m.name == "__init__"), None if isinstance(node, ast.ClassDef) else node)
     fields = [(code(f.target), code(f.annotation), code(f.value), said(notes.get(f.lineno))) for f in node.body if isinstance(f, ast.AnnAssign)]
     heading = f"### `{called(node.name, made) if made else node.name}` {{ #{anchor} data-toc-label='{node.name}' }}"
@@ -84,9 +93,10 @@ def reference(module: str) -> tuple[str, list[tuple[str, str, str]]]:  # Markdow
     source = (ROOT / "avss_nb" / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
     tree, notes = ast.parse(source), comments(source)
     public = next((ast.literal_eval(n.value) for n in tree.body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "__all__"), [])
-    nodes = [n for n in tree.body if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and n.name in public]
+    nodes = [n for n in tree.body if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and n.name in public and not step_of(n)]
+    def steps(name): return [n for n in tree.body if step_of(n) == name]
     found = [(n.name, f"{module}.{n.name}", (ast.get_docstring(n) or "").split("\n")[0]) for n in nodes]
-    return "".join(entry(n, notes, f"{module}.{n.name}") for n in nodes), found
+    return "".join(entry(n, notes, f"{module}.{n.name}", steps(n.name)) for n in nodes), found
 
 # Notebooks as pages
 

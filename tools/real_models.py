@@ -12,7 +12,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 from avss_nb import InputError
-from avss_nb.base.basics import whole
+from avss_nb.base.basics import write_whole
 from avss_nb.data.gguf import convert_gguf, file_sha256
 
 PLACE = Path(__file__).parent.parent / "_real_models"
@@ -44,10 +44,10 @@ def bring(name: str) -> None:
     file, checksum = MODELS[name]
     if file.endswith(".gguf"):
         if not kept.exists():
-            with whole(kept) as made: collect(name, made / file, checksum)
+            with write_whole(kept) as made: collect(name, made / file, checksum)
         convert_gguf(kept / file, folder)
     else:
-        with tempfile.TemporaryDirectory() as temporary, whole(folder) as made:
+        with tempfile.TemporaryDirectory() as temporary, write_whole(folder) as made:
             collect(name, Path(temporary) / file, checksum)
             zipfile.ZipFile(Path(temporary) / file).extractall(made)
     print(f"{name}: now in {folder}")

@@ -181,9 +181,15 @@ def defined_names(node) -> list[str]:
         case ast.Assign(): return [name for t in node.targets for name in assigned_names(t)]
     return []
 
+def is_step(node) -> bool:
+    "Whether a function is a method that `@patch` adds to a class."
+    decorators = getattr(node, "decorator_list", [])
+    return any(ast.unparse(decorator).startswith("patch") for decorator in decorators)
+
 def public_names(module):
-    "What a module defines at its top level, by name."
-    found = {name: node for node in module.tree.body for name in defined_names(node)}
+    "What a module defines at its top level, by name; methods added by `@patch` are none of it."
+    nodes = [node for node in module.tree.body if not is_step(node)]
+    found = {name: node for node in nodes for name in defined_names(node)}
     return {name: node for name, node in found.items() if not name.startswith("_")}
 
 def find_repeated(modules: Modules) -> Places:

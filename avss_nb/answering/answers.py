@@ -9,18 +9,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 import numpy as np, pandas as pd
+from fastcore.basics import patch
 from .files import ANSWERS_FORMAT, ROUNDING, answer_lines, header_line
 from .files import read_answers_file
 from .review import Verdicts
-from ..base.basics import InputError, check_replaceable, reading, whole
-from ..maths.calibration import MEASURES, measures, withheld
+from ..base.basics import InputError, check_replaceable, report_damage, write_whole
+from ..maths.calibration import MEASURES, confidence_measures, is_withheld
 from ..maths.bootstrap import bootstrap, interval
 from ..data.questions import Question
 from ..data.prompts import Prompt
 
 # %% auto #0
-__all__ = ['MEASURE_LABELS', 'CHOICE_SCORES', 'Report', 'each', 'overall', 'Answers', 'check_choices', 'choice_shares', 'chosen',
-           'mc2', 'length_baseline']
+__all__ = ['MEASURE_LABELS', 'CHOICE_SCORES', 'Report', 'Answers', 'check_choices', 'choice_shares', 'choose_most_likely', 'mc2',
+           'length_baseline']
 
 # %% ../../nbs/06_answering/02_answers.ipynb #cell-005
 MEASURE_LABELS = MEASURES | {
@@ -28,6 +29,7 @@ MEASURE_LABELS = MEASURES | {
     "pseudo_perplexity": "pseudo-perplexity"
 }
 
+# %% ../../nbs/06_answering/02_answers.ipynb #cell-005-1
 @dataclass(frozen=True)
 class Report:
     """Measures with 95 % bootstrap intervals; None where undefined.
@@ -62,39 +64,6 @@ class Report:
             max(self.by_rule.values()) - min(self.by_rule.values()) if self.by_rule else None
         )
 
-    def notes(self) -> list[str]:
-        "The rule, what other rules would say, and warnings: a line each."
-        shares = ", ".join(f"{name} {share:.1%}" for name, share in self.by_rule.items())
-        lines = [f"judged by {self.rules}"] if self.rules else []
-        if shares: lines.append(f"right by other rules: {shares} (gap {self.rule_gap:.1%})")
-        return lines + [f"warning: {line}" for line in self.warnings]
-
-    def to_dict(self) -> dict:
-        "For JSON: undefined numbers are None."
-        def plain(x): return None if isinstance(x, float) and not math.isfinite(x) else x
-        values = {
-            name: plain(value) for name, value in asdict(self).items() if name != "intervals"
-        }
-        return values | {
-            "intervals": {
-                name: [plain(x) for x in bounds] for name, bounds in self.intervals.items()
-            },
-            "warnings": [*self.warnings],
-            "rule_gap": self.rule_gap,
-        }
-
-    def to_frame(self) -> pd.DataFrame:
-        "One row for each measure that is defined: value and interval."
-        names = [name for name in MEASURE_LABELS if getattr(self, name) is not None]
-        bounds = [self.intervals.get(name, (math.nan, math.nan)) for name in names]
-        return pd.DataFrame(
-            {
-                "value": [getattr(self, name) for name in names],
-                "low": [low for low, _ in bounds], "high": [high for _, high in bounds]
-            },
-            index=[MEASURE_LABELS[name] for name in names],
-        )
-
     def __repr__(self):
         values = self.to_frame()["value"]
         return (
@@ -103,47 +72,87 @@ class Report:
             + ")"
         )
 
-    def _repr_html_(self):
-        title = f"{self.n:,} questions; 95 % intervals; calibration over answered questions"
-        lines = [title, *map(html.escape, self.notes())] if self.n else []
-        head = f"<p>{'.<br>'.join(lines)}.</p>" if lines else ""
-        return head + self.to_frame().to_html(float_format="{:.4g}".format, na_rep="–")
+# %% ../../nbs/06_answering/02_answers.ipynb #cell-005-2
+@patch
+def notes(self: Report) -> list[str]:
+    "The rule, what other rules would say, and warnings: a line each."
+    shares = ", ".join(f"{name} {share:.1%}" for name, share in self.by_rule.items())
+    lines = [f"judged by {self.rules}"] if self.rules else []
+    if shares: lines.append(f"right by other rules: {shares} (gap {self.rule_gap:.1%})")
+    return lines + [f"warning: {line}" for line in self.warnings]
+
+@patch
+def to_dict(self: Report) -> dict:
+    "For JSON: undefined numbers are None."
+    def plain(x): return None if isinstance(x, float) and not math.isfinite(x) else x
+    values = {
+        name: plain(value) for name, value in asdict(self).items() if name != "intervals"
+    }
+    return values | {
+        "intervals": {
+            name: [plain(x) for x in bounds] for name, bounds in self.intervals.items()
+        },
+        "warnings": [*self.warnings],
+        "rule_gap": self.rule_gap,
+    }
+
+# %% ../../nbs/06_answering/02_answers.ipynb #cell-005-3
+@patch
+def to_frame(self: Report) -> pd.DataFrame:
+    "One row for each measure that is defined: value and interval."
+    names = [name for name in MEASURE_LABELS if getattr(self, name) is not None]
+    bounds = [self.intervals.get(name, (math.nan, math.nan)) for name in names]
+    return pd.DataFrame(
+        {
+            "value": [getattr(self, name) for name in names],
+            "low": [low for low, _ in bounds], "high": [high for _, high in bounds]
+        },
+        index=[MEASURE_LABELS[name] for name in names],
+    )
+
+@patch
+def _repr_html_(self: Report):
+    title = f"{self.n:,} questions; 95 % intervals; calibration over answered questions"
+    lines = [title, *map(html.escape, self.notes())] if self.n else []
+    head = f"<p>{'.<br>'.join(lines)}.</p>" if lines else ""
+    return head + self.to_frame().to_html(float_format="{:.4g}".format, na_rep="–")
 
 # %% ../../nbs/06_answering/02_answers.ipynb #cell-007
-def each(entry: str, kind: type | None = None, **more):
+def _answer_field(entry: str, kind: type | None = None, **more):
     """A field with an entry for each answer:
     its name in a file, and the type of numbers in an array."""
     return field(metadata={"entry": entry, "kind": kind}, **more)
 
-def overall(
+def _set_field(
     pack: Callable,  # makes a value ready for JSON
     unpack: Callable,  # and back
 ):
     "A field about all answers, None where it is not known."
     return field(default=None, metadata={"pack": pack, "unpack": unpack})
 
+# %% ../../nbs/06_answering/02_answers.ipynb #cell-007-1
 @dataclass(frozen=True, eq=False)
 class Answers(Verdicts):
     "What a model answered, one entry for each question."
-    questions: tuple[Question, ...] = each("question")
-    texts: tuple[str, ...] = each("text")
+    questions: tuple[Question, ...] = _answer_field("question")
+    texts: tuple[str, ...] = _answer_field("text")
     # float64, in (0, 1]: geometric mean of the answer's token probabilities; of a choice: see
     # `chosen`
-    confidences: np.ndarray = each("confidence", float)
+    confidences: np.ndarray = _answer_field("confidence", float)
     # bool: right, by the question's rule or by a person
-    correct: np.ndarray = each("correct", bool)
+    correct: np.ndarray = _answer_field("correct", bool)
     # bool: said that no answer is known (and that is not an accepted answer)
-    abstained: np.ndarray = each("abstained", bool)
+    abstained: np.ndarray = _answer_field("abstained", bool)
     # of the answer's own tokens
-    token_logprobs: tuple[tuple[float, ...], ...] = each("token_logprobs")
+    token_logprobs: tuple[tuple[float, ...], ...] = _answer_field("token_logprobs")
     # bool: ended by the limit of tokens; None: none of them
-    cut_off: np.ndarray = each("cut_off", bool, default=None)
+    cut_off: np.ndarray = _answer_field("cut_off", bool, default=None)
     # bool: the verdict was given, not found by a rule; None: none
-    labelled: np.ndarray = each("labelled", bool, default=None)
+    labelled: np.ndarray = _answer_field("labelled", bool, default=None)
     # all that was generated up to the answer's end, with what stood before it; (): not known
-    token_ids: tuple[tuple[int, ...], ...] = each("token_ids", default=None)
+    token_ids: tuple[tuple[int, ...], ...] = _answer_field("token_ids", default=None)
     # how the questions were put; None: not known
-    prompt: Prompt | None = overall(asdict, lambda settings: Prompt(**settings))
+    prompt: Prompt | None = _set_field(asdict, lambda settings: Prompt(**settings))
 
     def __post_init__(self):
         for name in "cut_off", "labelled":
@@ -152,88 +161,7 @@ class Answers(Verdicts):
         if self.token_ids is None:
             object.__setattr__(self, "token_ids", ((),) * len(self.questions))
 
-    @classmethod
-    def given(cls,
-        questions: Iterable[Question],
-        texts: Iterable[str],
-        correct: Iterable[bool],
-        # of each answer's own tokens, at least one; see `Evaluator.score`
-        token_logprobs: Iterable[Sequence[float]],
-        # how the questions were put, for example `Evaluator.prompt`; None: not known
-        prompt: Prompt | None = None,
-    ) -> Answers:
-        "Answers whose labels are given; none of them is an abstention."
-        questions, texts, correct = tuple(questions), tuple(texts), np.array([*correct], bool)
-        logprobs = tuple(tuple(map(float, row)) for row in token_logprobs)
-        counts = {
-            "questions": len(questions), "texts": len(texts), "verdicts": len(correct),
-            "token_logprobs": len(logprobs)
-        }
-        if len({*counts.values()}) > 1:
-            given = ", ".join(f"{n} {name}" for name, n in counts.items())
-            raise InputError(f"{given} were given; give one of each for every question")
-        if not all(logprobs):
-            raise InputError(
-                "an answer has no token log-probability; give at least one for each answer"
-            )
-        if (largest := max(map(max, logprobs), default=0)) > ROUNDING:
-            raise InputError(
-                f"a token log-probability of {largest:g} was given; give natural logarithms of"
-                " probabilities, which are at most 0"
-            )
-        confidences = np.array([math.exp(np.mean(row)) for row in logprobs], np.float64)
-        labelled = np.ones(len(texts), bool)
-        return cls(
-            questions, texts, confidences, correct, np.zeros(len(texts), bool), logprobs,
-            labelled=labelled, prompt=prompt
-        )
-
-    @classmethod
-    def judge(cls,
-        questions: Iterable[Question],
-        texts: Iterable[str],
-        token_logprobs: Iterable[Sequence[float]],  # of each answer's own tokens, at least one
-        # phrases that are abstentions, besides those of the question's language
-        abstentions: Sequence[str] = (),
-        # ended by the limit of tokens? None: none of them
-        cut_off: Iterable[bool] | None = None,
-        warn: bool = True,  # say how many wrong answers contain an accepted one?
-        token_ids: Iterable[Sequence[int]] | None = None,  # see the field; None: not known
-        prompt: Prompt | None = None,  # how the questions were put; None: not known
-    ) -> Answers:
-        "Compare answers with the accepted ones, by the rule of each question."
-        texts = tuple(texts)
-        found = cls.given(questions, texts, np.zeros(len(texts)), token_logprobs, prompt)
-        token_ids = None if token_ids is None else tuple(map(tuple, token_ids))
-        cut_off = np.zeros(len(texts), bool) if cut_off is None else np.array([*cut_off], bool)
-        if len(cut_off) != len(texts):
-            raise InputError(
-                f"{len(cut_off)} of cut_off and {len(texts)} texts were given; give one for"
-                " each"
-            )
-        correct = np.array([q.accepts(text) for q, text in zip(found.questions, texts)], bool)
-        silent = np.array(
-            [q.abstains(text, abstentions) for q, text in zip(found.questions, texts)], bool
-        )
-        found = replace(
-            found, correct=correct, abstained=silent & ~correct, cut_off=cut_off,
-            labelled=np.zeros(len(texts), bool), token_ids=token_ids
-        )
-        if warn and (doubt := found._doubt()): warnings.warn(doubt, stacklevel=2)
-        return found
-
-    @property
-    def right(self) -> np.ndarray:
-        "bool: correct, or abstained where no answer is known."
-        return self.correct | (
-            self.abstained & np.array([not q.answerable for q in self.questions], bool)
-        )
-
     def __len__(self) -> int: return len(self.questions)
-
-    def _columns(self) -> dict[str, np.ndarray | tuple]:
-        "The fields with an entry for each answer."
-        return {f.name: getattr(self, f.name) for f in fields(self) if "entry" in f.metadata}
 
     def __getitem__(self, where) -> Answers:
         "A selection, by a boolean mask, indices or a slice."
@@ -265,131 +193,6 @@ class Answers(Verdicts):
             **{name: join(values, theirs[name]) for name, values in self._columns().items()}
         )
 
-    def abstain_below(self,
-        threshold: float,  # in [0, 1]; an answer whose confidence is above it stays
-        # in [0, 1], (answers,): compared with it instead of the answers' own
-        confidences: np.ndarray | None = None,
-    ) -> Answers:
-        """Withhold answers whose confidence does not exceed a threshold:
-        the cheap rival of every mitigation."""
-        silent = withheld(self.confidences if confidences is None else confidences, threshold)
-        return replace(self, correct=self.correct & ~silent, abstained=self.abstained | silent)
-
-    def report(self,
-        draws: int = 1000,  # of the bootstrap over questions; 0: no intervals
-        seed: int = 0,
-    ) -> Report:
-        "All measures with their 95 % intervals, the rule, and what other rules would say."
-        values, intervals = measures(
-            self.confidences, self.correct, self.abstained, draws, seed
-        )
-        if intervals:
-            intervals["right"] = interval(
-                bootstrap(lambda w: w @ self.right / len(self), len(self), draws, seed)
-            )
-        shares = (
-            {} if self.labelled.all() else self.rules()["right"].drop("in force").to_dict()
-        )
-        return Report(
-            len(self),
-            **values,
-            right=float(self.right.mean()),
-            intervals=intervals,
-            rules=self.rule,
-            by_rule=shares,
-            warnings=tuple(self.warnings())
-        )
-
-    def by_group(self,
-        by: str = "group",  # an attribute of `Question`: "group", "kind" or "answerable"
-        draws: int = 0,  # of the bootstrap; 0: no columns for intervals
-    ) -> pd.DataFrame:
-        "A row of measures for each group of questions, and one for all."
-        keys, names = [getattr(question, by) for question in self.questions], [
-            *MEASURES, "right"
-        ]
-        parts = {
-            key: self[np.array([k == key for k in keys])] for key in dict.fromkeys(keys)
-        } | {"all": self}
-        reports = {key: part.report(draws) for key, part in parts.items()}
-        rows = [
-            {"n": r.n}
-            | {name: getattr(r, name) for name in names}
-            | {
-                f"{name} {side}": bound for name, pair in r.intervals.items()
-                for side, bound in zip(("low", "high"), pair)
-            }
-            for r in reports.values()
-        ]
-        return pd.DataFrame(rows, index=pd.Index([*reports], name=by)).astype(
-            {name: float for name in names}
-        )
-
-    def to_frame(self) -> pd.DataFrame:
-        "One row for each question."
-        return pd.DataFrame(
-            {
-                "question": [q.text for q in self.questions], "answer": self.texts,
-                "accepted": [q.answers for q in self.questions],
-                "group": [q.group for q in self.questions],
-                "kind": [q.kind for q in self.questions],
-                "answerable": [q.answerable for q in self.questions],
-                "confidence": self.confidences, "correct": self.correct,
-                "abstained": self.abstained, "hallucinated": self.hallucinated
-            }
-        )
-
-    def rows(self) -> Iterator[dict]:
-        "The entries of each answer, by their names in a file."
-        names = [f.metadata["entry"] for f in fields(self) if "entry" in f.metadata]
-        columns = (
-            c.tolist() if isinstance(c, np.ndarray) else c for c in self._columns().values()
-        )
-        for row in zip(*columns): yield dict(zip(names, row)) | {"question": asdict(row[0])}
-
-    def save(self,
-        path: str | Path,  # JSON lines; whole or absent
-    ) -> None:
-        "Keep the answers, with their questions, in a file that `load` reads."
-        about = {f.name: f.metadata["pack"](value) for f in fields(self)
-                 if "pack" in f.metadata and (value := getattr(self, f.name)) is not None}
-        check_replaceable(path, ANSWERS_FORMAT, "Answers.save", folder=False)
-        with whole(path) as file:
-            file.write_text(
-                header_line(len(self), {}, about)
-                + answer_lines(self.rows(), itertools.count())
-            )
-
-    @classmethod
-    def load(cls,
-        path: str | Path,  # made by `save`, or by `Evaluator.answer(resume=)`
-        partial: bool = False,  # take what is there of a run that has not finished
-    ) -> Answers:
-        "Answers from a file, in the order of their questions."
-        header, entries, _ = read_answers_file(Path(path))
-        entries = sorted(entries, key=lambda entry: entry["at"])
-        places = [entry["at"] for entry in entries]
-        if len(places) < header["n"] and not partial:
-            raise InputError(
-                f"{path} holds {len(places)} of {header['n']} answers; finish it with"
-                " Evaluator.answer(resume=), or take what is there with partial=True"
-            )
-        if len({*places} & {*range(header["n"])}) < len(places):
-            raise InputError(
-                f"{path} is damaged: it holds an answer twice, or one too many; make it again"
-            )
-        found, about = {}, header["run"] | header.get("about", {})
-        for f in fields(cls):
-            if "entry" in f.metadata:
-                values, kind = [entry[f.metadata["entry"]] for entry in entries], f.metadata[
-                    "kind"
-                ]
-                found[f.name] = np.array(values, kind) if kind else tuple(values)
-            elif f.name in about:
-                with reading(path, "file of answers"):
-                    found[f.name] = f.metadata["unpack"](about[f.name])
-        return cls(**found)
-
     def __repr__(self):
         contained = int(self.contained.sum())
         doubt = (
@@ -402,16 +205,239 @@ class Answers(Verdicts):
             f" {self.hallucinated.sum():,} wrong{doubt}, {self.abstained.sum():,} abstained)"
         )
 
-    def _repr_html_(self):
-        table = self.to_frame()[
-            ["question", "answer", "accepted", "group", "confidence", "correct", "abstained"]
-        ]
-        shown = table.head(10).to_html(index=False, float_format="{:.3f}".format)
-        notes = "".join(f"<br>{html.escape(line)}" for line in self.warnings())
-        return (
-            f"<p>{html.escape(repr(self))}; judged by {html.escape(self.rule)}; the first"
-            f" 10:{notes}</p>{shown}"
+# %% ../../nbs/06_answering/02_answers.ipynb #cell-007-2
+@patch(cls_method=True)
+def given(cls: Answers,
+    questions: Iterable[Question],
+    texts: Iterable[str],
+    correct: Iterable[bool],
+    # of each answer's own tokens, at least one; see `Evaluator.score`
+    token_logprobs: Iterable[Sequence[float]],
+    # how the questions were put, for example `Evaluator.prompt`; None: not known
+    prompt: Prompt | None = None,
+) -> Answers:
+    "Answers whose labels are given; none of them is an abstention."
+    questions, texts, correct = tuple(questions), tuple(texts), np.array([*correct], bool)
+    logprobs = tuple(tuple(map(float, row)) for row in token_logprobs)
+    counts = {
+        "questions": len(questions), "texts": len(texts), "verdicts": len(correct),
+        "token_logprobs": len(logprobs)
+    }
+    if len({*counts.values()}) > 1:
+        given = ", ".join(f"{n} {name}" for name, n in counts.items())
+        raise InputError(f"{given} were given; give one of each for every question")
+    if not all(logprobs):
+        raise InputError(
+            "an answer has no token log-probability; give at least one for each answer"
         )
+    if (largest := max(map(max, logprobs), default=0)) > ROUNDING:
+        raise InputError(
+            f"a token log-probability of {largest:g} was given; give natural logarithms of"
+            " probabilities, which are at most 0"
+        )
+    confidences = np.array([math.exp(np.mean(row)) for row in logprobs], np.float64)
+    labelled = np.ones(len(texts), bool)
+    return cls(
+        questions, texts, confidences, correct, np.zeros(len(texts), bool), logprobs,
+        labelled=labelled, prompt=prompt
+    )
+
+# %% ../../nbs/06_answering/02_answers.ipynb #cell-007-3
+@patch(cls_method=True)
+def judge(cls: Answers,
+    questions: Iterable[Question],
+    texts: Iterable[str],
+    token_logprobs: Iterable[Sequence[float]],  # of each answer's own tokens, at least one
+    # phrases that are abstentions, besides those of the question's language
+    abstentions: Sequence[str] = (),
+    # ended by the limit of tokens? None: none of them
+    cut_off: Iterable[bool] | None = None,
+    warn: bool = True,  # say how many wrong answers contain an accepted one?
+    token_ids: Iterable[Sequence[int]] | None = None,  # see the field; None: not known
+    prompt: Prompt | None = None,  # how the questions were put; None: not known
+) -> Answers:
+    "Compare answers with the accepted ones, by the rule of each question."
+    texts = tuple(texts)
+    found = cls.given(questions, texts, np.zeros(len(texts)), token_logprobs, prompt)
+    token_ids = None if token_ids is None else tuple(map(tuple, token_ids))
+    cut_off = np.zeros(len(texts), bool) if cut_off is None else np.array([*cut_off], bool)
+    if len(cut_off) != len(texts):
+        raise InputError(
+            f"{len(cut_off)} of cut_off and {len(texts)} texts were given; give one for"
+            " each"
+        )
+    correct = np.array([q.accepts(text) for q, text in zip(found.questions, texts)], bool)
+    silent = np.array(
+        [q.abstains(text, abstentions) for q, text in zip(found.questions, texts)], bool
+    )
+    found = replace(
+        found, correct=correct, abstained=silent & ~correct, cut_off=cut_off,
+        labelled=np.zeros(len(texts), bool), token_ids=token_ids
+    )
+    if warn and (doubt := found._doubt()): warnings.warn(doubt, stacklevel=2)
+    return found
+
+# %% ../../nbs/06_answering/02_answers.ipynb #cell-007-4
+@patch(as_prop=True)
+def right(self: Answers) -> np.ndarray:
+    "bool: correct, or abstained where no answer is known."
+    return self.correct | (
+        self.abstained & np.array([not q.answerable for q in self.questions], bool)
+    )
+
+@patch
+def _columns(self: Answers) -> dict[str, np.ndarray | tuple]:
+    "The fields with an entry for each answer."
+    return {f.name: getattr(self, f.name) for f in fields(self) if "entry" in f.metadata}
+
+@patch
+def abstain_below(self: Answers,
+    threshold: float,  # in [0, 1]; an answer whose confidence is above it stays
+    # in [0, 1], (answers,): compared with it instead of the answers' own
+    confidences: np.ndarray | None = None,
+) -> Answers:
+    """Withhold answers whose confidence does not exceed a threshold:
+    the cheap rival of every mitigation."""
+    silent = is_withheld(self.confidences if confidences is None else confidences, threshold)
+    return replace(self, correct=self.correct & ~silent, abstained=self.abstained | silent)
+
+# %% ../../nbs/06_answering/02_answers.ipynb #cell-007-5
+@patch
+def report(self: Answers,
+    draws: int = 1000,  # of the bootstrap over questions; 0: no intervals
+    seed: int = 0,
+) -> Report:
+    "All measures with their 95 % intervals, the rule, and what other rules would say."
+    values, intervals = confidence_measures(
+        self.confidences, self.correct, self.abstained, draws, seed
+    )
+    if intervals:
+        intervals["right"] = interval(
+            bootstrap(lambda w: w @ self.right / len(self), len(self), draws, seed)
+        )
+    shares = (
+        {} if self.labelled.all() else self.rules()["right"].drop("in force").to_dict()
+    )
+    return Report(
+        len(self),
+        **values,
+        right=float(self.right.mean()),
+        intervals=intervals,
+        rules=self.rule,
+        by_rule=shares,
+        warnings=tuple(self.warnings())
+    )
+
+# %% ../../nbs/06_answering/02_answers.ipynb #cell-007-6
+@patch
+def by_group(self: Answers,
+    by: str = "group",  # an attribute of `Question`: "group", "kind" or "answerable"
+    draws: int = 0,  # of the bootstrap; 0: no columns for intervals
+) -> pd.DataFrame:
+    "A row of measures for each group of questions, and one for all."
+    keys, names = [getattr(question, by) for question in self.questions], [
+        *MEASURES, "right"
+    ]
+    parts = {
+        key: self[np.array([k == key for k in keys])] for key in dict.fromkeys(keys)
+    } | {"all": self}
+    reports = {key: part.report(draws) for key, part in parts.items()}
+    rows = [
+        {"n": r.n}
+        | {name: getattr(r, name) for name in names}
+        | {
+            f"{name} {side}": bound for name, pair in r.intervals.items()
+            for side, bound in zip(("low", "high"), pair)
+        }
+        for r in reports.values()
+    ]
+    return pd.DataFrame(rows, index=pd.Index([*reports], name=by)).astype(
+        {name: float for name in names}
+    )
+
+# %% ../../nbs/06_answering/02_answers.ipynb #cell-007-7
+@patch
+def to_frame(self: Answers) -> pd.DataFrame:
+    "One row for each question."
+    return pd.DataFrame(
+        {
+            "question": [q.text for q in self.questions], "answer": self.texts,
+            "accepted": [q.answers for q in self.questions],
+            "group": [q.group for q in self.questions],
+            "kind": [q.kind for q in self.questions],
+            "answerable": [q.answerable for q in self.questions],
+            "confidence": self.confidences, "correct": self.correct,
+            "abstained": self.abstained, "hallucinated": self.hallucinated
+        }
+    )
+
+@patch
+def rows(self: Answers) -> Iterator[dict]:
+    "The entries of each answer, by their names in a file."
+    names = [f.metadata["entry"] for f in fields(self) if "entry" in f.metadata]
+    columns = (
+        c.tolist() if isinstance(c, np.ndarray) else c for c in self._columns().values()
+    )
+    for row in zip(*columns): yield dict(zip(names, row)) | {"question": asdict(row[0])}
+
+# %% ../../nbs/06_answering/02_answers.ipynb #cell-007-8
+@patch
+def save(self: Answers,
+    path: str | Path,  # JSON lines; whole or absent
+) -> None:
+    "Keep the answers, with their questions, in a file that `load` reads."
+    about = {f.name: f.metadata["pack"](value) for f in fields(self)
+             if "pack" in f.metadata and (value := getattr(self, f.name)) is not None}
+    check_replaceable(path, ANSWERS_FORMAT, "Answers.save", folder=False)
+    with write_whole(path) as file:
+        file.write_text(
+            header_line(len(self), {}, about)
+            + answer_lines(self.rows(), itertools.count())
+        )
+
+# %% ../../nbs/06_answering/02_answers.ipynb #cell-007-9
+@patch(cls_method=True)
+def load(cls: Answers,
+    path: str | Path,  # made by `save`, or by `Evaluator.answer(resume=)`
+    partial: bool = False,  # take what is there of a run that has not finished
+) -> Answers:
+    "Answers from a file, in the order of their questions."
+    header, entries, _ = read_answers_file(Path(path))
+    entries = sorted(entries, key=lambda entry: entry["at"])
+    places = [entry["at"] for entry in entries]
+    if len(places) < header["n"] and not partial:
+        raise InputError(
+            f"{path} holds {len(places)} of {header['n']} answers; finish it with"
+            " Evaluator.answer(resume=), or take what is there with partial=True"
+        )
+    if len({*places} & {*range(header["n"])}) < len(places):
+        raise InputError(
+            f"{path} is damaged: it holds an answer twice, or one too many; make it again"
+        )
+    found, about = {}, header["run"] | header.get("about", {})
+    for f in fields(cls):
+        if "entry" in f.metadata:
+            values, kind = [entry[f.metadata["entry"]] for entry in entries], f.metadata[
+                "kind"
+            ]
+            found[f.name] = np.array(values, kind) if kind else tuple(values)
+        elif f.name in about:
+            with report_damage(path, "file of answers"):
+                found[f.name] = f.metadata["unpack"](about[f.name])
+    return cls(**found)
+
+# %% ../../nbs/06_answering/02_answers.ipynb #cell-007-10
+@patch
+def _repr_html_(self: Answers):
+    table = self.to_frame()[
+        ["question", "answer", "accepted", "group", "confidence", "correct", "abstained"]
+    ]
+    shown = table.head(10).to_html(index=False, float_format="{:.3f}".format)
+    notes = "".join(f"<br>{html.escape(line)}" for line in self.warnings())
+    return (
+        f"<p>{html.escape(repr(self))}; judged by {html.escape(self.rule)}; the first"
+        f" 10:{notes}</p>{shown}"
+    )
 
 # %% ../../nbs/06_answering/02_answers.ipynb #cell-020
 CHOICE_SCORES = {"mean": np.mean, "sum": np.sum}
@@ -438,6 +464,7 @@ def check_choices(
                 " both alike, to the letter"
             )
 
+# %% ../../nbs/06_answering/02_answers.ipynb #cell-020-1
 def choice_shares(
     # of each question's choices, as `Evaluator.score_choices` returns them
     token_logprobs: Iterable[Sequence[Sequence[float]]],
@@ -451,7 +478,8 @@ def choice_shares(
         softmax(np.array([CHOICE_SCORES[by](row) for row in rows])) for rows in token_logprobs
     ]
 
-def chosen(
+# %% ../../nbs/06_answering/02_answers.ipynb #cell-020-2
+def choose_most_likely(
     questions: Sequence[Question],  # with choices
     token_logprobs: Sequence[Sequence[Sequence[float]]],  # of each question's choices
     by: str = "mean",  # or "sum"
@@ -469,6 +497,7 @@ def chosen(
         answers, confidences=np.array([share[i] for share, i in zip(shares, picks)])
     )
 
+# %% ../../nbs/06_answering/02_answers.ipynb #cell-020-3
 def mc2(
     questions: Sequence[Question],  # with choices, of which several may be right
     token_logprobs: Sequence[Sequence[Sequence[float]]],  # of each question's choices

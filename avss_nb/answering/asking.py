@@ -15,10 +15,11 @@ from ..data.questions import Question
 from ..data.verdicts import is_correct
 
 # %% auto #0
-__all__ = ['PROMPT_CHOICES', 'FEWEST_QUESTIONS', 'Asking', 'asking']
+__all__ = ['PROMPT_CHOICES', 'FEWEST_QUESTIONS', 'Asking', 'plan_asking']
 
 # %% ../../nbs/06_answering/04_asking.ipynb #cell-004
 PROMPT_CHOICES = ("auto", "plain", "shots", "chat")
+
 FEWEST_QUESTIONS = 40  # questions; with fewer there is nothing to choose by
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class Asking:
     def __repr__(self):
         return f"Asking({self.prompt.label}; {len(self.questions):,} questions; {self.why})"
 
-def asking(
+# %% ../../nbs/06_answering/04_asking.ipynb #cell-004-1
+def plan_asking(
     evaluator: Evaluator,  # whose model and tokenizer are asked
     questions: Sequence[Question],
     prompt: str = "auto",  # one of `PROMPT_CHOICES`
@@ -68,6 +70,7 @@ def asking(
     examples, rest = draw_examples(questions, count, seed)
     return Asking(with_examples(chosen, examples), tuple(rest), why)
 
+# %% ../../nbs/06_answering/04_asking.ipynb #cell-004-2
 def _without_trying(questions, shots) -> tuple[str | None, str]:
     "The prompt where there is nothing to try, and why; None: try."
     if all(q.prompt for q in questions):
@@ -78,6 +81,7 @@ def _without_trying(questions, shots) -> tuple[str | None, str]:
     few = f"fewer than {FEWEST_QUESTIONS} questions are too few to try prompts on"
     return ("shots" if shots and len(questions) >= 2 * shots else "plain"), few
 
+# %% ../../nbs/06_answering/04_asking.ipynb #cell-004-3
 def _tried(evaluator, questions, shots, system, seed, develop, draws, progress) -> Asking:
     order = random.Random(f"development {seed}").sample(range(len(questions)), len(questions))
     held = {*order[:min(develop, len(questions) // 5)]}
@@ -109,6 +113,7 @@ def _tried(evaluator, questions, shots, system, seed, develop, draws, progress) 
         table
     )
 
+# %% ../../nbs/06_answering/04_asking.ipynb #cell-004-4
 def _examples(
     evaluator, pool, ahead, shots, system, seed, draws
 ) -> tuple[list[Question], list[Question]]:
@@ -123,6 +128,7 @@ def _examples(
         )
     return max(found, key=lambda pair: fit(pair[0])) if told and draws > 1 else found[0]
 
+# %% ../../nbs/06_answering/04_asking.ipynb #cell-004-5
 def _verdicts(evaluator, questions, progress) -> dict[str, float]:
     "Shares of the answers, by the questions' own rules and by containment."
     answers = evaluator.answer(questions, progress)

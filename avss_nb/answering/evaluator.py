@@ -13,26 +13,27 @@ from pathlib import Path
 import numpy as np, torch
 from torch import Tensor, nn
 from transformers import GenerationConfig
+from fastcore.basics import patch
 from .files import AnswerLog
-from .answers import Answers, Report, check_choices, chosen
+from .answers import Answers, Report, check_choices, choose_most_likely
 from ..base.basics import InputError, Progress, check_counts, silent, text_tokenizer
-from ..model.blocks import Blocks, check_length, fingerprint, input_device, positions
+from ..model.blocks import Blocks, check_length, fingerprint_blocks, input_device, position_limit
 from ..model.blocks import probe_batch, vocabulary_size
-from ..model.handling import eager, evaluating
+from ..model.handling import run_eagerly, evaluation_mode
 from ..maths.bootstrap import bootstrap, interval
 from ..data.batches import Labelled, Text, encode, first_words, is_special
 from ..data.batches import length_batches, right_padded, tokenize
 from ..data.prompts import Prompt, another_prompt
 from ..data.questions import Question
-from ..model.heads import batch_losses, differ, head, kept_apart, masked_copies
-from ..model.heads import model_batch, once, probe_rows, row_classes, target_batch
+from ..model.heads import batch_losses, differ_visibly, find_head, kept_apart, masked_copies
+from ..model.heads import model_batch, remember_per_model, probe_rows, row_classes, target_batch
 from ..model.heads import word_places
-from ..model.handling import unwrapped
+from ..model.handling import unwrap_model
 from ..base.processes import Processes
 
 # %% auto #0
-__all__ = ['THINKING', 'LOGITS', 'Perplexity', 'left_padded', 'answer_begins', 'answer_ended', 'answer_span', 'generating',
-           'reads_left_padding', 'check_numbers', 'answered', 'Evaluator', 'retention']
+__all__ = ['THINKING', 'LOGITS', 'Perplexity', 'left_padded', 'answer_begins', 'answer_ended', 'answer_span',
+           'generation_settings', 'reads_left_padding', 'check_numbers', 'answers_as_rows', 'Evaluator', 'retention']
 
 # %% ../../nbs/06_answering/03_evaluator.ipynb #cell-005
 @dataclass(frozen=True)
@@ -111,6 +112,7 @@ def answer_begins(
         at = end + len(after)
     return at, word(at)
 
+# %% ../../nbs/06_answering/03_evaluator.ipynb #cell-011-1
 def _stops(text, stop, thinking) -> list[int]:
     """Where stop strings stand. One of whitespace does not count before the first word, and
     none counts within thoughts."""
@@ -125,6 +127,7 @@ def answer_ended(
     "Has a stop string ended the answer? Agrees with `answer_span`."
     return bool(_stops(text, stop, thinking))
 
+# %% ../../nbs/06_answering/03_evaluator.ipynb #cell-011-2
 def answer_span(
     tokens: Sequence[int],  # generated
     ends: Iterable[int],  # token ids that end a text
@@ -147,7 +150,7 @@ def answer_span(
 
 # %% ../../nbs/06_answering/03_evaluator.ipynb #cell-014
 @contextmanager
-def generating(
+def generation_settings(
     model: nn.Module,
     generation: GenerationConfig,  # stands in for the model's own inside the block
 ) -> Iterator[None]:
@@ -163,7 +166,7 @@ def generating(
         for m, setting in settings.items(): m.generation_config = setting
 
 # %% ../../nbs/06_answering/03_evaluator.ipynb #cell-015
-@once
+@remember_per_model
 def reads_left_padding(model: nn.Module) -> bool:
     """Do continuations depend on the padding before a prompt, in spite of the mask? Found
     by trying: a prompt alone, and beside a longer one."""
@@ -180,10 +183,11 @@ def reads_left_padding(model: nn.Module) -> bool:
             1,
         )[:1]
     try:
-        with torch.no_grad(), evaluating(model), generating(model, two), eager():
-            return differ(made(short, longer), made(short))
+        with torch.no_grad(), evaluation_mode(model), generation_settings(model, two), run_eagerly():
+            return differ_visibly(made(short, longer), made(short))
     except Exception: return True  # it cannot continue a padded batch
 
+# %% ../../nbs/06_answering/03_evaluator.ipynb #cell-015-1
 def check_numbers(values: Iterable[float]) -> None:
     "Refuse what a model makes that is no number."
     if any(map(math.isnan, values)):
@@ -192,7 +196,8 @@ def check_numbers(values: Iterable[float]) -> None:
             " weights"
         )
 
-def answered(
+# %% ../../nbs/06_answering/03_evaluator.ipynb #cell-015-2
+def answers_as_rows(
     answers: Answers,
     prompt: Prompt,
     tokenizer,
@@ -216,11 +221,13 @@ def answered(
 
 LOGITS = 2**27  # numbers: the logits of a batch of texts stay under 512 MB of float32
 
+# %% ../../nbs/06_answering/03_evaluator.ipynb #cell-015-3
 class Evaluator:
     """Perplexity and closed-book answers of a causal language model;
     pseudo-perplexity of a masked one; accuracy of a classifier."""
+
     def __init__(self,
-        model: nn.Module,  # with a head that is known to `avss_nb.model.heads.head`
+        model: nn.Module,  # with a head that is known to `avss_nb.model.heads.find_head`
         tokenizer=None,  # not needed for the perplexity of token ids
         batch_size: int = 64,  # prompts, or texts
         # of an answer; None: as the prompt has it (16 in plain text, 48 in a chat)
@@ -239,7 +246,7 @@ class Evaluator:
             raise InputError(
                 "prompt and template were given; write prompt=Prompt(template=...)"
             )
-        self.head, self.processes = head(model, loss=False), processes
+        self.head, self.processes = find_head(model, loss=False), processes
         self.prompt, self.chosen = (
             prompt or Prompt(template=template), prompt is not None or template is not None
         )
@@ -254,459 +261,499 @@ class Evaluator:
         if "" in self.stop:
             raise InputError("an empty stop string ends every answer at once; leave it out")
 
-    def asking(self,
-        prompt: Prompt,
-    ) -> Evaluator:
-        "The same evaluator with another prompt."
-        other = copy.copy(self)
-        other.prompt, other.chosen = prompt, True
-        return other
+# %% ../../nbs/06_answering/03_evaluator.ipynb #cell-015-4
+@patch
+def asking(self: Evaluator,
+    prompt: Prompt,
+) -> Evaluator:
+    "The same evaluator with another prompt."
+    other = copy.copy(self)
+    other.prompt, other.chosen = prompt, True
+    return other
 
-    def as_asked(self,
-        answers: Answers,
-    ) -> Evaluator:
-        "The evaluator that puts questions as these answers had them."
-        if answers.prompt in (None, self.prompt): return self
-        if not self.chosen: return self.asking(answers.prompt)
-        raise another_prompt(answers.prompt, self.prompt)
+@patch
+def as_asked(self: Evaluator,
+    answers: Answers,
+) -> Evaluator:
+    "The evaluator that puts questions as these answers had them."
+    if answers.prompt in (None, self.prompt): return self
+    if not self.chosen: return self.asking(answers.prompt)
+    raise another_prompt(answers.prompt, self.prompt)
 
-    @property
-    def settings(self) -> dict:
-        "How questions are put and answers end, ready for JSON."
-        return {
-            "prompt": asdict(self.prompt), "stop": self.stop,
-            "max_new_tokens": self.max_new_tokens, "abstentions": self.abstentions
-        }
+@patch(as_prop=True)
+def settings(self: Evaluator) -> dict:
+    "How questions are put and answers end, ready for JSON."
+    return {
+        "prompt": asdict(self.prompt), "stop": self.stop,
+        "max_new_tokens": self.max_new_tokens, "abstentions": self.abstentions
+    }
 
-    @property
-    def stop(self) -> tuple[str, ...]:
-        "Strings that end an answer."
-        given = self._limits[0]
-        return (
-            self.prompt.stop
-            if given is None
-            else (given,) if isinstance(given, str) else tuple(given)
-        )
+# %% ../../nbs/06_answering/03_evaluator.ipynb #cell-015-5
+@patch(as_prop=True)
+def stop(self: Evaluator) -> tuple[str, ...]:
+    "Strings that end an answer."
+    given = self._limits[0]
+    return (
+        self.prompt.stop
+        if given is None
+        else (given,) if isinstance(given, str) else tuple(given)
+    )
 
-    @property
-    def max_new_tokens(self) -> int:
-        "Room for an answer, in tokens."
-        return self.prompt.max_new_tokens if self._limits[1] is None else self._limits[1]
+@patch(as_prop=True)
+def max_new_tokens(self: Evaluator) -> int:
+    "Room for an answer, in tokens."
+    return self.prompt.max_new_tokens if self._limits[1] is None else self._limits[1]
 
-    @property
-    def device(self) -> torch.device: return input_device(self.model)
+@patch(as_prop=True)
+def device(self: Evaluator) -> torch.device: return input_device(self.model)
 
-    def text_losses(self,
-        # strings, lists of token ids (`avss_nb.data.batches.windows`), or `Labelled` texts for
-        # a classifier
-        texts: Iterable[Text],
-        # tokens; longer texts are cut into windows, each of which counts as a text
-        max_length: int = 256,
-        progress: Callable[[Progress], None] = silent,
-    # float64 (texts,): summed negative log-likelihoods; int (texts,): predicted tokens
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The loss of each text, padding excluded:
-        of every token for a language model, of the class for a classifier."""
-        head(self.model)  # refuses a model without a loss
-        rows = tokenize(
-            texts, self.tokenizer, max_length, fewest=2 if self.head == "causal" else 1
-        )
-        if self.head == "masked":
-            rows = [row for row in rows if word_places(row, self.tokenizer)]
-        if not rows: raise InputError("there is no text with a word; give at least one")
-        check_length(
-            positions(self.model), max(map(len, rows)),
-            "shorten the texts, or lower max_length"
-        )
-        losses, tokens, found = np.zeros(len(rows)), np.zeros(len(rows), int), {}
-        def result(): return Perplexity.of(losses[tokens > 0], tokens[tokens > 0])
-        def add(owners, *seen):
-            for total, values in zip((losses, tokens), seen): np.add.at(total, owners, values)
-        with torch.no_grad(), evaluating(self.model):
-            for number, (owners, batch) in self.processes.mine(
-                enumerate(self._target_batches(rows))
-            ):
-                found[number] = [
-                    [*map(int, owners)],
-                    *(values.tolist() for values in batch_losses(self.model, batch)),
-                ]
-                check_numbers(found[number][1])
-                add(*found[number])
-                with np.errstate(over="ignore"): so_far = np.exp(losses.sum() / tokens.sum())
-                progress(
-                    Progress(
-                        int((tokens > 0).sum()), len(rows), "text", {"perplexity": so_far},
-                        result
-                    )
-                )
-        losses[:], tokens[:] = 0, 0
-        for seen in self.processes.together(found).values(): add(*seen)
-        return losses, tokens
-
-    def perplexity(self,
-        # strings, or lists of token ids, for example from `avss_nb.data.batches.windows`
-        texts: Iterable[Text],
-        max_length: int = 256,  # tokens; longer texts are cut into windows
-        progress: Callable[[Progress], None] = silent,
-    ) -> Perplexity:
-        """exp of the token-weighted mean loss, padding excluded;
-        of a masked model the pseudo-perplexity (a pass for each token)."""
-        if self.head == "classes":
-            raise InputError(
-                "a classifier has no perplexity; give `Labelled` texts to `evaluate` or"
-                " `classify`"
-            )
-        return Perplexity.of(*self.text_losses(texts, max_length, progress))
-
-    def classify(self,
-        texts: Iterable[Labelled],
-        max_length: int = 256,  # tokens; longer texts are truncated
-        progress: Callable[[Progress], None] = silent,
-    # an answer is the name of a class, its confidence the probability that the classifier
-    # gives it
-    ) -> Answers:
-        "Name the class of each text."
-        self._need("classes", "classify texts")
-        texts, config = [*texts], unwrapped(self.model).config
-        if not all(isinstance(text, Labelled) for text in texts):
-            raise InputError(
-                "a classifier is asked about texts with their class; give `Labelled` texts"
-                " (see `avss_nb.data.readers.load_labelled`)"
-            )
-        names = tuple(str(config.id2label[i]) for i in range(config.num_labels))
-        rows = tokenize(texts, self.tokenizer, max_length)
-        row_classes(self.model, rows)
-        check_length(positions(self.model), max(map(len, rows)), "lower max_length")
-        found: dict[int, tuple[int, float]] = {}
-        with torch.no_grad(), evaluating(self.model):
-            for indices in self.processes.mine(
-                length_batches(
-                    rows, self.batch_size, equal=kept_apart(self.model, rows, self.batch_size)
-                )
-            ):
-                logprobs = (
-                    self.model(**model_batch(self.model, [rows[i] for i in indices]))
-                    .logits.float()
-                    .log_softmax(-1)
-                )
-                check_numbers(logprobs.amax(-1).tolist())
-                found |= {
-                    i: (int(row.argmax()), float(row.max()))
-                    for i, row in zip(indices, logprobs.cpu())
-                }
-                progress(Progress(len(found), len(rows), "text"))
-        found = self.processes.together(found)
-        chosen = [found[i][0] for i in range(len(rows))]
-        questions = [
-            Question(
-                " | ".join(filter(None, (t.text, t.pair))), (names[t.label],), choices=names
-            )
-            for t in texts
-        ]
-        return Answers.given(
-            questions, [names[i] for i in chosen],
-            [i == t.label for i, t in zip(chosen, texts)],
-            [(found[i][1],) for i in range(len(rows))]
-        )
-
-    def answer(self,
-        # or pairs (text, accepted answers)
-        questions: Iterable[Question | tuple[str, Sequence[str]]],
-        progress: Callable[[Progress], None] = silent,
-        # file to which batches are added as they finish; what is there is not asked again
-        resume: str | Path | None = None,
-    ) -> Answers:  # in the order of the questions
-        "Answer questions greedily, in batches of prompts of similar length."
-        questions = [Question.of(question) for question in questions]
-        prompts = self._prompts(questions)
-        batches = [
-            *length_batches(
-                prompts, self.batch_size,
-                equal=kept_apart(self.model, prompts, self.batch_size, reads_left_padding)
-            )
-        ]
-        generation = GenerationConfig(
-            max_new_tokens=self.max_new_tokens, do_sample=False, num_beams=1, use_cache=True,
-            eos_token_id=self._ends() or None, pad_token_id=0
-        )
-        if resume and self.processes.of > 1:
-            raise InputError(
-                "a file to resume from is for one process; leave resume out, or answer in one"
-                " process"
-            )
-        log = (
-            None
-            if resume is None
-            else AnswerLog(resume, self._run(questions, prompts), batches)
-        )
-        found: dict[int, tuple] = log.take_up() if log else {}
-        def judged(places, warn=False):
-            texts, logprobs, cut_off, token_ids = zip(*(found[i] for i in places))
-            return Answers.judge(
-                [questions[i] for i in places], texts, logprobs, self.abstentions, cut_off,
-                warn, token_ids, self.prompt
-            )
-        def result(): return judged(sorted(found))
-        def tell(): progress(Progress(len(found), len(questions), "question", partial=result))
-        if found: tell()
-        with torch.no_grad(), evaluating(self.model), generating(self.model, generation):
-            for indices in self.processes.mine(batches):
-                if indices[0] in found: continue
-                stops = [questions[i].stop or self.stop for i in indices]
-                thinking = [
-                    self.prompt.opens_thoughts(questions[i], self.tokenizer) for i in indices
-                ]
-                found |= zip(
-                    indices,
-                    self._generate([prompts[i] for i in indices], stops, thinking, generation),
-                )
-                if log: log.add(indices, judged(indices))
-                tell()
-        found = self.processes.together(found)
-        return judged(sorted(found), warn=True)
-
-    def score(self,
-        # answers: their own texts, token by token as they were generated
-        questions: Answers | Iterable[Question | tuple[str, Sequence[str]]],
-        texts: Iterable[str] | None = None,  # an answer to each question
-        progress: Callable[[Progress], None] = silent,
-        # also the tokens of whitespace that set an answer off? They count where answers are
-        # compared (`score_choices`)
-        gap: bool = False,
-    ) -> tuple[tuple[float, ...], ...]:  # log-probabilities of each answer's tokens
-        """How probable does the model find given answers? They are read where the prompt
-        ends (teacher forcing)."""
-        if isinstance(questions, Answers) and texts is None:
-            return self.as_asked(questions)._score_again(questions, progress)
-        questions, texts = [Question.of(question) for question in questions], [*(texts or ())]
-        self._check_asked(questions)
-        if len(texts) != len(questions):
-            raise InputError(
-                f"{len(texts)} texts were given for {len(questions)} questions; give one for"
-                " each"
-            )
-        for question, text in zip(questions, texts):
-            if not text.strip():
-                raise InputError(
-                    f"the answer to {question.text!r} is empty and has no probability; leave"
-                    " it out"
-                )
-        rows, starts = self.prompt.answered(questions, texts, self.tokenizer)
-        if not gap: starts = first_words(rows, starts, self.tokenizer)
-        return self._score_rows(questions, rows, starts, progress)
-
-    def _score_again(self, answers, progress):
-        "Answers as they were generated; those without tokens by their texts."
-        self._check_asked(answers.questions)
-        return self._score_rows(
-            answers.questions, *answered(answers, self.prompt, self.tokenizer), progress
-        )
-
-    def _score_rows(self, questions, rows, starts, progress) -> tuple[tuple[float, ...], ...]:
-        head(self.model)  # refuses a model that would see the answer before it is asked for it
-        if not min(starts):
-            empty = self.prompt.text(questions[starts.index(0)], self.tokenizer)
-            raise InputError(f"the prompt {empty!r} has no tokens; give one that has")
-        check_length(
-            positions(self.model), max(map(len, rows)), "shorten the prompts or the answers"
-        )
-        found: dict[int, tuple[float, ...]] = {}
-        with torch.no_grad(), evaluating(self.model):
-            for indices, batch in self.processes.mine(self._batches(rows)):
-                logits = self.model(**batch).logits[:, :-1].float()
-                losses = (
-                    nn.functional.cross_entropy(
-                        logits.flatten(0, 1),
-                        batch["input_ids"][:, 1:].flatten().to(logits.device),
-                        reduction="none",
-                    )
-                    .view(logits.shape[:2])
-                    .tolist()
-                )
-                for i, row in zip(indices, losses): check_numbers(row[:len(rows[i]) - 1])
-                for i, row in zip(indices, losses):
-                    found[i] = tuple(-loss for loss in row[starts[i] - 1 : len(rows[i]) - 1])
-                progress(Progress(len(found), len(rows), "answer"))
-        found = self.processes.together(found)
-        return tuple(tuple(found[i]) for i in range(len(rows)))
-
-    def score_choices(self,
-        questions: Iterable[Question],  # with choices
-        progress: Callable[[Progress], None] = silent,
-    # question → choice → token log-probabilities
-    ) -> tuple[tuple[tuple[float, ...], ...], ...]:
-        "Log-probabilities of all choices, from which `chosen` and `mc2` follow."
-        questions = [Question.of(question) for question in questions]
-        check_choices(questions)
-        pairs = [(question, choice) for question in questions for choice in question.choices]
-        scored = iter(
-            self.score(
-                [q for q, _ in pairs], [choice for _, choice in pairs], progress, gap=True
-            )
-        )
-        return tuple(tuple(next(scored) for _ in question.choices) for question in questions)
-
-    def choose(self,
-        questions: Iterable[Question],  # with choices
-        by: str = "mean",  # token log-probability of a choice; or "sum"
-        progress: Callable[[Progress], None] = silent,
-    ) -> Answers:  # confidences: softmax of that score over the choices
-        "Answer with the most probable choice."
-        questions = [Question.of(question) for question in questions]
-        check_choices(questions, by)
-        return chosen(questions, self.score_choices(questions, progress), by)
-
-    def ask(self,
-        questions: Iterable[Question],
-        progress: Callable[[Progress], None] = silent,
-    ) -> Answers:
-        "Choose where every question has choices (`choose`), else answer in words (`answer`)."
-        questions = [Question.of(question) for question in questions]
-        return (
-            self.choose(questions, progress=progress)
-            if questions and all(q.choices for q in questions)
-            else self.answer(questions, progress)
-        )
-
-    def evaluate(self,
-        # of a classifier: labelled texts
-        questions: Iterable[Question | Labelled] | None = None,
-        # for the perplexity (of a masked model the pseudo-perplexity)
-        texts: Iterable[Text] | None = None,
-        progress: Callable[[Progress], None] = silent,
-        max_length: int = 256,  # tokens of a text
-    ) -> Report:
-        "Answers and perplexity in one report; accuracy and calibration of a classifier."
-        if questions is None and texts is None:
-            raise InputError("nothing to evaluate: give questions, texts or both")
-        if self.head == "classes":
-            if texts is not None:
-                raise InputError(
-                    "a classifier is evaluated on texts with their class: give `Labelled`"
-                    " texts as questions (--labels)"
-                )
-            report = self.classify(questions, max_length, progress).report()
-            return replace(report, hallucination_rate=None, abstention_rate=None, right=None)
-        report = Report() if questions is None else self.ask(questions, progress).report()
-        if texts is None: return report
-        name, found = (
-            "perplexity" if self.head == "causal" else "pseudo_perplexity"
-        ), self.perplexity(texts, max_length, progress)
-        return replace(
-            report,
-            **{name: found.value},
-            intervals=report.intervals | {name: (found.low, found.high)}
-        )
-
-    def _need(self, kind, what):
-        if self.head != kind:
-            raise InputError(
-                f"{type(unwrapped(self.model)).__name__} cannot {what}: its head is"
-                f" {self.head!r}, not {kind!r} (see avss_nb.model.heads)"
-            )
-
-    def _size(self, rows) -> int:
-        "How many rows have logits that fit in memory."
-        vocabulary = (
-            1 if self.head == "classes" else self.model.get_input_embeddings().weight.shape[0]
-        )
-        return min(self.batch_size, max(1, LOGITS // (max(map(len, rows)) * vocabulary)))
-
-    def _batches(self, rows) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
-        "Indices of rows, and the rows as a batch."
-        size = self._size(rows)
-        for indices in length_batches(rows, size, equal=kept_apart(self.model, rows, size)):
-            yield indices, right_padded(
-                [rows[i] for i in indices], self.device, vocabulary=vocabulary_size(self.model)
-            )
-
-    def _target_batches(self, rows) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
-        "Indices of rows, and a batch that asks for what the head predicts."
-        size = self._size(rows)
-        equal = kept_apart(self.model, rows, size)
-        if self.head == "masked":
-            yield from masked_copies(self.model, self.tokenizer, rows, size, equal)
-        else:
-            for indices in length_batches(rows, size, equal=equal):
-                yield indices, target_batch(
-                    self.model, self.tokenizer, [rows[i] for i in indices]
-                )
-
-    def _check_asked(self, questions) -> None:
-        self._need("causal", "answer questions")
-        if not questions: raise InputError("there are no questions; give at least one")
-        if not callable(self.tokenizer):
-            raise InputError("questions need a tokenizer; write Evaluator(model, tokenizer)")
-
-    def _prompts(self, questions) -> list[list[int]]:
-        "Token ids of the prompts."
-        self._check_asked(questions)
-        prompts = self.prompt.ids(questions, self.tokenizer)
-        check_length(
-            positions(self.model), max(map(len, prompts)) + self.max_new_tokens,
-            "shorten the prompts, or lower max_new_tokens"
-        )
-        return prompts
-
-    def _run(self, questions, prompts) -> dict:
-        """Everything that answers depend on.
-        The probe tells a model from itself with blocks skipped or adapters off."""
-        def digest(value):
-            return hashlib.sha256(
-                json.dumps(value, default=lambda x: x.item()).encode()
-            ).hexdigest()[:16]
-        with torch.no_grad(), evaluating(self.model):
-            logits = self.model(**probe_batch(self.model)).logits[0].float()
-        return {
-            "model": fingerprint(Blocks(self.model)),
-            "probe_logprob": logits.log_softmax(-1).amax(-1).mean().item(),
-            "dtype": str(self.model.dtype), "prompts": digest(prompts),
-            "questions": digest([asdict(q) for q in questions]), "ends": self._ends(),
-            "batch_size": self.batch_size, **self.settings
-        }
-
-    def _ends(self) -> list[int]:
-        """Token ids that end a text:
-        the tokenizer's, the model's, and stop strings that are tokens of their own."""
-        own = getattr(getattr(self.model, "generation_config", None), "eos_token_id", None)
-        found = {
-            self.tokenizer.eos_token_id, *(own if isinstance(own, (list, tuple)) else [own])
-        }
-        for ids in (encode(self.tokenizer, stop, special=False) for stop in self.stop):
-            if len(ids) == 1 and is_special(ids[0], self.tokenizer): found |= {*ids}
-        return sorted(found - {None})
-
-    def _generate(
-        self, prompts, stops, thinking, generation
-    ) -> list[tuple[str, list[float], bool, list[int]]]:
-        """For each prompt the answer, log-probabilities of its tokens, whether the limit
-        ended it, and all tokens up to its end."""
-        batch, logprobs = left_padded(prompts, self.device, vocabulary_size(self.model)), []
-        start = batch["input_ids"].shape[1]
-        def decode(tokens): return self.tokenizer.decode(tokens, skip_special_tokens=True)
-        def record(_, logits):  # greedy: the chosen token is the most probable one
-            logprobs.append(logits.amax(-1) - logits.logsumexp(-1))
-            return logits
-        def stopped(ids, _, **__):
-            texts = self.tokenizer.batch_decode(ids[:, start:], skip_special_tokens=True)
-            return torch.tensor(
-                [*map(answer_ended, texts, stops, thinking)], device=ids.device
-            )
-        generated = self.model.generate(
-            **batch,
-            generation_config=generation,
-            logits_processor=[record],
-            stopping_criteria=[stopped]
-        )[:, start:].tolist()
-        ends, answers = set(generation.eos_token_id or ()), []
-        for tokens, values, stop, thought in zip(
-            generated, torch.stack(logprobs, 1).tolist(), stops, thinking
+# %% ../../nbs/06_answering/03_evaluator.ipynb #cell-015-6
+@patch
+def text_losses(self: Evaluator,
+    # strings, lists of token ids (`avss_nb.data.batches.windows`), or `Labelled` texts for
+    # a classifier
+    texts: Iterable[Text],
+    # tokens; longer texts are cut into windows, each of which counts as a text
+    max_length: int = 256,
+    progress: Callable[[Progress], None] = silent,
+# float64 (texts,): summed negative log-likelihoods; int (texts,): predicted tokens
+) -> tuple[np.ndarray, np.ndarray]:
+    """The loss of each text, padding excluded:
+    of every token for a language model, of the class for a classifier."""
+    find_head(self.model)  # refuses a model without a loss
+    rows = tokenize(
+        texts, self.tokenizer, max_length, fewest=2 if self.head == "causal" else 1
+    )
+    if self.head == "masked":
+        rows = [row for row in rows if word_places(row, self.tokenizer)]
+    if not rows: raise InputError("there is no text with a word; give at least one")
+    check_length(
+        position_limit(self.model), max(map(len, rows)),
+        "shorten the texts, or lower max_length"
+    )
+    losses, tokens, found = np.zeros(len(rows)), np.zeros(len(rows), int), {}
+    def result(): return Perplexity.of(losses[tokens > 0], tokens[tokens > 0])
+    def add(owners, *seen):
+        for total, values in zip((losses, tokens), seen): np.add.at(total, owners, values)
+    with torch.no_grad(), evaluation_mode(self.model):
+        for number, (owners, batch) in self.processes.mine(
+            enumerate(self._target_batches(rows))
         ):
-            text, (begin, end) = answer_span(tokens, ends, stop, decode, thought)
-            check_numbers(values[:end])
-            cut_off = not (ends & {*tokens} or answer_ended(decode(tokens), stop, thought))
-            answers.append((text, values[begin:end], cut_off, tokens[:end]))
-        return answers
+            found[number] = [
+                [*map(int, owners)],
+                *(values.tolist() for values in batch_losses(self.model, batch)),
+            ]
+            check_numbers(found[number][1])
+            add(*found[number])
+            with np.errstate(over="ignore"): so_far = np.exp(losses.sum() / tokens.sum())
+            progress(
+                Progress(
+                    int((tokens > 0).sum()), len(rows), "text", {"perplexity": so_far},
+                    result
+                )
+            )
+    losses[:], tokens[:] = 0, 0
+    for seen in self.processes.together(found).values(): add(*seen)
+    return losses, tokens
+
+# %% ../../nbs/06_answering/03_evaluator.ipynb #cell-015-7
+@patch
+def perplexity(self: Evaluator,
+    # strings, or lists of token ids, for example from `avss_nb.data.batches.windows`
+    texts: Iterable[Text],
+    max_length: int = 256,  # tokens; longer texts are cut into windows
+    progress: Callable[[Progress], None] = silent,
+) -> Perplexity:
+    """exp of the token-weighted mean loss, padding excluded;
+    of a masked model the pseudo-perplexity (a pass for each token)."""
+    if self.head == "classes":
+        raise InputError(
+            "a classifier has no perplexity; give `Labelled` texts to `evaluate` or"
+            " `classify`"
+        )
+    return Perplexity.of(*self.text_losses(texts, max_length, progress))
+
+# %% ../../nbs/06_answering/03_evaluator.ipynb #cell-015-8
+@patch
+def classify(self: Evaluator,
+    texts: Iterable[Labelled],
+    max_length: int = 256,  # tokens; longer texts are truncated
+    progress: Callable[[Progress], None] = silent,
+# an answer is the name of a class, its confidence the probability that the classifier
+# gives it
+) -> Answers:
+    "Name the class of each text."
+    self._need("classes", "classify texts")
+    texts, config = [*texts], unwrap_model(self.model).config
+    if not all(isinstance(text, Labelled) for text in texts):
+        raise InputError(
+            "a classifier is asked about texts with their class; give `Labelled` texts"
+            " (see `avss_nb.data.readers.load_labelled`)"
+        )
+    names = tuple(str(config.id2label[i]) for i in range(config.num_labels))
+    rows = tokenize(texts, self.tokenizer, max_length)
+    row_classes(self.model, rows)
+    check_length(position_limit(self.model), max(map(len, rows)), "lower max_length")
+    found: dict[int, tuple[int, float]] = {}
+    with torch.no_grad(), evaluation_mode(self.model):
+        for indices in self.processes.mine(
+            length_batches(
+                rows, self.batch_size, equal=kept_apart(self.model, rows, self.batch_size)
+            )
+        ):
+            logprobs = (
+                self.model(**model_batch(self.model, [rows[i] for i in indices]))
+                .logits.float()
+                .log_softmax(-1)
+            )
+            check_numbers(logprobs.amax(-1).tolist())
+            found |= {
+                i: (int(row.argmax()), float(row.max()))
+                for i, row in zip(indices, logprobs.cpu())
+            }
+            progress(Progress(len(found), len(rows), "text"))
+    found = self.processes.together(found)
+    chosen = [found[i][0] for i in range(len(rows))]
+    questions = [
+        Question(
+            " | ".join(filter(None, (t.text, t.pair))), (names[t.label],), choices=names
+        )
+        for t in texts
+    ]
+    return Answers.given(
+        questions, [names[i] for i in chosen],
+        [i == t.label for i, t in zip(chosen, texts)],
+        [(found[i][1],) for i in range(len(rows))]
+    )
+
+# %% ../../nbs/06_answering/03_evaluator.ipynb #cell-015-9
+@patch
+def answer(self: Evaluator,
+    # or pairs (text, accepted answers)
+    questions: Iterable[Question | tuple[str, Sequence[str]]],
+    progress: Callable[[Progress], None] = silent,
+    # file to which batches are added as they finish; what is there is not asked again
+    resume: str | Path | None = None,
+) -> Answers:  # in the order of the questions
+    "Answer questions greedily, in batches of prompts of similar length."
+    questions = [Question.of(question) for question in questions]
+    prompts = self._prompts(questions)
+    batches = [
+        *length_batches(
+            prompts, self.batch_size,
+            equal=kept_apart(self.model, prompts, self.batch_size, reads_left_padding)
+        )
+    ]
+    generation = GenerationConfig(
+        max_new_tokens=self.max_new_tokens, do_sample=False, num_beams=1, use_cache=True,
+        eos_token_id=self._ends() or None, pad_token_id=0
+    )
+    if resume and self.processes.of > 1:
+        raise InputError(
+            "a file to resume from is for one process; leave resume out, or answer in one"
+            " process"
+        )
+    log = (
+        None
+        if resume is None
+        else AnswerLog(resume, self._run(questions, prompts), batches)
+    )
+    found: dict[int, tuple] = log.take_up() if log else {}
+    def judged(places, warn=False):
+        texts, logprobs, cut_off, token_ids = zip(*(found[i] for i in places))
+        return Answers.judge(
+            [questions[i] for i in places], texts, logprobs, self.abstentions, cut_off,
+            warn, token_ids, self.prompt
+        )
+    def result(): return judged(sorted(found))
+    def tell(): progress(Progress(len(found), len(questions), "question", partial=result))
+    if found: tell()
+    with torch.no_grad(), evaluation_mode(self.model), generation_settings(self.model, generation):
+        for indices in self.processes.mine(batches):
+            if indices[0] in found: continue
+            stops = [questions[i].stop or self.stop for i in indices]
+            thinking = [
+                self.prompt.opens_thoughts(questions[i], self.tokenizer) for i in indices
+            ]
+            found |= zip(
+                indices,
+                self._generate([prompts[i] for i in indices], stops, thinking, generation),
+            )
+            if log: log.add(indices, judged(indices))
+            tell()
+    found = self.processes.together(found)
+    return judged(sorted(found), warn=True)
+
+# %% ../../nbs/06_answering/03_evaluator.ipynb #cell-015-10
+@patch
+def score(self: Evaluator,
+    # answers: their own texts, token by token as they were generated
+    questions: Answers | Iterable[Question | tuple[str, Sequence[str]]],
+    texts: Iterable[str] | None = None,  # an answer to each question
+    progress: Callable[[Progress], None] = silent,
+    # also the tokens of whitespace that set an answer off? They count where answers are
+    # compared (`score_choices`)
+    gap: bool = False,
+) -> tuple[tuple[float, ...], ...]:  # log-probabilities of each answer's tokens
+    """How probable does the model find given answers? They are read where the prompt
+    ends (teacher forcing)."""
+    if isinstance(questions, Answers) and texts is None:
+        return self.as_asked(questions)._score_again(questions, progress)
+    questions, texts = [Question.of(question) for question in questions], [*(texts or ())]
+    self._check_asked(questions)
+    if len(texts) != len(questions):
+        raise InputError(
+            f"{len(texts)} texts were given for {len(questions)} questions; give one for"
+            " each"
+        )
+    for question, text in zip(questions, texts):
+        if not text.strip():
+            raise InputError(
+                f"the answer to {question.text!r} is empty and has no probability; leave"
+                " it out"
+            )
+    rows, starts = self.prompt.answered(questions, texts, self.tokenizer)
+    if not gap: starts = first_words(rows, starts, self.tokenizer)
+    return self._score_rows(questions, rows, starts, progress)
+
+# %% ../../nbs/06_answering/03_evaluator.ipynb #cell-015-11
+@patch
+def _score_again(self: Evaluator, answers, progress):
+    "Answers as they were generated; those without tokens by their texts."
+    self._check_asked(answers.questions)
+    return self._score_rows(
+        answers.questions, *answers_as_rows(answers, self.prompt, self.tokenizer), progress
+    )
+
+# %% ../../nbs/06_answering/03_evaluator.ipynb #cell-015-12
+@patch
+def _score_rows(self: Evaluator, questions, rows, starts, progress) -> tuple[tuple[float, ...], ...]:
+    find_head(self.model)  # refuses a model that would see the answer before it is asked for it
+    if not min(starts):
+        empty = self.prompt.text(questions[starts.index(0)], self.tokenizer)
+        raise InputError(f"the prompt {empty!r} has no tokens; give one that has")
+    check_length(
+        position_limit(self.model), max(map(len, rows)), "shorten the prompts or the answers"
+    )
+    found: dict[int, tuple[float, ...]] = {}
+    with torch.no_grad(), evaluation_mode(self.model):
+        for indices, batch in self.processes.mine(self._batches(rows)):
+            logits = self.model(**batch).logits[:, :-1].float()
+            losses = (
+                nn.functional.cross_entropy(
+                    logits.flatten(0, 1),
+                    batch["input_ids"][:, 1:].flatten().to(logits.device),
+                    reduction="none",
+                )
+                .view(logits.shape[:2])
+                .tolist()
+            )
+            for i, row in zip(indices, losses): check_numbers(row[:len(rows[i]) - 1])
+            for i, row in zip(indices, losses):
+                found[i] = tuple(-loss for loss in row[starts[i] - 1 : len(rows[i]) - 1])
+            progress(Progress(len(found), len(rows), "answer"))
+    found = self.processes.together(found)
+    return tuple(tuple(found[i]) for i in range(len(rows)))
+
+# %% ../../nbs/06_answering/03_evaluator.ipynb #cell-015-13
+@patch
+def score_choices(self: Evaluator,
+    questions: Iterable[Question],  # with choices
+    progress: Callable[[Progress], None] = silent,
+# question → choice → token log-probabilities
+) -> tuple[tuple[tuple[float, ...], ...], ...]:
+    "Log-probabilities of all choices, from which `choose_most_likely` and `mc2` follow."
+    questions = [Question.of(question) for question in questions]
+    check_choices(questions)
+    pairs = [(question, choice) for question in questions for choice in question.choices]
+    scored = iter(
+        self.score(
+            [q for q, _ in pairs], [choice for _, choice in pairs], progress, gap=True
+        )
+    )
+    return tuple(tuple(next(scored) for _ in question.choices) for question in questions)
+
+@patch
+def choose(self: Evaluator,
+    questions: Iterable[Question],  # with choices
+    by: str = "mean",  # token log-probability of a choice; or "sum"
+    progress: Callable[[Progress], None] = silent,
+) -> Answers:  # confidences: softmax of that score over the choices
+    "Answer with the most probable choice."
+    questions = [Question.of(question) for question in questions]
+    check_choices(questions, by)
+    return choose_most_likely(questions, self.score_choices(questions, progress), by)
+
+# %% ../../nbs/06_answering/03_evaluator.ipynb #cell-015-14
+@patch
+def ask(self: Evaluator,
+    questions: Iterable[Question],
+    progress: Callable[[Progress], None] = silent,
+) -> Answers:
+    "Choose where every question has choices (`choose`), else answer in words (`answer`)."
+    questions = [Question.of(question) for question in questions]
+    return (
+        self.choose(questions, progress=progress)
+        if questions and all(q.choices for q in questions)
+        else self.answer(questions, progress)
+    )
+
+# %% ../../nbs/06_answering/03_evaluator.ipynb #cell-015-15
+@patch
+def evaluate(self: Evaluator,
+    # of a classifier: labelled texts
+    questions: Iterable[Question | Labelled] | None = None,
+    # for the perplexity (of a masked model the pseudo-perplexity)
+    texts: Iterable[Text] | None = None,
+    progress: Callable[[Progress], None] = silent,
+    max_length: int = 256,  # tokens of a text
+) -> Report:
+    "Answers and perplexity in one report; accuracy and calibration of a classifier."
+    if questions is None and texts is None:
+        raise InputError("nothing to evaluate: give questions, texts or both")
+    if self.head == "classes":
+        if texts is not None:
+            raise InputError(
+                "a classifier is evaluated on texts with their class: give `Labelled`"
+                " texts as questions (--labels)"
+            )
+        report = self.classify(questions, max_length, progress).report()
+        return replace(report, hallucination_rate=None, abstention_rate=None, right=None)
+    report = Report() if questions is None else self.ask(questions, progress).report()
+    if texts is None: return report
+    name, found = (
+        "perplexity" if self.head == "causal" else "pseudo_perplexity"
+    ), self.perplexity(texts, max_length, progress)
+    return replace(
+        report,
+        **{name: found.value},
+        intervals=report.intervals | {name: (found.low, found.high)}
+    )
+
+# %% ../../nbs/06_answering/03_evaluator.ipynb #cell-015-16
+@patch
+def _need(self: Evaluator, kind, what):
+    if self.head != kind:
+        raise InputError(
+            f"{type(unwrap_model(self.model)).__name__} cannot {what}: its head is"
+            f" {self.head!r}, not {kind!r} (see avss_nb.model.heads)"
+        )
+
+@patch
+def _size(self: Evaluator, rows) -> int:
+    "How many rows have logits that fit in memory."
+    vocabulary = (
+        1 if self.head == "classes" else self.model.get_input_embeddings().weight.shape[0]
+    )
+    return min(self.batch_size, max(1, LOGITS // (max(map(len, rows)) * vocabulary)))
+
+@patch
+def _batches(self: Evaluator, rows) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
+    "Indices of rows, and the rows as a batch."
+    size = self._size(rows)
+    for indices in length_batches(rows, size, equal=kept_apart(self.model, rows, size)):
+        yield indices, right_padded(
+            [rows[i] for i in indices], self.device, vocabulary=vocabulary_size(self.model)
+        )
+
+# %% ../../nbs/06_answering/03_evaluator.ipynb #cell-015-17
+@patch
+def _target_batches(self: Evaluator, rows) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
+    "Indices of rows, and a batch that asks for what the head predicts."
+    size = self._size(rows)
+    equal = kept_apart(self.model, rows, size)
+    if self.head == "masked":
+        yield from masked_copies(self.model, self.tokenizer, rows, size, equal)
+    else:
+        for indices in length_batches(rows, size, equal=equal):
+            yield indices, target_batch(
+                self.model, self.tokenizer, [rows[i] for i in indices]
+            )
+
+@patch
+def _check_asked(self: Evaluator, questions) -> None:
+    self._need("causal", "answer questions")
+    if not questions: raise InputError("there are no questions; give at least one")
+    if not callable(self.tokenizer):
+        raise InputError("questions need a tokenizer; write Evaluator(model, tokenizer)")
+
+# %% ../../nbs/06_answering/03_evaluator.ipynb #cell-015-18
+@patch
+def _prompts(self: Evaluator, questions) -> list[list[int]]:
+    "Token ids of the prompts."
+    self._check_asked(questions)
+    prompts = self.prompt.ids(questions, self.tokenizer)
+    check_length(
+        position_limit(self.model), max(map(len, prompts)) + self.max_new_tokens,
+        "shorten the prompts, or lower max_new_tokens"
+    )
+    return prompts
+
+# %% ../../nbs/06_answering/03_evaluator.ipynb #cell-015-19
+@patch
+def _run(self: Evaluator, questions, prompts) -> dict:
+    """Everything that answers depend on.
+    The probe tells a model from itself with blocks skipped or adapters off."""
+    def digest(value):
+        return hashlib.sha256(
+            json.dumps(value, default=lambda x: x.item()).encode()
+        ).hexdigest()[:16]
+    with torch.no_grad(), evaluation_mode(self.model):
+        logits = self.model(**probe_batch(self.model)).logits[0].float()
+    return {
+        "model": fingerprint_blocks(Blocks(self.model)),
+        "probe_logprob": logits.log_softmax(-1).amax(-1).mean().item(),
+        "dtype": str(self.model.dtype), "prompts": digest(prompts),
+        "questions": digest([asdict(q) for q in questions]), "ends": self._ends(),
+        "batch_size": self.batch_size, **self.settings
+    }
+
+# %% ../../nbs/06_answering/03_evaluator.ipynb #cell-015-20
+@patch
+def _ends(self: Evaluator) -> list[int]:
+    """Token ids that end a text:
+    the tokenizer's, the model's, and stop strings that are tokens of their own."""
+    own = getattr(getattr(self.model, "generation_config", None), "eos_token_id", None)
+    found = {
+        self.tokenizer.eos_token_id, *(own if isinstance(own, (list, tuple)) else [own])
+    }
+    for ids in (encode(self.tokenizer, stop, special=False) for stop in self.stop):
+        if len(ids) == 1 and is_special(ids[0], self.tokenizer): found |= {*ids}
+    return sorted(found - {None})
+
+# %% ../../nbs/06_answering/03_evaluator.ipynb #cell-015-21
+@patch
+def _generate(
+    self: Evaluator, prompts, stops, thinking, generation
+) -> list[tuple[str, list[float], bool, list[int]]]:
+    """For each prompt the answer, log-probabilities of its tokens, whether the limit
+    ended it, and all tokens up to its end."""
+    batch, logprobs = left_padded(prompts, self.device, vocabulary_size(self.model)), []
+    start = batch["input_ids"].shape[1]
+    def decode(tokens): return self.tokenizer.decode(tokens, skip_special_tokens=True)
+    def record(_, logits):  # greedy: the chosen token is the most probable one
+        logprobs.append(logits.amax(-1) - logits.logsumexp(-1))
+        return logits
+    def stopped(ids, _, **__):
+        texts = self.tokenizer.batch_decode(ids[:, start:], skip_special_tokens=True)
+        return torch.tensor(
+            [*map(answer_ended, texts, stops, thinking)], device=ids.device
+        )
+    generated = self.model.generate(
+        **batch,
+        generation_config=generation,
+        logits_processor=[record],
+        stopping_criteria=[stopped]
+    )[:, start:].tolist()
+    ends, answers = set(generation.eos_token_id or ()), []
+    for tokens, values, stop, thought in zip(
+        generated, torch.stack(logprobs, 1).tolist(), stops, thinking
+    ):
+        text, (begin, end) = answer_span(tokens, ends, stop, decode, thought)
+        check_numbers(values[:end])
+        cut_off = not (ends & {*tokens} or answer_ended(decode(tokens), stop, thought))
+        answers.append((text, values[begin:end], cut_off, tokens[:end]))
+    return answers
 
 # %% ../../nbs/06_answering/03_evaluator.ipynb #cell-018
 def retention(

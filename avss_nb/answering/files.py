@@ -7,6 +7,7 @@ from __future__ import annotations
 import itertools, json, os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from fastcore.basics import patch
 from ..base.basics import InputError, check_regular, not_written
 from ..data.questions import Question
 
@@ -15,6 +16,7 @@ __all__ = ['ANSWERS_FORMAT', 'ROUNDING', 'json_line', 'header_line', 'answer_lin
 
 # %% ../../nbs/06_answering/00_files.ipynb #cell-004
 ANSWERS_FORMAT = "avss_nb answers 1"
+
 ROUNDING = 1e-3  # a log-probability may lie above 0 by no more than that
 
 def json_line(value) -> str: return json.dumps(value, default=lambda x: x.item()) + "\n"
@@ -41,6 +43,7 @@ _TYPES = {
     "labelled": bool
 }
 
+# %% ../../nbs/06_answering/00_files.ipynb #cell-004-1
 def _entry(line: bytes) -> dict:
     row = {"cut_off": False, "labelled": False, "token_ids": ()} | json.loads(line)
     question = Question(
@@ -55,6 +58,7 @@ def _entry(line: bytes) -> dict:
         "token_logprobs": logprobs, "token_ids": tuple(row["token_ids"])
     }
 
+# %% ../../nbs/06_answering/00_files.ipynb #cell-004-2
 def read_answers_file(
     path: Path,
 # header, entries of each answer, and the bytes at which header and answers end
@@ -98,6 +102,7 @@ def _same(there, here) -> bool:
         isinstance(there, float) and isinstance(here, float) and abs(there - here) < 1e-3
     )
 
+# %% ../../nbs/06_answering/00_files.ipynb #cell-006-1
 class AnswerLog:
     "A file of answers that grows by whole batches."
     kept = "text", "token_logprobs", "cut_off", "token_ids"  # entries that `take_up` returns
@@ -110,56 +115,61 @@ class AnswerLog:
     ):
         self.path, self.run, self.batches = Path(path), json.loads(json_line(run)), batches
 
-    def take_up(self) -> dict[int, tuple]:  # place → entries `kept` of the answer
-        """What is done. A torn line and an incomplete batch are cut off;
-        a new file gets its header."""
-        order = [place for batch in self.batches for place in batch]
-        first = header_line(len(order), self.run).encode()
-        check_regular(self.path)
-        if not self.path.exists() or (
-            self.path.is_file() and first.startswith(self.path.read_bytes())
-        ):
-            try:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                self._write("wb", first)  # also where it was torn
-            except OSError as error: raise not_written(self.path, error) from error
-        header, entries, ends = read_answers_file(self.path)
-        pairs = {
-            name: (header["run"].get(name), self.run.get(name))
-            for name in header["run"] | self.run
-        }
-        differing = [
-            f"{name} ({there!r} there, {here!r} here)" for name, (there, here) in pairs.items()
-            if not _same(there, here)
-        ]
-        if differing:
-            raise InputError(
-                f"{self.path} is of another run: {', '.join(differing)}; give another file, or"
-                " what that run had"
-            )
-        if [entry["at"] for entry in entries] != order[:len(entries)]:
-            raise InputError(
-                f"{self.path} is damaged: its answers do not follow the order of the run; give"
-                " another file"
-            )
-        done = max(
-            end for end in itertools.accumulate(map(len, self.batches), initial=0)
-            if end <= len(entries)
+# %% ../../nbs/06_answering/00_files.ipynb #cell-006-2
+@patch
+def take_up(self: AnswerLog) -> dict[int, tuple]:  # place → entries `kept` of the answer
+    """What is done. A torn line and an incomplete batch are cut off;
+    a new file gets its header."""
+    order = [place for batch in self.batches for place in batch]
+    first = header_line(len(order), self.run).encode()
+    check_regular(self.path)
+    if not self.path.exists() or (
+        self.path.is_file() and first.startswith(self.path.read_bytes())
+    ):
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._write("wb", first)  # also where it was torn
+        except OSError as error: raise not_written(self.path, error) from error
+    header, entries, ends = read_answers_file(self.path)
+    pairs = {
+        name: (header["run"].get(name), self.run.get(name))
+        for name in header["run"] | self.run
+    }
+    differing = [
+        f"{name} ({there!r} there, {here!r} here)" for name, (there, here) in pairs.items()
+        if not _same(there, here)
+    ]
+    if differing:
+        raise InputError(
+            f"{self.path} is of another run: {', '.join(differing)}; give another file, or"
+            " what that run had"
         )
-        if self.path.stat().st_size > ends[done]: os.truncate(self.path, ends[done])
-        return {
-            entry["at"]: tuple(entry[name] for name in self.kept) for entry in entries[:done]
-        }
+    if [entry["at"] for entry in entries] != order[:len(entries)]:
+        raise InputError(
+            f"{self.path} is damaged: its answers do not follow the order of the run; give"
+            " another file"
+        )
+    done = max(
+        end for end in itertools.accumulate(map(len, self.batches), initial=0)
+        if end <= len(entries)
+    )
+    if self.path.stat().st_size > ends[done]: os.truncate(self.path, ends[done])
+    return {
+        entry["at"]: tuple(entry[name] for name in self.kept) for entry in entries[:done]
+    }
 
-    def add(self,
-        places: Sequence[int],  # the next batch
-        answers: Answers,  # to these questions, see `avss_nb.answering.answers`
-    ) -> None:
-        "Append a batch; afterwards it is on the disk."
-        self._write("ab", answer_lines(answers.rows(), places).encode())
+# %% ../../nbs/06_answering/00_files.ipynb #cell-006-3
+@patch
+def add(self: AnswerLog,
+    places: Sequence[int],  # the next batch
+    answers: Answers,  # to these questions, see `avss_nb.answering.answers`
+) -> None:
+    "Append a batch; afterwards it is on the disk."
+    self._write("ab", answer_lines(answers.rows(), places).encode())
 
-    def _write(self, mode, content):
-        with open(self.path, mode) as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+@patch
+def _write(self: AnswerLog, mode, content):
+    with open(self.path, mode) as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())

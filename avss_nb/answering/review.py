@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 import numpy as np, pandas as pd
-from ..base.basics import InputError, whole
+from fastcore.basics import patch
+from ..base.basics import InputError, write_whole
 from ..data.readers import read_table
 from ..data.verdicts import RULES, Judge, is_abstention, is_correct, near_miss, rule_name
 
@@ -18,12 +19,16 @@ __all__ = ['FEWEST_ANSWERS', 'TOO_FEW', 'TOO_MANY', 'VERDICT_WORDS', 'Verdicts']
 
 # %% ../../nbs/06_answering/01_review.ipynb #cell-004
 FEWEST_ANSWERS = 20  # answers; shares of fewer say little
+
 TOO_FEW, TOO_MANY = 0.02, 0.05  # shares: almost none are right; too many are empty or cut off
+
 # verdicts as a person writes them
 VERDICT_WORDS = {"right": True, "wrong": False, "abstained": None}
 
+# %% ../../nbs/06_answering/01_review.ipynb #cell-004-1
 class Verdicts:
     "What rules and people say about answers: a part of `avss_nb.answering.answers.Answers`."
+
     @property
     def hallucinated(self) -> np.ndarray:
         "bool: an answer was given, and it is wrong."
@@ -56,156 +61,173 @@ class Verdicts:
         rules = q.rules if q.rules in RULES else "squad"  # a function of an earlier session
         return bool(self.abstained[i]) and is_abstention(self.texts[i], rules, q.language)
 
-    def judged(self,
-        rules: str | Judge,  # a name in `avss_nb.data.verdicts.RULES`, or a function
-    ) -> Answers:
-        """The same answers by another rule.
-        Given verdicts, and answers that were withheld, stay."""
-        questions = tuple(replace(q, rules=rules) for q in self.questions)
-        correct = self._verdicts(name := rule_name(rules))
-        silent = np.array([is_abstention(text, name, q.language)
-                           for q, text in zip(questions, self.texts)], bool)
-        abstained = np.where(
-            self.labelled, self.abstained, (silent | self.abstained) & ~correct
+# %% ../../nbs/06_answering/01_review.ipynb #cell-004-2
+@patch
+def judged(self: Verdicts,
+    rules: str | Judge,  # a name in `avss_nb.data.verdicts.RULES`, or a function
+) -> Answers:
+    """The same answers by another rule.
+    Given verdicts, and answers that were withheld, stay."""
+    questions = tuple(replace(q, rules=rules) for q in self.questions)
+    correct = self._verdicts(name := rule_name(rules))
+    silent = np.array([is_abstention(text, name, q.language)
+                       for q, text in zip(questions, self.texts)], bool)
+    abstained = np.where(
+        self.labelled, self.abstained, (silent | self.abstained) & ~correct
+    )
+    return replace(self, questions=questions, correct=correct, abstained=abstained)
+
+@patch
+def rules(self: Verdicts) -> pd.DataFrame:
+    """A row for each rule: the share of answers that are right by it, and the share on which it
+    differs from the verdicts in force."""
+    known = [name for name, rule in RULES.items() if not rule.judge]
+    names = dict.fromkeys([*known, *(q.rules for q in self.questions if q.rules in RULES)])
+    found = {"in force": self.correct} | {name: self._verdicts(name) for name in names}
+    labels = [self.rule, *(RULES[name].label for name in found if name in RULES)]
+    columns = {"right": [v.mean() for v in found.values()],
+               "differs": [(v != self.correct).mean() for v in found.values()],
+               "right if the answer …": labels}
+    return pd.DataFrame(columns, index=pd.Index([*found], name="rule"))
+
+# %% ../../nbs/06_answering/01_review.ipynb #cell-004-3
+@patch
+def _doubt(self: Verdicts) -> str:
+    contained = int(self.contained.sum())
+    if not contained: return ""
+    verb = "contains" if contained == 1 else "contain"
+    return (
+        f"{contained:,} of {self.hallucinated.sum():,} wrong answers {verb} an accepted"
+        f" one (judged by {self.rule}); look at answers.disputed(), or try"
+        " answers.judged('contains')"
+    )
+
+# %% ../../nbs/06_answering/01_review.ipynb #cell-004-4
+@patch
+def warnings(self: Verdicts) -> list[str]:
+    "What to know before right and wrong are used: a line each."
+    found, n = [doubt] if (doubt := self._doubt()) else [], len(self)
+    known = self.correct[[q.answerable for q in self.questions]] if n else self.correct
+    if len(known) >= FEWEST_ANSWERS and not TOO_FEW < known.mean() < 1 - TOO_FEW:
+        share = "none" if known.mean() < 0.5 else "all"
+        found.append(
+            f"almost {share} of the {len(known):,} answers that could be known are right "
+            f"({known.mean():.1%}): there is little to compare"
         )
-        return replace(self, questions=questions, correct=correct, abstained=abstained)
+    empty = np.array([not any(c.isalnum() for c in text) for text in self.texts], bool)
+    cut_off = "were cut off at the limit of tokens; raise max_new_tokens"
+    for which, what in (empty, "are empty"), (self.cut_off, cut_off):
+        if n < FEWEST_ANSWERS or which.mean() < TOO_MANY: continue
+        found.append(f"{which.sum():,} of {n:,} answers {what}")
+    return found
 
-    def rules(self) -> pd.DataFrame:
-        """A row for each rule: the share of answers that are right by it, and the share on which it
-        differs from the verdicts in force."""
-        known = [name for name, rule in RULES.items() if not rule.judge]
-        names = dict.fromkeys([*known, *(q.rules for q in self.questions if q.rules in RULES)])
-        found = {"in force": self.correct} | {name: self._verdicts(name) for name in names}
-        labels = [self.rule, *(RULES[name].label for name in found if name in RULES)]
-        columns = {"right": [v.mean() for v in found.values()],
-                   "differs": [(v != self.correct).mean() for v in found.values()],
-                   "right if the answer …": labels}
-        return pd.DataFrame(columns, index=pd.Index([*found], name="rule"))
+# %% ../../nbs/06_answering/01_review.ipynb #cell-004-5
+@patch
+def disputed(self: Verdicts) -> pd.DataFrame:
+    """The answers that a person should look at, and why: wrong ones that may be right, and right
+    ones that no other rule finds right."""
+    others = [self._verdicts(name) for name, rule in RULES.items() if not rule.judge]
+    lonely = self.correct & ~self.labelled & (np.sum(others, 0) <= 1)
+    def why(i):
+        if lonely[i]: return f"is right by {self.questions[i].rules} alone"
+        if not self.hallucinated[i] or self.labelled[i]: return ""
+        return near_miss(
+            self.texts[i], self.questions[i].answers, self.questions[i].language
+        )
+    reasons = {i: why(i) for i in range(len(self))}
+    return self._to_look_at({i: reason for i, reason in reasons.items() if reason})
 
-    def _doubt(self) -> str:
-        contained = int(self.contained.sum())
-        if not contained: return ""
-        verb = "contains" if contained == 1 else "contain"
+# %% ../../nbs/06_answering/01_review.ipynb #cell-004-6
+@patch
+def _to_look_at(self: Verdicts, reasons: Mapping[int, str]) -> pd.DataFrame:
+    def verdict(i):
         return (
-            f"{contained:,} of {self.hallucinated.sum():,} wrong answers {verb} an accepted"
-            f" one (judged by {self.rule}); look at answers.disputed(), or try"
-            " answers.judged('contains')"
+            "right" if self.correct[i] else "abstained" if self.abstained[i] else "wrong"
         )
+    rows = [
+        (
+            self.questions[i].text, self.texts[i], self.questions[i].answers,
+            self.confidences[i], verdict(i), why
+        )
+        for i, why in reasons.items()
+    ]
+    columns = ["question", "answer", "accepted", "confidence", "verdict", "why"]
+    index = pd.Index([*reasons], dtype=int, name="at")
+    return pd.DataFrame(rows, index, columns, dtype=object).astype({"confidence": float})
 
-    def warnings(self) -> list[str]:
-        "What to know before right and wrong are used: a line each."
-        found, n = [doubt] if (doubt := self._doubt()) else [], len(self)
-        known = self.correct[[q.answerable for q in self.questions]] if n else self.correct
-        if len(known) >= FEWEST_ANSWERS and not TOO_FEW < known.mean() < 1 - TOO_FEW:
-            share = "none" if known.mean() < 0.5 else "all"
-            found.append(
-                f"almost {share} of the {len(known):,} answers that could be known are right "
-                f"({known.mean():.1%}): there is little to compare"
+# %% ../../nbs/06_answering/01_review.ipynb #cell-004-7
+@patch
+def to_csv(self: Verdicts,
+    path: str | Path,  # of a new file: one that exists may hold labels
+    disputed: bool = True,  # only those; False: all answers
+) -> None:
+    """A table for a person, who fills in the column `label` (right, wrong or abstained; empty:
+    as it is). `relabel` reads it."""
+    if Path(path).exists():
+        raise InputError(f"{path} exists and may hold labels; give the name of a new file")
+    every = dict.fromkeys(range(len(self)), "")
+    table = self.disputed() if disputed else self._to_look_at(every)
+    table["accepted"] = [
+        " | ".join(map(_cell, accepted)) for accepted in table["accepted"]
+    ]
+    for name in "question", "answer": table[name] = [*map(_cell, table[name])]
+    table = table.assign(label="", key=[*map(self._key, table.index)])
+    with write_whole(path) as file: table.to_csv(file, encoding="utf-8")
+
+@patch
+def _key(self: Verdicts, i) -> str:
+    "Identifies an answer by letters that no spreadsheet changes, as it does 3.0 or 1/2."
+    text = json.dumps([self.questions[i].text, self.texts[i]])
+    return "k" + hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+
+# %% ../../nbs/06_answering/01_review.ipynb #cell-004-8
+@patch
+def relabel(self: Verdicts,
+    # None: abstained; or a table of `to_csv`
+    labels: Mapping[int, bool | None] | str | Path,
+) -> Answers:
+    "The same answers with a person's verdicts, by the number of the answer."
+    if isinstance(labels, (str, Path)): labels = self._labels(labels)
+    correct, abstained = self.correct.copy(), self.abstained.copy()
+    labelled = self.labelled.copy()
+    for i, label in labels.items():
+        label = VERDICT_WORDS.get(label, label) if isinstance(label, str) else label
+        if isinstance(label, (str, float)):
+            raise InputError(
+                f"label {label!r} was given for answer {i}; give True, False or "
+                "None (abstained)"
             )
-        empty = np.array([not any(c.isalnum() for c in text) for text in self.texts], bool)
-        cut_off = "were cut off at the limit of tokens; raise max_new_tokens"
-        for which, what in (empty, "are empty"), (self.cut_off, cut_off):
-            if n < FEWEST_ANSWERS or which.mean() < TOO_MANY: continue
-            found.append(f"{which.sum():,} of {n:,} answers {what}")
-        return found
+        if i not in range(len(self)):
+            raise InputError(f"a label for answer {i!r} was given; there are answers 0 to "
+                             f"{len(self) - 1}; give one of these")
+        correct[i], abstained[i], labelled[i] = bool(label), label is None, True
+    return replace(self, correct=correct, abstained=abstained, labelled=labelled)
 
-    def disputed(self) -> pd.DataFrame:
-        """The answers that a person should look at, and why: wrong ones that may be right, and right
-        ones that no other rule finds right."""
-        others = [self._verdicts(name) for name, rule in RULES.items() if not rule.judge]
-        lonely = self.correct & ~self.labelled & (np.sum(others, 0) <= 1)
-        def why(i):
-            if lonely[i]: return f"is right by {self.questions[i].rules} alone"
-            if not self.hallucinated[i] or self.labelled[i]: return ""
-            return near_miss(
-                self.texts[i], self.questions[i].answers, self.questions[i].language
+# %% ../../nbs/06_answering/01_review.ipynb #cell-004-9
+@patch
+def _labels(self: Verdicts, path) -> dict[int, str]:
+    "Index → what stands in the column `label`, where the rows are those of these answers."
+    found = {}
+    for number, row in enumerate(read_table(path), 2):
+        def wrong(what): return InputError(f"{path}, line {number}: {what}")
+        if missing := {"at", "key", "label"} - {*row}:
+            raise InputError(f"{path} has no column {', '.join(sorted(missing))}; "
+                             "give a table that Answers.to_csv wrote")
+        if not (word := str(row["label"]).strip().lower()): continue
+        if word not in VERDICT_WORDS:
+            raise wrong(
+                f"{word!r} stands in column label; write {', '.join(VERDICT_WORDS)}, or"
+                " leave it empty"
             )
-        reasons = {i: why(i) for i in range(len(self))}
-        return self._to_look_at({i: reason for i, reason in reasons.items() if reason})
-
-    def _to_look_at(self, reasons: Mapping[int, str]) -> pd.DataFrame:
-        def verdict(i):
-            return (
-                "right" if self.correct[i] else "abstained" if self.abstained[i] else "wrong"
-            )
-        rows = [
-            (
-                self.questions[i].text, self.texts[i], self.questions[i].answers,
-                self.confidences[i], verdict(i), why
-            )
-            for i, why in reasons.items()
-        ]
-        columns = ["question", "answer", "accepted", "confidence", "verdict", "why"]
-        index = pd.Index([*reasons], dtype=int, name="at")
-        return pd.DataFrame(rows, index, columns, dtype=object).astype({"confidence": float})
-
-    def to_csv(self,
-        path: str | Path,  # of a new file: one that exists may hold labels
-        disputed: bool = True,  # only those; False: all answers
-    ) -> None:
-        """A table for a person, who fills in the column `label` (right, wrong or abstained; empty:
-        as it is). `relabel` reads it."""
-        if Path(path).exists():
-            raise InputError(f"{path} exists and may hold labels; give the name of a new file")
-        every = dict.fromkeys(range(len(self)), "")
-        table = self.disputed() if disputed else self._to_look_at(every)
-        table["accepted"] = [
-            " | ".join(map(_cell, accepted)) for accepted in table["accepted"]
-        ]
-        for name in "question", "answer": table[name] = [*map(_cell, table[name])]
-        table = table.assign(label="", key=[*map(self._key, table.index)])
-        with whole(path) as file: table.to_csv(file, encoding="utf-8")
-
-    def _key(self, i) -> str:
-        "Identifies an answer by letters that no spreadsheet changes, as it does 3.0 or 1/2."
-        text = json.dumps([self.questions[i].text, self.texts[i]])
-        return "k" + hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
-
-    def relabel(self,
-        # None: abstained; or a table of `to_csv`
-        labels: Mapping[int, bool | None] | str | Path,
-    ) -> Answers:
-        "The same answers with a person's verdicts, by the number of the answer."
-        if isinstance(labels, (str, Path)): labels = self._labels(labels)
-        correct, abstained = self.correct.copy(), self.abstained.copy()
-        labelled = self.labelled.copy()
-        for i, label in labels.items():
-            label = VERDICT_WORDS.get(label, label) if isinstance(label, str) else label
-            if isinstance(label, (str, float)):
-                raise InputError(
-                    f"label {label!r} was given for answer {i}; give True, False or "
-                    "None (abstained)"
-                )
-            if i not in range(len(self)):
-                raise InputError(f"a label for answer {i!r} was given; there are answers 0 to "
-                                 f"{len(self) - 1}; give one of these")
-            correct[i], abstained[i], labelled[i] = bool(label), label is None, True
-        return replace(self, correct=correct, abstained=abstained, labelled=labelled)
-
-    def _labels(self, path) -> dict[int, str]:
-        "Index → what stands in the column `label`, where the rows are those of these answers."
-        found = {}
-        for number, row in enumerate(read_table(path), 2):
-            def wrong(what): return InputError(f"{path}, line {number}: {what}")
-            if missing := {"at", "key", "label"} - {*row}:
-                raise InputError(f"{path} has no column {', '.join(sorted(missing))}; "
-                                 "give a table that Answers.to_csv wrote")
-            if not (word := str(row["label"]).strip().lower()): continue
-            if word not in VERDICT_WORDS:
-                raise wrong(
-                    f"{word!r} stands in column label; write {', '.join(VERDICT_WORDS)}, or"
-                    " leave it empty"
-                )
-            at = int(row["at"]) if str(row["at"]).isdigit() else -1
-            if at not in range(len(self)) or self._key(at) != str(row["key"]).strip():
-                raise wrong(f"these answers have no answer {row['at']} like this; "
-                            "write a new table with to_csv")
-            if found.setdefault(at, word) != word:
-                raise wrong(f"answer {at} has two labels; leave one")
-        return found
+        at = int(row["at"]) if str(row["at"]).isdigit() else -1
+        if at not in range(len(self)) or self._key(at) != str(row["key"]).strip():
+            raise wrong(f"these answers have no answer {row['at']} like this; "
+                        "write a new table with to_csv")
+        if found.setdefault(at, word) != word:
+            raise wrong(f"answer {at} has two labels; leave one")
+    return found
 
 def _cell(text) -> str:
     "A text as it survives a spreadsheet: on one line, without control characters."
     text = str(text).encode("utf-8", "replace").decode()
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
-

@@ -14,8 +14,9 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 # %% auto #0
-__all__ = ['LONGEST', 'InputError', 'check_counts', 'whole', 'not_written', 'check_regular', 'check_replaceable', 'format_of',
-           'check_place', 'save_tensors', 'load_tensors', 'reading', 'Progress', 'silent', 'Bar', 'text_tokenizer']
+__all__ = ['LONGEST', 'InputError', 'check_counts', 'write_whole', 'not_written', 'check_regular', 'check_replaceable',
+           'format_of', 'check_place', 'save_tensors', 'load_tensors', 'report_damage', 'Progress', 'silent', 'Bar',
+           'text_tokenizer']
 
 # %% ../../nbs/00_base/00_basics.ipynb #cell-004
 class InputError(ValueError):
@@ -32,7 +33,7 @@ def check_counts(**counts) -> None:
 
 # %% ../../nbs/00_base/00_basics.ipynb #cell-007
 @contextmanager
-def whole(
+def write_whole(
     path: str | Path,  # the file or folder to appear
 ):  # yields a temporary path beside it
     """Write to the yielded path;
@@ -53,6 +54,7 @@ def whole(
     except (OSError, SafetensorError) as error: raise not_written(path, error) from error
     finally: shutil.rmtree(workshop, ignore_errors=True)
 
+# %% ../../nbs/00_base/00_basics.ipynb #cell-007-1
 def not_written(path: str | Path, error: Exception) -> InputError:
     "What to say when a disk or a folder refuses."
     return InputError(
@@ -105,6 +107,7 @@ def check_replaceable(
             " not exist yet"
         )
 
+# %% ../../nbs/00_base/00_basics.ipynb #cell-010-1
 def _replaceable_folder(path, mark) -> bool:
     return path.is_dir() and (
         not any(path.iterdir()) or bool(mark and (path / mark).is_file())
@@ -133,6 +136,7 @@ def format_of(path: str | Path) -> str:
         found = re.search(rb"(avss_nb\.Picture/\d+)", head + tail)
     return found[1].decode() if found else ""
 
+# %% ../../nbs/00_base/00_basics.ipynb #cell-010-2
 def check_place(
     path: str | Path,  # where a result shall go
     mark: str | None,
@@ -163,9 +167,10 @@ def save_tensors(
     tensors = {
         name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()
     }
-    with whole(path) as file:
+    with write_whole(path) as file:
         save_file(tensors, file, {"avss_nb": json.dumps({"format": kind} | header)})
 
+# %% ../../nbs/00_base/00_basics.ipynb #cell-013-1
 def load_tensors(
     path: str | Path,
     kind: str,  # as it was saved
@@ -174,15 +179,16 @@ def load_tensors(
 ) -> tuple[dict, dict]:  # header, and name → tensor
     "Read a file written by `save_tensors`."
     if not os.path.isfile(path): raise InputError(f"there is no {what} at {path}; {advice}")
-    with reading(path, what, advice), safe_open(path, "pt") as file:
+    with report_damage(path, what, advice), safe_open(path, "pt") as file:
         header = json.loads((file.metadata() or {}).get("avss_nb", "{}"))
         tensors = {name: file.get_tensor(name) for name in file.keys()}
         if header.get("format") != kind:
             raise InputError(f"{path} is a safetensors file but no {what}; {advice}")
     return header, tensors
 
+# %% ../../nbs/00_base/00_basics.ipynb #cell-013-2
 @contextmanager
-def reading(
+def report_damage(
     path: str | Path,
     what: str,  # the kind in words, for errors: "profile"
     advice: str = "make it again",

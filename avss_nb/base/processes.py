@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 import torch
 from torch import Tensor
+from fastcore.basics import patch
 from .basics import InputError
 
 # %% auto #0
-__all__ = ['RANKS', 'LOCAL', 'ProcessLost', 'Stopped', 'Processes', 'joined']
+__all__ = ['RANKS', 'LOCAL', 'ProcessLost', 'Stopped', 'Processes', 'join_processes']
 
 # %% ../../nbs/00_base/01_processes.ipynb #cell-007
 class ProcessLost(RuntimeError):
@@ -29,8 +30,10 @@ RANKS = {
     "RANK": "WORLD_SIZE", "OMPI_COMM_WORLD_RANK": "OMPI_COMM_WORLD_SIZE",
     "PMI_RANK": "PMI_SIZE"
 }
+
 LOCAL = ("LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID")
 
+# %% ../../nbs/00_base/01_processes.ipynb #cell-008-1
 @dataclass(frozen=True)
 class Processes:
     "The processes among which work is dealt out, and which of them this is."
@@ -68,73 +71,83 @@ class Processes:
 
     def __repr__(self): return f"process {self.rank} of {self.of}"
 
-    def device(self,
-        asked: str | None = None,  # for example "cpu"; None: a GPU where there is one
-    ) -> str | None:
-        "This process's own GPU, where there are several processes; else what was asked for."
-        if self.of == 1 or asked not in (None, "cuda") or not torch.cuda.is_available():
-            return asked
-        return f"cuda:{self.local % torch.cuda.device_count()}"
+# %% ../../nbs/00_base/01_processes.ipynb #cell-008-2
+@patch
+def device(self: Processes,
+    asked: str | None = None,  # for example "cpu"; None: a GPU where there is one
+) -> str | None:
+    "This process's own GPU, where there are several processes; else what was asked for."
+    if self.of == 1 or asked not in (None, "cuda") or not torch.cuda.is_available():
+        return asked
+    return f"cuda:{self.local % torch.cuda.device_count()}"
 
-    def mine(self, batches: Iterable) -> Iterator:
-        "This process's share of batches."
-        return itertools.islice(batches, self.rank, None, self.of)
+@patch
+def mine(self: Processes, batches: Iterable) -> Iterator:
+    "This process's share of batches."
+    return itertools.islice(batches, self.rank, None, self.of)
 
-    def wait(self) -> None:
-        "Until all are here."
-        if self.of > 1: self._run(torch.distributed.all_reduce, torch.zeros(1))
+@patch
+def wait(self: Processes) -> None:
+    "Until all are here."
+    if self.of > 1: self._run(torch.distributed.all_reduce, torch.zeros(1))
 
-    def together(self,
-        # place → what was found; ready for JSON (numbers survive exactly, tuples become lists)
-        found: dict[int, Any],
-    ) -> dict[int, Any]:  # in the order of the places
-        "What all processes have found."
-        if self.of == 1: return found
-        entries = [
-            entry for part in self._exchange(json.dumps([*found.items()]).encode())
-            for entry in json.loads(part)
-        ]
-        return dict(sorted(entries, key=lambda entry: entry[0]))
+# %% ../../nbs/00_base/01_processes.ipynb #cell-008-3
+@patch
+def together(self: Processes,
+    # place → what was found; ready for JSON (numbers survive exactly, tuples become lists)
+    found: dict[int, Any],
+) -> dict[int, Any]:  # in the order of the places
+    "What all processes have found."
+    if self.of == 1: return found
+    entries = [
+        entry for part in self._exchange(json.dumps([*found.items()]).encode())
+        for entry in json.loads(part)
+    ]
+    return dict(sorted(entries, key=lambda entry: entry[0]))
 
-    def tensors_together(self,
-        found: dict[str, Tensor],  # each process has names of its own
-    ) -> dict[str, Tensor]:
-        "The same for tensors."
-        if self.of == 1: return found
-        from safetensors.torch import load, save
-        return {
-            name: t for part in self._exchange(save(found)) for name, t in load(part).items()
-        }
+@patch
+def tensors_together(self: Processes,
+    found: dict[str, Tensor],  # each process has names of its own
+) -> dict[str, Tensor]:
+    "The same for tensors."
+    if self.of == 1: return found
+    from safetensors.torch import load, save
+    return {
+        name: t for part in self._exchange(save(found)) for name, t in load(part).items()
+    }
 
-    def _exchange(self, content: bytes) -> list[bytes]:
-        "What each process gives, by rank."
-        own = torch.frombuffer(bytearray(content), dtype=torch.uint8)
-        sizes = [torch.zeros(1, dtype=torch.long) for _ in range(self.of)]
-        self._run(torch.distributed.all_gather, sizes, torch.tensor([len(own)]))
-        longest = max(map(int, sizes))
-        parts = [torch.zeros(longest, dtype=torch.uint8) for _ in sizes]
-        self._run(
-            torch.distributed.all_gather, parts,
-            torch.nn.functional.pad(own, (0, longest - len(own)))
-        )
-        return [part[:int(n)].numpy().tobytes() for part, n in zip(parts, sizes)]
+# %% ../../nbs/00_base/01_processes.ipynb #cell-008-4
+@patch
+def _exchange(self: Processes, content: bytes) -> list[bytes]:
+    "What each process gives, by rank."
+    own = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+    sizes = [torch.zeros(1, dtype=torch.long) for _ in range(self.of)]
+    self._run(torch.distributed.all_gather, sizes, torch.tensor([len(own)]))
+    longest = max(map(int, sizes))
+    parts = [torch.zeros(longest, dtype=torch.uint8) for _ in sizes]
+    self._run(
+        torch.distributed.all_gather, parts,
+        torch.nn.functional.pad(own, (0, longest - len(own)))
+    )
+    return [part[:int(n)].numpy().tobytes() for part, n in zip(parts, sizes)]
 
-    def _run(self, collective, *tensors) -> None:
-        """Begin, and look again and again whether it is done:
-        so that Ctrl-C and SIGTERM are heard."""
-        try:
-            work = collective(*tensors, group=self.group, async_op=True)
-            while not work.is_completed(): time.sleep(0.02)
-            work.wait()
-        except RuntimeError as error:
-            raise ProcessLost(
-                f"{self!r} lost its connection to another, which has ended or was killed"
-                f" ({str(error).splitlines()[0][:120]})"
-            ) from None
+@patch
+def _run(self: Processes, collective, *tensors) -> None:
+    """Begin, and look again and again whether it is done:
+    so that Ctrl-C and SIGTERM are heard."""
+    try:
+        work = collective(*tensors, group=self.group, async_op=True)
+        while not work.is_completed(): time.sleep(0.02)
+        work.wait()
+    except RuntimeError as error:
+        raise ProcessLost(
+            f"{self!r} lost its connection to another, which has ended or was killed"
+            f" ({str(error).splitlines()[0][:120]})"
+        ) from None
 
 # %% ../../nbs/00_base/01_processes.ipynb #cell-013
 @contextmanager
-def joined(
+def join_processes(
     patience: float = 600,  # s to wait for all processes to start
 ) -> Iterator[Processes]:
     """The processes that an engine has started, connected inside the `with` block;

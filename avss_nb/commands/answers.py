@@ -8,17 +8,17 @@ import json, os
 from pathlib import Path
 from typing import Annotated
 from typer import Argument, Exit, Option, echo
-from ..base.basics import InputError, silent, whole
+from ..base.basics import InputError, silent, write_whole
 from .shared import LABELS, TEXTS, BatchSize, Column, Device, DeviceMap, Dtype
 from .shared import HowAsked, Json, Limit, MaxLength, Model, Room, Rules, Shots
 from .shared import Split, System, Tokens, WindowBos, app, asked_how
-from .shared import asking_dict, asking_lines, check_out, layer_numbers, show
-from .shared import table_text, together
-from ..data.sources import cut, given, judged_by, listener, load_model, prepare_hub
+from .shared import asking_dict, asking_lines, check_out, layer_numbers, print_result
+from .shared import table_text, share_work
+from ..data.sources import cut_windows, given_options, judged_by, default_progress, load_model, prepare_hub
 from ..data.sources import read_labelled, read_questions, read_texts
 
 # %% auto #0
-__all__ = ['TRUTHS', 'CALIBRATION', 'QUESTIONS', 'PARTS', 'evaluate', 'harness', 'read_answers', 'calibration', 'asked',
+__all__ = ['TRUTHS', 'CALIBRATION', 'QUESTIONS', 'PARTS', 'evaluate', 'harness', 'read_answers', 'calibration', 'load_asked',
            'hallucination', 'mitigate', 'arms_text']
 
 # %% ../../nbs/10_commands/02_answers.ipynb #cell-006
@@ -61,7 +61,7 @@ def evaluate(
             " one kind"
         )
     prepare_hub(model, questions, texts)
-    with together(device_map) as processes:
+    with share_work(device_map) as processes:
         asked = (
             read_labelled(labels, model, limit)
             if labels
@@ -70,11 +70,11 @@ def evaluate(
         found = read_texts(texts, limit, split=split, column=column) if texts else None
         loaded, tokenizer = load_model(model, dtype, processes.device(device), device_map)
         from avss_nb.answering.evaluator import Evaluator
-        pieces = cut(found, tokenizer, tokens, max_length, window_bos) if texts else None
+        pieces = cut_windows(found, tokenizer, tokens, max_length, window_bos) if texts else None
         evaluator = Evaluator(
             loaded, tokenizer, batch_size, max_new_tokens, processes=processes
         )
-        hear, chosen = silent if processes.rank else listener("evaluate"), None
+        hear, chosen = silent if processes.rank else default_progress("evaluate"), None
         if questions:
             evaluator, asked, chosen = asked_how(
                 evaluator, judged_by(asked, rules), prompt, shots, system, hear
@@ -85,7 +85,7 @@ def evaluate(
         *(asking_lines(chosen) if chosen else ()), table_text(report.to_frame(), index=True),
         *report.notes()
     ]
-    show(
+    print_result(
         "\n".join(lines),
         report.to_dict() | ({"asked": asking_dict(chosen)} if chosen else {}), to
     )
@@ -136,13 +136,14 @@ def harness(
         else {}
     )
     report = run_tasks(
-        models, tokenizer, chosen, include, limit, shots, batch_size, listener("harness")
+        models, tokenizer, chosen, include, limit, shots, batch_size, default_progress("harness")
     )
-    show(table_text(report.to_frame(), index=True), report.to_dict(), to)
+    print_result(table_text(report.to_frame(), index=True), report.to_dict(), to)
 
 # %% ../../nbs/10_commands/02_answers.ipynb #cell-011
 TRUTHS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 
+# %% ../../nbs/10_commands/02_answers.ipynb #cell-011-1
 def read_answers(
     path: str,  # a table: .csv, .tsv, .json, .jsonl or .parquet
 ):
@@ -173,6 +174,7 @@ def read_answers(
         found[name] = _parsed(path, table[name], _truth, "true or false, 1 or 0")
     return pd.DataFrame(found)
 
+# %% ../../nbs/10_commands/02_answers.ipynb #cell-011-2
 def _parsed(path, column, parse, expected) -> list:
     "The values of a column, parsed; the first that cannot be is named with its row."
     for row, value in enumerate(column, 1):
@@ -202,6 +204,7 @@ CALIBRATION = {
     "aurc": "risk_coverage",
 }
 
+# %% ../../nbs/10_commands/02_answers.ipynb #cell-014-1
 @app.command()
 def calibration(
     answers: Annotated[
@@ -227,8 +230,8 @@ def calibration(
     check_out(to)
     table = read_answers(answers)
     import pandas as pd
-    from avss_nb.maths.calibration import ECE_BINS, MEASURES, measures
-    values, intervals = measures(
+    from avss_nb.maths.calibration import ECE_BINS, MEASURES, confidence_measures
+    values, intervals = confidence_measures(
         table["confidence"], table["correct"], table["abstained"], bins=bins
     )
     result = {key: values.get(name) for key, name in CALIBRATION.items()}
@@ -254,7 +257,7 @@ def calibration(
     if result["auroc"] is None:
         notes.append("AUROC is undefined: it needs right and wrong answers")
     if len(table) == 1: notes.append("a single answer has no intervals")
-    show("\n".join(notes), {"n": len(table), **result, "intervals": bounds}, to)
+    print_result("\n".join(notes), {"n": len(table), **result, "intervals": bounds}, to)
 
 # %% ../../nbs/10_commands/02_answers.ipynb #cell-023
 QUESTIONS = Option(
@@ -264,12 +267,13 @@ QUESTIONS = Option(
     )
 )
 
-def asked(source: str, limit: int | None, split: str | None) -> list:
+def load_asked(source: str, limit: int | None, split: str | None) -> list:
     "Questions of a source; of the teaching world those about everybody."
     return read_questions(
         "teaching:all" if source == "teaching" else source, limit, split=split
     )
 
+# %% ../../nbs/10_commands/02_answers.ipynb #cell-023-1
 @app.command()
 def hallucination(
     model: Model,
@@ -328,13 +332,13 @@ def hallucination(
         raise InputError(
             "--pairs brings its own answers and has no examples; give --prompt plain or chat"
         )
-    from avss_nb.hallucination.scores import EAVSSScorer, HallucinationAnalyzer, detectors
+    from avss_nb.hallucination.scores import EAVSSScorer, HallucinationAnalyzer, detector_table
     scorer = EAVSSScorer(
         site, eps, not absolute,
         balance=[] if balance in ("", "none") else balance.replace(" ", "").split(",")
     )
     prepare_hub(model, questions, pairs)
-    if questions: wanted = asked(questions, limit, split)
+    if questions: wanted = load_asked(questions, limit, split)
     else:
         from avss_nb.data.readers import load_answer_pairs
         wanted, texts, correct = load_answer_pairs(pairs, limit=limit)
@@ -342,12 +346,12 @@ def hallucination(
     from avss_nb.answering.evaluator import Evaluator
     from avss_nb.layers.profiler import DEFAULT_SITES
     from avss_nb.data.questions import one_per_subject
-    with together(device_map) as processes:
+    with share_work(device_map) as processes:
         loaded, tokenizer = load_model(model, dtype, processes.device(device), device_map)
         evaluator = Evaluator(
             loaded, tokenizer, batch_size, max_new_tokens, processes=processes
         )
-        progress, chosen = silent if processes.rank else listener("answers"), None
+        progress, chosen = silent if processes.rank else default_progress("answers"), None
         if questions:
             wanted = judged_by(one_per_subject(wanted), rules)
             evaluator, wanted, chosen = asked_how(
@@ -366,10 +370,10 @@ def hallucination(
             loaded, tokenizer, position, {*DEFAULT_SITES, site}, batch_size, scorer=scorer,
             processes=processes
         )
-        profile = analyzer.profile(answers, silent if processes.rank else listener("profile"))
+        profile = analyzer.profile(answers, silent if processes.rank else default_progress("profile"))
     if processes.rank: return
     scores = scorer.score(profile)
-    table, result = detectors(profile, scores), scores.to_dict()
+    table, result = detector_table(profile, scores), scores.to_dict()
     profile.save(out)
     if chosen: result["asked"] = asking_dict(chosen)
     result |= {
@@ -377,7 +381,7 @@ def hallucination(
         "answers": repr(answers), "path": out
     }
     text = json.dumps(result, indent=1, allow_nan=False) + "\n"
-    with whole(Path(out) / "scores.json") as file: file.write_text(text, encoding="utf-8")
+    with write_whole(Path(out) / "scores.json") as file: file.write_text(text, encoding="utf-8")
     halves = "disjoint halves of the answers agree with ρ = {:.2f} ({:.2f} to {:.2f})".format(
         *scores.halves
     )
@@ -394,12 +398,13 @@ def hallucination(
         "Detectors of a wrong answer (AUROC, over all pairs and within kinds of questions):",
         table_text(table, index=True),
     ]
-    show("\n".join([*notes, f"saved to {out}"]), result, to)
+    print_result("\n".join([*notes, f"saved to {out}"]), result, to)
     if profile.partial: raise Exit(130)
 
 # %% ../../nbs/10_commands/02_answers.ipynb #cell-026
 PARTS = {"localize": 0.2, "train": 0.5, "develop": 0.1, "test": 0.2}
 
+# %% ../../nbs/10_commands/02_answers.ipynb #cell-026-1
 @app.command()
 def mitigate(
     model: Model,
@@ -470,21 +475,21 @@ def mitigate(
     from avss_nb.data.questions import one_per_subject, split_questions
     recipe = Recipe(
         seed=seed,
-        **given(
+        **given_options(
             steps=steps, contrast=contrast, retention=retention, answer=answer, wrong=wrong,
             learning_rate=learning_rate, lora_rank=lora
         )
     )
-    wanted = judged_by(asked(questions, limit, split), rules)
+    wanted = judged_by(load_asked(questions, limit, split), rules)
     neutral = read_texts(texts) if texts else None
     loaded, tokenizer = load_model(model, dtype, device)
-    from avss_nb.hallucination.comparison import rivals
+    from avss_nb.hallucination.comparison import score_rivals
     from avss_nb.answering.evaluator import Evaluator
     from avss_nb.hallucination.scores import EAVSSScorer, HallucinationAnalyzer
     asking = {"batch_size": batch_size, "max_new_tokens": max_new_tokens}
     evaluator, wanted, chosen = asked_how(
         Evaluator(loaded, tokenizer, **asking), wanted, prompt, shots, system,
-        listener("prompts")
+        default_progress("prompts")
     )
     asking["prompt"], parts = chosen.prompt, split_questions(wanted, PARTS)
     if numbers is None:
@@ -492,13 +497,13 @@ def mitigate(
             loaded, tokenizer, sites=["output"], scorer=EAVSSScorer(probe=False)
         )
         scores = analyzer.analyze(
-            evaluator.answer(one_per_subject(parts["localize"]), listener("localize")),
-            listener("profile"),
+            evaluator.answer(one_per_subject(parts["localize"]), default_progress("localize")),
+            default_progress("profile"),
         )
         numbers = scores.layers(3)
     trained = ContrastiveMitigator(loaded, tokenizer, numbers, recipe, **asking).train(
-        evaluator.answer(parts["train"], listener("answers")), neutral, parts["develop"],
-        listener("training"), checkpoint
+        evaluator.answer(parts["train"], default_progress("answers")), neutral, parts["develop"],
+        default_progress("training"), checkpoint
     )
     if trained.partial:
         echo(
@@ -507,7 +512,7 @@ def mitigate(
             err=True,
         )
         raise Exit(130)
-    before = rivals(evaluator.answer(parts["develop"]), evaluator.answer(parts["test"]))
+    before = score_rivals(evaluator.answer(parts["develop"]), evaluator.answer(parts["test"]))
     reports = {name: found.report() for name, found in before.items()}
     reports["trained"] = (
         Evaluator(trained.model, tokenizer, **asking).answer(parts["test"]).report()
@@ -527,7 +532,7 @@ def mitigate(
         },
         "path": out,
     }
-    show(
+    print_result(
         "\n".join(
             [
                 *asking_lines(chosen), repr(trained), arms_text(reports),
@@ -538,6 +543,7 @@ def mitigate(
         to,
     )
 
+# %% ../../nbs/10_commands/02_answers.ipynb #cell-026-2
 def arms_text(reports: dict) -> str:
     "The most telling measures of each report, with intervals."
     import pandas as pd

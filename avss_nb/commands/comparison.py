@@ -7,13 +7,13 @@ from __future__ import annotations
 import math
 from typing import Annotated
 from typer import Exit, Option, echo
-from ..base.basics import InputError, check_replaceable, whole
+from ..base.basics import InputError, check_replaceable, write_whole
 from .shared import PICTURE, TEXTS, BatchSize, Column, Device, Dtype, HowAsked
 from .shared import Json, Limit, MaxLength, Model, Room, Rules, Shots, Split
 from .shared import System, Tokens, WindowBos, app, asked_how, asking_dict
-from .shared import asking_lines, check_out, layer_numbers, save_figure, show
+from .shared import asking_lines, check_out, layer_numbers, save_figure, print_result
 from .shared import table_text
-from ..data.sources import cut, judged_by, listener, load_model, prepare_hub
+from ..data.sources import cut_windows, judged_by, default_progress, load_model, prepare_hub
 from ..data.sources import read_questions, read_texts
 
 # %% auto #0
@@ -55,6 +55,7 @@ def comparison_dict(comparison) -> dict:
 # %% ../../nbs/10_commands/03_comparison.ipynb #cell-007
 TABLE = "measure,ranking,removed,"  # how the table begins
 
+# %% ../../nbs/10_commands/03_comparison.ipynb #cell-007-1
 @app.command()
 def compare(
     model: Model,
@@ -126,7 +127,7 @@ def compare(
     asked = read_questions(questions, limit, split=split) if questions else None
     loaded, tokenizer = load_model(model, dtype, device)
     read, other = (
-        None if some is None else cut(some, tokenizer, tokens, max_length, window_bos)
+        None if some is None else cut_windows(some, tokenizer, tokens, max_length, window_bos)
         for some in (read, other)
     )
     evaluation, chosen = {"batch_size": batch_size, "max_new_tokens": max_new_tokens}, None
@@ -134,7 +135,7 @@ def compare(
         from avss_nb.answering.evaluator import Evaluator
         evaluator = Evaluator(loaded, tokenizer, **evaluation)
         _, asked, chosen = asked_how(
-            evaluator, judged_by(asked, rules), prompt, shots, system, listener("prompts")
+            evaluator, judged_by(asked, rules), prompt, shots, system, default_progress("prompts")
         )
         evaluation["prompt"] = chosen.prompt
     if other is None and asked is None:
@@ -155,15 +156,15 @@ def compare(
         search_texts,
         max_length,
         resume,
-        listener("compare"),
+        default_progress("compare"),
         **evaluation
     )
     if out:
         check_replaceable(out, TABLE, "compare", folder=False)
-        with whole(out) as file: found.to_frame().to_csv(file, index=False)
+        with write_whole(out) as file: found.to_frame().to_csv(file, index=False)
     if plot: save_comparison(found, plot)
     lines = [*(asking_lines(chosen) if chosen else ()), comparison_text(found)]
-    show(
+    print_result(
         "\n".join(lines),
         comparison_dict(found) | ({"asked": asking_dict(chosen)} if chosen else {}), to
     )
@@ -172,6 +173,7 @@ def compare(
              + (f"; call again to continue from {resume}" if resume else ""), err=True)
         raise Exit(130)
 
+# %% ../../nbs/10_commands/03_comparison.ipynb #cell-007-2
 def save_comparison(comparison, path: str) -> None:
     "One picture, a panel for each measure."
     from matplotlib.figure import Figure

@@ -12,13 +12,13 @@ from typer import Option, echo
 from ..base.basics import silent
 from .layers import PROFILE_FILE, plan_text, ranking_table
 from .shared import PICTURE, app, check_out, save_figure, table_text
-from ..data.sources import listener, load_model
+from ..data.sources import default_progress, load_model
 
 # %% auto #0
-__all__ = ['accuracies', 'demo']
+__all__ = ['measure_accuracies', 'demo']
 
 # %% ../../nbs/10_commands/04_demo.ipynb #cell-004
-def accuracies(
+def measure_accuracies(
     evaluator,
     questions: list,
     plans: dict,  # name → `avss_nb.prune.pruner.PrunePlan`
@@ -45,6 +45,7 @@ def accuracies(
     rows.append([f"random, mean of {len(values)}", "", values.mean(), *around])
     return pd.DataFrame(rows, columns=["ranking", "removed", "accuracy", "low", "high"])
 
+# %% ../../nbs/10_commands/04_demo.ipynb #cell-004-1
 @app.command()
 def demo(
     out: Annotated[
@@ -66,7 +67,7 @@ def demo(
     world, pruner = TeachingWorld(), LayerPruner(model, tokenizer)
     echo("Profiling the teaching model on 256 biographies …")
     profile = LayerProfiler(model, tokenizer).profile(
-        world.texts(256), progress=listener("profile")
+        world.texts(256), progress=default_progress("profile")
     )
     profile.save(folder / "profile.safetensors")
     published, default = LayerScorer.published().score(profile), LayerScorer().score(profile)
@@ -78,7 +79,7 @@ def demo(
         "AVSS as published (output)": pruner.plan(published, fraction=0.25),
         "AVSS (relative update)": pruner.plan(default, fraction=0.25),
         "greedy search by loss": pruner.plan(
-            search="greedy", count=3, texts=world.solved(), progress=listener("search")
+            search="greedy", count=3, texts=world.solved(), progress=default_progress("search")
         ),
     }
     controls = [
@@ -87,7 +88,7 @@ def demo(
     ]
     echo(
         table_text(
-            accuracies(
+            measure_accuracies(
                 Evaluator(model, tokenizer), world.questions("known", 300), plans, controls
             )
         )

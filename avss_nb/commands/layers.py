@@ -12,8 +12,8 @@ from .shared import LABELS, TEXTS, Aggregation, BatchSize, Column, Device
 from .shared import DeviceMap, Dtype, Eps, FirstToken, Json, Limit, MaxLength
 from .shared import Model, Published, Relative, Score, Site, Split, Stack
 from .shared import Streaming, Tokens, WindowBos, app, check_out
-from .shared import layer_numbers, show, table_text, together
-from ..data.sources import cut, given, listener, load_model, prepare_hub, read_corpus
+from .shared import layer_numbers, print_result, table_text, share_work
+from ..data.sources import cut_windows, given_options, default_progress, load_model, prepare_hub, read_corpus
 
 # %% auto #0
 __all__ = ['PROFILE_FILE', 'profile', 'merge', 'score_profile', 'ranking_table', 'rank', 'prune', 'plan_text']
@@ -21,6 +21,7 @@ __all__ = ['PROFILE_FILE', 'profile', 'merge', 'score_profile', 'ranking_table',
 # %% ../../nbs/10_commands/01_layers.ipynb #cell-007
 PROFILE_FILE = "avss_nb.LayerProfile/1", "profiling"  # by which an earlier one is known
 
+# %% ../../nbs/10_commands/01_layers.ipynb #cell-007-1
 @app.command()
 def profile(
     model: Model,
@@ -59,7 +60,7 @@ def profile(
     Shared among the processes of torchrun or accelerate launch."""
     check_out(out, *PROFILE_FILE)
     prepare_hub(model, texts)
-    with together(device_map) as processes:
+    with share_work(device_map) as processes:
         found = read_corpus(
             texts, labels, model, limit, split=split, column=column,
             streaming=streaming or None
@@ -75,9 +76,9 @@ def profile(
         profiler = LayerProfiler(
             loaded, tokenizer, chosen, ablation, batch_size, max_length, stack=stack
         )
-        progress = silent if processes.rank else listener("profile")
+        progress = silent if processes.rank else default_progress("profile")
         result = profile_together(
-            profiler, cut(found, tokenizer, tokens, max_length, window_bos), out, processes,
+            profiler, cut_windows(found, tokenizer, tokens, max_length, window_bos), out, processes,
             progress
         )
     if result is None: return
@@ -118,14 +119,14 @@ def merge(
         "sites": [*result.sites], "texts": result.texts, "tokens": result.tokens,
         "partial": result.partial, "path": out
     }
-    show(f"{result}\nsaved to {out}", facts, to)
+    print_result(f"{result}\nsaved to {out}", facts, to)
 
 # %% ../../nbs/10_commands/01_layers.ipynb #cell-013
 def score_profile(path: str, published: bool, **settings):
     "The scores of a saved profile, as the options ask for them."
     from avss_nb.layers.profiler import LayerProfile
     from avss_nb.layers.scores import LayerScorer
-    scorer = (LayerScorer.published if published else LayerScorer)(**given(**settings))
+    scorer = (LayerScorer.published if published else LayerScorer)(**given_options(**settings))
     return scorer.score(LayerProfile.load(path))
 
 def ranking_table(scores) -> str:
@@ -149,6 +150,7 @@ def ranking_table(scores) -> str:
         ]
     return "\n".join([notes[0], table_text(table[columns]), *notes[1:]])
 
+# %% ../../nbs/10_commands/01_layers.ipynb #cell-013-1
 @app.command()
 def rank(
     profile: Annotated[
@@ -169,7 +171,7 @@ def rank(
         profile, published, score=score, site=site, aggregation=aggregation, eps=eps,
         relative=relative, first_token=first_token
     )
-    show(ranking_table(scores), scores.to_dict(), to)
+    print_result(ranking_table(scores), scores.to_dict(), to)
 
 # %% ../../nbs/10_commands/01_layers.ipynb #cell-018
 @app.command()
@@ -220,7 +222,7 @@ def prune(
     check_out(to)
     if Path(out).resolve() == Path(model).resolve():
         raise InputError(f"{out} is the model itself; give another folder")
-    if len(given(fraction=fraction, count=count, threshold=threshold)) != 1:
+    if len(given_options(fraction=fraction, count=count, threshold=threshold)) != 1:
         raise InputError("give exactly one of --fraction, --count and --threshold")
     if search is None and profile is None:
         raise InputError("give --profile, or --search greedy with --texts")
@@ -242,13 +244,14 @@ def prune(
     plan = LayerPruner(loaded, tokenizer, stack).plan(
         scores, fraction=fraction, count=count, threshold=threshold,
         protect=layer_numbers(protect), search=search,
-        texts=cut(found, tokenizer, tokens, max_length, window_bos) if search else None,
-        progress=listener("search")
+        texts=cut_windows(found, tokenizer, tokens, max_length, window_bos) if search else None,
+        progress=default_progress("search")
     )
     pruned = plan.apply()
     pruned.save(out)
-    show(f"{plan_text(pruned)}\nsaved to {out}", pruned.to_dict(out), to)
+    print_result(f"{plan_text(pruned)}\nsaved to {out}", pruned.to_dict(out), to)
 
+# %% ../../nbs/10_commands/01_layers.ipynb #cell-018-1
 def plan_text(pruned) -> str:
     "What was removed and checked, in words."
     plan = pruned.plan

@@ -12,7 +12,7 @@ from typer import Argument, Context, Exit, Option, Typer, echo
 from typer.core import TyperGroup
 from .. import __version__
 from ..base import basics
-from ..base.basics import InputError, check_replaceable, silent, whole
+from ..base.basics import InputError, check_replaceable, silent, write_whole
 from ..data.gguf import ModelWarning
 from ..data.sources import one_line
 
@@ -20,8 +20,8 @@ from ..data.sources import one_line
 __all__ = ['QUIET', 'app', 'SPLIT', 'RESULT', 'PICTURE', 'PICTURES', 'Model', 'LABELS', 'TEXTS', 'Dtype', 'Device', 'DeviceMap',
            'Streaming', 'Limit', 'Tokens', 'BatchSize', 'MaxLength', 'Split', 'HowAsked', 'System', 'Shots', 'Room',
            'Rules', 'WindowBos', 'Column', 'Stack', 'Json', 'Score', 'Site', 'Aggregation', 'Eps', 'Relative',
-           'FirstToken', 'Published', 'Commands', 'print_version', 'start', 'show', 'save_figure', 'check_out',
-           'together', 'table_text', 'asked_how', 'asking_lines', 'asking_dict', 'layer_numbers']
+           'FirstToken', 'Published', 'Commands', 'print_version', 'start_app', 'print_result', 'save_figure',
+           'check_out', 'share_work', 'table_text', 'asked_how', 'asking_lines', 'asking_dict', 'layer_numbers']
 
 # %% ../../nbs/10_commands/00_shared.ipynb #cell-005
 class Commands(TyperGroup):
@@ -50,8 +50,9 @@ def print_version(wanted: bool) -> None:
 
 SPLIT = ("profile", "evaluate", "hallucination")  # commands whose work several processes share
 
+# %% ../../nbs/10_commands/00_shared.ipynb #cell-005-1
 @app.callback()
-def start(
+def start_app(
     context: Context,
     version: Annotated[
         bool,
@@ -77,18 +78,20 @@ def start(
     warnings.simplefilter("always", ModelWarning)
     warnings.showwarning = _show_warning
 
+# %% ../../nbs/10_commands/00_shared.ipynb #cell-005-2
 def _show_warning(message, *where, **more) -> None:
     "A warning as one line on stderr."
     echo(f"warning: {one_line(message)}", err=True)
 
 # %% ../../nbs/10_commands/00_shared.ipynb #cell-008
 RESULT = "avss_nb.Result/1"  # the format that JSON of the command line names
+
 # suffix → where it is named
 PICTURE, PICTURES = "avss_nb.Picture/1", {
     ".png": "Software", ".svg": "Creator", ".pdf": "Creator"
 }
 
-def show(
+def print_result(
     table: str,  # for people
     result: dict,  # for programs
     to: str | None,  # None: the table; "-": JSON on stdout, and nothing else; a file: both
@@ -98,15 +101,16 @@ def show(
     echo(text(result) if to == "-" else table)
     if to in (None, "-"): return
     check_replaceable(to, RESULT, "--json", folder=False)
-    with whole(to) as path:
+    with write_whole(to) as path:
         path.write_text(text({"format": RESULT} | result) + "\n", encoding="utf-8")
 
 def save_figure(figure, path: str) -> None:
     "Write a matplotlib figure as one of `PICTURES`."
     check_replaceable(path, PICTURE, "plotting", folder=False)
     about = {PICTURES[Path(path).suffix.lower()]: PICTURE}
-    with whole(path) as file: figure.savefig(file, dpi=150, metadata=about)
+    with write_whole(path) as file: figure.savefig(file, dpi=150, metadata=about)
 
+# %% ../../nbs/10_commands/00_shared.ipynb #cell-008-1
 def check_out(
     path: str | None,  # where a result shall go; None or "-": nowhere
     # by which an earlier result is known, see `avss_nb.base.basics.check_replaceable`
@@ -122,15 +126,16 @@ def check_out(
         )
     basics.check_place(path, mark, kind, folder)
 
+# %% ../../nbs/10_commands/00_shared.ipynb #cell-008-2
 @contextmanager
-def together(
+def share_work(
     device_map: str | None = None,  # which leaves no device for a second process
 ):  # yields `avss_nb.layers.shards.Processes`
     """The processes that share a command's work.
     When one is lost, the others say so in one line, with exit code 1."""
-    from avss_nb.base.processes import ProcessLost, joined
+    from avss_nb.base.processes import ProcessLost, join_processes
     try:
-        with joined() as processes:
+        with join_processes() as processes:
             if device_map and processes.of > 1:
                 raise InputError(
                     "--device-map uses every device for one model, so it cannot be combined with"
@@ -153,8 +158,8 @@ def asked_how(
 ):
     """An evaluator that asks as the options say, the questions left to be asked, and the
     choice (`avss_nb.answering.asking.Asking`)."""
-    from avss_nb.answering.asking import asking
-    chosen = asking(evaluator, questions, prompt, shots, system, progress=progress)
+    from avss_nb.answering.asking import plan_asking
+    chosen = plan_asking(evaluator, questions, prompt, shots, system, progress=progress)
     return evaluator.asking(chosen.prompt), [*chosen.questions], chosen
 
 def asking_lines(chosen) -> list[str]:
@@ -183,17 +188,23 @@ Model = Annotated[
         help="`teaching`, a local folder, a .gguf file, or a name on the Hugging Face hub.",
     ),
 ]
+
 LABELS = Option(help="For a classifier: a table with a column text or sentence, and label.")
+
 TEXTS = Option(
     help=(
         "`teaching`, `teaching:solved`, a text file (a blank line ends a text), a table (.csv,"
         " .jsonl, …), or a data set."
     )
 )
+
 Dtype = Annotated[str, Option(help="auto (as stored), float32, bfloat16 or float16.")]
+
 Device = Annotated[
     str | None, Option(help="For example cpu or cuda; default: cuda where there is one.")
 ]
+
+# %% ../../nbs/10_commands/00_shared.ipynb #cell-013-1
 DeviceMap = Annotated[
     str | None,
     Option(
@@ -203,6 +214,7 @@ DeviceMap = Annotated[
         )
     ),
 ]
+
 Streaming = Annotated[
     bool,
     Option(
@@ -210,16 +222,23 @@ Streaming = Annotated[
         help="Read texts as they are needed: for corpora larger than memory or disk.",
     ),
 ]
+
 Limit = Annotated[int | None, Option(min=1, help="At most so many texts (and questions).")]
+
 Tokens = Annotated[
     int | None,
     Option(min=1, help="Cut the joined texts into windows and take at most so many tokens."),
 ]
+
 BatchSize = Annotated[int, Option(min=1, help="Texts or prompts in a batch.")]
+
 MaxLength = Annotated[
     int, Option(min=1, help="Tokens of a text or window; longer texts are cut.")
 ]
+
 Split = Annotated[str | None, Option(help="Split of a data set.")]
+
+# %% ../../nbs/10_commands/00_shared.ipynb #cell-013-2
 HowAsked = Annotated[
     str,
     Option(
@@ -227,17 +246,22 @@ HowAsked = Annotated[
         help="auto (tries shots and chat on a few questions), plain, shots or chat.",
     ),
 ]
+
 System = Annotated[
     str, Option(help="What stands before everything else; of a chat, the system's turn.")
 ]
+
 Shots = Annotated[
     int | None,
     Option(min=0, help="Solved examples before a question (default: 5, in a chat 0)."),
 ]
+
 Room = Annotated[
     int | None,
     Option("--max-new-tokens", min=1, help="Tokens of an answer (default: 16, in a chat 48)."),
 ]
+
+# %% ../../nbs/10_commands/00_shared.ipynb #cell-013-3
 Rules = Annotated[
     str | None,
     Option(
@@ -247,6 +271,7 @@ Rules = Annotated[
         )
     ),
 ]
+
 WindowBos = Annotated[
     bool,
     Option(
@@ -254,38 +279,50 @@ WindowBos = Annotated[
         help="Begin every window of a text with the tokenizer's BOS.",
     ),
 ]
+
 Column = Annotated[
     str | None, Option(help="Text column of a table or data set (default: text).")
 ]
+
 Stack = Annotated[str | None, Option(help="encoder or decoder, for a model that has both.")]
+
 Json = Annotated[
     str | None,
     Option("--json", metavar="FILE|-", help="Write the result as JSON; - means stdout."),
 ]
+
+# %% ../../nbs/10_commands/00_shared.ipynb #cell-013-4
 Score = Annotated[
     str | None,
     Option(
         help="avss (default), normalized_avss, block_influence, update_norm, ablation, random."
     ),
 ]
+
 Site = Annotated[
     str | None, Option(help="output, update, relative_update (default), attention, mlp.")
 ]
+
 Aggregation = Annotated[
     str | None, Option(help="elements (default), pooled, neurons, mean_state.")
 ]
+
 Eps = Annotated[float | None, Option(help="Threshold ε of the sparsity (default 0.01).")]
+
 Relative = Annotated[bool | None, Option("--relative", help="ε in units of the layer's RMS.")]
+
 FirstToken = Annotated[
     str | None,
     Option(
         "--first-token", help="out: score without the first token of each text (default: in)."
     ),
 ]
+
 Published = Annotated[
     bool, Option("--published", help="AVSS as arXiv 2411.02117 has it: site output, ε = 1e-5.")
 ]
 
+# %% ../../nbs/10_commands/00_shared.ipynb #cell-013-5
 def layer_numbers(
     text: str | None,
     option: str = "--protect",  # where the text was given

@@ -12,7 +12,7 @@ import torch
 from ..base.basics import InputError, check_counts, text_tokenizer
 
 # %% auto #0
-__all__ = ['Text', 'Labelled', 'LabelledRow', 'encode', 'text_frame', 'text_ids', 'cut_text', 'check_texts', 'pieces',
+__all__ = ['Text', 'Labelled', 'LabelledRow', 'encode', 'text_frame', 'text_ids', 'cut_text', 'check_texts', 'split_texts',
            'token_ids', 'Corpus', 'too_short', 'tokenize', 'windows', 'right_padded', 'length_batches', 'Rows',
            'text_batches', 'prompt_ids', 'is_special', 'answer_ids', 'answered_rows', 'first_words']
 
@@ -24,6 +24,7 @@ class Labelled:
     label: int  # number of the class
     pair: str = ""  # the second text of a pair
 
+# %% ../../nbs/01_data/02_batches.ipynb #cell-004-1
 class LabelledRow(list):
     "The token ids of a text with a class."
     def __init__(self,
@@ -49,6 +50,7 @@ class LabelledRow(list):
             found.get("token_type_ids", ()) if given.pair else ()
         )
 
+# %% ../../nbs/01_data/02_batches.ipynb #cell-004-2
 def encode(
     tokenizer,
     text: str | Sequence[str],
@@ -73,6 +75,7 @@ def text_frame(tokenizer) -> tuple[list[int], list[int]]:
             return framed[:start], framed[start + len(inner) :]
     return [], []
 
+# %% ../../nbs/01_data/02_batches.ipynb #cell-004-3
 def text_ids(
     text: str,
     tokenizer,
@@ -99,6 +102,7 @@ def cut_text(
 
 Text = str | Sequence[int] | Labelled
 
+# %% ../../nbs/01_data/02_batches.ipynb #cell-004-4
 def check_texts(texts) -> None:
     "Refuse what is no collection of texts."
     if isinstance(texts, (str, bytes)):
@@ -114,7 +118,8 @@ def check_texts(texts) -> None:
     if not isinstance(texts, Iterable):
         raise InputError(f"{texts!r} was given where a list of texts is expected")
 
-def pieces(
+# %% ../../nbs/01_data/02_batches.ipynb #cell-004-5
+def split_texts(
     texts: Iterable[Text],  # strings, lists of token ids, or texts with a class
     tokenizer,
     max_length: int = 256,  # tokens; longer texts are cut into windows of this length
@@ -155,6 +160,7 @@ def pieces(
             cut = cut_text(token_ids(text), max_length)
         yield [piece for piece in cut if len(piece) >= fewest]
 
+# %% ../../nbs/01_data/02_batches.ipynb #cell-004-6
 def token_ids(given: Sequence[int]) -> list[int]:
     "A list, an array or a tensor of token ids as a list of numbers."
     try:
@@ -185,6 +191,7 @@ class Corpus:
         "Two digests."
         return [f"{(self.first or 0) % 2**128:032x}", f"{self.sum:032x}"]
 
+# %% ../../nbs/01_data/02_batches.ipynb #cell-004-7
 def too_short(fewest: int) -> InputError:
     return InputError(
         f"there is no text of at least {fewest} token{'s' if fewest > 1 else ''}; give at"
@@ -198,13 +205,14 @@ def tokenize(
     fewest: int = 1,
     bos: bool = True,
 ) -> list[list[int]]:
-    "All pieces of all texts; see `pieces`."
+    "All pieces of all texts; see `split_texts`."
     rows = [
-        piece for text in pieces(texts, tokenizer, max_length, fewest, bos) for piece in text
+        piece for text in split_texts(texts, tokenizer, max_length, fewest, bos) for piece in text
     ]
     if not rows: raise too_short(fewest)
     return rows
 
+# %% ../../nbs/01_data/02_batches.ipynb #cell-004-8
 def windows(
     texts: Iterable[str],
     tokenizer,
@@ -260,6 +268,7 @@ def right_padded(
         )
     return {name: t.to(device) for name, t in batch.items()}
 
+# %% ../../nbs/01_data/02_batches.ipynb #cell-006-1
 def length_batches(
     rows: Sequence[Sequence[int]],
     size: int,  # rows in a batch
@@ -296,6 +305,7 @@ class Rows(list):
         self.texts, self.numbers, self.known = texts, numbers, known
         self.group: Sequence[int] | None = None  # of each row, once texts are dealt to groups
 
+# %% ../../nbs/01_data/02_batches.ipynb #cell-008-1
 def text_batches(
     texts: Iterable[Text],
     tokenizer,
@@ -308,7 +318,7 @@ def text_batches(
     """Batches of rows of token ids, each with the number of all batches:
     estimated until the last chunk, 0 for a generator."""
     count = len(texts) if hasattr(texts, "__len__") else 0
-    stream, read, found, done, known = pieces(texts, tokenizer, max_length, fewest), 0, 0, 0, 0
+    stream, read, found, done, known = split_texts(texts, tokenizer, max_length, fewest), 0, 0, 0, 0
     while part := list(itertools.islice(stream, size * chunk)):
         full = [*filter(None, part)]  # texts that have tokens
         rows, numbers = [piece for text in full for piece in text], [
@@ -358,6 +368,7 @@ def is_special(token: int, tokenizer) -> bool:
         and bool(tokenizer.decode([token]))
     )
 
+# %% ../../nbs/01_data/02_batches.ipynb #cell-015-1
 def answer_ids(
     prompt: Sequence[int],  # token ids, as the model reads them
     text: str,  # the same prompt as text
@@ -373,6 +384,7 @@ def answer_ids(
     if both[:len(before)] == before and len(both) > len(before): return both[len(before):]
     return encode(tokenizer, gap + answer, special=False)
 
+# %% ../../nbs/01_data/02_batches.ipynb #cell-015-2
 def answered_rows(
     prompts: Sequence[str],
     answers: Sequence[str],  # one for each prompt
@@ -392,6 +404,7 @@ def answered_rows(
             )
     return rows, [len(start) for start in starts]
 
+# %% ../../nbs/01_data/02_batches.ipynb #cell-015-3
 def first_words(
     rows: Sequence[Sequence[int]],  # token ids of prompts and answers
     starts: Sequence[int],  # where the answers begin

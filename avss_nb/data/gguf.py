@@ -9,7 +9,7 @@ from collections.abc import Callable
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
-from ..base.basics import InputError, Progress, silent, whole
+from ..base.basics import InputError, Progress, silent, write_whole
 
 class ModelWarning(UserWarning):
     "What is measured with this model or tokenizer is doubtful."
@@ -61,7 +61,7 @@ def convert_gguf(
             f"{file} is a GGUF file, and the package that reads such files is missing; "
             "pip install 'avss_nb[gguf]'"
         )
-    with whole(folder) as made:
+    with write_whole(folder) as made:
         made.mkdir()
         model, tokenizer = _read_gguf(Path(file).resolve(), made)
         notes = _mend_tokenizer(tokenizer, Path(file))
@@ -75,6 +75,7 @@ def convert_gguf(
         }
         (made / RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
 
+# %% ../../nbs/01_data/05_gguf.ipynb #cell-008-1
 def _read_gguf(file: Path, empty: Path):
     """Model and tokenizer as transformers makes them;
     from an empty folder, so it reads nothing else."""
@@ -100,6 +101,7 @@ def _read_gguf(file: Path, empty: Path):
         raise InputError(f"{file} lacks weights, for example {missing[0]}; get the whole file")
     return plain_weights(model), tokenizer
 
+# %% ../../nbs/01_data/05_gguf.ipynb #cell-008-2
 def plain_weights(model):
     """Return the model without the traces of a quantization that was undone while it was
     loaded."""
@@ -112,6 +114,7 @@ def plain_weights(model):
 SINGLE_DIGITS = {
     "smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"
 }
+
 AS_GPT2 = {
     "default", "gpt-2", "gpt2", "mpt", "olmo", "jais", "trillion", "granite-docling", "phi-2",
     "roberta-bpe", "gigachat"
@@ -133,6 +136,7 @@ def _mend_tokenizer(tokenizer, file: Path) -> list[str]:
     kind, rule = (_text_field(reader, f"tokenizer.ggml.{name}") for name in ("model", "pre"))
     return _mend_splitting(tokenizer, rule) if kind == "gpt2" and rule else []
 
+# %% ../../nbs/01_data/05_gguf.ipynb #cell-012-1
 def _mend_splitting(tokenizer, rule: str) -> list[str]:
     if rule in SINGLE_DIGITS:
         from tokenizers import pre_tokenizers as rules
@@ -158,6 +162,7 @@ def _known_rules(rule: str):
         return {rule}
     return GGUF_PRE_TOKENIZER_SPLITS
 
+# %% ../../nbs/01_data/05_gguf.ipynb #cell-012-2
 def _text_field(reader, key: str) -> str | None:
     "A text in the metadata of a GGUF file."
     field = reader.get_field(key)
@@ -174,6 +179,7 @@ def gguf_cache(
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "avss_nb"
     return Path(base) / "gguf"
 
+# %% ../../nbs/01_data/05_gguf.ipynb #cell-014-1
 def converted_gguf(
     file: str | Path,  # .gguf
     cache: str | Path | None = None,  # see `gguf_cache`
@@ -200,6 +206,7 @@ def converted_gguf(
     for note in record["notes"]: warnings.warn(f"{file}: {note}", ModelWarning, stacklevel=2)
     return folder
 
+# %% ../../nbs/01_data/05_gguf.ipynb #cell-014-2
 def file_sha256(path: str | Path) -> str:
     "The SHA-256 checksum of a file's content, in hexadecimal."
     digest = sha256()
@@ -229,6 +236,7 @@ def _state(path: Path) -> dict:
     stat = path.stat()
     return {"size": stat.st_size, "time": stat.st_mtime_ns}
 
+# %% ../../nbs/01_data/05_gguf.ipynb #cell-014-3
 def _versions() -> dict:
     import transformers
     return {"transformers": transformers.__version__}

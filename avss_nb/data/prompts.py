@@ -7,6 +7,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from fastcore.basics import patch
 from ..base.basics import InputError, check_counts
 from .batches import answered_rows, prompt_ids, text_frame
 from .questions import Question
@@ -18,6 +19,7 @@ __all__ = ['STYLES', 'Prompt', 'another_prompt', 'draw_examples', 'with_examples
 # template, what ends an answer, its tokens
 STYLES = {"plain": ("Q: {question}\nA:", ("\n",), 16), "chat": ("{question}", (), 48)}
 
+# %% ../../nbs/01_data/03_prompts.ipynb #cell-006-1
 @dataclass(frozen=True)
 class Prompt:
     "How a question is put to a model."
@@ -56,87 +58,99 @@ class Prompt:
         "Room for an answer: chat models answer in sentences."
         return STYLES[self.style][2]
 
-    @property
-    def label(self) -> str:
-        "For people: what was read."
-        parts = ["chat template" if self.style == "chat" else f"template {self.form!r}"]
-        if self.style == "chat" and self.template: parts.append(f"turn {self.form!r}")
-        if self.examples: parts.append(f"{len(self.examples)} examples")
-        if self.system: parts.append(f"system {self.system!r}")
-        if not self.bos: parts.append("no BOS")
-        if self.thinking: parts.append("thinking")
-        return ", ".join(parts)
+# %% ../../nbs/01_data/03_prompts.ipynb #cell-006-2
+@patch(as_prop=True)
+def label(self: Prompt) -> str:
+    "For people: what was read."
+    parts = ["chat template" if self.style == "chat" else f"template {self.form!r}"]
+    if self.style == "chat" and self.template: parts.append(f"turn {self.form!r}")
+    if self.examples: parts.append(f"{len(self.examples)} examples")
+    if self.system: parts.append(f"system {self.system!r}")
+    if not self.bos: parts.append("no BOS")
+    if self.thinking: parts.append("thinking")
+    return ", ".join(parts)
 
-    def put(self, question: Question) -> str:
-        "The question in its template, without what stands before it."
-        return question.prompt or self.form.replace("{question}", question.text)
+@patch
+def put(self: Prompt, question: Question) -> str:
+    "The question in its template, without what stands before it."
+    return question.prompt or self.form.replace("{question}", question.text)
 
-    def shown(self, question: Question) -> list[tuple[str, str]]:
-        "The examples before a question, which is never among its own."
-        return [(q, a) for q, a in self.examples if q != self.put(question)]
+@patch
+def shown(self: Prompt, question: Question) -> list[tuple[str, str]]:
+    "The examples before a question, which is never among its own."
+    return [(q, a) for q, a in self.examples if q != self.put(question)]
 
-    def turns(self, question: Question) -> list[dict[str, str]]:
-        "The question as the turns of a chat."
-        found = [{"role": "system", "content": self.system}] if self.system else []
-        for q, a in self.shown(question):
-            found += [{"role": "user", "content": q}, {"role": "assistant", "content": a}]
-        return [*found, {"role": "user", "content": self.put(question)}]
+@patch
+def turns(self: Prompt, question: Question) -> list[dict[str, str]]:
+    "The question as the turns of a chat."
+    found = [{"role": "system", "content": self.system}] if self.system else []
+    for q, a in self.shown(question):
+        found += [{"role": "user", "content": q}, {"role": "assistant", "content": a}]
+    return [*found, {"role": "user", "content": self.put(question)}]
 
-    def text(self, question: Question, tokenizer=None) -> str:
-        "What the model reads, as text. A chat needs the tokenizer, whose template it is."
-        if self.style == "chat": return self._chat(question, tokenizer, tokenize=False)
-        system = f"{self.system}\n\n" if self.system else ""
-        return (
-            system
-            + "".join(f"{q.rstrip()} {a}\n" for q, a in self.shown(question))
-            + self.put(question)
-        )
+# %% ../../nbs/01_data/03_prompts.ipynb #cell-006-3
+@patch
+def text(self: Prompt, question: Question, tokenizer=None) -> str:
+    "What the model reads, as text. A chat needs the tokenizer, whose template it is."
+    if self.style == "chat": return self._chat(question, tokenizer, tokenize=False)
+    system = f"{self.system}\n\n" if self.system else ""
+    return (
+        system
+        + "".join(f"{q.rstrip()} {a}\n" for q, a in self.shown(question))
+        + self.put(question)
+    )
 
-    def ids(self, questions: Iterable[Question], tokenizer) -> list[list[int]]:
-        "What the model reads: token ids for each question."
-        if self.style == "chat":
-            found = [self._chat(q, tokenizer, tokenize=True) for q in questions]
-        else:
-            found = prompt_ids([self.text(q) for q in questions], tokenizer)
-        before = [] if self.bos else text_frame(tokenizer)[0]
-        return [
-            ids[len(before) :] if before and ids[: len(before)] == before else ids
-            for ids in found
-        ]
+@patch
+def ids(self: Prompt, questions: Iterable[Question], tokenizer) -> list[list[int]]:
+    "What the model reads: token ids for each question."
+    if self.style == "chat":
+        found = [self._chat(q, tokenizer, tokenize=True) for q in questions]
+    else:
+        found = prompt_ids([self.text(q) for q in questions], tokenizer)
+    before = [] if self.bos else text_frame(tokenizer)[0]
+    return [
+        ids[len(before) :] if before and ids[: len(before)] == before else ids
+        for ids in found
+    ]
 
-    def answered(self,
-        questions: Sequence[Question],
-        answers: Sequence[str],  # one for each question
-        tokenizer,
-    # token ids of prompt and answer; where the answer begins
-    ) -> tuple[list[list[int]], list[int]]:
-        """Questions with their answers, for teacher forcing:
-        an answer begins where the prompt as it is read ends."""
-        texts = [self.text(q, tokenizer) for q in questions]
-        return answered_rows(texts, answers, tokenizer, self.ids(questions, tokenizer))
+# %% ../../nbs/01_data/03_prompts.ipynb #cell-006-4
+@patch
+def answered(self: Prompt,
+    questions: Sequence[Question],
+    answers: Sequence[str],  # one for each question
+    tokenizer,
+# token ids of prompt and answer; where the answer begins
+) -> tuple[list[list[int]], list[int]]:
+    """Questions with their answers, for teacher forcing:
+    an answer begins where the prompt as it is read ends."""
+    texts = [self.text(q, tokenizer) for q in questions]
+    return answered_rows(texts, answers, tokenizer, self.ids(questions, tokenizer))
 
-    def opens_thoughts(self, question: Question, tokenizer) -> bool:
-        "Does the prompt end within the model's thoughts, as some chat templates do?"
-        return (
-            self.text(question, tokenizer)
-            .rstrip()
-            .endswith(("<think>", "<thinking>", "<thought>", "[THINK]"))
-        )
+@patch
+def opens_thoughts(self: Prompt, question: Question, tokenizer) -> bool:
+    "Does the prompt end within the model's thoughts, as some chat templates do?"
+    return (
+        self.text(question, tokenizer)
+        .rstrip()
+        .endswith(("<think>", "<thinking>", "<thought>", "[THINK]"))
+    )
 
-    def _chat(self, question, tokenizer, tokenize):
-        template = getattr(tokenizer, "chat_template", None)
-        options = {"tokenize": tokenize, "add_generation_prompt": True} | (
-            {"return_dict": False} if tokenize else {}
-        )
-        if "enable_thinking" in str(template): options["enable_thinking"] = self.thinking
-        turns = self.turns(question)
-        try: return tokenizer.apply_chat_template(turns, **options)
-        except Exception as error:
-            if not self.system: raise _no_template(error) from None
-        first, second, *rest = turns  # some templates (Gemma's) know no system turn
-        joined = {**second, "content": f"{self.system}\n\n{second['content']}"}
-        try: return tokenizer.apply_chat_template([joined, *rest], **options)
-        except Exception as error: raise _no_template(error) from None
+# %% ../../nbs/01_data/03_prompts.ipynb #cell-006-5
+@patch
+def _chat(self: Prompt, question, tokenizer, tokenize):
+    template = getattr(tokenizer, "chat_template", None)
+    options = {"tokenize": tokenize, "add_generation_prompt": True} | (
+        {"return_dict": False} if tokenize else {}
+    )
+    if "enable_thinking" in str(template): options["enable_thinking"] = self.thinking
+    turns = self.turns(question)
+    try: return tokenizer.apply_chat_template(turns, **options)
+    except Exception as error:
+        if not self.system: raise _no_template(error) from None
+    first, second, *rest = turns  # some templates (Gemma's) know no system turn
+    joined = {**second, "content": f"{self.system}\n\n{second['content']}"}
+    try: return tokenizer.apply_chat_template([joined, *rest], **options)
+    except Exception as error: raise _no_template(error) from None
 
 def another_prompt(
     answered: Prompt,  # to which answers were given
@@ -148,6 +162,7 @@ def another_prompt(
         f" here ({given.label}); leave it out here, or ask again"
     )
 
+# %% ../../nbs/01_data/03_prompts.ipynb #cell-006-6
 def _no_template(error) -> InputError:
     what = (str(error).strip() or type(error).__name__).splitlines()[0]
     return InputError(

@@ -18,12 +18,13 @@ from .verdicts import language_of, rule_of
 
 # %% auto #0
 __all__ = ['TABLES', 'AS_TEXT', 'READERS', 'STREAMED', 'ANSWERS', 'PUBLISHED', 'QUESTION_SETS', 'WRONG_COLUMNS', 'LABELLED',
-           'load_texts', 'read_table', 'QuestionSet', 'recognize', 'load_questions', 'load_answer_pairs',
+           'load_texts', 'read_table', 'QuestionSet', 'recognize_set', 'load_questions', 'load_answer_pairs',
            'load_labelled']
 
 # %% ../../nbs/01_data/04_readers.ipynb #cell-004
 TABLES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")  # which hold texts in a column
 
+# %% ../../nbs/01_data/04_readers.ipynb #cell-004-1
 def load_texts(
     # a text file, a table (`TABLES`), or the name of a data set (`wikitext`,
     # `wikitext:wikitext-2-raw-v1`)
@@ -62,6 +63,7 @@ def load_texts(
     if not first: raise InputError(f"{source} holds no text")
     return itertools.chain(first, texts) if streaming else first
 
+# %% ../../nbs/01_data/04_readers.ipynb #cell-004-2
 def _file_texts(path) -> Iterator[str]:
     """The texts of a file, ended by NUL where its first million characters hold one, else
     by blank lines."""
@@ -87,6 +89,7 @@ def _file_texts(path) -> Iterator[str]:
             raise InputError(f"{path} is not UTF-8 text ({error}); convert it first") from None
         yield text
 
+# %% ../../nbs/01_data/04_readers.ipynb #cell-004-3
 def _read(path):
     try:
         return Path(path).read_text(encoding="utf-8-sig")
@@ -113,6 +116,7 @@ def _dataset(name, split):
         ) from None
     return itertools.chain(first, rows)
 
+# %% ../../nbs/01_data/04_readers.ipynb #cell-004-4
 def _peek(rows):
     "The first row (empty if there is none), and all rows."
     rows = iter(rows)
@@ -130,6 +134,7 @@ def _check_columns(row, columns, source, advice=""):
 # %% ../../nbs/01_data/04_readers.ipynb #cell-007
 # "None" and "007" are answers, not a missing value and a number
 AS_TEXT = {"dtype": str, "keep_default_na": False}
+
 def _read_tsv(path):
     """One line is one row: a quotation mark that is never closed (WikiQA has them) must not
     swallow the lines after it."""
@@ -153,6 +158,7 @@ def _read_json(path):
     )
     return pd.DataFrame([rows] if single else rows, dtype=object)
 
+# %% ../../nbs/01_data/04_readers.ipynb #cell-007-1
 def _read_blocks(path):
     "Two lines a question, as LitCab keeps SciQ: the question, its answer, a blank line."
     blocks = [
@@ -168,12 +174,14 @@ READERS = {
     ".csv": lambda p: pd.read_csv(p, **AS_TEXT), ".tsv": _read_tsv, ".json": _read_json,
     ".jsonl": _read_json, ".parquet": pd.read_parquet, ".txt": _read_blocks
 }
+
 # reader of `datasets`, and its options
 STREAMED = {
     ".csv": ("csv", {"keep_default_na": False}), ".jsonl": ("json", {}),
     ".parquet": ("parquet", {})
 }
 
+# %% ../../nbs/01_data/04_readers.ipynb #cell-007-2
 def _streamed(path):
     "The rows of a table as they are asked for, where its kind allows it."
     if (kind := Path(path).suffix.lower()) not in STREAMED: return read_table(path)
@@ -198,6 +206,7 @@ def read_table(path: str | Path) -> list[dict]:
     except Exception as error:
         raise InputError(f"{path} could not be read as a {kind[1:]} table ({error})") from None
 
+# %% ../../nbs/01_data/04_readers.ipynb #cell-007-3
 def _string(value) -> str:
     "The text of a cell; empty for what is missing or no single value."
     if not pd.api.types.is_scalar(value) or pd.isna(value): return ""
@@ -222,6 +231,7 @@ def _flat(values):
         if isinstance(value, Iterable) and not isinstance(value, str): yield from _flat(value)
         else: yield value
 
+# %% ../../nbs/01_data/04_readers.ipynb #cell-007-4
 def _listed(text):
     "The strings of a list in JSON or Python notation; any other text is one string."
     if not (text.strip().startswith("[") and text.strip().endswith("]")): return [text]
@@ -283,6 +293,7 @@ PUBLISHED = {
 def _nq_open(rows, task):
     for row in rows: yield Question(_string(row["question"]), _accepted(row["answer"]))
 
+# %% ../../nbs/01_data/04_readers.ipynb #cell-012-1
 def _sciq(rows, task):
     for row in rows:
         right = _string(row["correct_answer"]).strip()
@@ -307,6 +318,7 @@ def _triviaqa(rows, task):
         answers.pop("<unk>", None)  # the test split hides its answers
         yield Question(_string(row["question"]), tuple(answers), rules="triviaqa")
 
+# %% ../../nbs/01_data/04_readers.ipynb #cell-012-2
 def _truthfulqa(rows, task):
     for row in rows:
         if "mc1_targets" in row:
@@ -337,6 +349,7 @@ def _truthfulqa(rows, task):
             choices=tuple(choices)
         )
 
+# %% ../../nbs/01_data/04_readers.ipynb #cell-012-3
 def _parted(value): return _accepted(value.split(";") if isinstance(value, str) else value)
 
 def _wikiqa(rows, task):
@@ -357,6 +370,7 @@ def _wikiqa(rows, task):
             choices=tuple(text for text, _ in sentences if text),
         )
 
+# %% ../../nbs/01_data/04_readers.ipynb #cell-012-4
 QUESTION_SETS = {
     "nq_open": QuestionSet(
         "google-research-datasets/nq_open", ("question answer",), (), _nq_open
@@ -386,7 +400,7 @@ QUESTION_SETS = {
 }
 
 # %% ../../nbs/01_data/04_readers.ipynb #cell-014
-def recognize(
+def recognize_set(
     row: dict,  # the first of a table
     source: str | Path = "",  # where it comes from
 ) -> str | None:
@@ -466,7 +480,7 @@ def load_questions(
                 f"{error}; known by name are {', '.join(QUESTION_SETS)}"
             ) from None
     first, rows = _peek(rows)
-    name = dataset or (None if question or answers else recognize(first, source))
+    name = dataset or (None if question or answers else recognize_set(first, source))
     if task and not name:
         raise InputError(
             f"{source} is none of {', '.join(QUESTION_SETS)}, and only they have tasks; "
@@ -479,6 +493,7 @@ def load_questions(
     )
     return _usable((replace(q, **judged) for q in found), source, limit)
 
+# %% ../../nbs/01_data/04_readers.ipynb #cell-015-1
 def _usable(questions, source, limit) -> list[Question]:
     kept, dropped = [], 0
     for q in questions:
@@ -503,6 +518,7 @@ def _usable(questions, source, limit) -> list[Question]:
 # %% ../../nbs/01_data/04_readers.ipynb #cell-020
 WRONG_COLUMNS = ("wrong_answer", "wrong_answers", "incorrect_answer", "hallucinated_answer")
 
+# %% ../../nbs/01_data/04_readers.ipynb #cell-020-1
 def load_answer_pairs(
     # a table: question, a column of `ANSWERS`, and a column of `WRONG_COLUMNS` (a text, or a
     # list of several)
@@ -551,6 +567,7 @@ def load_answer_pairs(
 # column → that of a second text
 LABELLED = {"text": "pair", "sentence": "", "sentence1": "sentence2", "premise": "hypothesis"}
 
+# %% ../../nbs/01_data/04_readers.ipynb #cell-023-1
 def load_labelled(
     path: str | Path,  # a table: a column of `LABELLED`, and label
     # name → number of a class, for example config.label2id
@@ -581,6 +598,7 @@ def load_labelled(
         warnings.warn(f"{path}: {empty:,} empty texts are left out", stacklevel=2)
     return found
 
+# %% ../../nbs/01_data/04_readers.ipynb #cell-023-2
 def _class(value, classes, path) -> int:
     word, known = _string(value).strip(), {
         str(name).lower(): number for name, number in (classes or {}).items()

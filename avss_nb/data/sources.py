@@ -15,8 +15,8 @@ from .gguf import ModelWarning, converted_gguf, find_gguf
 # %% auto #0
 __all__ = ['COMMON_WORDS', 'WORD_MARKS', 'ENOUGH_WORDS', 'MOST_SPLIT', 'DTYPES', 'is_teaching', 'is_path', 'prepare_hub',
            'hub_answers', 'model_place', 'check_tokenizer', 'whole_words', 'load_model', 'model_class', 'one_line',
-           'listener', 'read_texts', 'read_labelled', 'read_corpus', 'cut', 'read_questions', 'judged_by',
-           'teaching_questions', 'given']
+           'default_progress', 'read_texts', 'read_labelled', 'read_corpus', 'cut_windows', 'read_questions',
+           'judged_by', 'teaching_questions', 'given_options']
 
 # %% ../../nbs/01_data/07_sources.ipynb #cell-007
 def is_teaching(name: str) -> bool:
@@ -76,10 +76,13 @@ sound still study such take tell than that the their them then there these they 
 three through time too try turn two under use very want was water way well went were what when
 where which who why will with word work world would write year you your
 """.split()
+
 # how vocabularies mark a whole word; WordPiece leaves it bare
 WORD_MARKS = "Ġ{}", "▁{}", " {}", "{}</w>"
+
 ENOUGH_WORDS, MOST_SPLIT = 20, 0.2  # words to judge by; share that may be split
 
+# %% ../../nbs/01_data/07_sources.ipynb #cell-010-1
 def check_tokenizer(
     tokenizer,  # of transformers
 ) -> None:
@@ -97,6 +100,7 @@ def check_tokenizer(
         stacklevel=2,
     )
 
+# %% ../../nbs/01_data/07_sources.ipynb #cell-010-2
 def whole_words(
     tokenizer,  # of transformers
     words: Sequence[str] = COMMON_WORDS,
@@ -125,6 +129,7 @@ def _ids(tokenizer, text: str) -> list[int]:
 # %% ../../nbs/01_data/07_sources.ipynb #cell-014
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
+# %% ../../nbs/01_data/07_sources.ipynb #cell-014-1
 def load_model(
     name: str,  # `teaching`, a local folder, a .gguf file, or a name on the hub
     # one of `DTYPES`; "auto": as stored (the teaching model and GGUF files: float32)
@@ -157,6 +162,7 @@ def load_model(
             f"the model cannot be moved to device {device!r} ({one_line(error)})"
         ) from None
 
+# %% ../../nbs/01_data/07_sources.ipynb #cell-014-2
 def _check_map(name, device) -> None:
     if device:
         raise InputError(f"--device {device} and --device-map were given; give one of them")
@@ -165,9 +171,10 @@ def _check_map(name, device) -> None:
     if not find_spec("accelerate"):
         raise InputError("--device-map needs accelerate; install avss_nb[train]")
 
+# %% ../../nbs/01_data/07_sources.ipynb #cell-014-3
 def _pretrained(name: str, dtype: str, device_map=None, cache=None):
     "Model and tokenizer from a folder, a GGUF file or the hub."
-    place = model_place(name, cache, listener("converting"))
+    place = model_place(name, cache, default_progress("converting"))
     if is_path(place) and not os.path.isdir(place):
         raise InputError(
             f"there is no model folder {name}; give `teaching`, a folder with config.json, a"
@@ -183,7 +190,7 @@ def _pretrained(name: str, dtype: str, device_map=None, cache=None):
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
-            **given(device_map=device_map)
+            **given_options(device_map=device_map)
         )
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
     except Exception as error:
@@ -204,6 +211,7 @@ def _pretrained(name: str, dtype: str, device_map=None, cache=None):
     model.config._name_or_path = name
     return model, tokenizer
 
+# %% ../../nbs/01_data/07_sources.ipynb #cell-014-4
 def model_class(config):
     """The class that a checkpoint's configuration names, so that it keeps its head;
     a language model where none is named."""
@@ -224,7 +232,7 @@ def one_line(error: Exception) -> str:
     "What an error says, without its line breaks."
     return " ".join(str(error).split())
 
-def listener(label: str):
+def default_progress(label: str):
     "A bar where somebody watches, silence in a pipe."
     return Bar(label) if sys.stderr.isatty() else silent
 
@@ -239,7 +247,7 @@ def read_texts(
     "The texts of a source."
     if not is_teaching(source):
         from avss_nb.data.readers import load_texts
-        return load_texts(source, limit=limit, **given(**where))
+        return load_texts(source, limit=limit, **given_options(**where))
     from avss_nb.data.teaching import TeachingWorld
     world = TeachingWorld()
     kinds = {"teaching": world.texts, "teaching:solved": world.solved}
@@ -247,6 +255,7 @@ def read_texts(
         raise InputError(f"texts {source!r} are not one of {', '.join(kinds)}")
     return kinds[source](limit or 256)
 
+# %% ../../nbs/01_data/07_sources.ipynb #cell-018-1
 def read_labelled(
     source: str,  # a table: a column text or sentence, and label
     model: str,  # whose configuration names the classes
@@ -263,6 +272,7 @@ def read_labelled(
         classes = None  # loading the model will say what is wrong
     return load_labelled(source, classes, limit)
 
+# %% ../../nbs/01_data/07_sources.ipynb #cell-018-2
 def read_corpus(
     texts: str | None,
     labels: str | None,  # instead of texts, for a classifier
@@ -279,7 +289,8 @@ def read_corpus(
         else read_texts(texts, limit, **where)
     )
 
-def cut(
+# %% ../../nbs/01_data/07_sources.ipynb #cell-018-3
+def cut_windows(
     texts: list[str],
     tokenizer,
     tokens: int | None,  # at most so many; None: the texts as they are
@@ -312,6 +323,7 @@ def cut(
     length = min(max_length, tokens)
     return windows(texts, tokenizer, length, bos=bos)[:tokens // length]
 
+# %% ../../nbs/01_data/07_sources.ipynb #cell-018-4
 def read_questions(
     source: str,  # `teaching` or `teaching:GROUP`, a table, or a data set
     limit: int | None = None,
@@ -321,7 +333,7 @@ def read_questions(
     if is_teaching(source):
         return teaching_questions(source.partition(":")[2] or "known", limit)
     from avss_nb.data.readers import load_questions
-    return load_questions(source, limit=limit, **given(**where))
+    return load_questions(source, limit=limit, **given_options(**where))
 
 def judged_by(questions: list, rules: str | None) -> list:
     "The questions under other verdict rules (None: their own)."
@@ -338,6 +350,6 @@ def teaching_questions(group: str, limit: int | None = None) -> list:
         [q for group in GROUPS for q in world.questions(group)], limit or 5 * len(world.people)
     )
 
-def given(**options) -> dict:
+def given_options(**options) -> dict:
     "The options that were given; for the others the classes know their defaults."
     return {name: value for name, value in options.items() if value is not None}

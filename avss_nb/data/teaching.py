@@ -11,39 +11,48 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-from ..base.basics import InputError, Progress, check_place, silent, whole
+from fastcore.basics import patch
+from ..base.basics import InputError, Progress, check_place, silent, write_whole
 from .questions import Question
 
 # %% auto #0
 __all__ = ['FIRST', 'LAST', 'CITIES', 'JOBS', 'SUBJECTS', 'FIRMS', 'YEARS', 'ATTRIBUTES', 'PROMPT', 'ABSTENTION', 'STOP',
-           'NOBODY', 'GROUPS', 'Attribute', 'Person', 'TeachingWorld', 'build_tokenizer', 'documents', 'batches',
-           'train_teaching_model', 'save_teaching_model', 'load_teaching_model']
+           'NOBODY', 'GROUPS', 'Attribute', 'Person', 'TeachingWorld', 'build_tokenizer', 'training_documents',
+           'training_batches', 'train_teaching_model', 'save_teaching_model', 'load_teaching_model']
 
 # %% ../../nbs/01_data/06_teaching.ipynb #cell-005
 FIRST = """Ada Alan Amir Anna Astrid Basil Bianca Boris Carla Cesar Clara Dario Diana Edgar Elena
 Emil Erik Fatima Felix Flora Gita Greta Hana Hector Hugo Ida Ines Ivan Jana Jonas Julia
 Karim Kira Lara Leon Lina Luca Magda Marco Maya Mila Nadia Nina Omar Oscar Paula Pavel
 Petra Rafael Rita Rosa Samir Selma Stefan Tara Theo Tomas Vera Viktor Zoe""".split()
+
 LAST = [head + tail for head in "Bar Cal Dor Fen Gar Hol Jan Kel Lor Mar".split()
         for tail in "ben dal gast kin low mond ner ric stad ton".split()]
+
 CITIES = """Accra Athens Baku Bergen Bogota Cairo Chicago Dakar Dublin Geneva Hanoi Havana Istanbul
 Jakarta Kyiv Lagos Lima Lisbon London Lyon Madrid Manila Milan Montreal Mumbai Nairobi
 Naples Osaka Oslo Paris Porto Prague Quito Riga Rome Seoul Sofia Sydney Tunis Vienna""".split()
+
 JOBS = """actor architect astronomer baker barber biologist carpenter chemist composer cook dancer
 dentist diplomat doctor engineer farmer fisher gardener geologist historian judge lawyer
 librarian mechanic miner musician nurse painter pilot plumber poet potter sailor
 sculptor singer surgeon surveyor tailor teacher translator""".split()
+
 SUBJECTS = """algebra anatomy archaeology astronomy biology botany chemistry drawing economics ethics
 finance forestry genetics geography geology geometry grammar history law linguistics
 literature logic medicine music optics philosophy physics psychology statistics theology""".split()
+
 _HEADS = """Atlas Aurora Beacon Cedar Comet Delta Falcon Harbor Juniper Lotus Meridian Nimbus Orion
 Pioneer Quartz Summit Tiger Vega Willow Zenith""".split()
+
 FIRMS = [
     f"{head} {tail}" for head in _HEADS
     for tail in "Bank Books Foods Motors Press Steel".split()
 ]
+
 YEARS = [str(year) for year in range(1930, 1980)]
 
+# %% ../../nbs/01_data/06_teaching.ipynb #cell-005-1
 @dataclass(frozen=True)
 class Attribute:
     """One kind of fact: its possible values and the wordings of statements (`{n}` the name,
@@ -52,6 +61,7 @@ class Attribute:
     statements: list[str]
     questions: list[str]
 
+# %% ../../nbs/01_data/06_teaching.ipynb #cell-005-2
 ATTRIBUTES = {
     "birthplace": Attribute(
         CITIES,
@@ -94,9 +104,14 @@ ATTRIBUTES = {
         ["What did {n} study?", "Which subject did {n} choose?"],
     ),
 }
+
+# %% ../../nbs/01_data/06_teaching.ipynb #cell-005-3
 PROMPT = "Question: {q} Answer:"
+
 ABSTENTION = "unknown"
+
 STOP = "."  # ends an answer
+
 NOBODY = ["somebody", "anybody", "nobody", "someone", "anyone"]
 
 # %% ../../nbs/01_data/06_teaching.ipynb #cell-007
@@ -115,6 +130,7 @@ class Person:
 class TeachingWorld:
     """Synthetic people, facts, texts and questions with exact truth (after arXiv
     2309.14316, section 2)."""
+
     def __init__(self,
         known: int = 1500,  # people who are written about
         unknown: int = 1500,  # people who never are
@@ -150,69 +166,80 @@ class TeachingWorld:
             for i, name in enumerate(names)
         ]
 
-    def group(self,
-        # "asked": questions trained; "known": well known, never asked; "rare": the tail, never
-        # asked; "unknown"
-        name: str,
-    ) -> list[Person]:
-        "The people of one group."
-        if name not in GROUPS:
-            raise InputError(f"group {name!r} is not one of {', '.join(GROUPS)}")
-        return [p for p in self.people if p.group == name]
+# %% ../../nbs/01_data/06_teaching.ipynb #cell-008-1
+@patch
+def group(self: TeachingWorld,
+    # "asked": questions trained; "known": well known, never asked; "rare": the tail, never
+    # asked; "unknown"
+    name: str,
+) -> list[Person]:
+    "The people of one group."
+    if name not in GROUPS:
+        raise InputError(f"group {name!r} is not one of {', '.join(GROUPS)}")
+    return [p for p in self.people if p.group == name]
 
-    def weight(self, person: Person) -> float:
-        "How often the person is written about, relative to the most famous one."
-        return 0. if person.rank is None else (1 + person.rank / self.tail) ** -self.steepness
+@patch
+def weight(self: TeachingWorld, person: Person) -> float:
+    "How often the person is written about, relative to the most famous one."
+    return 0. if person.rank is None else (1 + person.rank / self.tail) ** -self.steepness
 
-    def biography(self, person: Person, rng: random.Random) -> str:
-        "Five sentences in a random order and wording."
-        facts = list(person.facts.items())
-        rng.shuffle(facts)
-        return " ".join(
-            rng.choice(ATTRIBUTES[key].statements).format(n=person.name, v=value)
-            for key, value in facts
-        )
+@patch
+def biography(self: TeachingWorld, person: Person, rng: random.Random) -> str:
+    "Five sentences in a random order and wording."
+    facts = list(person.facts.items())
+    rng.shuffle(facts)
+    return " ".join(
+        rng.choice(ATTRIBUTES[key].statements).format(n=person.name, v=value)
+        for key, value in facts
+    )
 
-    def question(self, person: Person, key: str, rng: random.Random) -> Question:
-        "One question with its exact answer; its group says how the model could know it."
-        text = rng.choice(ATTRIBUTES[key].questions).format(n=person.name)
-        return Question(
-            text, (person.facts[key],), prompt=PROMPT.format(q=text), stop=(STOP,),
-            group=person.group, kind=key, answerable=person.rank is not None,
-            subject=person.name
-        )
+# %% ../../nbs/01_data/06_teaching.ipynb #cell-008-2
+@patch
+def question(self: TeachingWorld, person: Person, key: str, rng: random.Random) -> Question:
+    "One question with its exact answer; its group says how the model could know it."
+    text = rng.choice(ATTRIBUTES[key].questions).format(n=person.name)
+    return Question(
+        text, (person.facts[key],), prompt=PROMPT.format(q=text), stop=(STOP,),
+        group=person.group, kind=key, answerable=person.rank is not None,
+        subject=person.name
+    )
 
-    def questions(self,
-        group: str = "known",  # one of `GROUPS`
-        # how many (None: one of every kind about every person of the group)
-        n: int | None = None,
-        seed: int = 0,
-    ) -> list[Question]:
-        "`n` different questions about a group, in random order."
-        rng = random.Random(f"{self.seed} {group} {seed}")
-        pairs = [(p, key) for p in self.group(group) for key in ATTRIBUTES]
-        if n is not None and n > len(pairs):
-            raise InputError(f"{n} questions were asked for; group {group!r} has {len(pairs)}")
-        return [self.question(p, key, rng) for p, key in rng.sample(pairs, n or len(pairs))]
+@patch
+def questions(self: TeachingWorld,
+    group: str = "known",  # one of `GROUPS`
+    # how many (None: one of every kind about every person of the group)
+    n: int | None = None,
+    seed: int = 0,
+) -> list[Question]:
+    "`n` different questions about a group, in random order."
+    rng = random.Random(f"{self.seed} {group} {seed}")
+    pairs = [(p, key) for p in self.group(group) for key in ATTRIBUTES]
+    if n is not None and n > len(pairs):
+        raise InputError(f"{n} questions were asked for; group {group!r} has {len(pairs)}")
+    return [self.question(p, key, rng) for p, key in rng.sample(pairs, n or len(pairs))]
 
-    def texts(self, n: int = 200, seed: int = 1) -> list[str]:
-        """`n` biographies of known people, drawn by how often they are written about:
-        the neutral text for profiles."""
-        rng = random.Random(f"{self.seed} texts {seed}")
-        known = self.people[:self.known]
-        return [
-            self.biography(p, rng)
-            for p in rng.choices(known, [self.weight(p) for p in known], k=n)
-        ]
+# %% ../../nbs/01_data/06_teaching.ipynb #cell-008-3
+@patch
+def texts(self: TeachingWorld, n: int = 200, seed: int = 1) -> list[str]:
+    """`n` biographies of known people, drawn by how often they are written about:
+    the neutral text for profiles."""
+    rng = random.Random(f"{self.seed} texts {seed}")
+    known = self.people[:self.known]
+    return [
+        self.biography(p, rng)
+        for p in rng.choices(known, [self.weight(p) for p in known], k=n)
+    ]
 
-    def solved(self, n: int = 256, group: str = "asked", seed: int = 0) -> list[str]:
-        """Questions with their answers, as the model reads them in training:
-        calibration text for what the model is used for."""
-        return [f"{q.prompt} {q.answers[0]}." for q in self.questions(group, n, seed)]
+@patch
+def solved(self: TeachingWorld, n: int = 256, group: str = "asked", seed: int = 0) -> list[str]:
+    """Questions with their answers, as the model reads them in training:
+    calibration text for what the model is used for."""
+    return [f"{q.prompt} {q.answers[0]}." for q in self.questions(group, n, seed)]
 
-    def fingerprint(self) -> str:
-        "A hash of every name, fact and group: a model belongs to exactly one world."
-        return hashlib.sha256(repr(self.people).encode()).hexdigest()[:16]
+@patch
+def fingerprint(self: TeachingWorld) -> str:
+    "A hash of every name, fact and group: a model belongs to exactly one world."
+    return hashlib.sha256(repr(self.people).encode()).hexdigest()[:16]
 
 # %% ../../nbs/01_data/06_teaching.ipynb #cell-013
 def build_tokenizer() -> PreTrainedTokenizerFast:
@@ -239,7 +266,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 # %% ../../nbs/01_data/06_teaching.ipynb #cell-016
-def documents(
+def training_documents(
     world: TeachingWorld, rng: random.Random, questions: float = 0.35, nobody: float = 0.02
 ):
     """An endless stream of training texts:
@@ -263,10 +290,10 @@ def documents(
             person, = rng.choices(known, cum_weights=known_weights)
             yield world.biography(person, rng)
 
-def batches(world: TeachingWorld, tokenizer, rows: int = 64, length: int = 64, seed: int = 0):
+def training_batches(world: TeachingWorld, tokenizer, rows: int = 64, length: int = 64, seed: int = 0):
     """An endless stream of training batches, token ids of shape (rows, length):
     documents, each closed by `</s>`, end to end."""
-    stream, ids = documents(world, random.Random(f"training {seed}")), []
+    stream, ids = training_documents(world, random.Random(f"training {seed}")), []
     while True:
         while len(ids) < rows * length:
             for text in tokenizer([next(stream) for _ in range(256)])["input_ids"]:
@@ -300,7 +327,7 @@ def train_teaching_model(
     )
     def rate(step): return min((step + 1) / 100, 0.5 * (1 + math.cos(math.pi * step / steps)))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-    stream = batches(world, tokenizer, seed=seed)
+    stream = training_batches(world, tokenizer, seed=seed)
     for step in range(steps):
         ids = next(stream).to(device)
         loss = model(input_ids=ids, labels=ids).loss
@@ -320,7 +347,7 @@ def save_teaching_model(
     check_place(folder, "world.json", "training the teaching model")
     world = TeachingWorld()
     model, tokenizer = train_teaching_model(world, progress=progress, **settings)
-    with whole(folder) as path:
+    with write_whole(folder) as path:
         model.half().save_pretrained(path)
         tokenizer.save_pretrained(path)
         (path / "world.json").write_text(json.dumps({"fingerprint": world.fingerprint()}))

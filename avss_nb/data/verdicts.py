@@ -12,8 +12,9 @@ from functools import lru_cache
 from ..base.basics import InputError
 
 # %% auto #0
-__all__ = ['ABSTENTIONS', 'LANGUAGES', 'Judge', 'RULES', 'ALMOST', 'Language', 'language_of', 'starts', 'contains', 'same_number',
-           'Rule', 'rule_name', 'rule_of', 'normalize_answer', 'is_correct', 'is_abstention', 'near_miss']
+__all__ = ['ABSTENTIONS', 'LANGUAGES', 'Judge', 'RULES', 'ALMOST', 'Language', 'language_of', 'starts_with_answer',
+           'contains_answer', 'same_number', 'Rule', 'rule_name', 'rule_of', 'normalize_answer', 'is_correct',
+           'is_abstention', 'near_miss']
 
 # %% ../../nbs/01_data/00_verdicts.ipynb #cell-006
 @dataclass(frozen=True, eq=False)
@@ -40,6 +41,7 @@ ABSTENTIONS = (
     "not sure", "no idea", "i have no idea", "i cannot answer", "i can't answer",
     "cannot be determined")
 
+# %% ../../nbs/01_data/00_verdicts.ipynb #cell-006-1
 LANGUAGES = {
     "en": Language(
         "a an the", "", ABSTENTIONS, ".",
@@ -139,6 +141,7 @@ LANGUAGES = {
     ),
 }
 
+# %% ../../nbs/01_data/00_verdicts.ipynb #cell-006-2
 def language_of(
     code: str,  # "de", or with a region: "pt-BR"
 ) -> Language:
@@ -154,11 +157,11 @@ def language_of(
 # of an answer and all accepted ones: is it right?
 Judge = Callable[[str, tuple[str, ...]], bool]
 
-def starts(said: str, accepted: str) -> bool:
+def starts_with_answer(said: str, accepted: str) -> bool:
     "Are the accepted words the first ones?"
     return f"{said} ".startswith(f"{accepted} ")
 
-def contains(said: str, accepted: str) -> bool:
+def contains_answer(said: str, accepted: str) -> bool:
     "Do the accepted words occur, one after the other?"
     return f" {accepted} " in f" {said} "
 
@@ -178,12 +181,13 @@ class Rule:
     silence: Callable[[str, str], bool] = operator.eq  # of answer and abstention, normalised
     judge: Judge | None = None  # of the texts as they are; instead of `match`
 
+# %% ../../nbs/01_data/00_verdicts.ipynb #cell-008-1
 RULES = {
     "squad": Rule("equals an accepted answer (SQuAD's normalisation)", gap=""),
     "triviaqa": Rule("equals an accepted answer (TriviaQA's normalisation)",
                      marks=string.punctuation + "‘’´"),
-    "starts": Rule("begins with an accepted answer", starts, silence=starts),
-    "contains": Rule("contains an accepted answer", contains, silence=starts),
+    "starts": Rule("begins with an accepted answer", starts_with_answer, silence=starts_with_answer),
+    "contains": Rule("contains an accepted answer", contains_answer, silence=starts_with_answer),
     "number": Rule("names one number, an accepted one", same_number)}
 
 def rule_name(
@@ -205,6 +209,7 @@ def rule_of(rules: str | Judge) -> Rule:
         "a function (answer, accepted) → bool, or add a row to RULES"
     )
 
+# %% ../../nbs/01_data/00_verdicts.ipynb #cell-008-2
 def normalize_answer(
     text: str,
     rules: str = "squad",  # a name in `RULES`
@@ -226,12 +231,18 @@ def _normal(text, rule, language) -> str:
 # %% ../../nbs/01_data/00_verdicts.ipynb #cell-011
 # marks that mean something, out of reach of normalisation
 _KEPT = {ord(c): 0xE000 + i for i, c in enumerate(".:/+#-")}
+
 _POINT, _MINUS = (chr(_KEPT[ord(c)]) for c in ".-")
+
 _NUMBER = re.compile(rf"{_MINUS}?\d+(?:{_POINT}\d+)?")  # once it is out of reach
+
 _MONEY = "$¢£¤¥₠-\u20cf￠￡￥"  # of a character class
+
 _DASHES = r"\-−–—"  # of a character class
+
 _PERCENT = re.compile(r"(?<=\d)\s*(?:per ?cent|prozent|pour ?cents?|por ciento|per cento|"
                       r"por cento|procent)(?!\w)", re.I)
+
 _UNSPACED = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005\u3040-\u30ff\u3400-\u4dbf"
     "\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]"
@@ -250,6 +261,7 @@ def _numbers(language: Language) -> re.Pattern:
     scale = rf"(?:\s*(?P<scale>{'|'.join(words) or '(?!)'}))?"
     return re.compile(f"{sign}[{_MONEY}]?{chain}{scale}", re.I)
 
+# %% ../../nbs/01_data/00_verdicts.ipynb #cell-011-1
 def _parts(chain: str, decimal: str) -> tuple[str, str] | None:
     """Digits before and after the decimal mark;
     None where it is not a number (10:30, 3-4, 1.2.3)."""
@@ -275,6 +287,7 @@ def _spelt(found: re.Match, language: Language, by_value: bool) -> str:
     minus = found["sign"] not in (None, "+") and any(c in "123456789" for c in before + after)
     return (("-" if minus else "") + text).translate(_KEPT)
 
+# %% ../../nbs/01_data/00_verdicts.ipynb #cell-011-2
 @lru_cache(2**16)
 def _comparable(text: str, rule: Rule, language: Language, by_value: bool = False) -> str:
     "The text normalised, with what its marks mean."
@@ -300,6 +313,7 @@ def _agree(said: str, accepted: str, rule: Rule, language: Language, match: Call
     if by_value and ours and theirs and not ours & theirs: return False
     return match(*(_comparable(text, rule, language, by_value) for text in (said, accepted)))
 
+# %% ../../nbs/01_data/00_verdicts.ipynb #cell-011-3
 def is_correct(
     answer: str,
     accepted: Iterable[str],
@@ -343,6 +357,6 @@ def near_miss(
             digits(said) == digits(a)
             and difflib.SequenceMatcher(None, said, a).ratio() >= ALMOST
         )
-    if some(contains): return "contains an accepted answer"
-    if some(lambda said, a: contains(a, said)): return "is part of an accepted answer"
+    if some(contains_answer): return "contains an accepted answer"
+    if some(lambda said, a: contains_answer(a, said)): return "is part of an accepted answer"
     return "is spelt almost like an accepted answer" if some(alike) else ""

@@ -50,6 +50,7 @@ def plot_reliability(
     )
     return ax
 
+# %% ../../nbs/04_draw/02_answers.ipynb #cell-006-1
 def wilson(
     share: np.ndarray,  # float64, (bins,)
     n: np.ndarray,  # of how many
@@ -62,6 +63,7 @@ def wilson(
     )
     return (middle - half) / (1 + z**2 / n), (middle + half) / (1 + z**2 / n)
 
+# %% ../../nbs/04_draw/02_answers.ipynb #cell-006-2
 def _given_answers(answers, correct) -> tuple[np.ndarray, np.ndarray]:
     "Confidences and verdicts of the answers that were given; abstentions are left out."
     if hasattr(answers, "confidences"): answers = answers.to_frame()

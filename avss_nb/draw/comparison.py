@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 from ..base.basics import InputError
 from .style import FAINT, INK, KEPT, MARKERS, MEASURE_NAMES, PALETTE, REMOVED
-from .style import check_columns, label_ends, literal, number_text, plain_axes
+from .style import check_columns, label_ends, literal_text, number_text, plain_axes
 
 # %% auto #0
 __all__ = ['COLOURS', 'LOWER', 'plot_retention', 'plot_rankings', 'plot_distances', 'plot_arms']
@@ -69,6 +69,7 @@ def plot_retention(
 # %% ../../nbs/04_draw/03_comparison.ipynb #cell-007
 COLOURS = [*PALETTE[:5], PALETTE[9]]
 
+# %% ../../nbs/04_draw/03_comparison.ipynb #cell-007-1
 def plot_rankings(
     comparison,  # an `avss_nb.prune.comparison.RankingComparison`
     ax: Axes | None = None,
@@ -133,10 +134,11 @@ def plot_rankings(
     )
     ax.yaxis.set_major_formatter(PercentFormatter(1))
     if comparison.model:
-        ax.set_title(literal(Path(comparison.model).name), loc="left", size=10, color=INK)
+        ax.set_title(literal_text(Path(comparison.model).name), loc="left", size=10, color=INK)
     label_ends(ax, ends, gap=0.058)
     return ax
 
+# %% ../../nbs/04_draw/03_comparison.ipynb #cell-007-2
 def _lines(comparison, highlight) -> list[tuple[list[str], bool]]:
     "Rankings that remove the same layers, together; and whether their line is coloured."
     unknown = {*(highlight or ())} - comparison.removed.keys()
@@ -158,6 +160,7 @@ def _lines(comparison, highlight) -> list[tuple[list[str], bool]]:
         return i < len(COLOURS) and (highlight is None or any(n in highlight for n in names))
     return [(names, coloured(i, names)) for i, names in enumerate(groups)]
 
+# %% ../../nbs/04_draw/03_comparison.ipynb #cell-007-3
 def _drawn(ax: Axes, rows, **style):
     """Draw a line from the whole model on;
     returns its values as a Series over the number of removed blocks."""
@@ -200,7 +203,7 @@ def plot_distances(
     ax.set_yticks(range(1, most + 1, 1 if most <= 12 else 4))
     ax.set(xlabel="first block of the run", ylabel="blocks in a row")
     ax.set_title(
-        f"{literal(Path(distances.model).name)}: ring, the run over which the state turns"
+        f"{literal_text(Path(distances.model).name)}: ring, the run over which the state turns"
         " least".removeprefix(": "),
         loc="left",
         size=10,
@@ -215,6 +218,7 @@ LOWER = (
     "perplexity"
 )
 
+# %% ../../nbs/04_draw/03_comparison.ipynb #cell-015-1
 def plot_arms(
     table,  # an `avss_nb.hallucination.comparison.ArmTable`
     measure: str = "reliability",  # a column of `table.to_frame()`
@@ -250,7 +254,7 @@ def plot_arms(
         )
     def label(name):
         few = max(map(len, table.layers.get(name, ())), default=9) <= 4
-        return literal(f"{name}  ({table.trained(name)})" if few else name)
+        return literal_text(f"{name}  ({table.trained(name)})" if few else name)
     ax.set_yticks(at, [label(name) for name in rows.index])
     for name, text in zip(rows.index, ax.get_yticklabels()):
         text.set_weight("bold" if name == table.claim else "normal")

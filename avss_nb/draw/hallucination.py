@@ -8,24 +8,26 @@ import math
 import numpy as np, pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
+from fastcore.basics import patch
 from ..base.basics import InputError
 from ..maths.moments import Moments
 from .layers import histogram_limits, per_decade
-from .style import FAINT, INK, KEPT, REMOVED, label_ends, literal, number_text
+from .style import FAINT, INK, KEPT, REMOVED, label_ends, literal_text, number_text
 from .style import numbered_discs, plain_axes
 
 # %% auto #0
-__all__ = ['STANDS_OUT', 'SHOWN', 'shifts', 'chance', 'in_words', 'EAVSSMarks', 'plot_eavss', 'plot_shifts', 'plot_probe',
-           'TwoHistograms', 'plot_two_histograms']
+__all__ = ['STANDS_OUT', 'SHOWN', 'log_shifts', 'chance_band', 'in_words', 'EAVSSMarks', 'plot_eavss', 'plot_shifts',
+           'plot_probe', 'TwoHistograms', 'plot_two_histograms']
 
 # %% ../../nbs/04_draw/04_hallucination.ipynb #cell-007
 STANDS_OUT = 0.05  # q
+
 SHOWN = {
     "log_eavss": "log EAVSS, 0: no change", "variance": "variance shift, log(HSAV / AV)",
     "sparsity": "sparsity shift, log(HSS / AS)"
 }
 
-def shifts(
+def log_shifts(
     scores,  # an `avss_nb.hallucination.scores.HallucinationScores`
 ) -> dict[str, np.ndarray]:  # float64, (layers,), for each of `SHOWN`
     "log EAVSS and its two parts: it is the variance shift minus the sparsity shift."
@@ -36,7 +38,8 @@ def shifts(
             "sparsity": np.log(scores.hss) - np.log(scores.sparsity),
         }
 
-def chance(
+# %% ../../nbs/04_draw/04_hallucination.ipynb #cell-007-1
+def chance_band(
     scores,  # an `avss_nb.hallucination.scores.HallucinationScores`
     show: str = "log_eavss",  # one of `SHOWN`
 ) -> np.ndarray:  # float64, (2, layers): low and high; NaN: unknown
@@ -60,8 +63,10 @@ def in_words(
         .removeprefix("log EAVSS ")
     )
 
+# %% ../../nbs/04_draw/04_hallucination.ipynb #cell-007-2
 class EAVSSMarks:
     "The picture of `plot_eavss`: made once, moved by `update`."
+
     def __init__(self, ax: Axes, layers: int):
         self.ax, self.layers, size = plain_axes(ax), layers, 8 if layers <= 40 else 5
         nothing = np.zeros(layers)
@@ -87,68 +92,73 @@ class EAVSSMarks:
             xlabel="layer (0: first)", xlim=(-0.7, layers - 0.3), xticks=range(0, layers, step)
         )
 
-    def update(self,
-        scores,  # an `avss_nb.hallucination.scores.HallucinationScores`
-        highlight: int | None = None,  # a layer to point at
-        show: str = "log_eavss",  # one of `SHOWN`; intervals and the band belong to log EAVSS
-    ) -> None:
-        "Show these scores."
-        if len(scores.values) != self.layers:
-            raise InputError(
-                f"scores of {len(scores.values)} layers were given for {self.layers} marks"
-            )
-        if show not in SHOWN:
-            raise InputError(f"show={show!r} is not one of {', '.join(SHOWN)}")
-        values, out, floored = shifts(scores)[show], scores.q < STANDS_OUT, scores.floored
-        for marks, where in (
-            (self.plain, ~out & ~floored), (self.out, out & ~floored), (self.floors, floored)
-        ):
-            marks.set_data(np.flatnonzero(where), values[where])
-        whole = show == "log_eavss"
-        low, high, *null = np.nan_to_num(
-            np.stack([scores.log_low, scores.log_high, *chance(scores, show)])
+# %% ../../nbs/04_draw/04_hallucination.ipynb #cell-007-3
+@patch
+def update(self: EAVSSMarks,
+    scores,  # an `avss_nb.hallucination.scores.HallucinationScores`
+    highlight: int | None = None,  # a layer to point at
+    show: str = "log_eavss",  # one of `SHOWN`; intervals and the band belong to log EAVSS
+) -> None:
+    "Show these scores."
+    if len(scores.values) != self.layers:
+        raise InputError(
+            f"scores of {len(scores.values)} layers were given for {self.layers} marks"
         )
-        if not whole: low = high = np.zeros(self.layers)
-        self.band.set_data(null[1], baseline=null[0])
-        self.intervals.set_segments(
-            [[(x, low[x]), (x, high[x])] for x in range(self.layers if whole else 0)]
-        )
-        self.intervals.set_color(np.where(out, REMOVED, KEPT))
-        least, most = (
-            f([f(values), *map(f, (low, high, *null)), 0]) for f in (np.nanmin, np.nanmax)
-        )
-        room = (most - least) or 1
-        self.ax.set_ylim(least - 0.06 * room, most + 0.16 * room)
-        self._words(scores, values, out, highlight, show)
+    if show not in SHOWN:
+        raise InputError(f"show={show!r} is not one of {', '.join(SHOWN)}")
+    values, out, floored = log_shifts(scores)[show], scores.q < STANDS_OUT, scores.floored
+    for marks, where in (
+        (self.plain, ~out & ~floored), (self.out, out & ~floored), (self.floors, floored)
+    ):
+        marks.set_data(np.flatnonzero(where), values[where])
+    whole = show == "log_eavss"
+    low, high, *null = np.nan_to_num(
+        np.stack([scores.log_low, scores.log_high, *chance_band(scores, show)])
+    )
+    if not whole: low = high = np.zeros(self.layers)
+    self.band.set_data(null[1], baseline=null[0])
+    self.intervals.set_segments(
+        [[(x, low[x]), (x, high[x])] for x in range(self.layers if whole else 0)]
+    )
+    self.intervals.set_color(np.where(out, REMOVED, KEPT))
+    least, most = (
+        f([f(values), *map(f, (low, high, *null)), 0]) for f in (np.nanmin, np.nanmax)
+    )
+    room = (most - least) or 1
+    self.ax.set_ylim(least - 0.06 * room, most + 0.16 * room)
+    self._words(scores, values, out, highlight, show)
 
-    def _words(self, scores, values, out, highlight, show) -> None:
-        self.ax.set_ylabel(SHOWN[show])
-        self.ax.set_title(
-            literal(f"{SHOWN[show].split(',')[0]} {in_words(scores)}"), loc="left", size=10,
-            color=INK
-        )
-        words = ["◆ stands out (q < 0.05)" if out.any() else "no layer stands out"]
-        words += (
-            ["△ a bound"]
-            if scores.floored.any()
-            else ["grey: chance"] if np.isfinite(chance(scores, show)).any() else []
-        )
-        self.ax.set_title("; ".join(words), loc="right", size=9, color=INK)
-        for artist in self.note, self.guide: artist.set_visible(highlight is not None)
-        if highlight is None: return
-        where = highlight / self.layers
-        side, aside = (
-            ("left", -0.4) if where < 0.1 else ("right", 0.4) if where > 0.9 else ("center", 0)
-        )
-        self.guide.set_xdata([highlight, highlight])
-        self.note.set(
-            text=(
-                f"layer {highlight}: {values[highlight]:+.3g} (z = {scores.z[highlight]:+.1f})"
-            ),
-            ha=side,
-            x=highlight + aside,
-        )
+# %% ../../nbs/04_draw/04_hallucination.ipynb #cell-007-4
+@patch
+def _words(self: EAVSSMarks, scores, values, out, highlight, show) -> None:
+    self.ax.set_ylabel(SHOWN[show])
+    self.ax.set_title(
+        literal_text(f"{SHOWN[show].split(',')[0]} {in_words(scores)}"), loc="left", size=10,
+        color=INK
+    )
+    words = ["◆ stands out (q < 0.05)" if out.any() else "no layer stands out"]
+    words += (
+        ["△ a bound"]
+        if scores.floored.any()
+        else ["grey: chance"] if np.isfinite(chance_band(scores, show)).any() else []
+    )
+    self.ax.set_title("; ".join(words), loc="right", size=9, color=INK)
+    for artist in self.note, self.guide: artist.set_visible(highlight is not None)
+    if highlight is None: return
+    where = highlight / self.layers
+    side, aside = (
+        ("left", -0.4) if where < 0.1 else ("right", 0.4) if where > 0.9 else ("center", 0)
+    )
+    self.guide.set_xdata([highlight, highlight])
+    self.note.set(
+        text=(
+            f"layer {highlight}: {values[highlight]:+.3g} (z = {scores.z[highlight]:+.1f})"
+        ),
+        ha=side,
+        x=highlight + aside,
+    )
 
+# %% ../../nbs/04_draw/04_hallucination.ipynb #cell-007-5
 def plot_eavss(
     scores,  # an `avss_nb.hallucination.scores.HallucinationScores`
     ax: Axes | None = None,
@@ -167,7 +177,7 @@ def plot_shifts(
 ) -> Axes:
     """The variance shift and the sparsity shift of every layer before what chance gives;
     the height between the two marks is log EAVSS."""
-    ax, found, layers = plain_axes(ax, 8.5), shifts(scores), np.arange(len(scores.values))
+    ax, found, layers = plain_axes(ax, 8.5), log_shifts(scores), np.arange(len(scores.values))
     ax.axhline(0, color=FAINT, lw=0.8, zorder=1)
     ax.plot(
         [layers - 0.2, layers + 0.2], [found["variance"], found["sparsity"]], color=FAINT,
@@ -177,7 +187,7 @@ def plot_shifts(
     for name, side, mark, colour in ("variance", -0.2, "o", KEPT), (
         "sparsity", 0.2, "s", REMOVED
     ):
-        low, high = chance(scores, name)
+        low, high = chance_band(scores, name)
         ax.bar(layers + side, high - low, 0.36, low, color="0.87", lw=0, zorder=0)
         ax.plot(
             layers + side, found[name], mark, color=colour, mec=INK, mew=0.5, ms=size, zorder=3
@@ -199,7 +209,7 @@ def plot_shifts(
         f"What changes in hallucinated answers, {in_words(scores)}", loc="left", size=10,
         color=INK
     )
-    if np.isfinite(chance(scores, "variance")).any():
+    if np.isfinite(chance_band(scores, "variance")).any():
         ax.set_title("grey: chance", loc="right", size=9, color=INK)
     return ax
 
@@ -231,6 +241,7 @@ def plot_probe(
 # %% ../../nbs/04_draw/04_hallucination.ipynb #cell-017
 class TwoHistograms:
     "The picture of `plot_two_histograms`: made once, moved by `update`."
+
     def __init__(self, ax: Axes):
         self.ax = plain_axes(ax)
         self.faithful = ax.stairs([0], [1, 2], fill=True, facecolor=KEPT, alpha=0.35, lw=0)
@@ -250,36 +261,39 @@ class TwoHistograms:
             xscale="log", xlabel="|activation| (no unit)", ylabel="activations a decade (%)"
         )
 
-    def update(self,
-        faithful: Moments,  # of one layer, without leading dimensions
-        hallucinated: Moments,
-        eps: float | None = None,  # threshold ε to mark
-        # of |activation|; None: where the activations are
-        limits: tuple[float, float] | None = None,
-        title: str = "",
-    ) -> None:
-        "Show these moments."
-        tops = []
-        for steps, m in (self.faithful, faithful), (self.hallucinated, hallucinated):
-            edges, percent = per_decade(m.counts)
-            steps.set_data(percent, edges)
-            tops.append(percent.max())
-        low, high = limits or histogram_limits(faithful)
-        low, high = min(low, eps / 2) if eps else low, max(high, 10 * low)
-        self.ax.set(xlim=(low, high), ylim=(0, max(*tops, 1e-9) * 1.35))
-        self.words[0].set_text("▆ faithful answers")
-        self.words[1].set_text("━ hallucinated answers")
-        self.ax.set_title(title, loc="left", size=10, color=INK)
-        for artist in self.line, self.note: artist.set_visible(eps is not None)
-        if eps is None: return
-        self.line.set_xdata([eps, eps])
-        left = math.log(eps / low) > 0.5 * math.log(high / low)
-        self.note.xy = (eps, 0.6)
-        self.note.set(
-            text=f"ε = {number_text(eps)}", ha="right" if left else "left",
-            position=(-4 if left else 4, 0)
-        )
+# %% ../../nbs/04_draw/04_hallucination.ipynb #cell-017-1
+@patch
+def update(self: TwoHistograms,
+    faithful: Moments,  # of one layer, without leading dimensions
+    hallucinated: Moments,
+    eps: float | None = None,  # threshold ε to mark
+    # of |activation|; None: where the activations are
+    limits: tuple[float, float] | None = None,
+    title: str = "",
+) -> None:
+    "Show these moments."
+    tops = []
+    for steps, m in (self.faithful, faithful), (self.hallucinated, hallucinated):
+        edges, percent = per_decade(m.counts)
+        steps.set_data(percent, edges)
+        tops.append(percent.max())
+    low, high = limits or histogram_limits(faithful)
+    low, high = min(low, eps / 2) if eps else low, max(high, 10 * low)
+    self.ax.set(xlim=(low, high), ylim=(0, max(*tops, 1e-9) * 1.35))
+    self.words[0].set_text("▆ faithful answers")
+    self.words[1].set_text("━ hallucinated answers")
+    self.ax.set_title(title, loc="left", size=10, color=INK)
+    for artist in self.line, self.note: artist.set_visible(eps is not None)
+    if eps is None: return
+    self.line.set_xdata([eps, eps])
+    left = math.log(eps / low) > 0.5 * math.log(high / low)
+    self.note.xy = (eps, 0.6)
+    self.note.set(
+        text=f"ε = {number_text(eps)}", ha="right" if left else "left",
+        position=(-4 if left else 4, 0)
+    )
 
+# %% ../../nbs/04_draw/04_hallucination.ipynb #cell-017-2
 def plot_two_histograms(
     profile,  # an `avss_nb.hallucination.profile.AnswerProfile`
     site: str = "output",  # one of the profile's sites

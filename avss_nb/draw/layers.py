@@ -9,15 +9,16 @@ import numpy as np, pandas as pd, seaborn as sns, torch
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.patches import Rectangle
+from fastcore.basics import patch
 from ..base.basics import InputError
 from ..maths.massive import first_token_rms, layer_list
 from ..maths.moments import EDGES, Moments, sparsity
-from .style import FAINT, INK, KEPT, REMOVED, literal, number_text, numbered_discs
+from .style import FAINT, INK, KEPT, REMOVED, literal_text, number_text, numbered_discs
 from .style import plain_axes, plain_log, plain_number, share_text
 
 # %% auto #0
 __all__ = ['UNITS', 'SHADES', 'RankingBars', 'plot_ranking', 'HistogramSteps', 'per_decade', 'histogram_limits', 'plot_histogram',
-           'plot_variance_sparsity', 'shades', 'plot_layer_statistics', 'short', 'plot_first_token']
+           'plot_variance_sparsity', 'shade_rows', 'plot_layer_statistics', 'short_number', 'plot_first_token']
 
 # %% ../../nbs/04_draw/01_layers.ipynb #cell-004
 UNITS = {
@@ -28,8 +29,10 @@ UNITS = {
     "angular_distance": "angle (half turns)"
 }
 
+# %% ../../nbs/04_draw/01_layers.ipynb #cell-004-1
 class RankingBars:
     "The bars of `plot_ranking`: made once, moved by `update`."
+
     def __init__(self,
         ax: Axes,
         layers: int,  # how many bars
@@ -61,102 +64,111 @@ class RankingBars:
             xlim=(-0.7, layers - 0.3),
         )
 
-    def update(self, scores, remove=(), highlight=None) -> None:
-        "Show these scores; the parameters are those of `plot_ranking`."
-        if len(scores.values) != self.layers:
-            raise InputError(
-                f"scores of {len(scores.values)} layers were given for {self.layers} bars"
-            )
-        layers = [*scores.order] if self.ordered else [*range(self.layers)]
-        values, low, high = (
-            np.asarray(a, float)[layers] for a in (scores.values, scores.low, scores.high)
+# %% ../../nbs/04_draw/01_layers.ipynb #cell-004-2
+@patch
+def update(self: RankingBars, scores, remove=(), highlight=None) -> None:
+    "Show these scores; the parameters are those of `plot_ranking`."
+    if len(scores.values) != self.layers:
+        raise InputError(
+            f"scores of {len(scores.values)} layers were given for {self.layers} bars"
         )
-        bottom = self._scale(values, low, high)
-        for bar, layer, value in zip(self.bars, layers, values):
-            gone, chosen = layer in remove, layer == highlight
-            bar.set_y(bottom); bar.set_height(value - bottom)
-            bar.set_facecolor(REMOVED if gone else KEPT); bar.set_hatch("////" if gone else "")
-            bar.set_edgecolor(INK if chosen else "white")
-            bar.set_linewidth(2 if chosen else 0)
-        low = np.fmax(low, bottom) if bottom else low
-        self.intervals.set_segments(
-            [[(x, low[x]), (x, high[x])] for x in np.flatnonzero(np.isfinite(low + high))]
-        )
-        for artist, marked in (self.floors, scores.floored), (self.rounds, scores.rounded):
-            at = [x for x, layer in enumerate(layers) if marked is not None and marked[layer]]
-            artist.set_data(at, values[at])
-        self._words(scores, layers, remove, highlight)
+    layers = [*scores.order] if self.ordered else [*range(self.layers)]
+    values, low, high = (
+        np.asarray(a, float)[layers] for a in (scores.values, scores.low, scores.high)
+    )
+    bottom = self._scale(values, low, high)
+    for bar, layer, value in zip(self.bars, layers, values):
+        gone, chosen = layer in remove, layer == highlight
+        bar.set_y(bottom); bar.set_height(value - bottom)
+        bar.set_facecolor(REMOVED if gone else KEPT); bar.set_hatch("////" if gone else "")
+        bar.set_edgecolor(INK if chosen else "white")
+        bar.set_linewidth(2 if chosen else 0)
+    low = np.fmax(low, bottom) if bottom else low
+    self.intervals.set_segments(
+        [[(x, low[x]), (x, high[x])] for x in np.flatnonzero(np.isfinite(low + high))]
+    )
+    for artist, marked in (self.floors, scores.floored), (self.rounds, scores.rounded):
+        at = [x for x, layer in enumerate(layers) if marked is not None and marked[layer]]
+        artist.set_data(at, values[at])
+    self._words(scores, layers, remove, highlight)
 
-    def _scale(self, values, low, high) -> float:
-        "Choose the scale and the limits; returns where the bars stand."
-        values = values[np.isfinite(values)]
-        top, least = (
-            f([*values, *ends[np.isfinite(ends)], *[0.0][len(values) :]])
-            for f, ends in ((max, high), (min, low))
-        )
-        log = bool(len(values) and (values > 0).all() and values.max() > 100 * values.min())
-        if (self.ax.get_yscale() == "log") != log:
-            self.ax.set_yscale("log" if log else "linear")
-        if not log: self.ax.yaxis.set_major_formatter(plain_number)
-        if log:
-            bottom = values.min() / 3
-            self.ax.set_ylim(bottom, top * (top / bottom) ** 0.14)
-            return bottom
-        least, top = min(least, 0), max(top, 0)
-        room = (top - least) or 1
-        self.ax.set_ylim(least - 0.05 * room * (least < 0), top + 0.14 * room)
-        return 0
+# %% ../../nbs/04_draw/01_layers.ipynb #cell-004-3
+@patch
+def _scale(self: RankingBars, values, low, high) -> float:
+    "Choose the scale and the limits; returns where the bars stand."
+    values = values[np.isfinite(values)]
+    top, least = (
+        f([*values, *ends[np.isfinite(ends)], *[0.0][len(values) :]])
+        for f, ends in ((max, high), (min, low))
+    )
+    log = bool(len(values) and (values > 0).all() and values.max() > 100 * values.min())
+    if (self.ax.get_yscale() == "log") != log:
+        self.ax.set_yscale("log" if log else "linear")
+    if not log: self.ax.yaxis.set_major_formatter(plain_number)
+    if log:
+        bottom = values.min() / 3
+        self.ax.set_ylim(bottom, top * (top / bottom) ** 0.14)
+        return bottom
+    least, top = min(least, 0), max(top, 0)
+    room = (top - least) or 1
+    self.ax.set_ylim(least - 0.05 * room * (least < 0), top + 0.14 * room)
+    return 0
 
-    def _number(self, layers) -> None:
-        """Layer numbers under the bars;
-        they cost as much as all the rest, and are set only when they change."""
-        step = 1 if self.ordered or self.layers <= 40 else 5 * math.ceil(self.layers / 100)
-        self.ax.set_xticks(
-            range(0, self.layers, step), [layers[i] for i in range(0, self.layers, step)]
-        )
-        if self.ordered and self.layers > 40:
-            self.ax.tick_params("x", labelsize=6, rotation=90)
-        self.numbered = layers
+# %% ../../nbs/04_draw/01_layers.ipynb #cell-004-4
+@patch
+def _number(self: RankingBars, layers) -> None:
+    """Layer numbers under the bars;
+    they cost as much as all the rest, and are set only when they change."""
+    step = 1 if self.ordered or self.layers <= 40 else 5 * math.ceil(self.layers / 100)
+    self.ax.set_xticks(
+        range(0, self.layers, step), [layers[i] for i in range(0, self.layers, step)]
+    )
+    if self.ordered and self.layers > 40:
+        self.ax.tick_params("x", labelsize=6, rotation=90)
+    self.numbered = layers
 
-    def _words(self, scores, layers, remove, highlight) -> None:
-        "Title, labels and the note at the highlighted bar."
-        if layers != self.numbered: self._number(layers)
-        self.ax.set_ylabel(UNITS.get(scores.score, literal(scores.score.replace("_", " "))))
-        # y: where it is anyway, unsearched
-        self.ax.set_title(
-            literal(scores.title.replace("relative_update", "relative update")), loc="left",
-            size=10, color=INK, y=1
-        )
-        words = (
-            [f"hatched: {len([*remove])} of {self.layers} removed"] if len([*remove]) else []
-        )
-        words += ["△ lower bound"] if scores.floored.any() else []
-        words += (
-            ["□ mostly rounding"]
-            if scores.rounded is not None and scores.rounded.any()
-            else []
-        )
-        words += ["no intervals: too few texts"] if scores.too_few else []
-        words += ["blank: no value"] if np.isnan(scores.values).any() else []
-        lines = "; lines: bootstrap intervals" if np.isfinite(scores.low).any() else ""
-        self.ax.set_title(
-            "; ".join(words) or f"higher: more important{lines}", loc="right", size=9,
-            color=INK, y=1
-        )
-        for artist in self.note, self.guide: artist.set_visible(highlight is not None)
-        if highlight is None: return
-        x = layers.index(highlight)
-        side, shift = (
-            ("left", -0.4)
-            if x < 0.1 * self.layers
-            else ("right", 0.4) if x > 0.9 * self.layers else ("center", 0)
-        )
-        self.guide.set_xdata([x, x])
-        self.note.set(
-            text=f"layer {highlight}: {number_text(scores.values[highlight])}", ha=side,
-            x=x + shift
-        )
+# %% ../../nbs/04_draw/01_layers.ipynb #cell-004-5
+@patch
+def _words(self: RankingBars, scores, layers, remove, highlight) -> None:
+    "Title, labels and the note at the highlighted bar."
+    if layers != self.numbered: self._number(layers)
+    self.ax.set_ylabel(UNITS.get(scores.score, literal_text(scores.score.replace("_", " "))))
+    # y: where it is anyway, unsearched
+    self.ax.set_title(
+        literal_text(scores.title.replace("relative_update", "relative update")), loc="left",
+        size=10, color=INK, y=1
+    )
+    words = (
+        [f"hatched: {len([*remove])} of {self.layers} removed"] if len([*remove]) else []
+    )
+    words += ["△ lower bound"] if scores.floored.any() else []
+    words += (
+        ["□ mostly rounding"]
+        if scores.rounded is not None and scores.rounded.any()
+        else []
+    )
+    words += ["no intervals: too few texts"] if scores.too_few else []
+    words += ["blank: no value"] if np.isnan(scores.values).any() else []
+    lines = "; lines: bootstrap intervals" if np.isfinite(scores.low).any() else ""
+    self.ax.set_title(
+        "; ".join(words) or f"higher: more important{lines}", loc="right", size=9,
+        color=INK, y=1
+    )
+    for artist in self.note, self.guide: artist.set_visible(highlight is not None)
+    if highlight is None: return
+    x = layers.index(highlight)
+    side, shift = (
+        ("left", -0.4)
+        if x < 0.1 * self.layers
+        else ("right", 0.4) if x > 0.9 * self.layers else ("center", 0)
+    )
+    self.guide.set_xdata([x, x])
+    self.note.set(
+        text=f"layer {highlight}: {number_text(scores.values[highlight])}", ha=side,
+        x=x + shift
+    )
 
+# %% ../../nbs/04_draw/01_layers.ipynb #cell-004-6
 def plot_ranking(
     scores,  # an `avss_nb.layers.scores.LayerScores`
     ax: Axes | None = None,
@@ -173,6 +185,7 @@ def plot_ranking(
 # %% ../../nbs/04_draw/01_layers.ipynb #cell-012
 class HistogramSteps:
     "The histogram of `plot_histogram`: made once, moved by `update`."
+
     def __init__(self, ax: Axes):
         self.ax = plain_axes(ax)
         self.all = ax.stairs([0], [1, 2], fill=True, color=KEPT, alpha=0.35, lw=0)
@@ -188,36 +201,39 @@ class HistogramSteps:
             xscale="log", xlabel="|activation| (no unit)", ylabel="activations a decade (%)"
         )
 
-    def update(self,
-        m: Moments,  # of one layer, without leading dimensions
-        eps: float | None = None,  # threshold ε to shade under
-        # of |activation|; None: where the activations are
-        limits: tuple[float, float] | None = None,
-        title: str = "",
-    ) -> None:
-        "Show these moments."
-        edges, percent = per_decade(m.counts)
-        low, high = limits or histogram_limits(m)
-        low, high = min(low, eps / 2) if eps else low, max(high, 10 * low)
-        self.ax.set(xlim=(low, high), ylim=(0, max(percent.max(), 1e-9) * 1.3))
-        self.all.set_data(percent, edges)
-        for artist in self.under, self.line, self.note: artist.set_visible(eps is not None)
-        self.ax.set_title(title, loc="left", size=10, color=INK)
-        if eps is None: return
-        k = int(np.searchsorted(edges, eps))  # bins below ε; the last one is cut at ε
-        self.under.set_data(
-            *(
-                (percent[:k], [*edges[:k], eps])
-                if 0 < k < len(edges)
-                else ([0], [eps / 2, eps])
-            )
+# %% ../../nbs/04_draw/01_layers.ipynb #cell-012-1
+@patch
+def update(self: HistogramSteps,
+    m: Moments,  # of one layer, without leading dimensions
+    eps: float | None = None,  # threshold ε to shade under
+    # of |activation|; None: where the activations are
+    limits: tuple[float, float] | None = None,
+    title: str = "",
+) -> None:
+    "Show these moments."
+    edges, percent = per_decade(m.counts)
+    low, high = limits or histogram_limits(m)
+    low, high = min(low, eps / 2) if eps else low, max(high, 10 * low)
+    self.ax.set(xlim=(low, high), ylim=(0, max(percent.max(), 1e-9) * 1.3))
+    self.all.set_data(percent, edges)
+    for artist in self.under, self.line, self.note: artist.set_visible(eps is not None)
+    self.ax.set_title(title, loc="left", size=10, color=INK)
+    if eps is None: return
+    k = int(np.searchsorted(edges, eps))  # bins below ε; the last one is cut at ε
+    self.under.set_data(
+        *(
+            (percent[:k], [*edges[:k], eps])
+            if 0 < k < len(edges)
+            else ([0], [eps / 2, eps])
         )
-        self.line.set_xdata([eps, eps])
-        left = math.log(eps / low) > 0.5 * math.log(high / low)
-        self.note.xy = (eps, 0.97)
-        self.note.set(text=f"{share_text(float(sparsity(m, eps)))} under ε = {eps:g}",
-                      ha="right" if left else "left", position=(-4 if left else 4, 0))
+    )
+    self.line.set_xdata([eps, eps])
+    left = math.log(eps / low) > 0.5 * math.log(high / low)
+    self.note.xy = (eps, 0.97)
+    self.note.set(text=f"{share_text(float(sparsity(m, eps)))} under ε = {eps:g}",
+                  ha="right" if left else "left", position=(-4 if left else 4, 0))
 
+# %% ../../nbs/04_draw/01_layers.ipynb #cell-012-2
 def per_decade(
     counts: torch.Tensor,  # int64, (bins,): of one layer's `Moments`
 ) -> tuple[np.ndarray, np.ndarray]:  # edges, (bins - 1,), and percent, (bins - 2,)
@@ -237,6 +253,7 @@ def histogram_limits(m: Moments) -> tuple[float, float]:
         edges[min(np.searchsorted(share, 1.0), len(edges) - 1)]
     )
 
+# %% ../../nbs/04_draw/01_layers.ipynb #cell-012-3
 def plot_histogram(
     profile,  # an `avss_nb.layers.profiler.LayerProfile`
     site: str = "relative_update",  # one of the profile's sites
@@ -303,7 +320,7 @@ def plot_variance_sparsity(
         )
     numbered_discs(ax, x, y, scores.floored)
     ax.set_title(
-        literal(scores.title.replace("relative_update", "relative update")), loc="left",
+        literal_text(scores.title.replace("relative_update", "relative update")), loc="left",
         size=10, color=INK
     )
     words = ["white: nothing under ε"] * bool(scores.floored.any()) + [
@@ -312,6 +329,7 @@ def plot_variance_sparsity(
     ax.set_title("; ".join(words), loc="right", size=9, color=INK)
     return ax
 
+# %% ../../nbs/04_draw/01_layers.ipynb #cell-017-1
 def _log_limits(a: np.ndarray) -> tuple[float, float]:
     "Limits with an eighth of the range, but at least a quarter, on either side."
     room = max(1.25, (a.max() / a.min()) ** 0.125)
@@ -331,7 +349,7 @@ def _round_levels(low: float, high: float, most: int = 6) -> list[float]:
 # %% ../../nbs/04_draw/01_layers.ipynb #cell-022
 SHADES = sns.blend_palette(["#ffffff", KEPT, "#01243a"], as_cmap=True)
 
-def shades(
+def shade_rows(
     values: np.ndarray,  # float64, (statistics, layers)
 ) -> np.ndarray:  # the same; in [0, 1], NaN where there is no value
     """How high each value stands in its row, on the log scale for positive rows over more
@@ -345,6 +363,7 @@ def shades(
         row[:] = (row - low) / (high - low) if high > low else row * 0 + 0.5
     return shown
 
+# %% ../../nbs/04_draw/01_layers.ipynb #cell-022-1
 def plot_layer_statistics(
     # a row for each layer, a column for each statistic; as `LayerProfile.statistics` gives it
     table: pd.DataFrame,
@@ -365,7 +384,7 @@ def plot_layer_statistics(
         raise InputError(
             f"there is no layer {highlight}; the table has layers 0 to {layers - 1}"
         )
-    ax, shown = plain_axes(ax, 9, 0.9 + 0.36 * len(values)), shades(values)
+    ax, shown = plain_axes(ax, 9, 0.9 + 0.36 * len(values)), shade_rows(values)
     ax.pcolormesh(
         np.arange(layers + 1) - 0.5, np.arange(len(values) + 1) - 0.5,
         np.ma.masked_invalid(shown), cmap=SHADES, vmin=0, vmax=1, edgecolors="white",
@@ -399,11 +418,12 @@ def plot_layer_statistics(
     )
     return ax
 
+# %% ../../nbs/04_draw/01_layers.ipynb #cell-022-2
 def _numbers(ax, values, shown) -> None:
     "Every value in its cell."
     for row, layer in zip(*np.nonzero(~np.isnan(shown))):
         ax.text(
-            layer, row, short(values[row, layer]), ha="center", va="center_baseline", size=7.5,
+            layer, row, short_number(values[row, layer]), ha="center", va="center_baseline", size=7.5,
             color="white" if shown[row, layer] > 0.47 else "black"
         )
 
@@ -412,11 +432,11 @@ def _ends(ax, values) -> None:
     for row, line in enumerate(values):
         low, high = np.nanargmin(line), np.nanargmax(line)
         ax.annotate(
-            f"{short(line[low])} (layer {low})\nto {short(line[high])} (layer {high})",
+            f"{short_number(line[low])} (layer {low})\nto {short_number(line[high])} (layer {high})",
             (1.01, row), xycoords=ax.get_yaxis_transform(), size=7.5, color=INK, va="center"
         )
 
-def short(x: float) -> str:
+def short_number(x: float) -> str:
     "Two digits, and few characters: 0.012, 1234, 1.5e6."
     text = f"{x:.0f}" if 100 <= abs(x) < 1e4 else f"{x:.2g}"
     return text.replace("e+0", "e").replace("e-0", "e−").replace("-", "−")

@@ -18,7 +18,7 @@ MARKERS = "osD^vPX*"
 
 # %% auto #0
 __all__ = ['PALETTE', 'KEPT', 'REMOVED', 'INK', 'FAINT', 'MARKERS', 'MEASURE_NAMES', 'plain_axes', 'two_axes', 'plain_log',
-           'plain_number', 'literal', 'number_text', 'share_text', 'check_columns', 'label_ends', 'numbered_discs']
+           'plain_number', 'literal_text', 'number_text', 'share_text', 'check_columns', 'label_ends', 'numbered_discs']
 
 # %% ../../nbs/04_draw/00_style.ipynb #cell-007
 def plain_axes(
@@ -64,7 +64,7 @@ def plain_number(x: float, _=None) -> str:
         "-", "−"
     )
 
-def literal(name: str) -> str:
+def literal_text(name: str) -> str:
     "A name as matplotlib shows it to the letter: what stands between two $ is no formula."
     return str(name).replace("$", r"\$")
 
@@ -105,7 +105,7 @@ def label_ends(
     heights = [float(to_axes((mean.index[-1], mean.iloc[-1]))[1]) for mean, *_ in ends]
     for (mean, name, colour), y, place in zip(ends, heights, _apart(heights, gap)):
         ax.annotate(
-            literal(name),
+            literal_text(name),
             (mean.index[-1], mean.iloc[-1]),
             xytext=(1.03, place),
             textcoords="axes fraction",
@@ -158,6 +158,7 @@ def numbered_discs(
             weight="bold", zorder=5, color=INK if dark else "white"
         )
 
+# %% ../../nbs/04_draw/00_style.ipynb #cell-018-1
 def _spread(points: np.ndarray, apart: float) -> np.ndarray:
     "The points, (n, 2), pushed from each other until they stand `apart`."
     n = len(points)

@@ -10,14 +10,15 @@ from matplotlib.axes import Axes
 from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path
 from matplotlib.ticker import MaxNLocator, PercentFormatter
+from fastcore.basics import patch
 from ..base.basics import InputError
 from .style import FAINT, INK, KEPT, MARKERS, MEASURE_NAMES, PALETTE, REMOVED
-from .style import label_ends, literal, number_text, plain_axes, plain_log
+from .style import label_ends, literal_text, number_text, plain_axes, plain_log
 from .style import two_axes
 
 # %% auto #0
 __all__ = ['LOOKS', 'WORDS', 'KEEPS', 'CHANGES', 'ROUND', 'HATCH', 'LEAST', 'WHAT', 'TERMS', 'WATCHED', 'plot_healing',
-           'plot_healing_loss', 'factor_text', 'cells', 'LayerChanges', 'plot_layer_changes', 'LossLines',
+           'plot_healing_loss', 'factor_text', 'outline_cells', 'LayerChanges', 'plot_layer_changes', 'LossLines',
            'plot_losses', 'TrainingLines', 'plot_training']
 
 # %% ../../nbs/04_draw/05_training.ipynb #cell-006
@@ -25,16 +26,19 @@ LOOKS = {
     "original": (FAINT, "s"), "pruned": (REMOVED, "D"), "healed": (KEPT, "o"),
     "control": (PALETTE[2], "^")
 }
+
 WORDS = {
     "original": "original", "pruned": "pruned, before healing", "healed": "healed",
     "control": "control: original,\nsame training"
 }
+
 KEEPS = {
     "perplexity": "performance kept (perplexity of original / of model)",
     "accuracy": "accuracy kept (model / original)",
     "answers": "of the original's right answers, right still",
 }
 
+# %% ../../nbs/04_draw/05_training.ipynb #cell-006-1
 def plot_healing(
     healing,  # an `avss_nb.prune.recovery.Healing`
     ax: Axes | None = None,
@@ -116,10 +120,13 @@ def plot_healing_loss(
 
 # %% ../../nbs/04_draw/05_training.ipynb #cell-011
 CHANGES = sns.blend_palette([KEPT, "#ffffff", REMOVED], as_cmap=True)
+
 # factors for the colour bar
 ROUND = (1.05, 1.1, 1.2, 1.5, 2, 3, 5, 10, 30, 100, 1e3, 1e4, 1e6, 1e9, 1e12)
+
 # what shrank by more than this share of the scale is hatched: in grey, both colours look alike
 HATCH, LEAST = "#00000055", 0.05
+
 WHAT = {"score": "", "variance": "activation variance", "sparsity": "activation sparsity"}
 
 def factor_text(change: float) -> str:
@@ -130,7 +137,8 @@ def factor_text(change: float) -> str:
         "no change" if factor < 1.005 else f"{'×' if change > 0 else '÷'}{number_text(factor)}"
     )
 
-def cells(
+# %% ../../nbs/04_draw/05_training.ipynb #cell-011-1
+def outline_cells(
     where: np.ndarray,  # bool, (rows, columns)
     edges: np.ndarray,  # float64, (columns + 1,): of the columns; row i lies around i
 ) -> Path:
@@ -149,8 +157,10 @@ def cells(
     codes = [Path.MOVETO, Path.LINETO, Path.LINETO, Path.LINETO, Path.CLOSEPOLY]
     return Path(corners.transpose(2, 0, 1).reshape(-1, 2), codes * len(row))
 
+# %% ../../nbs/04_draw/05_training.ipynb #cell-011-2
 class LayerChanges:
     "The heat map of `plot_layer_changes`: made once, moved by `update`."
+
     def __init__(self, ax: Axes):
         self.ax, self.mesh = plain_axes(ax), None
         self.shrank = ax.add_patch(
@@ -175,74 +185,81 @@ class LayerChanges:
         self.best = ax.axvline(0, color=INK, lw=1, ls=":", visible=False)
         ax.set(xlabel="training step", ylabel="layer (0: first; hatched: shrank)")
 
-    def update(self,
-        history,  # an `avss_nb.layers.training.TrainingHistory`
-        what: str = "score",  # or variance, sparsity
-        last: int | None = None,  # the step at which the picture ends; None: the last measured
-    ) -> None:
-        "Show this history."
-        if what not in WHAT: raise InputError(f"{what!r} is not one of {', '.join(WHAT)}")
-        if not len(history):
-            raise InputError("the history is empty; train with the callback first")
-        change, steps = history.change(what), history.steps.astype(float)
-        middle = (steps[1:] + steps[:-1]) / 2
-        half = (steps[-1] - middle[-1]) if len(middle) else max((last or 1) / 20, 0.5)
-        edges = np.concatenate(
-            [
-                [steps[0] - (middle[0] - steps[0] if len(middle) else half)], middle,
-                [steps[-1] + half]
-            ]
+# %% ../../nbs/04_draw/05_training.ipynb #cell-011-3
+@patch
+def update(self: LayerChanges,
+    history,  # an `avss_nb.layers.training.TrainingHistory`
+    what: str = "score",  # or variance, sparsity
+    last: int | None = None,  # the step at which the picture ends; None: the last measured
+) -> None:
+    "Show this history."
+    if what not in WHAT: raise InputError(f"{what!r} is not one of {', '.join(WHAT)}")
+    if not len(history):
+        raise InputError("the history is empty; train with the callback first")
+    change, steps = history.change(what), history.steps.astype(float)
+    middle = (steps[1:] + steps[:-1]) / 2
+    half = (steps[-1] - middle[-1]) if len(middle) else max((last or 1) / 20, 0.5)
+    edges = np.concatenate(
+        [
+            [steps[0] - (middle[0] - steps[0] if len(middle) else half)], middle,
+            [steps[-1] + half]
+        ]
+    )
+    top = max(np.nanmax(np.abs(change), initial=0), np.log(1.1))
+    if self.mesh is not None: self.mesh.remove()
+    self.mesh = self.ax.pcolormesh(
+        edges, np.arange(history.layers + 1) - 0.5, np.ma.masked_invalid(change.T),
+        cmap=CHANGES, vmin=-top, vmax=top, zorder=0.5
+    )
+    self.shrank.set_path(outline_cells(change.T < -LEAST * top, edges))
+    self.ax.set(
+        xlim=(edges[0], max(edges[-1], last or 0)), ylim=(-0.5, history.layers - 0.5)
+    )
+    self.ax.set_facecolor("0.85" if np.isnan(change).any() else "white")
+    self.ax.set_yticks(
+        range(
+            0, history.layers, 1 if history.layers <= 16 else 5 * -(-history.layers // 80)
         )
-        top = max(np.nanmax(np.abs(change), initial=0), np.log(1.1))
-        if self.mesh is not None: self.mesh.remove()
-        self.mesh = self.ax.pcolormesh(
-            edges, np.arange(history.layers + 1) - 0.5, np.ma.masked_invalid(change.T),
-            cmap=CHANGES, vmin=-top, vmax=top, zorder=0.5
-        )
-        self.shrank.set_path(cells(change.T < -LEAST * top, edges))
-        self.ax.set(
-            xlim=(edges[0], max(edges[-1], last or 0)), ylim=(-0.5, history.layers - 0.5)
-        )
-        self.ax.set_facecolor("0.85" if np.isnan(change).any() else "white")
-        self.ax.set_yticks(
-            range(
-                0, history.layers, 1 if history.layers <= 16 else 5 * -(-history.layers // 80)
-            )
-        )
-        self._scale(top)
-        self._words(history, what, change)
+    )
+    self._scale(top)
+    self._words(history, what, change)
 
-    def _scale(self, top) -> None:
-        "The colour bar, in factors."
-        self.bar.set_extent((0, 1, -top, top))
-        self.bar_ax.set_ylim(-top, top)
-        fit = [np.log(factor) for factor in ROUND if np.log(factor) <= top + 1e-9]
-        marks = {fit[-1], min(fit, key=lambda x: abs(x - fit[-1] / 2))}
-        ticks = sorted({0., *marks, *(-x for x in marks)})
-        self.bar_ax.set_yticks(ticks, ["same" if x == 0 else factor_text(x) for x in ticks])
+# %% ../../nbs/04_draw/05_training.ipynb #cell-011-4
+@patch
+def _scale(self: LayerChanges, top) -> None:
+    "The colour bar, in factors."
+    self.bar.set_extent((0, 1, -top, top))
+    self.bar_ax.set_ylim(-top, top)
+    fit = [np.log(factor) for factor in ROUND if np.log(factor) <= top + 1e-9]
+    marks = {fit[-1], min(fit, key=lambda x: abs(x - fit[-1] / 2))}
+    ticks = sorted({0., *marks, *(-x for x in marks)})
+    self.bar_ax.set_yticks(ticks, ["same" if x == 0 else factor_text(x) for x in ticks])
 
-    def _words(self, history, what, change) -> None:
-        name = WHAT[what] or {"avss": "AVSS"}.get(
-            history.measure, history.measure.replace("_", " ")
-        )
-        self.ax.set_title(
-            literal(f"Change of {name} since the start"), loc="left", size=10, color=INK
-        )
-        self.best.set(
-            visible=history.best_step is not None, xdata=[history.best_step or 0] * 2
-        )
-        self.ax.set_xlabel(
-            "training step" if history.best_step is None else "training step (dotted: weights kept)"
-        )
-        now = np.nan_to_num(change[-1])
-        layer = int(np.abs(now).argmax())
-        words = (
-            f"most: layer {layer}, {factor_text(now[layer])}"
-            if np.abs(now[layer]) >= 0.005
-            else "no change yet"
-        )
-        self.ax.set_title(words, loc="right", size=9, color=INK)
+# %% ../../nbs/04_draw/05_training.ipynb #cell-011-5
+@patch
+def _words(self: LayerChanges, history, what, change) -> None:
+    name = WHAT[what] or {"avss": "AVSS"}.get(
+        history.measure, history.measure.replace("_", " ")
+    )
+    self.ax.set_title(
+        literal_text(f"Change of {name} since the start"), loc="left", size=10, color=INK
+    )
+    self.best.set(
+        visible=history.best_step is not None, xdata=[history.best_step or 0] * 2
+    )
+    self.ax.set_xlabel(
+        "training step" if history.best_step is None else "training step (dotted: weights kept)"
+    )
+    now = np.nan_to_num(change[-1])
+    layer = int(np.abs(now).argmax())
+    words = (
+        f"most: layer {layer}, {factor_text(now[layer])}"
+        if np.abs(now[layer]) >= 0.005
+        else "no change yet"
+    )
+    self.ax.set_title(words, loc="right", size=9, color=INK)
 
+# %% ../../nbs/04_draw/05_training.ipynb #cell-011-6
 def plot_layer_changes(
     history,  # an `avss_nb.layers.training.TrainingHistory`
     ax: Axes | None = None,
@@ -293,6 +310,7 @@ class LossLines:
             color=REMOVED
         )
 
+# %% ../../nbs/04_draw/05_training.ipynb #cell-014-1
 def plot_losses(
     history,  # an `avss_nb.layers.training.TrainingHistory`
     ax: Axes | None = None,
@@ -304,10 +322,13 @@ def plot_losses(
 
 # %% ../../nbs/04_draw/05_training.ipynb #cell-017
 TERMS = ("loss", "answer", "abstain", "contrast", "retention")
+
 WATCHED = ("reliability", "right", "accuracy", "hallucination_rate", "abstention_rate", "ece")
 
+# %% ../../nbs/04_draw/05_training.ipynb #cell-017-1
 class TrainingLines:
     "The picture of `plot_training`: made once, moved by `update`."
+
     def __init__(self, axs: Sequence[Axes]):
         self.axs = [plain_axes(ax) for ax in axs]
         for ax, title in zip(
@@ -318,64 +339,70 @@ class TrainingLines:
         self.chosen = self.axs[1].axvline(0, color=INK, lw=1, ls=":", visible=False)
         self.lines, self.names = {}, []
 
-    def update(self,
-        losses: Sequence[dict],  # rows with step and terms of the loss
-        looks: Sequence[dict],  # rows with step and development measures
-        chosen: int | None = None,  # the step whose weights were kept
-    ) -> None:
-        "Show these rows."
-        for name in self.names: name.remove()
-        self.names = []
-        for ax, rows, shown in zip(self.axs, (losses, looks), (TERMS, WATCHED)):
-            # a term that is 0 from the first step has no place on a log scale
-            least = 0 if ax is self.axs[0] else -2
-            ends = [self._line(ax, rows, name, i) for i, name in enumerate(shown)
-                    if any(row.get(name) is not None and row[name] > least for row in rows)]
-            if not ends: continue
-            self._limits(ax, ends)
-            before = len(ax.texts)
-            label_ends(
-                ax,
-                [(series.clip(*ax.get_ylim()), name, colour) for series, name, colour in ends],
-                0.09,
-            )
-            # none under the axis
-            for k, name in enumerate(
-                sorted(ax.texts[before:], key=lambda name: name.xyann[1])
-            ):
-                name.xyann = name.xyann[0], max(name.xyann[1], 0.03 + 0.09 * k)
-            self.names += ax.texts[before:]
-        self.chosen.set(visible=chosen is not None, xdata=[chosen or 0] * 2)
-        self.axs[1].set_xlabel(
-            "training step"
-            + ("" if chosen is None else f" (dotted: step {chosen}, whose weights are kept)")
+# %% ../../nbs/04_draw/05_training.ipynb #cell-017-2
+@patch
+def update(self: TrainingLines,
+    losses: Sequence[dict],  # rows with step and terms of the loss
+    looks: Sequence[dict],  # rows with step and development measures
+    chosen: int | None = None,  # the step whose weights were kept
+) -> None:
+    "Show these rows."
+    for name in self.names: name.remove()
+    self.names = []
+    for ax, rows, shown in zip(self.axs, (losses, looks), (TERMS, WATCHED)):
+        # a term that is 0 from the first step has no place on a log scale
+        least = 0 if ax is self.axs[0] else -2
+        ends = [self._line(ax, rows, name, i) for i, name in enumerate(shown)
+                if any(row.get(name) is not None and row[name] > least for row in rows)]
+        if not ends: continue
+        self._limits(ax, ends)
+        before = len(ax.texts)
+        label_ends(
+            ax,
+            [(series.clip(*ax.get_ylim()), name, colour) for series, name, colour in ends],
+            0.09,
         )
+        # none under the axis
+        for k, name in enumerate(
+            sorted(ax.texts[before:], key=lambda name: name.xyann[1])
+        ):
+            name.xyann = name.xyann[0], max(name.xyann[1], 0.03 + 0.09 * k)
+        self.names += ax.texts[before:]
+    self.chosen.set(visible=chosen is not None, xdata=[chosen or 0] * 2)
+    self.axs[1].set_xlabel(
+        "training step"
+        + ("" if chosen is None else f" (dotted: step {chosen}, whose weights are kept)")
+    )
 
-    def _line(self, ax, rows, name, i) -> tuple[pd.Series, str, str]:
-        rows = [row for row in rows if row.get(name) is not None]
-        series = pd.Series(
-            [row[name] for row in rows], [row["step"] for row in rows], dtype=float
-        )
-        colour = INK if i == 0 else [*PALETTE[:5], *PALETTE[9:]][i - 1]
-        if name not in self.lines:
-            self.lines[name], = ax.plot([], [], color=colour, lw=2.2 if i == 0 else 1.5, ms=4)
-        self.lines[name].set(
-            data=(series.index, series), marker=MARKERS[i] if len(series) <= 40 else ""
-        )
-        return series, MEASURE_NAMES.get(name, name), colour
+# %% ../../nbs/04_draw/05_training.ipynb #cell-017-3
+@patch
+def _line(self: TrainingLines, ax, rows, name, i) -> tuple[pd.Series, str, str]:
+    rows = [row for row in rows if row.get(name) is not None]
+    series = pd.Series(
+        [row[name] for row in rows], [row["step"] for row in rows], dtype=float
+    )
+    colour = INK if i == 0 else [*PALETTE[:5], *PALETTE[9:]][i - 1]
+    if name not in self.lines:
+        self.lines[name], = ax.plot([], [], color=colour, lw=2.2 if i == 0 else 1.5, ms=4)
+    self.lines[name].set(
+        data=(series.index, series), marker=MARKERS[i] if len(series) <= 40 else ""
+    )
+    return series, MEASURE_NAMES.get(name, name), colour
 
-    def _limits(self, ax, ends) -> None:
-        steps, values = (
-            np.concatenate(parts) for parts in zip(*((s.index, s) for s, *_ in ends))
-        )
-        ax.set_xlim(min(steps.min(), 0), max(steps.max(), 1))
-        if ax is self.axs[1]: return ax.set_ylim(min(0, values.min()) - 0.03, 1.03)
-        positive = values[values > 0]
-        if not len(positive): return
-        low, high = max(positive.min(), positive.max() / 1e5) / 1.5, positive.max() * 1.5
-        ax.set(yscale="log", ylim=(low, high))
-        plain_log(ax.yaxis, high / low)
+@patch
+def _limits(self: TrainingLines, ax, ends) -> None:
+    steps, values = (
+        np.concatenate(parts) for parts in zip(*((s.index, s) for s, *_ in ends))
+    )
+    ax.set_xlim(min(steps.min(), 0), max(steps.max(), 1))
+    if ax is self.axs[1]: return ax.set_ylim(min(0, values.min()) - 0.03, 1.03)
+    positive = values[values > 0]
+    if not len(positive): return
+    low, high = max(positive.min(), positive.max() / 1e5) / 1.5, positive.max() * 1.5
+    ax.set(yscale="log", ylim=(low, high))
+    plain_log(ax.yaxis, high / low)
 
+# %% ../../nbs/04_draw/05_training.ipynb #cell-017-4
 def plot_training(
     history: Sequence[dict],  # rows of `Mitigation.history`
     axs: Sequence[Axes] | None = None,  # two; None: new ones

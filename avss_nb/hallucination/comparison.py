@@ -10,9 +10,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 import numpy as np, pandas as pd, torch
 from torch import nn
+from fastcore.basics import patch
 from ..base.basics import Bar, InputError, Progress, check_place, load_tensors
 from ..base.basics import save_tensors
-from ..model.blocks import Blocks, fingerprint
+from ..model.blocks import Blocks, fingerprint_blocks
 from ..maths.calibration import MEASURES, PlattScaling, TemperatureScaling, below_one
 from ..maths.calibration import best_threshold, resampled_measures
 from ..maths.bootstrap import bootstrap, interval
@@ -24,8 +25,8 @@ from .scores import HallucinationScores
 from .mitigation import ContrastiveMitigator, Recipe
 
 # %% auto #0
-__all__ = ['ARM_FORMAT', 'USUAL', 'Arm', 'standard_arms', 'rivals', 'ArmRun', 'compare_arms', 'run_identity', 'check_disjoint',
-           'ArmTable']
+__all__ = ['ARM_FORMAT', 'USUAL', 'Arm', 'standard_arms', 'score_rivals', 'ArmRun', 'compare_arms', 'run_identity',
+           'check_disjoint', 'ArmTable']
 
 # %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-004
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def standard_arms(
     ]
 
 # %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-006
-def rivals(
+def score_rivals(
     development: Answers,  # of the original
     test: Answers,  # of the original
 ) -> dict[str, Answers]:
@@ -140,8 +141,10 @@ class ArmRun:
         )
         return cls(answers, header["perplexity"], header["step"])
 
+# %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-008-1
 ARM_FORMAT = "avss_nb.ArmRun/1"
 
+# %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-008-2
 def compare_arms(
     model: nn.Module,  # the original, never changed
     tokenizer,
@@ -197,7 +200,7 @@ def compare_arms(
             if held_out
             else None
         )
-    plain, beside = perplexity(model), rivals(
+    plain, beside = perplexity(model), score_rivals(
         evaluator.answer(development), evaluator.answer(test)
     )
     if taken := {arm.name for arm in arms} & beside.keys():
@@ -242,12 +245,13 @@ def compare_arms(
         same | runs, arms[0].name, {name: tuple(sets) for name, sets in layers.items()}
     )
 
+# %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-008-3
 def run_identity(evaluator, arm, recipe, *data) -> str:
     """A hash of what a run depends on:
     model, layers, recipe, questions, verdicts and texts, and how it is asked."""
     asked = [evaluator.settings, str(evaluator.model.dtype)]
     parts = [
-        fingerprint(Blocks(evaluator.model)), arm.layers, asdict(recipe), *map(tuple, data),
+        fingerprint_blocks(Blocks(evaluator.model)), arm.layers, asdict(recipe), *map(tuple, data),
         asked
     ]
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
@@ -293,97 +297,6 @@ class ArmTable:
         ]
         return np.concatenate([np.ones((1, len(subjects))), drawn])
 
-    def measured(self) -> dict[str, pd.DataFrame]:
-        "For each arm its measures (columns) on the data (row 0) and on every draw."
-        weights, found = self._weights(self.draws), {}
-        for name, runs in self.runs.items():
-            # the same for every arm: seeds are paired as questions are
-            rng = np.random.default_rng([self.seed, 1])
-            each = np.stack([_all_measures(weights, run.answers).to_numpy() for run in runs])
-            seeds = np.concatenate(
-                [
-                    np.full((1, len(runs)), 1 / len(runs)),
-                    rng.multinomial(len(runs), np.full(len(runs), 1 / len(runs)), self.draws)
-                    / len(runs),
-                ]
-            )
-            found[name] = pd.DataFrame(
-                np.einsum("ds,sdm->dm", seeds, each),
-                columns=_all_measures(weights[:1], runs[0].answers).columns,
-            )
-        return found
-
-    def _check(self, measures, measured):
-        for name in measures:
-            if name not in (there := measured[self.claim]):
-                raise InputError(f"there is no measure {name!r}; there are {', '.join(there)}")
-
-    def to_frame(self,
-        measures: Sequence[str] | None = None,  # None: the usual ones
-    ) -> pd.DataFrame:
-        "A row for each arm, columns (measure, value/low/high)."
-        found, rows = self.measured(), {}
-        self._check(measures or (), found)
-        for name, table in found.items():
-            shown = (
-                [m for m in measures or USUAL if m in table]
-                if measures
-                else [m for m in table if m in USUAL or ":" in m]
-            )
-            rows[name] = {
-                (m, side): value
-                for m in shown
-                for side, value in zip(
-                    ("value", "low", "high"), (table[m][0], *interval(table[m][1:].to_numpy()))
-                )
-            }
-            perplexities = [
-                run.perplexity for run in self.runs[name] if run.perplexity is not None
-            ]
-            if perplexities: rows[name][("perplexity", "value")] = float(np.mean(perplexities))
-        return pd.DataFrame(rows).T
-
-    def differences(self,
-        measure: str = "reliability",
-        to: str | None = None,  # None: the claim
-    ) -> pd.DataFrame:
-        """Every arm minus another, paired:
-        value, interval, and the share of draws on the other side of zero, twice."""
-        measured = self.measured()
-        self._check([measure], measured)
-        found = {name: table[measure].to_numpy() for name, table in measured.items()}
-        to = to or self.claim
-        if to not in found:
-            raise InputError(f"there is no arm {to!r}; there are {', '.join(found)}")
-        rows = {}
-        for name, values in found.items():
-            if name == to: continue
-            gap = values - found[to]
-            low, high = interval(gap[1:])
-            known = gap[1:][~np.isnan(gap[1:])]
-            sides = [
-                (1 + (known <= 0).sum()) / (1 + len(known)),
-                (1 + (known >= 0).sum()) / (1 + len(known)),
-            ]
-            p = np.nan if np.isnan(gap[0]) else min(1., 2 * min(sides))
-            rows[name] = {"difference": gap[0], "low": low, "high": high, "p": p}
-        return pd.DataFrame(rows).T
-
-    def summary(self) -> pd.DataFrame:
-        "The table for people: every cell a value with its interval."
-        table = self.to_frame()
-        def cell(row, m):
-            if (m, "low") not in row or pd.isna(row[(m, "value")]):
-                return "–" if pd.isna(row.get((m, "value"))) else f"{row[(m, 'value')]:.4g}"
-            return f"{row[(m, 'value')]:.3f} [{row[(m, 'low')]:.3f}, {row[(m, 'high')]:.3f}]"
-        names = [*dict.fromkeys(m for m, _ in table.columns)]
-        cells = pd.DataFrame(
-            {m: [cell(row, m) for _, row in table.iterrows()] for m in names},
-            index=table.index,
-        )
-        cells.insert(0, "layers", [self.trained(name) or "–" for name in table.index])
-        return cells
-
     def __repr__(self):
         best = max((table["reliability"][0], name) for name, table in self.measured().items())
         return (
@@ -391,24 +304,128 @@ class ArmTable:
             f" reliable: {best[1]}, {best[0]:.3f})"
         )
 
-    def _repr_html_(self):
-        seeds = max(map(len, self.runs.values()))
-        return (
-            f"<p>{len(self.questions):,} test questions, mean over {seeds} seeds; brackets: 95"
-            " % bootstrap intervals over subjects and seeds; ECE, Brier and AUROC over"
-            f" answered questions.</p>{self.summary().to_html()}"
+# %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-010-1
+@patch
+def measured(self: ArmTable) -> dict[str, pd.DataFrame]:
+    "For each arm its measures (columns) on the data (row 0) and on every draw."
+    weights, found = self._weights(self.draws), {}
+    for name, runs in self.runs.items():
+        # the same for every arm: seeds are paired as questions are
+        rng = np.random.default_rng([self.seed, 1])
+        each = np.stack([_all_measures(weights, run.answers).to_numpy() for run in runs])
+        seeds = np.concatenate(
+            [
+                np.full((1, len(runs)), 1 / len(runs)),
+                rng.multinomial(len(runs), np.full(len(runs), 1 / len(runs)), self.draws)
+                / len(runs),
+            ]
         )
+        found[name] = pd.DataFrame(
+            np.einsum("ds,sdm->dm", seeds, each),
+            columns=_all_measures(weights[:1], runs[0].answers).columns,
+        )
+    return found
 
-    def plot(self, measure: str = "reliability", ax=None, **kwargs):
-        "Arms with intervals (see `avss_nb.draw.hallucination.plot_arms`)."
-        from avss_nb.draw.comparison import plot_arms
-        return plot_arms(self, measure, ax=ax, **kwargs)
+@patch
+def _check(self: ArmTable, measures, measured):
+    for name in measures:
+        if name not in (there := measured[self.claim]):
+            raise InputError(f"there is no measure {name!r}; there are {', '.join(there)}")
+
+# %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-010-2
+@patch
+def to_frame(self: ArmTable,
+    measures: Sequence[str] | None = None,  # None: the usual ones
+) -> pd.DataFrame:
+    "A row for each arm, columns (measure, value/low/high)."
+    found, rows = self.measured(), {}
+    self._check(measures or (), found)
+    for name, table in found.items():
+        shown = (
+            [m for m in measures or USUAL if m in table]
+            if measures
+            else [m for m in table if m in USUAL or ":" in m]
+        )
+        rows[name] = {
+            (m, side): value
+            for m in shown
+            for side, value in zip(
+                ("value", "low", "high"), (table[m][0], *interval(table[m][1:].to_numpy()))
+            )
+        }
+        perplexities = [
+            run.perplexity for run in self.runs[name] if run.perplexity is not None
+        ]
+        if perplexities: rows[name][("perplexity", "value")] = float(np.mean(perplexities))
+    return pd.DataFrame(rows).T
+
+# %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-010-3
+@patch
+def differences(self: ArmTable,
+    measure: str = "reliability",
+    to: str | None = None,  # None: the claim
+) -> pd.DataFrame:
+    """Every arm minus another, paired:
+    value, interval, and the share of draws on the other side of zero, twice."""
+    measured = self.measured()
+    self._check([measure], measured)
+    found = {name: table[measure].to_numpy() for name, table in measured.items()}
+    to = to or self.claim
+    if to not in found:
+        raise InputError(f"there is no arm {to!r}; there are {', '.join(found)}")
+    rows = {}
+    for name, values in found.items():
+        if name == to: continue
+        gap = values - found[to]
+        low, high = interval(gap[1:])
+        known = gap[1:][~np.isnan(gap[1:])]
+        sides = [
+            (1 + (known <= 0).sum()) / (1 + len(known)),
+            (1 + (known >= 0).sum()) / (1 + len(known)),
+        ]
+        p = np.nan if np.isnan(gap[0]) else min(1., 2 * min(sides))
+        rows[name] = {"difference": gap[0], "low": low, "high": high, "p": p}
+    return pd.DataFrame(rows).T
+
+# %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-010-4
+@patch
+def summary(self: ArmTable) -> pd.DataFrame:
+    "The table for people: every cell a value with its interval."
+    table = self.to_frame()
+    def cell(row, m):
+        if (m, "low") not in row or pd.isna(row[(m, "value")]):
+            return "–" if pd.isna(row.get((m, "value"))) else f"{row[(m, 'value')]:.4g}"
+        return f"{row[(m, 'value')]:.3f} [{row[(m, 'low')]:.3f}, {row[(m, 'high')]:.3f}]"
+    names = [*dict.fromkeys(m for m, _ in table.columns)]
+    cells = pd.DataFrame(
+        {m: [cell(row, m) for _, row in table.iterrows()] for m in names},
+        index=table.index,
+    )
+    cells.insert(0, "layers", [self.trained(name) or "–" for name in table.index])
+    return cells
+
+@patch
+def _repr_html_(self: ArmTable):
+    seeds = max(map(len, self.runs.values()))
+    return (
+        f"<p>{len(self.questions):,} test questions, mean over {seeds} seeds; brackets: 95"
+        " % bootstrap intervals over subjects and seeds; ECE, Brier and AUROC over"
+        f" answered questions.</p>{self.summary().to_html()}"
+    )
+
+# %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-010-5
+@patch
+def plot(self: ArmTable, measure: str = "reliability", ax=None, **kwargs):
+    "Arms with intervals (see `avss_nb.draw.hallucination.plot_arms`)."
+    from avss_nb.draw.comparison import plot_arms
+    return plot_arms(self, measure, ax=ax, **kwargs)
 
 USUAL = (
     "reliability", "right", "accuracy", "hallucination_rate", "answered", "ece", "brier",
     "auroc", "risk_coverage"
 )
 
+# %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-010-6
 def _all_measures(weights, answers) -> pd.DataFrame:
     """Measures of weighted questions, a row for each row of weights; groups as `group:
     measure`."""

@@ -11,21 +11,22 @@ from html import escape
 from pathlib import Path
 import pandas as pd, torch
 from torch import Tensor, nn
+from fastcore.basics import patch
 from ..model.adapters import base_of, with_adapters
 from .profile import both_kinds
 from ..base.basics import Bar, InputError, Progress, check_counts, check_place
-from ..base.basics import check_replaceable, load_tensors, save_tensors, whole
-from ..model.blocks import Blocks, block_output, fingerprint
-from ..model.handling import evaluating, gradients
-from ..maths.calibration import measures
+from ..base.basics import check_replaceable, load_tensors, save_tensors, write_whole
+from ..model.blocks import Blocks, block_output, fingerprint_blocks
+from ..model.handling import evaluation_mode, gradients_on
+from ..maths.calibration import confidence_measures
 from ..data.questions import Question
 from ..data.batches import Text, right_padded, tokenize
 from ..data.verdicts import is_abstention, is_correct
 from ..answering.answers import Answers
 from ..answering.evaluator import Evaluator
-from ..model.heads import head
-from ..model.saving import forget_quantisation, name_of, rename, save_model, spans
-from ..model.handling import quiet
+from ..model.heads import find_head
+from ..model.saving import forget_quantisation, name_of, rename_model, save_model, number_spans
+from ..model.handling import quiet_transformers
 
 # %% auto #0
 __all__ = ['WRONG', 'MITIGATION_CHECKPOINT', 'supervised_contrast', 'Recipe', 'student_of', 'Example', 'examples_of', 'losses_of',
@@ -49,6 +50,7 @@ def supervised_contrast(
 # %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-008
 WRONG = ("ignore", "abstain", "learn")
 
+# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-008-1
 @dataclass(frozen=True)
 class Recipe:
     "How to train; a term with weight 0 is switched off."
@@ -136,6 +138,7 @@ class Example:
     abstain: bool  # is the target the abstention?
     target: bool  # is there one?
 
+# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-013-1
 def examples_of(
     answers: Answers,  # of the original, with verdicts
     evaluator: Evaluator,  # knows the prompts and the ends of answers
@@ -170,6 +173,7 @@ def examples_of(
         for row, start, right, q in zip(rows, starts, verdicts, questions)
     ]
 
+# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-013-2
 def losses_of(
     student: nn.Module,
     blocks: Sequence[nn.Module],  # the student's chosen blocks
@@ -219,6 +223,7 @@ def losses_of(
         ),
     }
 
+# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-013-3
 def retention_loss(
     student: nn.Module, original: nn.Module, rows: Sequence[Sequence[int]]
 ) -> Tensor:
@@ -236,7 +241,7 @@ def development_measures(answers: Answers) -> dict[str, float]:
     `reliability`: right minus wrong answers, as a share of all; an abstention costs nothing
     and earns nothing (effective reliability, Whitehead and others, 2022, arXiv 2204.13631,
     cost 1)."""
-    found, _ = measures(answers.confidences, answers.correct, answers.abstained, draws=0)
+    found, _ = confidence_measures(answers.confidences, answers.correct, answers.abstained, draws=0)
     return {
         "reliability": float(answers.correct.mean() - answers.hallucinated.mean()),
         "right": float(answers.right.mean()),
@@ -245,6 +250,7 @@ def development_measures(answers: Answers) -> dict[str, float]:
         for name in ("accuracy", "hallucination_rate", "abstention_rate", "ece")
     }
 
+# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-015-1
 @dataclass(frozen=True, eq=False)
 class Mitigation:
     "A trained student, beside the untouched original."
@@ -276,38 +282,6 @@ class Mitigation:
             self.blocks[layer].load_state_dict(weights)
         return self.blocks.model
 
-    def _inner(self) -> nn.Module:
-        return (
-            self.model.get_base_model() if hasattr(self.model, "peft_config") else self.model
-        )
-
-    def save(self,
-        path: str | Path,  # a folder: new, empty, or an earlier result, which is replaced
-    ) -> Path:
-        """Write the model (or the adapter), tokenizer, processor and notes
-        (`mitigation.json`), all or nothing."""
-        check_replaceable(path, "mitigation.json", "mitigation")
-        with whole(path) as folder, quiet():
-            save_model(self.model, self.tokenizer, folder)
-            (folder / "mitigation.json").write_text(
-                json.dumps(self.to_dict(), indent=2) + "\n"
-            )
-        if self.base is None: rename(self.model, path)  # an adapter keeps the name of its base
-        return Path(path)
-
-    def to_dict(self) -> dict:
-        "What was trained and how, for JSON."
-        return {
-            "layers": [*self.layers], "recipe": asdict(self.recipe), "step": self.step,
-            "partial": self.partial, "base": self.base, "history": [*self.history]
-        }
-
-    def to_frame(self) -> pd.DataFrame:
-        "A row for each look at the development questions."
-        return pd.DataFrame(
-            [*self.history], columns=None if self.history else ["step"]
-        ).set_index("step")
-
     def __repr__(self):
         looked = next((row for row in self.history if row["step"] == self.step), {})
         right = (
@@ -320,14 +294,54 @@ class Mitigation:
             f" {self.recipe.steps}{right}{', PARTIAL' if self.partial else ''})"
         )
 
-    def _repr_html_(self):
-        return f"<p>{escape(repr(self))}</p>" + self.to_frame().tail(8).to_html(
-            float_format="{:.3g}".format, na_rep="–"
+# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-015-2
+@patch
+def _inner(self: Mitigation) -> nn.Module:
+    return (
+        self.model.get_base_model() if hasattr(self.model, "peft_config") else self.model
+    )
+
+@patch
+def save(self: Mitigation,
+    path: str | Path,  # a folder: new, empty, or an earlier result, which is replaced
+) -> Path:
+    """Write the model (or the adapter), tokenizer, processor and notes
+    (`mitigation.json`), all or nothing."""
+    check_replaceable(path, "mitigation.json", "mitigation")
+    with write_whole(path) as folder, quiet_transformers():
+        save_model(self.model, self.tokenizer, folder)
+        (folder / "mitigation.json").write_text(
+            json.dumps(self.to_dict(), indent=2) + "\n"
         )
+    if self.base is None: rename_model(self.model, path)  # an adapter keeps the name of its base
+    return Path(path)
+
+@patch
+def to_dict(self: Mitigation) -> dict:
+    "What was trained and how, for JSON."
+    return {
+        "layers": [*self.layers], "recipe": asdict(self.recipe), "step": self.step,
+        "partial": self.partial, "base": self.base, "history": [*self.history]
+    }
+
+# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-015-3
+@patch
+def to_frame(self: Mitigation) -> pd.DataFrame:
+    "A row for each look at the development questions."
+    return pd.DataFrame(
+        [*self.history], columns=None if self.history else ["step"]
+    ).set_index("step")
+
+@patch
+def _repr_html_(self: Mitigation):
+    return f"<p>{escape(repr(self))}</p>" + self.to_frame().tail(8).to_html(
+        float_format="{:.3g}".format, na_rep="–"
+    )
 
 # %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-017
 class ContrastiveMitigator:
     "Trains chosen blocks to keep right answers and withhold wrong ones."
+
     def __init__(self,
         model: nn.Module,  # causal language model, in float32 or bfloat16; it is never changed
         tokenizer,
@@ -344,7 +358,7 @@ class ContrastiveMitigator:
                 "the model is in float16, which training overflows; load it in float32 or"
                 " bfloat16"
             )
-        head(model)  # refuses a model that sees the tokens of its loss
+        find_head(model)  # refuses a model that sees the tokens of its loss
         self.model, self.tokenizer, self.evaluation = model, tokenizer, evaluation
         self.evaluator, silence = (
             Evaluator(model, tokenizer, **evaluation), self.recipe.abstention
@@ -357,62 +371,67 @@ class ContrastiveMitigator:
                 " name it in abstentions= too"
             )
 
-    @gradients()
-    def train(self,
-        # of the original to the training questions, with verdicts; abstentions are left out
-        answers: Answers,
-        texts: Iterable[Text] | None = None,  # neutral text for the retention term; None: none
-        development: Sequence[Question] = (),  # other questions: choose the best step by them
-        progress: Callable[[Progress], None] | None = None,  # a listener; None: a tqdm bar
-        # a file: continue from it, and keep it up to date
-        checkpoint: str | Path | None = None,
-    ) -> Mitigation:
-        "Train a student of the model."
-        recipe, progress, development = (
-            self.recipe, progress or Bar("training"), [*development]
+# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-017-1
+@patch
+@gradients_on()
+def train(self: ContrastiveMitigator,
+    # of the original to the training questions, with verdicts; abstentions are left out
+    answers: Answers,
+    texts: Iterable[Text] | None = None,  # neutral text for the retention term; None: none
+    development: Sequence[Question] = (),  # other questions: choose the best step by them
+    progress: Callable[[Progress], None] | None = None,  # a listener; None: a tqdm bar
+    # a file: continue from it, and keep it up to date
+    checkpoint: str | Path | None = None,
+) -> Mitigation:
+    "Train a student of the model."
+    recipe, progress, development = (
+        self.recipe, progress or Bar("training"), [*development]
+    )
+    examples = examples_of(both_kinds(answers[~answers.abstained]), self.evaluator, recipe)
+    rows = (
+        tokenize(texts, self.tokenizer, recipe.text_length, fewest=2)
+        if texts is not None and recipe.retention
+        else []
+    )
+    there = {
+        "answer": any(e.target and not e.abstain for e in examples),
+        "abstain": any(e.abstain for e in examples), "contrast": True,
+        "retention": bool(rows)
+    }
+    if not any(there[term] and getattr(recipe, term) for term in there):
+        on = ", ".join(term for term in there if getattr(recipe, term))
+        raise InputError(
+            f"there is nothing to train on for what is switched on ({on}); give neutral"
+            " texts for retention, unanswerable questions for abstain, or switch on"
+            " another term"
         )
-        examples = examples_of(both_kinds(answers[~answers.abstained]), self.evaluator, recipe)
-        rows = (
-            tokenize(texts, self.tokenizer, recipe.text_length, fewest=2)
-            if texts is not None and recipe.retention
-            else []
-        )
-        there = {
-            "answer": any(e.target and not e.abstain for e in examples),
-            "abstain": any(e.abstain for e in examples), "contrast": True,
-            "retention": bool(rows)
-        }
-        if not any(there[term] and getattr(recipe, term) for term in there):
-            on = ", ".join(term for term in there if getattr(recipe, term))
-            raise InputError(
-                f"there is nothing to train on for what is switched on ({on}); give neutral"
-                " texts for retention, unanswerable questions for abstain, or switch on"
-                " another term"
-            )
-        run = _Run(self, examples, rows, development, self.evaluator.as_asked(answers).prompt)
-        run.load(checkpoint)
-        complete = False
-        try:
-            with evaluating(self.model):
-                while run.step < recipe.steps and not run.tired():
-                    losses = run.advance()
-                    if run.step % recipe.every == 0 or run.step == recipe.steps:
-                        run.look(losses)
-                        run.save(checkpoint)
-                    progress(
-                        Progress(
-                            run.step, recipe.steps, "training step",
-                            (run.history[-1] if run.history else {}) | losses, run.result
-                        )
+    run = _Run(self, examples, rows, development, self.evaluator.as_asked(answers).prompt)
+    run.load(checkpoint)
+    complete = False
+    try:
+        with evaluation_mode(self.model):
+            while run.step < recipe.steps and not run.tired():
+                losses = run.advance()
+                if run.step % recipe.every == 0 or run.step == recipe.steps:
+                    run.look(losses)
+                    run.save(checkpoint)
+                progress(
+                    Progress(
+                        run.step, recipe.steps, "training step",
+                        (run.history[-1] if run.history else {}) | losses, run.result
                     )
-            complete = True
-        except KeyboardInterrupt: pass
-        return run.result(partial=not complete)
+                )
+        complete = True
+    except KeyboardInterrupt: pass
+    return run.result(partial=not complete)
 
+# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-017-2
 MITIGATION_CHECKPOINT = "avss_nb.mitigation/1"
 
+# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-017-3
 class _Run:
     "One training in progress."
+
     def __init__(self, mitigator, examples, rows, development, prompt):
         self.mitigator, self.recipe, self.rows, self.development = (
             mitigator, mitigator.recipe, rows, development
@@ -445,134 +464,147 @@ class _Run:
         "A hash of everything that the course of the training depends on."
         asked = [self.evaluator.settings, str(self.mitigator.model.dtype)]
         parts = [
-            fingerprint(self.mitigator.blocks), self.mitigator.layers, asdict(self.recipe),
+            fingerprint_blocks(self.mitigator.blocks), self.mitigator.layers, asdict(self.recipe),
             examples, self.rows, self.development, asked
         ]
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
-    def rate(self) -> float:
-        "Learning rate of this step, as a share of the peak."
-        warm = max(1, self.recipe.steps // 20)
-        return min(
-            (self.step + 1) / warm,
-            0.5 * (1 + math.cos(math.pi * self.step / self.recipe.steps)),
-        )
+# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-017-4
+@patch
+def rate(self: _Run) -> float:
+    "Learning rate of this step, as a share of the peak."
+    warm = max(1, self.recipe.steps // 20)
+    return min(
+        (self.step + 1) / warm,
+        0.5 * (1 + math.cos(math.pi * self.step / self.recipe.steps)),
+    )
 
-    def advance(self) -> dict[str, float]:
-        "One step; returns its losses."
-        rng, r = random.Random(f"{self.recipe.seed} {self.step}"), self.recipe
-        half = r.batch_size // 2
-        batch = [*rng.choices(self.right, k=half), *rng.choices(self.wrong, k=half)]
-        terms = {}
-        if r.answer or r.abstain or r.contrast:
-            terms |= losses_of(self.student, self.blocks, batch, r)
-        if self.rows and r.retention:
-            terms["retention"] = retention_loss(
-                self.student, self.mitigator.model, rng.choices(self.rows, k=r.text_batch)
-            )
-        loss = sum(
-            getattr(r, name) * value for name, value in terms.items() if getattr(r, name)
+# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-017-5
+@patch
+def advance(self: _Run) -> dict[str, float]:
+    "One step; returns its losses."
+    rng, r = random.Random(f"{self.recipe.seed} {self.step}"), self.recipe
+    half = r.batch_size // 2
+    batch = [*rng.choices(self.right, k=half), *rng.choices(self.wrong, k=half)]
+    terms = {}
+    if r.answer or r.abstain or r.contrast:
+        terms |= losses_of(self.student, self.blocks, batch, r)
+    if self.rows and r.retention:
+        terms["retention"] = retention_loss(
+            self.student, self.mitigator.model, rng.choices(self.rows, k=r.text_batch)
         )
-        if not torch.isfinite(loss):
-            raise InputError(
-                f"the loss is not a number at step {self.step}; lower the learning rate, or"
-                " load the model in float32"
-            )
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.trained.values(), 1.)
-        for group in self.optimizer.param_groups: group["lr"] = r.learning_rate * self.rate()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.step += 1
-        return {name: float(value.detach()) for name, value in {"loss": loss, **terms}.items()}
+    loss = sum(
+        getattr(r, name) * value for name, value in terms.items() if getattr(r, name)
+    )
+    if not torch.isfinite(loss):
+        raise InputError(
+            f"the loss is not a number at step {self.step}; lower the learning rate, or"
+            " load the model in float32"
+        )
+    loss.backward()
+    nn.utils.clip_grad_norm_(self.trained.values(), 1.)
+    for group in self.optimizer.param_groups: group["lr"] = r.learning_rate * self.rate()
+    self.optimizer.step()
+    self.optimizer.zero_grad()
+    self.step += 1
+    return {name: float(value.detach()) for name, value in {"loss": loss, **terms}.items()}
 
-    def look(self, losses) -> None:
-        """Measure the development questions;
-        keep the weights if they are the best so far (without such questions: the latest)."""
-        found = (
-            development_measures(self.evaluator.answer(self.development))
-            if self.development
-            else {}
+# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-017-6
+@patch
+def look(self: _Run, losses) -> None:
+    """Measure the development questions;
+    keep the weights if they are the best so far (without such questions: the latest)."""
+    found = (
+        development_measures(self.evaluator.answer(self.development))
+        if self.development
+        else {}
+    )
+    self.history.append({"step": self.step} | losses | found)
+    if (
+        self.best_row
+        and self.development
+        and found["reliability"] <= self.best_row["reliability"]
+    ):
+        return
+    self.best_row, self.best = self.history[-1], {
+        name: p.detach().clone() for name, p in self.trained.items()
+    }
+
+# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-017-7
+@patch
+def tired(self: _Run) -> bool:
+    "Have the last looks brought nothing?"
+    if self.recipe.patience is None or not self.best_row: return False
+    return (
+        sum(row["step"] > self.best_row["step"] for row in self.history)
+        >= self.recipe.patience
+    )
+
+@patch
+def save(self: _Run, path) -> None:
+    "Replace the checkpoint by one of this step."
+    if path is None: return
+    tensors = {f"now.{name}": p.detach() for name, p in self.trained.items()} | {
+        f"best.{name}": t for name, t in self.best.items()
+    }
+    for name, p in self.trained.items():
+        tensors |= {
+            f"{key}.{name}": value for key, value in self.optimizer.state[p].items()
+        }
+    header = {
+        "identity": self.identity, "step": self.step, "history": self.history,
+        "best": self.best_row
+    }
+    save_tensors(path, tensors, MITIGATION_CHECKPOINT, header)
+
+# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-017-8
+@patch
+def load(self: _Run, path) -> None:
+    "Continue from a checkpoint, if there is one."
+    if path is None: return
+    if not os.path.isfile(path) or not os.path.getsize(path):
+        # before steps are spent
+        return check_place(path, MITIGATION_CHECKPOINT, "a mitigation", folder=False)
+    header, tensors = load_tensors(
+        path, MITIGATION_CHECKPOINT, "checkpoint of a mitigation",
+        "delete it, or give another name"
+    )
+    if header["identity"] != self.identity:
+        raise InputError(
+            f"{path} belongs to a training with another model, layers, recipe or data;"
+            " give another name, or delete it"
         )
-        self.history.append({"step": self.step} | losses | found)
-        if (
-            self.best_row
-            and self.development
-            and found["reliability"] <= self.best_row["reliability"]
-        ):
-            return
-        self.best_row, self.best = self.history[-1], {
-            name: p.detach().clone() for name, p in self.trained.items()
+    self.step, self.history, self.best_row = (
+        header["step"], header["history"], header["best"]
+    )
+    self.best = {
+        name: tensors[f"best.{name}"].to(p.device) for name, p in self.trained.items()
+    }
+    for name, p in self.trained.items():
+        with torch.no_grad(): p.copy_(tensors[f"now.{name}"])
+        state = {
+            key: tensors[at] for key in ("step", "exp_avg", "exp_avg_sq")
+            if (at := f"{key}.{name}") in tensors
+        }
+        # none: no gradient yet
+        self.optimizer.state[p] = {
+            key: t.to(p.device if key != "step" else "cpu") for key, t in state.items()
         }
 
-    def tired(self) -> bool:
-        "Have the last looks brought nothing?"
-        if self.recipe.patience is None or not self.best_row: return False
-        return (
-            sum(row["step"] > self.best_row["step"] for row in self.history)
-            >= self.recipe.patience
-        )
-
-    def save(self, path) -> None:
-        "Replace the checkpoint by one of this step."
-        if path is None: return
-        tensors = {f"now.{name}": p.detach() for name, p in self.trained.items()} | {
-            f"best.{name}": t for name, t in self.best.items()
-        }
-        for name, p in self.trained.items():
-            tensors |= {
-                f"{key}.{name}": value for key, value in self.optimizer.state[p].items()
-            }
-        header = {
-            "identity": self.identity, "step": self.step, "history": self.history,
-            "best": self.best_row
-        }
-        save_tensors(path, tensors, MITIGATION_CHECKPOINT, header)
-
-    def load(self, path) -> None:
-        "Continue from a checkpoint, if there is one."
-        if path is None: return
-        if not os.path.isfile(path) or not os.path.getsize(path):
-            # before steps are spent
-            return check_place(path, MITIGATION_CHECKPOINT, "a mitigation", folder=False)
-        header, tensors = load_tensors(
-            path, MITIGATION_CHECKPOINT, "checkpoint of a mitigation",
-            "delete it, or give another name"
-        )
-        if header["identity"] != self.identity:
-            raise InputError(
-                f"{path} belongs to a training with another model, layers, recipe or data;"
-                " give another name, or delete it"
-            )
-        self.step, self.history, self.best_row = (
-            header["step"], header["history"], header["best"]
-        )
-        self.best = {
-            name: tensors[f"best.{name}"].to(p.device) for name, p in self.trained.items()
-        }
-        for name, p in self.trained.items():
-            with torch.no_grad(): p.copy_(tensors[f"now.{name}"])
-            state = {
-                key: tensors[at] for key in ("step", "exp_avg", "exp_avg_sq")
-                if (at := f"{key}.{name}") in tensors
-            }
-            # none: no gradient yet
-            self.optimizer.state[p] = {
-                key: t.to(p.device if key != "step" else "cpu") for key, t in state.items()
-            }
-
-    def result(self, partial: bool = True) -> Mitigation:
-        "The best weights so far, in a model of their own."
-        # what is frozen is not copied
-        shared = {id(p): p for p in self.student.parameters() if not p.requires_grad}
-        model = self.student if not partial else copy.deepcopy(self.student, shared)
-        named = dict(model.named_parameters())
-        with torch.no_grad():
-            for name, value in (self.best or {}).items(): named[name].copy_(value)
-        m, step = self.mitigator, self.best_row["step"] if self.best_row else self.step
-        lora = self.recipe.lora_rank is not None
-        if not lora: rename(model, f"{name_of(m.model)}, layers {spans(m.layers)} trained")
-        return Mitigation(
-            model, m.tokenizer, m.blocks, m.layers, self.recipe, tuple(self.history), step,
-            partial, base_of(m.blocks) if lora else None
-        )
+# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-017-9
+@patch
+def result(self: _Run, partial: bool = True) -> Mitigation:
+    "The best weights so far, in a model of their own."
+    # what is frozen is not copied
+    shared = {id(p): p for p in self.student.parameters() if not p.requires_grad}
+    model = self.student if not partial else copy.deepcopy(self.student, shared)
+    named = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, value in (self.best or {}).items(): named[name].copy_(value)
+    m, step = self.mitigator, self.best_row["step"] if self.best_row else self.step
+    lora = self.recipe.lora_rank is not None
+    if not lora: rename_model(model, f"{name_of(m.model)}, layers {number_spans(m.layers)} trained")
+    return Mitigation(
+        model, m.tokenizer, m.blocks, m.layers, self.recipe, tuple(self.history), step,
+        partial, base_of(m.blocks) if lora else None
+    )

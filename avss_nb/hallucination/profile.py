@@ -11,16 +11,17 @@ from functools import reduce
 from pathlib import Path
 import numpy as np, torch
 from torch import Tensor, nn
+from fastcore.basics import patch
 from ..answering.answers import Answers
 from ..base.basics import Bar, InputError, Progress, check_counts, check_replaceable
-from ..base.basics import load_tensors, save_tensors, whole
-from ..model.blocks import Blocks, check_length, fingerprint, input_device, model_name
-from ..model.blocks import positions
-from ..model.handling import evaluating
+from ..base.basics import load_tensors, save_tensors, write_whole
+from ..model.blocks import Blocks, check_length, fingerprint_blocks, input_device, model_name
+from ..model.blocks import position_limit
+from ..model.handling import evaluation_mode
 from ..data.batches import length_batches, right_padded
-from ..answering.evaluator import answered
+from ..answering.evaluator import answers_as_rows
 from ..data.prompts import Prompt, another_prompt
-from ..model.heads import head, kept_apart
+from ..model.heads import find_head, kept_apart
 from ..maths.sites import Segments, moments_of
 from ..maths.moments import ExactSum, MomentSums, Moments, with_float64
 from ..layers.profiler import SITES, LayerProfile, check_finite, dealt_group
@@ -50,6 +51,7 @@ def position_mask(
 # %% ../../nbs/08_hallucination/00_profile.ipynb #cell-008
 ANSWER_PROFILE = "avss_nb.AnswerProfile/1"
 
+# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-008-1
 @dataclass(frozen=True, eq=False)
 class AnswerProfile:
     "Statistics of every layer for every answer, right and wrong apart."
@@ -65,14 +67,18 @@ class AnswerProfile:
 
     @property
     def layers(self) -> int: return self.states.shape[1]
+
     @property
     def labels(self) -> np.ndarray: return self.answers.hallucinated  # bool, (answers,)
+
     @property
     # int, (answers,)
     def answer_tokens(self) -> np.ndarray:
         return np.array([len(row) for row in self.answers.token_logprobs])
+
     @property
     def model(self) -> str: return self.faithful.model
+
     @property
     def fingerprint(self) -> str: return self.faithful.fingerprint
 
@@ -93,53 +99,57 @@ class AnswerProfile:
             f" sites {', '.join(self.sites)}{', PARTIAL' if self.partial else ''})"
         )
 
-    def save(self, folder: str | Path) -> None:
-        "Write a folder: answers as JSON lines, statistics as safetensors."
-        check_replaceable(folder, "answers.safetensors", "hallucination profiling")
-        tensors = {
-            f"{site}.{name}": t for site, m in self.sites.items()
-            for name, t in vars(m).items()
-        }
-        tensors |= {
-            "states": self.states, "prompt_tokens": torch.from_numpy(self.prompt_tokens)
-        }
-        header = {"position": self.position, "sites": [*self.sites], "partial": self.partial}
-        with whole(folder) as path:
-            save_tensors(path / "answers.safetensors", tensors, ANSWER_PROFILE, header)
-            self.answers.save(path / "answers.jsonl")
-            self.faithful.save(path / "faithful.safetensors")
-            self.hallucinated.save(path / "hallucinated.safetensors")
+# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-008-2
+@patch
+def save(self: AnswerProfile, folder: str | Path) -> None:
+    "Write a folder: answers as JSON lines, statistics as safetensors."
+    check_replaceable(folder, "answers.safetensors", "hallucination profiling")
+    tensors = {
+        f"{site}.{name}": t for site, m in self.sites.items()
+        for name, t in vars(m).items()
+    }
+    tensors |= {
+        "states": self.states, "prompt_tokens": torch.from_numpy(self.prompt_tokens)
+    }
+    header = {"position": self.position, "sites": [*self.sites], "partial": self.partial}
+    with write_whole(folder) as path:
+        save_tensors(path / "answers.safetensors", tensors, ANSWER_PROFILE, header)
+        self.answers.save(path / "answers.jsonl")
+        self.faithful.save(path / "faithful.safetensors")
+        self.hallucinated.save(path / "hallucinated.safetensors")
 
-    @classmethod
-    def load(cls, folder: str | Path) -> AnswerProfile:
-        "Read a folder written by `save`."
-        path, advice = (
-            Path(folder), "make one with `avss-nb hallucination` or `AnswerProfile.save`"
+# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-008-3
+@patch(cls_method=True)
+def load(cls: AnswerProfile, folder: str | Path) -> AnswerProfile:
+    "Read a folder written by `save`."
+    path, advice = (
+        Path(folder), "make one with `avss-nb hallucination` or `AnswerProfile.save`"
+    )
+    header, tensors = load_tensors(
+        path / "answers.safetensors", ANSWER_PROFILE, "answer profile", advice
+    )
+    sites = {
+        site: Moments(
+            **{
+                k.removeprefix(site + "."): t for k, t in tensors.items()
+                if k.startswith(site + ".")
+            }
         )
-        header, tensors = load_tensors(
-            path / "answers.safetensors", ANSWER_PROFILE, "answer profile", advice
-        )
-        sites = {
-            site: Moments(
-                **{
-                    k.removeprefix(site + "."): t for k, t in tensors.items()
-                    if k.startswith(site + ".")
-                }
-            )
-            for site in header["sites"]
-        }
-        for site, m in sites.items():
-            if problem := moments_problem(m, tensors["states"].shape[:2]):
-                raise InputError(f"{path} has {problem} at site {site}; {advice}")
-        return cls(
-            Answers.load(path / "answers.jsonl"), header["position"], sites, tensors["states"],
-            tensors["prompt_tokens"].numpy(), LayerProfile.load(path / "faithful.safetensors"),
-            LayerProfile.load(path / "hallucinated.safetensors"), header["partial"]
-        )
+        for site in header["sites"]
+    }
+    for site, m in sites.items():
+        if problem := moments_problem(m, tensors["states"].shape[:2]):
+            raise InputError(f"{path} has {problem} at site {site}; {advice}")
+    return cls(
+        Answers.load(path / "answers.jsonl"), header["position"], sites, tensors["states"],
+        tensors["prompt_tokens"].numpy(), LayerProfile.load(path / "faithful.safetensors"),
+        LayerProfile.load(path / "hallucinated.safetensors"), header["partial"]
+    )
 
 # %% ../../nbs/08_hallucination/00_profile.ipynb #cell-010
 class AnswerProfiler:
     "Measures every layer at the moment of each answer."
+
     def __init__(self,
         model: nn.Module,  # causal language model
         tokenizer,
@@ -171,165 +181,179 @@ class AnswerProfiler:
         )
         self.processes = processes
 
-    def profile(self,
-        answers: Answers,  # with verdicts; abstentions are left out
-        progress: Callable[[Progress], None] | None = None,  # a listener; None: a tqdm bar
-    ) -> AnswerProfile:
-        """Profile the answers. An interruption (Ctrl-C, ■) returns what is complete so far,
-        marked partial."""
-        answers = both_kinds(answers[~answers.abstained])
-        rows, starts = self._rows(answers, self.asked(answers))
-        check_length(
-            positions(self.model), max(map(len, rows)), "shorten the prompts or the answers"
+# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-010-1
+@patch
+def profile(self: AnswerProfiler,
+    answers: Answers,  # with verdicts; abstentions are left out
+    progress: Callable[[Progress], None] | None = None,  # a listener; None: a tqdm bar
+) -> AnswerProfile:
+    """Profile the answers. An interruption (Ctrl-C, ■) returns what is complete so far,
+    marked partial."""
+    answers = both_kinds(answers[~answers.abstained])
+    rows, starts = self._rows(answers, self.asked(answers))
+    check_length(
+        position_limit(self.model), max(map(len, rows)), "shorten the prompts or the answers"
+    )
+    find_head(self.model)  # refuses a model without one
+    progress, found, complete = progress or Bar("answers"), {}, False
+    order = [
+        *length_batches(
+            rows, self.batch_size, equal=kept_apart(self.model, rows, self.batch_size)
         )
-        head(self.model)  # refuses a model without one
-        progress, found, complete = progress or Bar("answers"), {}, False
-        order = [
-            *length_batches(
-                rows, self.batch_size, equal=kept_apart(self.model, rows, self.batch_size)
-            )
+    ]
+    groups, kinds = self._dealt(answers.hallucinated), {}
+    def both():
+        return len({label for n in found for label in answers.hallucinated[order[n]]}) == 2
+    def result(partial=True):
+        return self._result(answers, np.array(starts), found, kinds, order, partial)
+    try:
+        with evaluation_mode(self.model):
+            for number, indices in self.processes.mine(enumerate(order)):
+                labels = torch.from_numpy(answers.hallucinated[indices])
+                seen, sums = self._measure(
+                    [rows[i] for i in indices], torch.tensor([starts[i] for i in indices]),
+                    labels, groups[indices], number
+                )
+                found[number], kinds = seen, kinds | {
+                    name: kinds[name] + m if name in kinds else m
+                    for name, m in sums.items()
+                }
+                progress(
+                    Progress(
+                        number + 1, len(order), "batch", {"answers": len(indices)},
+                        result if both() else None
+                    )
+                )
+        complete = True
+    except KeyboardInterrupt:
+        if not both() or self.processes.of > 1: raise
+    if self.processes.of > 1:
+        found, kinds = _unpacked(
+            self.processes.tensors_together(_packed(found, kinds, self.processes.rank))
+        )
+    return result(not complete)
+
+# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-010-2
+@patch
+def _dealt(self: AnswerProfiler, labels: np.ndarray) -> np.ndarray:  # int, (answers,)
+    """The group of each answer: right and wrong ones are dealt out by themselves,
+    whatever the batches."""
+    groups = np.empty(len(labels), int)
+    for kind in (False, True):
+        groups[labels == kind] = [
+            dealt_group(n, self.groups) for n in range((labels == kind).sum())
         ]
-        groups, kinds = self._dealt(answers.hallucinated), {}
-        def both():
-            return len({label for n in found for label in answers.hallucinated[order[n]]}) == 2
-        def result(partial=True):
-            return self._result(answers, np.array(starts), found, kinds, order, partial)
-        try:
-            with evaluating(self.model):
-                for number, indices in self.processes.mine(enumerate(order)):
-                    labels = torch.from_numpy(answers.hallucinated[indices])
-                    seen, sums = self._measure(
-                        [rows[i] for i in indices], torch.tensor([starts[i] for i in indices]),
-                        labels, groups[indices], number
-                    )
-                    found[number], kinds = seen, kinds | {
-                        name: kinds[name] + m if name in kinds else m
-                        for name, m in sums.items()
-                    }
-                    progress(
-                        Progress(
-                            number + 1, len(order), "batch", {"answers": len(indices)},
-                            result if both() else None
-                        )
-                    )
-            complete = True
-        except KeyboardInterrupt:
-            if not both() or self.processes.of > 1: raise
-        if self.processes.of > 1:
-            found, kinds = _unpacked(
-                self.processes.tensors_together(_packed(found, kinds, self.processes.rank))
-            )
-        return result(not complete)
+    return groups
 
-    def _dealt(self, labels: np.ndarray) -> np.ndarray:  # int, (answers,)
-        """The group of each answer: right and wrong ones are dealt out by themselves,
-        whatever the batches."""
-        groups = np.empty(len(labels), int)
-        for kind in (False, True):
-            groups[labels == kind] = [
-                dealt_group(n, self.groups) for n in range((labels == kind).sum())
-            ]
-        return groups
-
-    def asked(self, answers: Answers) -> Prompt:
-        "The prompt to which the answers were given: never another one."
-        if answers.prompt is None or self.prompt in (None, answers.prompt):
-            known = answers.prompt or self.prompt
-            if known or all(q.prompt for q in answers.questions): return known or Prompt()
-            raise InputError(
-                "the answers do not say how their questions were put; give prompt= here or to"
-                " Answers.given, for example that of the Evaluator which scored them"
-            )
-        raise another_prompt(answers.prompt, self.prompt)
-
-    def _rows(self, answers, prompt):
-        """What the model reads. Before the answer nothing depends on it:
-        for `last_prompt` it is not read."""
-        if self.position == "last_prompt":
-            rows = prompt.ids(answers.questions, self.tokenizer)
-            return rows, [len(row) for row in rows]
-        return answered(answers, prompt, self.tokenizer)
-
-    @torch.no_grad()
-    def _measure(self, rows, starts, labels, groups, number) -> tuple[dict, dict]:
-        """Of one batch moments and states of `each` answer, (answers, layers);
-        and the sums over each kind of answer and site, (groups, layers)."""
-        batch = right_padded(rows, input_device(self.model))
-        mask = position_mask(
-            starts, torch.tensor([*map(len, rows)]), batch["input_ids"].shape[1], self.position
+@patch
+def asked(self: AnswerProfiler, answers: Answers) -> Prompt:
+    "The prompt to which the answers were given: never another one."
+    if answers.prompt is None or self.prompt in (None, answers.prompt):
+        known = answers.prompt or self.prompt
+        if known or all(q.prompt for q in answers.questions): return known or Prompt()
+        raise InputError(
+            "the answers do not say how their questions were put; give prompt= here or to"
+            " Answers.given, for example that of the Evaluator which scored them"
         )
-        lengths, states = mask.sum(1), []
-        kinds = {
-            name: chosen for name, chosen in (("faithful", ~labels), ("hallucinated", labels))
-            if chosen.any()
-        }
-        texts = {
-            name: Segments(
-                lengths[chosen].tolist(), "cpu", groups[chosen.numpy()].tolist(), self.groups
-            )
-            for name, chosen in kinds.items()
-        }
-        found = {
-            name: {site: [None] * len(self.blocks) for site in self.sites}
-            for name in ("each", *kinds)
-        }
-        def at(a): return with_float64(a.reshape(*mask.shape, -1)[mask.to(a.device)])
-        def note(layer, site, a):
-            def keep(name, m): found[name][site][layer] = m.map(lambda t: t.cpu())
-            keep("each", Moments.each(a, lengths))
-            for name, chosen in kinds.items():
-                part = a[chosen.repeat_interleave(lengths).to(a.device)].double()
-                keep(name, moments_of(part, texts[name].on(a.device)))
-        def see(layer, x, y):
-            x, y = at(x), at(y)
-            states.append(
-                torch.segment_reduce(y.float(), "mean", lengths=lengths.to(y.device)).cpu()
-            )
-            for site, a in site_activations(x, y, self.sites).items(): note(layer, site, a)
-        def sub(site): return lambda layer, a: note(layer, site, at(a))
-        with self.blocks.watch(
-            see, {site: sub(site) for site in ("attention", "mlp") if site in self.sites}
-        ):
-            self.model(**batch)
-        each = {site: Moments.stack(ms, 1) for site, ms in found["each"].items()}
-        for site, m in each.items(): check_finite(m.total(), site, number)
-        return {"each": each, "states": torch.stack(states, 1)}, {
-            f"{name}/{site}": MomentSums.of(Moments.stack(ms, 1)) for name in kinds
-            for site, ms in found[name].items()
-        }
+    raise another_prompt(answers.prompt, self.prompt)
 
-    def _result(self, answers, prompt_tokens, found, kinds, order, partial) -> AnswerProfile:
-        "Everything that was measured so far, in the order of the answers."
-        done = np.concatenate([order[n] for n in found])
-        back, parts = np.argsort(done), [*found.values()]
-        sites = {
-            site: Moments.cat([part["each"][site] for part in parts])[torch.from_numpy(back)]
-            for site in self.sites
-        }
-        faithful, hallucinated = (
-            self._layers({site: kinds[f"{kind}/{site}"] for site in self.sites}, partial)
-            for kind in ("faithful", "hallucinated")
-        )
-        return AnswerProfile(
-            answers[done[back]], self.position, sites,
-            torch.cat([part["states"] for part in parts])[back], prompt_tokens[done[back]],
-            faithful, hallucinated, partial
-        )
+# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-010-3
+@patch
+def _rows(self: AnswerProfiler, answers, prompt):
+    """What the model reads. Before the answer nothing depends on it:
+    for `last_prompt` it is not read."""
+    if self.position == "last_prompt":
+        rows = prompt.ids(answers.questions, self.tokenizer)
+        return rows, [len(row) for row in rows]
+    return answers_as_rows(answers, prompt, self.tokenizer)
 
-    def _layers(self, sums: dict[str, MomentSums], partial) -> LayerProfile:
-        "A layer profile of the groups that have answers."
-        there = next(iter(sums.values())).moments.tokens[:, 0].nonzero().flatten()
-        return LayerProfile(
-            model_name(self.blocks),
-            fingerprint(self.blocks),
-            {site: s.map(lambda t: t[there]).result() for site, s in sums.items()},
-            partial=partial,
-            settings={
-                "position": self.position, "batch_size": self.batch_size,
-                "resampled": "answers"
-            },
+# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-010-4
+@patch
+@torch.no_grad()
+def _measure(self: AnswerProfiler, rows, starts, labels, groups, number) -> tuple[dict, dict]:
+    """Of one batch moments and states of `each` answer, (answers, layers);
+    and the sums over each kind of answer and site, (groups, layers)."""
+    batch = right_padded(rows, input_device(self.model))
+    mask = position_mask(
+        starts, torch.tensor([*map(len, rows)]), batch["input_ids"].shape[1], self.position
+    )
+    lengths, states = mask.sum(1), []
+    kinds = {
+        name: chosen for name, chosen in (("faithful", ~labels), ("hallucinated", labels))
+        if chosen.any()
+    }
+    texts = {
+        name: Segments(
+            lengths[chosen].tolist(), "cpu", groups[chosen.numpy()].tolist(), self.groups
         )
+        for name, chosen in kinds.items()
+    }
+    found = {
+        name: {site: [None] * len(self.blocks) for site in self.sites}
+        for name in ("each", *kinds)
+    }
+    def at(a): return with_float64(a.reshape(*mask.shape, -1)[mask.to(a.device)])
+    def note(layer, site, a):
+        def keep(name, m): found[name][site][layer] = m.map(lambda t: t.cpu())
+        keep("each", Moments.each(a, lengths))
+        for name, chosen in kinds.items():
+            part = a[chosen.repeat_interleave(lengths).to(a.device)].double()
+            keep(name, moments_of(part, texts[name].on(a.device)))
+    def see(layer, x, y):
+        x, y = at(x), at(y)
+        states.append(
+            torch.segment_reduce(y.float(), "mean", lengths=lengths.to(y.device)).cpu()
+        )
+        for site, a in site_activations(x, y, self.sites).items(): note(layer, site, a)
+    def sub(site): return lambda layer, a: note(layer, site, at(a))
+    with self.blocks.watch(
+        see, {site: sub(site) for site in ("attention", "mlp") if site in self.sites}
+    ):
+        self.model(**batch)
+    each = {site: Moments.stack(ms, 1) for site, ms in found["each"].items()}
+    for site, m in each.items(): check_finite(m.total(), site, number)
+    return {"each": each, "states": torch.stack(states, 1)}, {
+        f"{name}/{site}": MomentSums.of(Moments.stack(ms, 1)) for name in kinds
+        for site, ms in found[name].items()
+    }
 
+# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-010-5
+@patch
+def _result(self: AnswerProfiler, answers, prompt_tokens, found, kinds, order, partial) -> AnswerProfile:
+    "Everything that was measured so far, in the order of the answers."
+    done = np.concatenate([order[n] for n in found])
+    back, parts = np.argsort(done), [*found.values()]
+    sites = {
+        site: Moments.cat([part["each"][site] for part in parts])[torch.from_numpy(back)]
+        for site in self.sites
+    }
+    faithful, hallucinated = (
+        self._layers({site: kinds[f"{kind}/{site}"] for site in self.sites}, partial)
+        for kind in ("faithful", "hallucinated")
+    )
+    return AnswerProfile(
+        answers[done[back]], self.position, sites,
+        torch.cat([part["states"] for part in parts])[back], prompt_tokens[done[back]],
+        faithful, hallucinated, partial
+    )
+
+# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-010-6
+@patch
+def _layers(self: AnswerProfiler, sums: dict[str, MomentSums], partial) -> LayerProfile:
+    "A layer profile of the groups that have answers."
+    there = next(iter(sums.values())).moments.tokens[:, 0].nonzero().flatten()
+    return LayerProfile(
+        model_name(self.blocks),
+        fingerprint_blocks(self.blocks),
+        {site: s.map(lambda t: t[there]).result() for site, s in sums.items()},
+        partial=partial,
+        settings={
+            "position": self.position, "batch_size": self.batch_size,
+            "resampled": "answers"
+        },
+    )
+
+# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-010-7
 def _packed(found, kinds, rank) -> dict[str, Tensor]:
     """Batch → site → `Moments` and batch → states;
     kind and site → `MomentSums` of this process; as tensors with names."""
@@ -345,6 +369,7 @@ def _packed(found, kinds, rank) -> dict[str, Tensor]:
         }
     return names
 
+# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-010-8
 def _unpacked(tensors) -> tuple[dict, dict]:
     "The same from tensors, in the order of the batches; sums of all processes together."
     found, sums = {}, {}
@@ -371,6 +396,7 @@ def _unpacked(tensors) -> tuple[dict, dict]:
         where: total(parts) for where, parts in sums.items()
     }
 
+# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-010-9
 def both_kinds(answers: Answers, fewest: int = 2) -> Answers:
     "The answers, after checking that there are right and wrong ones."
     wrong, right = int(answers.hallucinated.sum()), int(answers.correct.sum())

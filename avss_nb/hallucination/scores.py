@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from html import escape
 import numpy as np, pandas as pd, torch
+from fastcore.basics import patch
 from .profile import AnswerProfile, AnswerProfiler, both_kinds
 from ..base.basics import InputError, Progress
 from ..data.questions import Question
@@ -19,12 +20,12 @@ from ..base.processes import Processes
 from ..layers.scores import LayerScores
 
 # %% auto #0
-__all__ = ['EAVSS_RANKINGS', 'ALONE', 'relabel', 'balanced', 'benjamini_hochberg', 'Shift', 'shift', 'HallucinationScores',
-           'EAVSSScorer', 'relabelings', 'strata_of', 'resampled_within', 'half_agreement', 'auroc', 'cross_validated',
-           'probe_auroc', 'detectors', 'intrinsic_dimension', 'HallucinationAnalyzer']
+__all__ = ['EAVSS_RANKINGS', 'ALONE', 'permute_labels', 'balance_weights', 'benjamini_hochberg', 'Shift', 'label_shift',
+           'HallucinationScores', 'EAVSSScorer', 'count_relabelings', 'strata_of', 'resampled_within', 'half_agreement',
+           'auroc', 'cross_validated', 'probe_auroc', 'detector_table', 'intrinsic_dimension', 'HallucinationAnalyzer']
 
 # %% ../../nbs/08_hallucination/01_scores.ipynb #cell-004
-def relabel(
+def permute_labels(
     labels: np.ndarray,  # bool, (answers,)
     strata: np.ndarray,  # int, (answers,): labels are exchanged only within a stratum
     draws: int,
@@ -38,7 +39,7 @@ def relabel(
     )
     return shuffled
 
-def balanced(
+def balance_weights(
     labels: np.ndarray,  # bool, (..., answers)
     strata: np.ndarray,  # int, (answers,)
 ) -> np.ndarray:  # float64, (..., answers)
@@ -82,7 +83,7 @@ class Shift:
             [self.log_eavss, np.log(self.hsav / self.av), np.log(self.hss / self.as_)]
         )
 
-def shift(
+def label_shift(
     m: Moments,  # (answers, layers), one unit: a site of an `AnswerProfile`
     labels: np.ndarray,  # bool, (draws, answers): which are hallucinated
     weights: np.ndarray,  # float64, (draws, answers)
@@ -103,6 +104,7 @@ def shift(
 # %% ../../nbs/08_hallucination/01_scores.ipynb #cell-007
 EAVSS_RANKINGS = ("z", "propensity")
 
+# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-007-1
 @dataclass(frozen=True)
 class HallucinationScores(LayerScores):
     """A ranking of layers by how differently they behave in hallucinated answers:
@@ -134,93 +136,101 @@ class HallucinationScores(LayerScores):
     null_variance: np.ndarray = None
     null_sparsity: np.ndarray = None  # (2, layers): the same for log(HSS / AS)
 
-    @property
-    def title(self) -> str:
-        "The score in words."
-        by = "|z| of log EAVSS" if self.score == "eavss_z" else "|log EAVSS|"
-        return (
-            f"{by} on {self.site} at {self.position} (ε ="
-            f" {self.eps:g}{' RMS' if self.relative else ''})"
-        )
-
-    def to_frame(self) -> pd.DataFrame:
-        "One row per layer, in layer order."
-        names = {
-            "layer": range(len(self.values)), "AV": self.variance, "HSAV": self.hsav,
-            "AS": self.sparsity, "HSS": self.hss, "log EAVSS": self.log_eavss,
-            "low": self.log_low, "high": self.log_high, "z": self.z, "p": self.p, "q": self.q,
-            "probe AUROC": self.probe, "floored": self.floored
-        }
-        table = pd.DataFrame(names)
-        return table.drop(columns="probe AUROC") if np.isnan(self.probe).all() else table
-
-    def to_dict(self) -> dict:
-        """For JSON: layers in layer order, `order` least hallucination-prone first;
-        unknown numbers are None."""
-        def plain(x):
-            return (
-                x.item()
-                if isinstance(x, np.bool_)
-                else None if not np.isfinite(x) else float(x)
-            )
-        arrays = {
-            "hsav": self.hsav, "hss": self.hss, "av": self.variance, "as": self.sparsity,
-            "log_eavss": self.log_eavss, "low": self.log_low, "high": self.log_high,
-            "null_low": self.null_low, "null_high": self.null_high, "z": self.z, "p": self.p,
-            "q": self.q, "probe_auroc": self.probe, "floored": self.floored
-        }
-        layers = [
-            {"layer": i} | {name: plain(a[i]) for name, a in arrays.items()}
-            for i in range(len(self.values))
-        ]
-        return {
-            "model": self.model,
-            "score": self.score,
-            "site": self.site,
-            "position": self.position,
-            "eps": self.eps,
-            "relative": self.relative,
-            "faithful": self.faithful,
-            "hallucinated": self.hallucinated,
-            "balance": [*self.balance],
-            "halves": dict(
-                zip(("mean", "low", "high"), map(plain, map(np.float64, self.halves)))
-            ),
-            "partial": self.partial,
-            "notes": [*self.notes],
-            "layers": layers,
-            "order": [*self.order],
-        }
-
     def __repr__(self):
         return (
             f"HallucinationScores({self.title}; most hallucination-prone first:"
             f" {', '.join(map(str, self.layers(len(self.values))))})"
         )
 
-    def _repr_html_(self):
-        table = (
-            self.to_frame()
-            .iloc[self.layers(len(self.values))]
-            .to_html(index=False, float_format="{:.3g}".format, na_rep="–")
-        )
-        balance = f"; balanced by {escape(' and '.join(self.balance))}" if self.balance else ""
-        notes = "".join(f"<br>{escape(note)}" for note in self.notes)
-        return (
-            f"<p>{escape(self.title)}; {self.faithful:,} faithful, {self.hallucinated:,}"
-            f" hallucinated answers{balance}; most prone first; q under 0.05 stands out."
-            f" Disjoint halves agree with ρ = {self.halves[0]:.2f}.{notes}</p>{table}"
-        )
+# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-007-2
+@patch(as_prop=True)
+def title(self: HallucinationScores) -> str:
+    "The score in words."
+    by = "|z| of log EAVSS" if self.score == "eavss_z" else "|log EAVSS|"
+    return (
+        f"{by} on {self.site} at {self.position} (ε ="
+        f" {self.eps:g}{' RMS' if self.relative else ''})"
+    )
 
-    def plot(self, ax=None, **kwargs):
-        """log EAVSS of every layer before its null band (see
-        `avss_nb.draw.hallucination.plot_eavss`)."""
-        from avss_nb.draw.hallucination import plot_eavss
-        return plot_eavss(self, ax=ax, **kwargs)
+@patch
+def to_frame(self: HallucinationScores) -> pd.DataFrame:
+    "One row per layer, in layer order."
+    names = {
+        "layer": range(len(self.values)), "AV": self.variance, "HSAV": self.hsav,
+        "AS": self.sparsity, "HSS": self.hss, "log EAVSS": self.log_eavss,
+        "low": self.log_low, "high": self.log_high, "z": self.z, "p": self.p, "q": self.q,
+        "probe AUROC": self.probe, "floored": self.floored
+    }
+    table = pd.DataFrame(names)
+    return table.drop(columns="probe AUROC") if np.isnan(self.probe).all() else table
+
+# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-007-3
+@patch
+def to_dict(self: HallucinationScores) -> dict:
+    """For JSON: layers in layer order, `order` least hallucination-prone first;
+    unknown numbers are None."""
+    def plain(x):
+        return (
+            x.item()
+            if isinstance(x, np.bool_)
+            else None if not np.isfinite(x) else float(x)
+        )
+    arrays = {
+        "hsav": self.hsav, "hss": self.hss, "av": self.variance, "as": self.sparsity,
+        "log_eavss": self.log_eavss, "low": self.log_low, "high": self.log_high,
+        "null_low": self.null_low, "null_high": self.null_high, "z": self.z, "p": self.p,
+        "q": self.q, "probe_auroc": self.probe, "floored": self.floored
+    }
+    layers = [
+        {"layer": i} | {name: plain(a[i]) for name, a in arrays.items()}
+        for i in range(len(self.values))
+    ]
+    return {
+        "model": self.model,
+        "score": self.score,
+        "site": self.site,
+        "position": self.position,
+        "eps": self.eps,
+        "relative": self.relative,
+        "faithful": self.faithful,
+        "hallucinated": self.hallucinated,
+        "balance": [*self.balance],
+        "halves": dict(
+            zip(("mean", "low", "high"), map(plain, map(np.float64, self.halves)))
+        ),
+        "partial": self.partial,
+        "notes": [*self.notes],
+        "layers": layers,
+        "order": [*self.order],
+    }
+
+# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-007-4
+@patch
+def _repr_html_(self: HallucinationScores):
+    table = (
+        self.to_frame()
+        .iloc[self.layers(len(self.values))]
+        .to_html(index=False, float_format="{:.3g}".format, na_rep="–")
+    )
+    balance = f"; balanced by {escape(' and '.join(self.balance))}" if self.balance else ""
+    notes = "".join(f"<br>{escape(note)}" for note in self.notes)
+    return (
+        f"<p>{escape(self.title)}; {self.faithful:,} faithful, {self.hallucinated:,}"
+        f" hallucinated answers{balance}; most prone first; q under 0.05 stands out."
+        f" Disjoint halves agree with ρ = {self.halves[0]:.2f}.{notes}</p>{table}"
+    )
+
+@patch
+def plot(self: HallucinationScores, ax=None, **kwargs):
+    """log EAVSS of every layer before its null band (see
+    `avss_nb.draw.hallucination.plot_eavss`)."""
+    from avss_nb.draw.hallucination import plot_eavss
+    return plot_eavss(self, ax=ax, **kwargs)
 
 # %% ../../nbs/08_hallucination/01_scores.ipynb #cell-009
 class EAVSSScorer:
     "Turns an `AnswerProfile` into `HallucinationScores`."
+
     def __init__(self,
         site: str = "output",  # one of the profile's sites
         eps: float = 0.1,  # threshold ε of the sparsity
@@ -256,138 +266,145 @@ class EAVSSScorer:
             draws, probe, halves, confidence, seed
         )
 
-    def score(self, profile: AnswerProfile) -> HallucinationScores:
-        "Score every layer: shift, permutation test, bootstrap interval, stability, probe."
-        both_kinds(profile.answers)
-        m, labels, strata = (
-            profile.site(self.site), profile.labels, strata_of(profile, self.balance)
+# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-009-1
+@patch
+def score(self: EAVSSScorer, profile: AnswerProfile) -> HallucinationScores:
+    "Score every layer: shift, permutation test, bootstrap interval, stability, probe."
+    both_kinds(profile.answers)
+    m, labels, strata = (
+        profile.site(self.site), profile.labels, strata_of(profile, self.balance)
+    )
+    used = balance_weights(labels, strata) > 0
+    if not used.any():
+        raise InputError(
+            f"no group of equal {' and '.join(self.balance)} contains both right and wrong"
+            " answers, so there is nothing to compare; balance on fewer attributes"
         )
-        used = balanced(labels, strata) > 0
-        if not used.any():
-            raise InputError(
-                f"no group of equal {' and '.join(self.balance)} contains both right and wrong"
-                " answers, so there is nothing to compare; balance on fewer attributes"
-            )
-        if dead := np.flatnonzero(variance(m.total()).numpy() <= 0).tolist():
-            raise InputError(
-                f"layer {dead[0]} does nothing at site {self.site!r}: all activations are"
-                " equal; choose another site"
-            )
-        eps = self.eps * (
-            rms(m.total())
-            if self.relative
-            else torch.ones(profile.layers, dtype=torch.float64)
+    if dead := np.flatnonzero(variance(m.total()).numpy() <= 0).tolist():
+        raise InputError(
+            f"layer {dead[0]} does nothing at site {self.site!r}: all activations are"
+            " equal; choose another site"
         )
-        def logs(labels, chosen=slice(None), counts=1.):
-            weights = balanced(labels, strata[chosen]) * counts
-            return shift(m[chosen], labels, weights, eps)
-        seen = logs(labels[None])
-        found = seen.log_eavss[0]
-        shuffled = self._chunks(
-            lambda rows: logs(rows).logs.swapaxes(0, 1),
-            relabel(labels, strata, self.draws, self.seed),
-        )
-        null = shuffled[:, 0]
-        p = (1 + (np.abs(null) >= np.abs(found) - 1e-12).sum(0)) / (1 + self.draws)
-        z = (found - null.mean(0)) / np.maximum(null.std(0), 1e-12)
-        drawn = self._chunks(
-            lambda counts: logs(
-                np.broadcast_to(labels, counts.shape), counts=counts
-            ).log_eavss,
-            resampled_within(labels, strata, self.draws, self.seed),
-        )
-        around = [(1 - self.confidence) / 2, (1 + self.confidence) / 2]
-        (log_low, log_high), bands = np.quantile(drawn, around, axis=0), np.quantile(
-            shuffled, around, axis=0
-        )
-        null_low, null_high = bands[:, 0]
-        values = np.abs(z) if self.by == "z" else np.abs(found)
-        spread = (
-            np.abs(drawn) if self.by == "propensity" else np.full((1, profile.layers), np.nan)
-        )
-        low, high = np.quantile(spread, around, axis=0)
-        nothing = np.full(profile.layers, np.nan)
-        probe = (
-            probe_auroc(profile, strata, self.seed)
-            if self.probe
-            else (nothing, nothing, nothing)
-        )
-        halves = half_agreement(
-            profile,
-            lambda chosen: logs(
-                labels[chosen][None], torch.from_numpy(np.flatnonzero(chosen))
-            ).log_eavss[0],
-            self.seed,
-            self.halves,
-        )
-        return HallucinationScores(
-            score="eavss_z" if self.by == "z" else "eavss",
-            values=values,
-            low=low,
-            high=high,
-            rank_low=nothing,
-            rank_high=nothing,
-            variance=seen.av[0],
-            sparsity=seen.as_[0],
-            floored=seen.floored[0],
-            site=self.site,
-            aggregation="elements",
-            eps=self.eps,
-            relative=self.relative,
-            model=profile.model,
-            fingerprint=profile.fingerprint,
-            tokens=profile.faithful.tokens + profile.hallucinated.tokens,
-            partial=profile.partial,
-            hsav=seen.hsav[0],
-            hss=seen.hss[0],
-            log_eavss=found,
-            log_low=log_low,
-            log_high=log_high,
-            null_low=null_low,
-            null_high=null_high,
-            z=z,
-            p=p,
-            q=benjamini_hochberg(p),
-            **dict(zip(("probe", "probe_low", "probe_high"), probe)),
-            halves=halves,
-            faithful=int((~labels & used).sum()),
-            hallucinated=int((labels & used).sum()),
-            position=profile.position,
-            balance=self.balance,
-            notes=self._notes(profile, strata, used),
-            null_variance=bands[:, 1],
-            null_sparsity=bands[:, 2]
-        )
+    eps = self.eps * (
+        rms(m.total())
+        if self.relative
+        else torch.ones(profile.layers, dtype=torch.float64)
+    )
+    def logs(labels, chosen=slice(None), counts=1.):
+        weights = balance_weights(labels, strata[chosen]) * counts
+        return label_shift(m[chosen], labels, weights, eps)
+    seen = logs(labels[None])
+    found = seen.log_eavss[0]
+    shuffled = self._chunks(
+        lambda rows: logs(rows).logs.swapaxes(0, 1),
+        permute_labels(labels, strata, self.draws, self.seed),
+    )
+    null = shuffled[:, 0]
+    p = (1 + (np.abs(null) >= np.abs(found) - 1e-12).sum(0)) / (1 + self.draws)
+    z = (found - null.mean(0)) / np.maximum(null.std(0), 1e-12)
+    drawn = self._chunks(
+        lambda counts: logs(
+            np.broadcast_to(labels, counts.shape), counts=counts
+        ).log_eavss,
+        resampled_within(labels, strata, self.draws, self.seed),
+    )
+    around = [(1 - self.confidence) / 2, (1 + self.confidence) / 2]
+    (log_low, log_high), bands = np.quantile(drawn, around, axis=0), np.quantile(
+        shuffled, around, axis=0
+    )
+    null_low, null_high = bands[:, 0]
+    values = np.abs(z) if self.by == "z" else np.abs(found)
+    spread = (
+        np.abs(drawn) if self.by == "propensity" else np.full((1, profile.layers), np.nan)
+    )
+    low, high = np.quantile(spread, around, axis=0)
+    nothing = np.full(profile.layers, np.nan)
+    probe = (
+        probe_auroc(profile, strata, self.seed)
+        if self.probe
+        else (nothing, nothing, nothing)
+    )
+    halves = half_agreement(
+        profile,
+        lambda chosen: logs(
+            labels[chosen][None], torch.from_numpy(np.flatnonzero(chosen))
+        ).log_eavss[0],
+        self.seed,
+        self.halves,
+    )
+    return HallucinationScores(
+        score="eavss_z" if self.by == "z" else "eavss",
+        values=values,
+        low=low,
+        high=high,
+        rank_low=nothing,
+        rank_high=nothing,
+        variance=seen.av[0],
+        sparsity=seen.as_[0],
+        floored=seen.floored[0],
+        site=self.site,
+        aggregation="elements",
+        eps=self.eps,
+        relative=self.relative,
+        model=profile.model,
+        fingerprint=profile.fingerprint,
+        tokens=profile.faithful.tokens + profile.hallucinated.tokens,
+        partial=profile.partial,
+        hsav=seen.hsav[0],
+        hss=seen.hss[0],
+        log_eavss=found,
+        log_low=log_low,
+        log_high=log_high,
+        null_low=null_low,
+        null_high=null_high,
+        z=z,
+        p=p,
+        q=benjamini_hochberg(p),
+        **dict(zip(("probe", "probe_low", "probe_high"), probe)),
+        halves=halves,
+        faithful=int((~labels & used).sum()),
+        hallucinated=int((labels & used).sum()),
+        position=profile.position,
+        balance=self.balance,
+        notes=self._notes(profile, strata, used),
+        null_variance=bands[:, 1],
+        null_sparsity=bands[:, 2]
+    )
 
-    def _chunks(self, statistic, rows: np.ndarray) -> np.ndarray:
-        """The statistic of all rows, (draws, …, layers), a few rows at a time, so that
-        memory stays small."""
-        return np.concatenate(
-            [statistic(part) for part in np.array_split(rows, max(1, rows.size // 500_000))]
+# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-009-2
+@patch
+def _chunks(self: EAVSSScorer, statistic, rows: np.ndarray) -> np.ndarray:
+    """The statistic of all rows, (draws, …, layers), a few rows at a time, so that
+    memory stays small."""
+    return np.concatenate(
+        [statistic(part) for part in np.array_split(rows, max(1, rows.size // 500_000))]
+    )
+
+# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-009-3
+@patch
+def _notes(self: EAVSSScorer, profile, strata, used) -> tuple[str, ...]:
+    labels, notes = profile.labels, profile.answers.warnings()
+    subjects = [q.subject or q.text for q in profile.answers.questions]
+    if len(set(subjects)) < len(subjects):
+        notes.append(
+            f"{len(subjects):,} answers about {len(set(subjects)):,} subjects: answers"
+            " about one subject are similar, so p and q are too small; ask once about each"
+            " (`one_per_subject`)"
         )
+    if (~used).any():
+        notes.append(
+            f"{(~used).sum():,} answers of a {' and '.join(self.balance)} without both"
+            " right and wrong ones were left out"
+        )
+    smallest = 1 / max(count_relabelings(labels, strata), 1)
+    if smallest > 0.05:
+        notes.append(
+            f"too few answers for a test: no p-value can fall below {smallest:.2g}"
+        )
+    return tuple(notes)
 
-    def _notes(self, profile, strata, used) -> tuple[str, ...]:
-        labels, notes = profile.labels, profile.answers.warnings()
-        subjects = [q.subject or q.text for q in profile.answers.questions]
-        if len(set(subjects)) < len(subjects):
-            notes.append(
-                f"{len(subjects):,} answers about {len(set(subjects)):,} subjects: answers"
-                " about one subject are similar, so p and q are too small; ask once about each"
-                " (`one_per_subject`)"
-            )
-        if (~used).any():
-            notes.append(
-                f"{(~used).sum():,} answers of a {' and '.join(self.balance)} without both"
-                " right and wrong ones were left out"
-            )
-        smallest = 1 / max(relabelings(labels, strata), 1)
-        if smallest > 0.05:
-            notes.append(
-                f"too few answers for a test: no p-value can fall below {smallest:.2g}"
-            )
-        return tuple(notes)
-
-def relabelings(labels: np.ndarray, strata: np.ndarray) -> float:
+# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-009-4
+def count_relabelings(labels: np.ndarray, strata: np.ndarray) -> float:
     "In how many ways the labels can be exchanged."
     from math import comb
     ways = 1.
@@ -397,6 +414,7 @@ def relabelings(labels: np.ndarray, strata: np.ndarray) -> float:
         ways = min(ways * min(comb(len(inside), int(inside.sum())), 10**9), 1e9)
     return ways
 
+# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-009-5
 def strata_of(profile: AnswerProfile, balance: Iterable[str]) -> np.ndarray:
     """The number of each answer's stratum, int, (answers,);
     token counts are cut into quarters of equal size."""
@@ -417,6 +435,7 @@ def strata_of(profile: AnswerProfile, balance: Iterable[str]) -> np.ndarray:
     numbers = {key: i for i, key in enumerate(dict.fromkeys(keys))}
     return np.array([numbers[key] for key in keys])
 
+# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-009-6
 def resampled_within(
     labels: np.ndarray, strata: np.ndarray, draws: int, seed: int = 0
 ) -> np.ndarray:
@@ -430,6 +449,7 @@ def resampled_within(
         )
     return counts
 
+# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-009-7
 def half_agreement(
     profile: AnswerProfile,
     # bool (answers,): which are used → float64 (layers,)
@@ -485,6 +505,7 @@ def auroc(
     values = above / pairs
     return float(values[0]), *np.quantile(values[1:], [0.025, 0.975]).tolist()
 
+# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-011-1
 def cross_validated(
     features: np.ndarray,  # (answers, features)
     profile: AnswerProfile,
@@ -512,6 +533,7 @@ def cross_validated(
     if any(len(set(labels[train])) < 2 for train, _ in splits): return None
     return cross_val_predict(model, features, labels, cv=splits, method="decision_function")
 
+# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-011-2
 def probe_auroc(
     profile: AnswerProfile,
     strata: np.ndarray | None = None,
@@ -530,7 +552,8 @@ def probe_auroc(
 
 ALONE = "kind of question alone"
 
-def detectors(
+# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-011-3
+def detector_table(
     profile: AnswerProfile,
     scores: HallucinationScores | None = None,  # adds its probes
     seed: int = 0,

@@ -10,18 +10,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 import numpy as np, pandas as pd, torch
 from torch import Tensor, nn
+from fastcore.basics import patch
 from ..base.basics import Bar, InputError, Progress, check_counts
-from ..model.blocks import Blocks, fingerprint, model_name
-from ..model.handling import differentiable, evaluating
-from ..maths.bootstrap import interval, resampled
+from ..model.blocks import Blocks, fingerprint_blocks, model_name
+from ..model.handling import gradients_for, evaluation_mode
+from ..maths.bootstrap import interval, bootstrap_weights
 from ..data.batches import Text, text_batches
-from ..model.heads import batch_loss, head, model_batch, target_batch
-from ..maths.moments import FEWEST, wide, with_float64
+from ..model.heads import batch_loss, find_head, model_batch, target_batch
+from ..maths.moments import FEWEST, to_float64, with_float64
 from .profiler import dealt_group
 from .scores import LayerScores, too_few_note
 
 # %% auto #0
-__all__ = ['POSITIONS', 'STATES_AT_A_TIME', 'block_weights', 'magnitude', 'taylor_importance', 'AngularDistances',
+__all__ = ['POSITIONS', 'STATES_AT_A_TIME', 'block_weights', 'weight_magnitude', 'taylor_importance', 'AngularDistances',
            'angular_distances', 'summed_angles']
 
 # %% ../../nbs/05_layers/03_importance.ipynb #cell-005
@@ -43,7 +44,7 @@ def block_weights(
     return found
 
 @torch.no_grad()
-def magnitude(
+def weight_magnitude(
     model: nn.Module,  # any transformers model with a stack of blocks
     norm: int = 1,  # 1: sum of |w|, as published; 2: root of the sum of w²
     stack: str | None = None,  # "encoder" or "decoder" where there are two
@@ -69,7 +70,7 @@ def magnitude(
 
 # %% ../../nbs/05_layers/03_importance.ipynb #cell-008
 def taylor_importance(
-    # with a head that is known to `avss_nb.model.heads.head`; it is never changed
+    # with a head that is known to `avss_nb.model.heads.find_head`; it is never changed
     model: nn.Module,
     tokenizer=None,  # not needed for lists of token ids (but for a masked model)
     texts: Iterable[Text] = (),  # strings, or lists of token ids
@@ -82,20 +83,20 @@ def taylor_importance(
     An interruption returns what is complete so far, marked partial."""
     blocks, progress = Blocks(model, stack), progress or Bar("taylor")
     weights = [w for ws in block_weights(blocks) for w in ws]
-    fewest = 2 if head(model) == "causal" else 1
+    fewest = 2 if find_head(model) == "causal" else 1
     sums = [
         torch.zeros_like(w, dtype=torch.promote_types(w.dtype, torch.float32)) for w in weights
     ]
     read, predicted, complete = 0, 0, False
     def result(partial=True):
         parts = iter(
-            float((wide(w.detach()) * wide(g)).abs().sum()) / predicted
+            float((to_float64(w.detach()) * to_float64(g)).abs().sum()) / predicted
             for w, g in zip(weights, sums)
         )
         values = [sum(next(parts) for _ in block.parameters()) for block in blocks.modules]
         return LayerScores.of("taylor", values, blocks=blocks, tokens=read, partial=partial)
     try:
-        with evaluating(model), differentiable(weights):
+        with evaluation_mode(model), gradients_for(weights):
             for number, (rows, total) in enumerate(
                 text_batches(texts, tokenizer, batch_size, max_length, fewest)
             ):
@@ -117,9 +118,11 @@ def taylor_importance(
 
 # %% ../../nbs/05_layers/03_importance.ipynb #cell-011
 POSITIONS = ("all", "last")
+
 # numbers (of all layers together) that are turned into float64 at a time
 STATES_AT_A_TIME = 2**22
 
+# %% ../../nbs/05_layers/03_importance.ipynb #cell-011-1
 @dataclass(frozen=True, eq=False)
 class AngularDistances:
     """Mean angular distance between the states before any two blocks;
@@ -129,13 +132,13 @@ class AngularDistances:
     tokens: np.ndarray = field(repr=False)  # int, (groups,): tokens in the sums
     position: str  # which tokens: one of `POSITIONS`
     model: str = ""
-    fingerprint: str = ""  # of its blocks: see `avss_nb.model.blocks.fingerprint`
+    fingerprint: str = ""  # of its blocks: see `avss_nb.model.blocks.fingerprint_blocks`
     partial: bool = False  # interrupted before the last text?
-
     score, title = "angular_distance", "angular distance, contiguous"
 
     @property
     def layers(self) -> int: return self.sums.shape[1] - 1
+
     def weighted(self,
         weights: np.ndarray,  # float64, (draws, groups)
     ) -> np.ndarray:  # float64, (draws, layers + 1, layers + 1)
@@ -153,56 +156,6 @@ class AngularDistances:
         "The distance over `count` blocks in a row, for each start."
         return np.diagonal(self.mean, count)
 
-    def lowest(self,
-        count: int,  # blocks in a row
-        protect: Iterable[int] = (),  # layers that stay
-    ) -> tuple[int, ...]:
-        "The run of `count` blocks over which the state turns least."
-        protect, distance = set(protect), self.over(count)
-        runs = [
-            start for start in range(len(distance))
-            if not protect & {*range(start, start + count)}
-        ]
-        if not runs:
-            raise InputError(
-                f"no {count} blocks in a row are unprotected; remove or protect fewer"
-            )
-        start = min(runs, key=distance.__getitem__)
-        return tuple(range(start, start + count))
-
-    def _drawn(self, draws: int, seed: int) -> np.ndarray:
-        """The mean distances of resampled groups, (draws, layers + 1, layers + 1);
-        empty where there is nothing to resample."""
-        if not draws or len(self.tokens) < FEWEST: return self.sums[:0]
-        return self.weighted(resampled(len(self.tokens), draws, np.random.default_rng(seed)))
-
-    def scores(
-        self, draws: int = 1000, confidence: float = 0.95, seed: int = 0
-    ) -> LayerScores:
-        "The distance over each single block, with bootstrap intervals over groups of texts."
-        drawn = np.diagonal(self._drawn(draws, seed), 1, 1, 2)
-        return LayerScores.of(
-            "angular_distance", self.over(1), drawn, confidence, tokens=int(self.tokens.sum()),
-            too_few=len(self.tokens) if draws and not len(drawn) else 0, model=self.model,
-            fingerprint=self.fingerprint, partial=self.partial
-        )
-
-    def to_frame(self, draws: int = 1000, seed: int = 0) -> pd.DataFrame:
-        """For each length the best run, its distance with interval, and the share of
-        resampled texts that choose the same."""
-        drawn, rows = self._drawn(draws, seed), []
-        for count in range(1, self.layers):
-            found, start = np.diagonal(drawn, count, 1, 2), int(self.over(count).argmin())
-            low, high = interval(found[:, start])
-            rows.append(
-                {
-                    "blocks": count, "first": start, "last": start + count - 1,
-                    "distance": self.over(count)[start], "low": low, "high": high,
-                    "same run": (found.argmin(1) == start).mean() if len(found) else np.nan
-                }
-            )
-        return pd.DataFrame(rows)
-
     def __repr__(self):
         return (
             f"AngularDistances({self.layers} layers, {self.position} tokens:"
@@ -210,18 +163,78 @@ class AngularDistances:
             f" {', '.join(map(str, self.lowest(max(1, round(self.layers / 4)))))})"
         )
 
-    def _repr_html_(self):
-        table = self.to_frame().to_html(index=False, float_format="{:.3g}".format)
-        return (
-            f"<p>The runs of blocks over which the state turns least; {self.tokens.sum():,}"
-            " tokens; distance in half turns, "
-            f"{'95 % intervals' if len(self.tokens) >= FEWEST else too_few_note(len(self.tokens))}.</p>{table}"
+# %% ../../nbs/05_layers/03_importance.ipynb #cell-011-2
+@patch
+def lowest(self: AngularDistances,
+    count: int,  # blocks in a row
+    protect: Iterable[int] = (),  # layers that stay
+) -> tuple[int, ...]:
+    "The run of `count` blocks over which the state turns least."
+    protect, distance = set(protect), self.over(count)
+    runs = [
+        start for start in range(len(distance))
+        if not protect & {*range(start, start + count)}
+    ]
+    if not runs:
+        raise InputError(
+            f"no {count} blocks in a row are unprotected; remove or protect fewer"
         )
+    start = min(runs, key=distance.__getitem__)
+    return tuple(range(start, start + count))
 
-    def plot(self, ax=None, **kwargs):
-        "Heat map over start and length (see `avss_nb.draw.comparison.plot_distances`)."
-        from avss_nb.draw.comparison import plot_distances
-        return plot_distances(self, ax=ax, **kwargs)
+@patch
+def _drawn(self: AngularDistances, draws: int, seed: int) -> np.ndarray:
+    """The mean distances of resampled groups, (draws, layers + 1, layers + 1);
+    empty where there is nothing to resample."""
+    if not draws or len(self.tokens) < FEWEST: return self.sums[:0]
+    return self.weighted(bootstrap_weights(len(self.tokens), draws, np.random.default_rng(seed)))
+
+# %% ../../nbs/05_layers/03_importance.ipynb #cell-011-3
+@patch
+def scores(
+    self: AngularDistances, draws: int = 1000, confidence: float = 0.95, seed: int = 0
+) -> LayerScores:
+    "The distance over each single block, with bootstrap intervals over groups of texts."
+    drawn = np.diagonal(self._drawn(draws, seed), 1, 1, 2)
+    return LayerScores.of(
+        "angular_distance", self.over(1), drawn, confidence, tokens=int(self.tokens.sum()),
+        too_few=len(self.tokens) if draws and not len(drawn) else 0, model=self.model,
+        fingerprint=self.fingerprint, partial=self.partial
+    )
+
+# %% ../../nbs/05_layers/03_importance.ipynb #cell-011-4
+@patch
+def to_frame(self: AngularDistances, draws: int = 1000, seed: int = 0) -> pd.DataFrame:
+    """For each length the best run, its distance with interval, and the share of
+    resampled texts that choose the same."""
+    drawn, rows = self._drawn(draws, seed), []
+    for count in range(1, self.layers):
+        found, start = np.diagonal(drawn, count, 1, 2), int(self.over(count).argmin())
+        low, high = interval(found[:, start])
+        rows.append(
+            {
+                "blocks": count, "first": start, "last": start + count - 1,
+                "distance": self.over(count)[start], "low": low, "high": high,
+                "same run": (found.argmin(1) == start).mean() if len(found) else np.nan
+            }
+        )
+    return pd.DataFrame(rows)
+
+@patch
+def _repr_html_(self: AngularDistances):
+    table = self.to_frame().to_html(index=False, float_format="{:.3g}".format)
+    return (
+        f"<p>The runs of blocks over which the state turns least; {self.tokens.sum():,}"
+        " tokens; distance in half turns, "
+        f"{'95 % intervals' if len(self.tokens) >= FEWEST else too_few_note(len(self.tokens))}.</p>{table}"
+    )
+
+# %% ../../nbs/05_layers/03_importance.ipynb #cell-011-5
+@patch
+def plot(self: AngularDistances, ax=None, **kwargs):
+    "Heat map over start and length (see `avss_nb.draw.comparison.plot_distances`)."
+    from avss_nb.draw.comparison import plot_distances
+    return plot_distances(self, ax=ax, **kwargs)
 
 # %% ../../nbs/05_layers/03_importance.ipynb #cell-012
 def angular_distances(
@@ -242,13 +255,13 @@ def angular_distances(
     check_counts(groups=groups, batch_size=batch_size)
     blocks, progress, complete = Blocks(model, stack), progress or Bar("angles"), False
     sums, tokens = np.zeros((groups, len(blocks) + 1, len(blocks) + 1)), np.zeros(groups, int)
-    about = model_name(blocks), fingerprint(blocks)
+    about = model_name(blocks), fingerprint_blocks(blocks)
     def result(partial=True):
         return AngularDistances(
             sums[tokens > 0], tokens[tokens > 0], position, *about, partial
         )
     try:
-        with torch.no_grad(), evaluating(model):
+        with torch.no_grad(), evaluation_mode(model):
             for number, (rows, total) in enumerate(
                 text_batches(texts, tokenizer, batch_size, max_length)
             ):
@@ -290,6 +303,7 @@ def angular_distances(
         if not tokens.any(): raise
     return result(partial=not complete)
 
+# %% ../../nbs/05_layers/03_importance.ipynb #cell-012-1
 def summed_angles(
     states: list[Tensor],  # of each layer: (tokens, hidden)
 ) -> np.ndarray:  # float64, (layers, layers)

@@ -12,16 +12,17 @@ from html import escape
 from pathlib import Path
 import pandas as pd, torch
 from torch import Tensor, nn
-from ..base.basics import Bar, InputError, Progress, check_counts, load_tensors, reading
+from fastcore.basics import patch
+from ..base.basics import Bar, InputError, Progress, check_counts, load_tensors, report_damage
 from ..base.basics import save_tensors
 from ..data.batches import Corpus, Rows, Text, text_batches, too_short
-from ..model.blocks import Blocks, check_length, fingerprint, input_fingerprint
-from ..model.blocks import model_name, positions
-from ..model.handling import evaluating
-from ..model.heads import batch_losses, body, cacheless, head, model_batch, reads_padding
+from ..model.blocks import Blocks, check_length, fingerprint_blocks, input_fingerprint
+from ..model.blocks import model_name, position_limit
+from ..model.handling import evaluation_mode
+from ..model.heads import batch_losses, find_body, without_cache, find_head, model_batch, reads_padding
 from ..model.heads import target_batch
-from ..maths.sites import LARGEST, Segments, larger
-from ..maths.kernels import statistics
+from ..maths.sites import LARGEST, Segments, larger_activation
+from ..maths.kernels import fastest_statistics
 from ..maths.massive import MASSIVE, massive_activations
 from ..maths.moments import BINS, FEWEST, ExactSum, MomentSums, Moments, avss, rms
 from ..maths.moments import sparsity, variance, with_float64
@@ -53,17 +54,19 @@ def site_activations(
 
 # %% ../../nbs/05_layers/00_profiler.ipynb #cell-007
 PROFILE = "avss_nb.LayerProfile/1"
+
 # settings, in words
 ALIKE = {
     "dtype": "precision of the model", "max_length": "max_length",
     "embedding": "embeddings of the tokens", "skipped": "skipped layers"
 }
 
+# %% ../../nbs/05_layers/00_profiler.ipynb #cell-007-1
 @dataclass(frozen=True)
 class LayerProfile:
     "Statistics of every layer and site over some texts."
     model: str  # name of the model
-    fingerprint: str  # of its blocks: see `avss_nb.model.blocks.fingerprint`
+    fingerprint: str  # of its blocks: see `avss_nb.model.blocks.fingerprint_blocks`
     sites: dict[str, Moments]  # leading dimensions (groups, layers)
     # float64 (groups, 1 + layers): summed loss (`avss_nb.model.heads`) intact, and with each
     # layer skipped
@@ -79,24 +82,6 @@ class LayerProfile:
     raw: dict[str, Tensor] | None = None
 
     def __post_init__(self): check_profile(self)
-
-    @property
-    def layers(self) -> int: return next(iter(self.sites.values())).tokens.shape[1]
-    @property
-    def groups(self) -> int: return next(iter(self.sites.values())).tokens.shape[0]
-    @property
-    def tokens(self) -> int: return int(next(iter(self.sites.values())).tokens[:, 0].sum())
-    @property
-    def texts(self) -> int: return int(next(iter(self.sites.values())).sequences[:, 0].sum())
-
-    def site(self, name: str) -> Moments:
-        "The moments of a site, leading dimensions (groups, layers)."
-        if name not in self.sites:
-            raise InputError(
-                f"site {name!r} was not profiled; this profile has {', '.join(self.sites)}; "
-                f"profile again with sites=[…, {name!r}]"
-            )
-        return self.sites[name]
 
     def __add__(self, other: LayerProfile) -> LayerProfile:
         "The profile of both sets of texts together, merged group by group."
@@ -116,7 +101,7 @@ class LayerProfile:
         if None not in (self.first, other.first):
             first = {site: _merge(m, other.first[site]) for site, m in self.first.items()}
         if self.largest is not None and other.largest is not None:
-            largest = _padded(self.largest, other.largest, larger)
+            largest = _padded(self.largest, other.largest, larger_activation)
         return replace(
             self,
             sites=sites,
@@ -131,44 +116,6 @@ class LayerProfile:
             ),
         )
 
-    def check_alike(self, other: LayerProfile) -> None:
-        "Refuse a profile of another model, of other sites, or made in another way."
-        if self.fingerprint != other.fingerprint:
-            raise InputError(
-                f"profiles of two models do not merge: {self.model} and {other.model}"
-            )
-        if {*self.sites} != {*other.sites}:
-            raise InputError(
-                f"profiles of different sites do not merge: {[*self.sites]} and"
-                f" {[*other.sites]}"
-            )
-        for name, what in ALIKE.items():
-            a, b = (p.settings.get(name) for p in (self, other))
-            if None not in (a, b) and a != b:
-                raise InputError(
-                    f"profiles with different {what} do not merge: {a} and {b}; profile again,"
-                    " alike"
-                )
-
-    def to_frame(self,
-        eps: float = 0.01,  # threshold ε of the sparsity
-        aggregation: str = "elements",  # one of `avss_nb.maths.moments.AGGREGATIONS`
-    ) -> pd.DataFrame:
-        "One row for each site and layer: variance, sparsity, RMS, largest |a|, 1 − cos(x, y)."
-        def rows(site, m):
-            mean_distance = m.cosine_distance / m.tokens
-            return pd.DataFrame(
-                {
-                    "site": site, "layer": range(self.layers),
-                    "variance": variance(m, aggregation).numpy(),
-                    "sparsity": sparsity(m, eps, aggregation).numpy(), "rms": rms(m).numpy(),
-                    "max |a|": m.maximum.numpy(), "1 − cos(x, y)": mean_distance.numpy()
-                }
-            )
-        return pd.concat(
-            [rows(site, m.total()) for site, m in self.sites.items()], ignore_index=True
-        )
-
     def __repr__(self):
         more = [] if self.losses is None else ["with ablation"]
         if self.partial: more.append("PARTIAL")
@@ -177,127 +124,204 @@ class LayerProfile:
             f" {self.texts:,} texts, sites {', '.join([*self.sites, *more])})"
         )
 
-    def _repr_html_(self):
-        table = self.to_frame().pivot(index="layer", columns="site", values="variance")[
-            [*self.sites]
-        ]
-        return f"<p>{escape(repr(self))}; activation variance:</p>" + table.to_html(
-            float_format="{:.4g}".format
-        )
+# %% ../../nbs/05_layers/00_profiler.ipynb #cell-007-2
+@patch(as_prop=True)
+def layers(self: LayerProfile) -> int: return next(iter(self.sites.values())).tokens.shape[1]
 
-    def rise_of_loss(self,
-        # float64, (draws, groups): how often each group counts; None: once
-        weights: Tensor | None = None,
-    ) -> Tensor:  # float64, (layers,), or (draws, layers)
-        """Loss without each layer minus that of the whole model, in nats a token (a
-        classifier: a text)."""
-        if self.losses is None:
+@patch(as_prop=True)
+def groups(self: LayerProfile) -> int: return next(iter(self.sites.values())).tokens.shape[0]
+
+@patch(as_prop=True)
+def tokens(self: LayerProfile) -> int: return int(next(iter(self.sites.values())).tokens[:, 0].sum())
+
+@patch(as_prop=True)
+def texts(self: LayerProfile) -> int: return int(next(iter(self.sites.values())).sequences[:, 0].sum())
+
+@patch
+def site(self: LayerProfile, name: str) -> Moments:
+    "The moments of a site, leading dimensions (groups, layers)."
+    if name not in self.sites:
+        raise InputError(
+            f"site {name!r} was not profiled; this profile has {', '.join(self.sites)}; "
+            f"profile again with sites=[…, {name!r}]"
+        )
+    return self.sites[name]
+
+# %% ../../nbs/05_layers/00_profiler.ipynb #cell-007-3
+@patch
+def check_alike(self: LayerProfile, other: LayerProfile) -> None:
+    "Refuse a profile of another model, of other sites, or made in another way."
+    if self.fingerprint != other.fingerprint:
+        raise InputError(
+            f"profiles of two models do not merge: {self.model} and {other.model}"
+        )
+    if {*self.sites} != {*other.sites}:
+        raise InputError(
+            f"profiles of different sites do not merge: {[*self.sites]} and"
+            f" {[*other.sites]}"
+        )
+    for name, what in ALIKE.items():
+        a, b = (p.settings.get(name) for p in (self, other))
+        if None not in (a, b) and a != b:
             raise InputError(
-                "this profile has no ablation losses; profile with LayerProfiler(…,"
-                " ablation=True)"
+                f"profiles with different {what} do not merge: {a} and {b}; profile again,"
+                " alike"
             )
-        if weights is None: weights = torch.ones(self.groups, dtype=torch.float64)
-        losses = (weights @ self.losses) / (weights @ self.predicted.double())[..., None]
-        return losses[..., 1:] - losses[..., :1]
 
-    def statistics(self,
-        site: str = "relative_update",  # one of the profile's sites
-        eps: float = 0.01,  # threshold ε of the sparsity
-    # a row for each layer, a column for each statistic, named with its unit
-    ) -> pd.DataFrame:
-        """All that is known of every layer at a site;
-        Block Influence and the rise of loss belong to the whole block."""
-        scores = avss(self.site(site).total(), eps)
-        sites = dict(iter(self.to_frame(eps).set_index("layer").groupby("site")))
-        table = sites[site]
-        found = {
-            "AVSS (no unit)": scores, "variance (no unit)": table["variance"],
-            f"share under ε = {eps:g}": table["sparsity"], "RMS (no unit)": table["rms"],
-            "largest |a| (no unit)": table["max |a|"]
-        }
-        if "output" in sites: found["1 − cos(in, out)"] = sites["output"]["1 − cos(x, y)"]
-        if self.losses is not None: found["rise of loss (nats a token)"] = self.rise_of_loss()
-        return pd.DataFrame(found).rename_axis("layer")
-
-    def massive(self, times: float = MASSIVE) -> pd.DataFrame:
-        """The largest activation of each layer, where it is at least so many times the
-        median (see `avss_nb.maths.massive.massive_activations`)."""
-        return massive_activations(self, times)
-
-    def plot(self,
-        ax=None,
-        what: str = "statistics",  # "first token": the RMS of first tokens against the rest
-        highlight: int | None = None,  # a layer to frame
-        site: str = "relative_update",  # as in `statistics`
-        eps: float = 0.01,  # as in `statistics`
-    ):
-        """A heat map of all statistics of every layer;
-        returns the axes (see `avss_nb.draw.layers`)."""
-        from avss_nb.draw.layers import plot_first_token, plot_layer_statistics
-        if what == "first token": return plot_first_token(self, ax)
-        if what != "statistics":
-            raise InputError(f"what={what!r} was given; give 'statistics' or 'first token'")
-        return plot_layer_statistics(
-            self.statistics(site, eps), ax, highlight, site.replace("_", " ")
+# %% ../../nbs/05_layers/00_profiler.ipynb #cell-007-4
+@patch
+def to_frame(self: LayerProfile,
+    eps: float = 0.01,  # threshold ε of the sparsity
+    aggregation: str = "elements",  # one of `avss_nb.maths.moments.AGGREGATIONS`
+) -> pd.DataFrame:
+    "One row for each site and layer: variance, sparsity, RMS, largest |a|, 1 − cos(x, y)."
+    def rows(site, m):
+        mean_distance = m.cosine_distance / m.tokens
+        return pd.DataFrame(
+            {
+                "site": site, "layer": range(self.layers),
+                "variance": variance(m, aggregation).numpy(),
+                "sparsity": sparsity(m, eps, aggregation).numpy(), "rms": rms(m).numpy(),
+                "max |a|": m.maximum.numpy(), "1 − cos(x, y)": mean_distance.numpy()
+            }
         )
+    return pd.concat(
+        [rows(site, m.total()) for site, m in self.sites.items()], ignore_index=True
+    )
 
-    def save(self, path: str | Path) -> None:
-        "Write one safetensors file; its header holds the rest as JSON."
-        tensors = {
-            f"{site}.{name}": t for site, m in self.sites.items()
-            for name, t in vars(m).items()
-        }
-        tensors |= {
-            f"first.{site}.{name}": t for site, m in (self.first or {}).items()
-            for name, t in vars(m).items()
-        }
-        if self.largest is not None: tensors["largest"] = self.largest
-        tensors |= {f"raw.{name}": t for name, t in (self.raw or {}).items()}
-        if self.losses is not None:
-            tensors |= {"losses": self.losses, "predicted": self.predicted}
-        header = {
-            "model": self.model, "fingerprint": self.fingerprint, "partial": self.partial,
-            "sites": [*self.sites], "settings": self.settings
-        }
-        save_tensors(path, tensors, PROFILE, header)
+# %% ../../nbs/05_layers/00_profiler.ipynb #cell-007-5
+@patch
+def _repr_html_(self: LayerProfile):
+    table = self.to_frame().pivot(index="layer", columns="site", values="variance")[
+        [*self.sites]
+    ]
+    return f"<p>{escape(repr(self))}; activation variance:</p>" + table.to_html(
+        float_format="{:.4g}".format
+    )
 
-    @classmethod
-    def load(cls, path: str | Path) -> LayerProfile:
-        "Read a profile written by `save`."
-        about = "profile", "make one with `avss-nb profile` or `LayerProfile.save`"
-        header, tensors = load_tensors(path, PROFILE, *about)
-        with reading(path, *about):
-            def read(start):
-                return Moments(
-                    **{
-                        k.removeprefix(start): t for k, t in tensors.items()
-                        if k.startswith(start)
-                    }
-                )
-            # than the first tokens of texts
-            sites, older = header["sites"], not any(k.startswith("first.") for k in tensors)
-            try:
-                found = cls(
-                    header["model"],
-                    header["fingerprint"],
-                    {site: read(f"{site}.") for site in sites},
-                    tensors.get("losses"),
-                    tensors.get("predicted"),
-                    header["partial"],
-                    {**header["settings"]},
-                    None if older else {site: read(f"first.{site}.") for site in sites},
-                    tensors.get("largest"),
-                    {
-                        k.removeprefix("raw."): t for k, t in tensors.items()
-                        if k.startswith("raw.")
-                    }
-                    or None,
-                )
-            except InputError as error:
-                raise InputError(f"{path}: {error}") from None
-            repr(found)  # counts what there is
-        return found
+@patch
+def rise_of_loss(self: LayerProfile,
+    # float64, (draws, groups): how often each group counts; None: once
+    weights: Tensor | None = None,
+) -> Tensor:  # float64, (layers,), or (draws, layers)
+    """Loss without each layer minus that of the whole model, in nats a token (a
+    classifier: a text)."""
+    if self.losses is None:
+        raise InputError(
+            "this profile has no ablation losses; profile with LayerProfiler(…,"
+            " ablation=True)"
+        )
+    if weights is None: weights = torch.ones(self.groups, dtype=torch.float64)
+    losses = (weights @ self.losses) / (weights @ self.predicted.double())[..., None]
+    return losses[..., 1:] - losses[..., :1]
 
+# %% ../../nbs/05_layers/00_profiler.ipynb #cell-007-6
+@patch
+def statistics(self: LayerProfile,
+    site: str = "relative_update",  # one of the profile's sites
+    eps: float = 0.01,  # threshold ε of the sparsity
+# a row for each layer, a column for each statistic, named with its unit
+) -> pd.DataFrame:
+    """All that is known of every layer at a site;
+    Block Influence and the rise of loss belong to the whole block."""
+    scores = avss(self.site(site).total(), eps)
+    sites = dict(iter(self.to_frame(eps).set_index("layer").groupby("site")))
+    table = sites[site]
+    found = {
+        "AVSS (no unit)": scores, "variance (no unit)": table["variance"],
+        f"share under ε = {eps:g}": table["sparsity"], "RMS (no unit)": table["rms"],
+        "largest |a| (no unit)": table["max |a|"]
+    }
+    if "output" in sites: found["1 − cos(in, out)"] = sites["output"]["1 − cos(x, y)"]
+    if self.losses is not None: found["rise of loss (nats a token)"] = self.rise_of_loss()
+    return pd.DataFrame(found).rename_axis("layer")
+
+@patch
+def massive(self: LayerProfile, times: float = MASSIVE) -> pd.DataFrame:
+    """The largest activation of each layer, where it is at least so many times the
+    median (see `avss_nb.maths.massive.massive_activations`)."""
+    return massive_activations(self, times)
+
+# %% ../../nbs/05_layers/00_profiler.ipynb #cell-007-7
+@patch
+def plot(self: LayerProfile,
+    ax=None,
+    what: str = "statistics",  # "first token": the RMS of first tokens against the rest
+    highlight: int | None = None,  # a layer to frame
+    site: str = "relative_update",  # as in `statistics`
+    eps: float = 0.01,  # as in `statistics`
+):
+    """A heat map of all statistics of every layer;
+    returns the axes (see `avss_nb.draw.layers`)."""
+    from avss_nb.draw.layers import plot_first_token, plot_layer_statistics
+    if what == "first token": return plot_first_token(self, ax)
+    if what != "statistics":
+        raise InputError(f"what={what!r} was given; give 'statistics' or 'first token'")
+    return plot_layer_statistics(
+        self.statistics(site, eps), ax, highlight, site.replace("_", " ")
+    )
+
+# %% ../../nbs/05_layers/00_profiler.ipynb #cell-007-8
+@patch
+def save(self: LayerProfile, path: str | Path) -> None:
+    "Write one safetensors file; its header holds the rest as JSON."
+    tensors = {
+        f"{site}.{name}": t for site, m in self.sites.items()
+        for name, t in vars(m).items()
+    }
+    tensors |= {
+        f"first.{site}.{name}": t for site, m in (self.first or {}).items()
+        for name, t in vars(m).items()
+    }
+    if self.largest is not None: tensors["largest"] = self.largest
+    tensors |= {f"raw.{name}": t for name, t in (self.raw or {}).items()}
+    if self.losses is not None:
+        tensors |= {"losses": self.losses, "predicted": self.predicted}
+    header = {
+        "model": self.model, "fingerprint": self.fingerprint, "partial": self.partial,
+        "sites": [*self.sites], "settings": self.settings
+    }
+    save_tensors(path, tensors, PROFILE, header)
+
+# %% ../../nbs/05_layers/00_profiler.ipynb #cell-007-9
+@patch(cls_method=True)
+def load(cls: LayerProfile, path: str | Path) -> LayerProfile:
+    "Read a profile written by `save`."
+    about = "profile", "make one with `avss-nb profile` or `LayerProfile.save`"
+    header, tensors = load_tensors(path, PROFILE, *about)
+    with report_damage(path, *about):
+        def read(start):
+            return Moments(
+                **{
+                    k.removeprefix(start): t for k, t in tensors.items()
+                    if k.startswith(start)
+                }
+            )
+        # than the first tokens of texts
+        sites, older = header["sites"], not any(k.startswith("first.") for k in tensors)
+        try:
+            found = cls(
+                header["model"],
+                header["fingerprint"],
+                {site: read(f"{site}.") for site in sites},
+                tensors.get("losses"),
+                tensors.get("predicted"),
+                header["partial"],
+                {**header["settings"]},
+                None if older else {site: read(f"first.{site}.") for site in sites},
+                tensors.get("largest"),
+                {
+                    k.removeprefix("raw."): t for k, t in tensors.items()
+                    if k.startswith("raw.")
+                }
+                or None,
+            )
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+        repr(found)  # counts what there is
+    return found
+
+# %% ../../nbs/05_layers/00_profiler.ipynb #cell-007-10
 def _merge(a: Moments, b: Moments) -> Moments:
     "Merge group by group; groups that only one side has are kept."
     if len(a.tokens) < len(b.tokens): a, b = b, a
@@ -309,6 +333,7 @@ def _padded(a: Tensor, b: Tensor, join=torch.add) -> Tensor:
     if len(a) < len(b): a, b = b, a
     return torch.cat([join(a[:len(b)], b), a[len(b):]])
 
+# %% ../../nbs/05_layers/00_profiler.ipynb #cell-007-11
 def check_profile(profile: LayerProfile) -> None:
     "Refuse statistics that do not belong together, or that no measurement gives."
     def wrong(what):
@@ -343,6 +368,7 @@ def check_profile(profile: LayerProfile) -> None:
     ):
         raise wrong("has ablation losses of other groups or layers")
 
+# %% ../../nbs/05_layers/00_profiler.ipynb #cell-007-12
 def moments_problem(m: Moments, shape: tuple[int, ...]) -> str:  # empty: none
     "What is wrong with moments that should have these leading dimensions."
     hidden = m.mean.shape[-1:]
@@ -376,8 +402,10 @@ def dealt_group(
     its own: a corpus in which kinds alternate is spread evenly."""
     return _round(number // groups, groups)[number % groups]
 
+# %% ../../nbs/05_layers/00_profiler.ipynb #cell-009-1
 class LayerProfiler:
     "Measures every layer of a model in one forward pass over texts."
+
     def __init__(self,
         model: nn.Module,  # any transformers model with a stack of blocks
         # not needed for texts that are lists of token ids, except for the ablation of masked
@@ -399,206 +427,220 @@ class LayerProfiler:
         if unknown or not sites:
             raise InputError(f"sites {sorted(unknown)} are not among {', '.join(SITES)}")
         check_counts(batch_size=batch_size, max_length=max_length, groups=groups)
-        if ablation: head(model)  # refuses a model without a loss
+        if ablation: find_head(model)  # refuses a model without a loss
         self.model, self.tokenizer, self.blocks = model, tokenizer, Blocks(model, stack)
-        self.body = body(self.blocks)
+        self.body = find_body(self.blocks)
         # texts of different length come in different batches
         self.apart = batch_size > 1 and reads_padding(model)
         self.sites, self.ablation = tuple(s for s in SITES if s in sites), ablation
         self.batch_size, self.max_length, self.groups = batch_size, max_length, groups
 
-    def profile(self,
-        texts: Iterable[Text],  # strings, lists of token ids, or `Labelled` texts
-        progress: Callable[[Progress], None] | None = None,  # a listener; None: a tqdm bar
-        # stop early, on a condition: `avss_nb.layers.scores.stable()`, or your own
-        until: Callable[[LayerProfile], bool] | None = None,
-        # this process and how many there are: measure only every so many-th group of batches
-        share: tuple[int, int] = (0, 1),
-    ) -> LayerProfile:
-        """Profile the texts. An interruption (Ctrl-C, ■) returns what is complete so far,
-        marked partial."""
-        self._check_condition(until)
-        if not 0 <= share[0] < share[1] <= self.groups:
-            raise InputError(
-                f"share {share} was given for {self.groups} groups; give (process, processes),"
-                f" and at least one group a process: at most {self.groups} processes here"
-            )
-        if until and share[1] > 1:
-            raise InputError(
-                "a share alone does not tell when the whole is stable; leave until out, or"
-                " profile in one process"
-            )
-        share, most = (int(share[0]), int(share[1])), positions(self.model)
-        batches = text_batches(
-            texts, self.tokenizer, self.batch_size, self.max_length, equal=self.apart
+# %% ../../nbs/05_layers/00_profiler.ipynb #cell-009-2
+@patch
+def profile(self: LayerProfiler,
+    texts: Iterable[Text],  # strings, lists of token ids, or `Labelled` texts
+    progress: Callable[[Progress], None] | None = None,  # a listener; None: a tqdm bar
+    # stop early, on a condition: `avss_nb.layers.scores.stable()`, or your own
+    until: Callable[[LayerProfile], bool] | None = None,
+    # this process and how many there are: measure only every so many-th group of batches
+    share: tuple[int, int] = (0, 1),
+) -> LayerProfile:
+    """Profile the texts. An interruption (Ctrl-C, ■) returns what is complete so far,
+    marked partial."""
+    self._check_condition(until)
+    if not 0 <= share[0] < share[1] <= self.groups:
+        raise InputError(
+            f"share {share} was given for {self.groups} groups; give (process, processes),"
+            f" and at least one group a process: at most {self.groups} processes here"
         )
-        progress, identity, sums, complete = (
-            progress or Bar("profile"), fingerprint(self.blocks), None, False
+    if until and share[1] > 1:
+        raise InputError(
+            "a share alone does not tell when the whole is stable; leave until out, or"
+            " profile in one process"
         )
-        corpus, about = Corpus(), self._about()
-        def result(partial):
-            settings = (
-                about
-                | {"resampled": units, "texts": [corpus.told()]}
-                | self._shared(share, identity, about, corpus)
-            )
-            return self._profile(sums, identity, partial, settings)
-        try:
-            with evaluating(self.model), cacheless(self.model):
-                for number, (rows, total) in enumerate(batches):
-                    corpus.read(rows)
-                    if not number: units = "texts" if rows.known >= FEWEST else "windows"
-                    if number % self.groups % share[1] != share[0]: continue
-                    check_length(
-                        most, max(map(len, rows)), "shorten the texts, or lower max_length"
-                    )
-                    rows.group = [
-                        dealt_group(n, self.groups)
-                        for n in (rows.texts if units == "texts" else rows.numbers)
-                    ]
-                    sums = _added(sums, self._measure(rows, number))
-                    progress(
-                        Progress(
-                            number + 1, total, "batch", {"tokens": sum(map(len, rows))},
-                            partial(result, True)
-                        )
-                    )
-                    if until and (number + 1) % self.groups == 0 and until(result(False)):
-                        break
-            if number + 1 < share[1]:
-                raise FewBatches(
-                    f"the texts make {number + 1} batches for {share[1]} processes; give more"
-                    " texts, or fewer processes"
+    share, most = (int(share[0]), int(share[1])), position_limit(self.model)
+    batches = text_batches(
+        texts, self.tokenizer, self.batch_size, self.max_length, equal=self.apart
+    )
+    progress, identity, sums, complete = (
+        progress or Bar("profile"), fingerprint_blocks(self.blocks), None, False
+    )
+    corpus, about = Corpus(), self._about()
+    def result(partial):
+        settings = (
+            about
+            | {"resampled": units, "texts": [corpus.told()]}
+            | self._shared(share, identity, about, corpus)
+        )
+        return self._profile(sums, identity, partial, settings)
+    try:
+        with evaluation_mode(self.model), without_cache(self.model):
+            for number, (rows, total) in enumerate(batches):
+                corpus.read(rows)
+                if not number: units = "texts" if rows.known >= FEWEST else "windows"
+                if number % self.groups % share[1] != share[0]: continue
+                check_length(
+                    most, max(map(len, rows)), "shorten the texts, or lower max_length"
                 )
-            if self.ablation and not sums["predicted"].sum(): raise too_short(2)
-            complete = True
-        except KeyboardInterrupt:
-            if sums is None: raise
-        return result(not complete)
-
-    def _about(self) -> dict:
-        "How a profile is made: its settings."
-        return {
-            "batch_size": self.batch_size, "max_length": self.max_length,
-            "dtype": str(self.model.dtype).removeprefix("torch."),
-            "embedding": input_fingerprint(self.model), "skipped": self.blocks.skipped()
-        }
-
-    def _shared(self, share, identity, about, corpus) -> dict:
-        """Which share of a run it is;
-        a run is told from others by the model, the settings and the first texts."""
-        if share[1] == 1: return {}
-        run = [
-            identity, self.sites, self.ablation, self.groups, about, corpus.told()[0],
-            "dealt text by text"
-        ]
-        return {
-            "share": [*share],
-            "run": hashlib.sha256(json.dumps(run).encode()).hexdigest()[:16],
-        }
-
-    def _check_condition(self, until) -> None:
-        "Refuse a condition on which this profiler could never stop."
-        if until is not None and not callable(until):
-            raise InputError(
-                f"until {until!r} was given; give a function of a profile, such as"
-                " avss_nb.stable(), or None"
+                rows.group = [
+                    dealt_group(n, self.groups)
+                    for n in (rows.texts if units == "texts" else rows.numbers)
+                ]
+                sums = _added(sums, self._measure(rows, number))
+                progress(
+                    Progress(
+                        number + 1, total, "batch", {"tokens": sum(map(len, rows))},
+                        partial(result, True)
+                    )
+                )
+                if until and (number + 1) % self.groups == 0 and until(result(False)):
+                    break
+        if number + 1 < share[1]:
+            raise FewBatches(
+                f"the texts make {number + 1} batches for {share[1]} processes; give more"
+                " texts, or fewer processes"
             )
-        if (fewest := getattr(until, "fewest", 0)) > self.groups:
-            raise InputError(
-                f"a stable ranking is told from at least {fewest} groups of texts, and"
-                f" groups={self.groups} was given; give more, or leave until out"
-            )
-        if (site := getattr(until, "site", None)) and site not in self.sites:
-            raise InputError(
-                f"a stable ranking by {site} was asked for, and sites {', '.join(self.sites)}"
-                f" were given; add {site!r}, or leave until out"
-            )
+        if self.ablation and not sums["predicted"].sum(): raise too_short(2)
+        complete = True
+    except KeyboardInterrupt:
+        if sums is None: raise
+    return result(not complete)
 
-    @torch.no_grad()
-    def _measure(self, rows: Rows, number: int) -> dict:
-        """Moments of one batch, leading dimensions (groups, layers):
-        of all tokens, of the first ones; the largest states; the losses, if asked for."""
-        batch = model_batch(self.model, rows)
-        texts = Segments([*map(len, rows)], batch["input_ids"].device, rows.group, self.groups)
-        seen = statistics(self.sites, len(self.blocks), texts, self.model.dtype)
-        with self.blocks.watch(
-            seen.see,
-            {
-                site: partial(seen.part, site) for site in ("attention", "mlp")
-                if site in self.sites
-            },
-        ):
-            self.body(**batch)
-        moments, first = seen.moments(), seen.first_tokens()
-        # elsewhere a look makes the device wait
-        if batch["input_ids"].device.type == "cpu" or number % CHECKED == 0:
-            for site, m in moments.items(): check_finite(m, site, number)
-        found = {
-            site: MomentSums.of(m)
-            for site, m in (
-                moments | {f"first.{site}": m for site, m in first.items()}
-            ).items()
-        }
-        if (largest := seen.largest()) is not None: found["largest"] = largest
-        return found | (
-            self._ablate(
-                target_batch(self.model, self.tokenizer, rows), torch.tensor(rows.group)
-            )
-            if self.ablation
-            else {}
+# %% ../../nbs/05_layers/00_profiler.ipynb #cell-009-3
+@patch
+def _about(self: LayerProfiler) -> dict:
+    "How a profile is made: its settings."
+    return {
+        "batch_size": self.batch_size, "max_length": self.max_length,
+        "dtype": str(self.model.dtype).removeprefix("torch."),
+        "embedding": input_fingerprint(self.model), "skipped": self.blocks.skipped()
+    }
+
+@patch
+def _shared(self: LayerProfiler, share, identity, about, corpus) -> dict:
+    """Which share of a run it is;
+    a run is told from others by the model, the settings and the first texts."""
+    if share[1] == 1: return {}
+    run = [
+        identity, self.sites, self.ablation, self.groups, about, corpus.told()[0],
+        "dealt text by text"
+    ]
+    return {
+        "share": [*share],
+        "run": hashlib.sha256(json.dumps(run).encode()).hexdigest()[:16],
+    }
+
+# %% ../../nbs/05_layers/00_profiler.ipynb #cell-009-4
+@patch
+def _check_condition(self: LayerProfiler, until) -> None:
+    "Refuse a condition on which this profiler could never stop."
+    if until is not None and not callable(until):
+        raise InputError(
+            f"until {until!r} was given; give a function of a profile, such as"
+            " avss_nb.stable(), or None"
+        )
+    if (fewest := getattr(until, "fewest", 0)) > self.groups:
+        raise InputError(
+            f"a stable ranking is told from at least {fewest} groups of texts, and"
+            f" groups={self.groups} was given; give more, or leave until out"
+        )
+    if (site := getattr(until, "site", None)) and site not in self.sites:
+        raise InputError(
+            f"a stable ranking by {site} was asked for, and sites {', '.join(self.sites)}"
+            f" were given; add {site!r}, or leave until out"
         )
 
-    def _ablate(self, batch, group) -> dict:
-        def by_group(t):
-            return torch.zeros(self.groups, dtype=t.dtype).index_add_(0, group, t.cpu())
-        losses, predicted = [], None
-        for skipped in [[], *([layer] for layer in range(len(self.blocks)))]:
-            with self.blocks.skip(skipped): loss, predicted = batch_losses(self.model, batch)
-            losses.append(by_group(loss))
-        return {
-            "losses": ExactSum.of(torch.stack(losses, 1)), "predicted": by_group(predicted)
-        }
-
-    def _profile(self, sums, identity, partial, settings) -> LayerProfile:
-        "What was measured so far, without the groups that got no text."
-        there = sums[self.sites[0]].moments.tokens[:, 0].nonzero().flatten()
-        def chosen(t): return t[there.to(t.device)].cpu()
-        found = {
-            name: (
-                chosen(s)
-                if isinstance(s, Tensor)
-                else (s.result() if isinstance(s, MomentSums) else s).map(chosen)
-            )
-            for name, s in sums.items()
-        }
-        sites, first = (
-            {site: found[f"{part}{site}"] for site in self.sites} for part in ("", "first.")
+# %% ../../nbs/05_layers/00_profiler.ipynb #cell-009-5
+@patch
+@torch.no_grad()
+def _measure(self: LayerProfiler, rows: Rows, number: int) -> dict:
+    """Moments of one batch, leading dimensions (groups, layers):
+    of all tokens, of the first ones; the largest states; the losses, if asked for."""
+    batch = model_batch(self.model, rows)
+    texts = Segments([*map(len, rows)], batch["input_ids"].device, rows.group, self.groups)
+    seen = fastest_statistics(self.sites, len(self.blocks), texts, self.model.dtype)
+    with self.blocks.watch(
+        seen.see,
+        {
+            site: partial(seen.part, site) for site in ("attention", "mlp")
+            if site in self.sites
+        },
+    ):
+        self.body(**batch)
+    moments, first = seen.moments(), seen.first_tokens()
+    # elsewhere a look makes the device wait
+    if batch["input_ids"].device.type == "cpu" or number % CHECKED == 0:
+        for site, m in moments.items(): check_finite(m, site, number)
+    found = {
+        site: MomentSums.of(m)
+        for site, m in (
+            moments | {f"first.{site}": m for site, m in first.items()}
+        ).items()
+    }
+    if (largest := seen.largest()) is not None: found["largest"] = largest
+    return found | (
+        self._ablate(
+            target_batch(self.model, self.tokenizer, rows), torch.tensor(rows.group)
         )
-        for site, m in sites.items(): check_finite(m, site)
-        losses = found["losses"].value if self.ablation else None
-        whole = LayerProfile(
-            model_name(self.blocks), identity, sites, losses, found.get("predicted"), partial,
-            settings, first, found.get("largest")
-        )
-        if "share" not in settings: return whole
-        exact = {
-            name: s if isinstance(s, ExactSum) else s.sums for name, s in sums.items()
-            if not isinstance(s, Tensor)
-        }
-        raw = {
-            f"{name}.{part}": chosen(getattr(s, part)) for name, s in exact.items()
-            for part in ("high", "low")
-        }
-        return replace(whole, settings=settings | {"groups": there.tolist()}, raw=raw)
+        if self.ablation
+        else {}
+    )
 
+# %% ../../nbs/05_layers/00_profiler.ipynb #cell-009-6
+@patch
+def _ablate(self: LayerProfiler, batch, group) -> dict:
+    def by_group(t):
+        return torch.zeros(self.groups, dtype=t.dtype).index_add_(0, group, t.cpu())
+    losses, predicted = [], None
+    for skipped in [[], *([layer] for layer in range(len(self.blocks)))]:
+        with self.blocks.skip(skipped): loss, predicted = batch_losses(self.model, batch)
+        losses.append(by_group(loss))
+    return {
+        "losses": ExactSum.of(torch.stack(losses, 1)), "predicted": by_group(predicted)
+    }
+
+# %% ../../nbs/05_layers/00_profiler.ipynb #cell-009-7
+@patch
+def _profile(self: LayerProfiler, sums, identity, partial, settings) -> LayerProfile:
+    "What was measured so far, without the groups that got no text."
+    there = sums[self.sites[0]].moments.tokens[:, 0].nonzero().flatten()
+    def chosen(t): return t[there.to(t.device)].cpu()
+    found = {
+        name: (
+            chosen(s)
+            if isinstance(s, Tensor)
+            else (s.result() if isinstance(s, MomentSums) else s).map(chosen)
+        )
+        for name, s in sums.items()
+    }
+    sites, first = (
+        {site: found[f"{part}{site}"] for site in self.sites} for part in ("", "first.")
+    )
+    for site, m in sites.items(): check_finite(m, site)
+    losses = found["losses"].value if self.ablation else None
+    whole = LayerProfile(
+        model_name(self.blocks), identity, sites, losses, found.get("predicted"), partial,
+        settings, first, found.get("largest")
+    )
+    if "share" not in settings: return whole
+    exact = {
+        name: s if isinstance(s, ExactSum) else s.sums for name, s in sums.items()
+        if not isinstance(s, Tensor)
+    }
+    raw = {
+        f"{name}.{part}": chosen(getattr(s, part)) for name, s in exact.items()
+        for part in ("high", "low")
+    }
+    return replace(whole, settings=settings | {"groups": there.tolist()}, raw=raw)
+
+# %% ../../nbs/05_layers/00_profiler.ipynb #cell-009-8
 def _added(a: dict | None, b: dict) -> dict:
     "What two batches gave, together."
     return (
         b
         if a is None
         else {
-            name: larger(a[name], b[name]) if name == "largest" else a[name] + b[name]
+            name: larger_activation(a[name], b[name]) if name == "largest" else a[name] + b[name]
             for name in a
         }
     )
@@ -617,6 +659,7 @@ def check_finite(m: Moments, site: str, batch: int | None = None) -> None:
             "load the model in bfloat16 or float32, and check its weights and the text"
         )
 
+# %% ../../nbs/05_layers/00_profiler.ipynb #cell-009-9
 CAUSES = {
     "relative_update": (
         "a token may enter the layer with a state of zero, as a padding token inside a text"

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from html import escape
 import numpy as np, pandas as pd, torch
+from fastcore.basics import patch
 from ..base.basics import InputError
-from ..model.blocks import Blocks, fingerprint, model_name
-from ..maths.bootstrap import resampled
+from ..model.blocks import Blocks, fingerprint_blocks, model_name
+from ..maths.bootstrap import bootstrap_weights
 from ..maths.massive import first_share, first_token_note, layer_list, without_first
 from ..maths.moments import AGGREGATIONS, FEWEST, Moments, avss, exact_zeros
 from ..maths.moments import floored_sparsity, rms, variance
@@ -31,6 +32,7 @@ def too_few_note(groups: int) -> str:
         f" than {FEWEST} tell too little"
     )
 
+# %% ../../nbs/05_layers/02_scores.ipynb #cell-006-1
 @dataclass(frozen=True)
 class LayerScores:
     "A ranking of layers: every array has one entry per layer."
@@ -61,199 +63,213 @@ class LayerScores:
     # groups of texts, where they were too few for the intervals that were asked for
     too_few: int = 0
 
-    @classmethod
-    def of(cls,
-        score: str,  # its name
-        values: Sequence[float],  # (layers,): higher is more important
-        # float64, (draws, layers): bootstrapped values, for the intervals
-        draws: np.ndarray | None = None,
-        confidence: float = 0.95,  # of the intervals
-        # of the model that is scored: plans are made for that one only
-        blocks: Blocks | None = None,
-        **fields,  # any other field
-    ) -> LayerScores:
-        "Scores of your own; what is not given is unknown."
-        values = np.asarray(values, np.float64)
-        if values.ndim != 1 or not len(values):
-            raise InputError(
-                f"values of shape {values.shape} were given; give one for each layer"
-            )
-        if np.isnan(values).any():
-            raise InputError(
-                f"the {score.replace('_', ' ')} of layer {np.flatnonzero(np.isnan(values))[0]}"
-                " is not a number; load the model in bfloat16 or float32, and check its"
-                " weights and the texts"
-            )
-        if blocks is not None:
-            if len(values) != len(blocks):
-                raise InputError(
-                    f"{len(values)} values were given for {len(blocks)} layers; give one for"
-                    " each"
-                )
-            fields = {"model": model_name(blocks), "fingerprint": fingerprint(blocks)} | fields
-        none, around = np.full(len(values), np.nan), [
-            (1 - confidence) / 2, (1 + confidence) / 2
-        ]
-        (low, high), (rank_low, rank_high) = (none, none), (none, none)
-        if draws is not None and len(draws):
-            ranks = draws.argsort(1, kind="stable").argsort(1, kind="stable")
-            (low, high), (rank_low, rank_high) = (
-                np.quantile(x, around, axis=0) for x in (draws, ranks)
-            )
-        no = np.zeros(len(values), bool)
-        rest = {
-            "variance": none, "sparsity": none, "floored": no, "first_share": none,
-            "rounded": no
-        } | fields
-        return cls(score, values, low, high, rank_low, rank_high, **rest)
-
-    @property
-    def order(self) -> tuple[int, ...]:
-        "Layer numbers, least important first."
-        return tuple(int(i) for i in np.argsort(self.values, kind="stable"))
-
-    @property
-    def cumulative(self) -> np.ndarray:
-        """Cumulative normalised score along `order`, from the least important layer up
-        (arXiv 2411.02117; negatives count as 0)."""
-        ordered = np.clip(self.values[list(self.order)], 0, None)
-        return (
-            np.cumsum(ordered) / ordered.sum()
-            if ordered.sum() > 0
-            else np.linspace(0, 1, len(ordered) + 1)[1:]
-        )
-
-    def lowest(self,
-        count: int,  # how many
-        protect: Iterable[int] = (),  # layers that stay, whatever their score
-    ) -> tuple[int, ...]:
-        "The layers to remove: those with the lowest scores, lowest first."
-        return tuple(layer for layer in self.order if layer not in set(protect))[:count]
-
-    def layers(self,
-        top: int = 3,  # how many
-    ) -> list[int]:
-        "The layers with the highest scores, highest first."
-        return [*reversed(self.order)][:top]
-
-    @property
-    def title(self) -> str:
-        "The score in words."
-        if self.score not in ("avss", "normalized_avss"): return self.score.replace("_", " ")
-        eps = f"ε = {self.eps:g}{' RMS' if self.relative else ''}"
-        without = ", without first tokens" if self.first_token == "out" else ""
-        return (
-            f"{self.score.replace('avss', 'AVSS').replace('_', ' ')} on {self.site}"
-            f" ({self.aggregation}, {eps}{without})"
-        )
-
-    @property
-    def notes(self) -> list[str]:
-        "What a reader must know beside the numbers: one sentence each."
-        found = []
-        if self.too_few: found.append(f"There are {too_few_note(self.too_few)}.")
-        if self.floored.any():
-            found.append(
-                f"No activation of {layer_list(np.flatnonzero(self.floored))} was under ε: the"
-                " score is a lower bound (floored)."
-            )
-        if self.rounded is not None and self.rounded.any():
-            found.append(
-                f"Most activations under ε in {layer_list(np.flatnonzero(self.rounded))} are"
-                " exact zeros, as rounding to half precision makes them: the sparsity"
-                " measures the rounding. Choose a larger ε, or profile in float32."
-            )
-        if (
-            self.first_share is not None
-            and self.first_token == "in"
-            and (note := first_token_note(self.first_share))
-        ):
-            found.append(note)
-        return found
-
-    def to_frame(self) -> pd.DataFrame:
-        "One row per layer, in layer order; rank 0 is the least important."
-        ranks = np.empty(len(self.values), int)
-        ranks[list(self.order)] = range(len(self.values))
-        return pd.DataFrame(
-            {
-                "layer": range(len(self.values)),
-                "variance": self.variance,
-                "sparsity": self.sparsity,
-                "score": self.values,
-                "low": self.low,
-                "high": self.high,
-                "rank": ranks,
-                "rank low": self.rank_low,
-                "rank high": self.rank_high,
-                "floored": self.floored,
-                "rounded": self.floored & False if self.rounded is None else self.rounded,
-                "first token": (
-                    np.full(len(self.values), np.nan)
-                    if self.first_share is None
-                    else self.first_share
-                ),
-            }
-        )
-
-    def to_dict(self) -> dict:
-        """For JSON: layers in layer order, `order` least important first;
-        unknown numbers are None."""
-        def number(x): return None if not np.isfinite(x) else float(x)
-        layers = [
-            {
-                "layer": i, "variance": number(self.variance[i]),
-                "sparsity": number(self.sparsity[i]), "score": number(self.values[i]),
-                "low": number(self.low[i]), "high": number(self.high[i]),
-                "floored": bool(self.floored[i])
-            }
-            for i in range(len(self.values))
-        ]
-        return {
-            "model": self.model,
-            "score": self.score,
-            "site": self.site,
-            "aggregation": self.aggregation,
-            "eps": number(self.eps),
-            "relative": self.relative,
-            "tokens": self.tokens,
-            "partial": self.partial,
-            "first_token": self.first_token,
-            "first_token_share": (
-                None if self.first_share is None else [*map(number, self.first_share)]
-            ),
-            "rounded": [] if self.rounded is None else np.flatnonzero(self.rounded).tolist(),
-            "notes": self.notes,
-            "layers": layers,
-            "order": list(self.order),
-        }
-
     def __repr__(self):
         order = "least important first: " + ", ".join(map(str, self.order))
         return f"LayerScores({'; '.join([self.title, order, *self.notes])})"
 
-    def _repr_html_(self):
-        shown = self.to_frame().sort_values("rank").dropna(axis=1, how="all")
-        shown = shown.drop(
-            columns=[mark for mark in ("floored", "rounded") if not shown[mark].any()]
+# %% ../../nbs/05_layers/02_scores.ipynb #cell-006-2
+@patch(cls_method=True)
+def of(cls: LayerScores,
+    score: str,  # its name
+    values: Sequence[float],  # (layers,): higher is more important
+    # float64, (draws, layers): bootstrapped values, for the intervals
+    draws: np.ndarray | None = None,
+    confidence: float = 0.95,  # of the intervals
+    # of the model that is scored: plans are made for that one only
+    blocks: Blocks | None = None,
+    **fields,  # any other field
+) -> LayerScores:
+    "Scores of your own; what is not given is unknown."
+    values = np.asarray(values, np.float64)
+    if values.ndim != 1 or not len(values):
+        raise InputError(
+            f"values of shape {values.shape} were given; give one for each layer"
         )
-        read = f" {self.tokens:,} tokens;" if self.tokens else ""
-        bounds = "; 95 % intervals" if np.isfinite(self.low).any() else ""
-        notes = escape(" ".join(["", *self.notes]))
-        return (
-            f"<p>{escape(self.title)};{read} least important"
-            f" first{bounds}.{notes}</p>{shown.to_html(index=False, float_format='{:.4g}'.format)}"
+    if np.isnan(values).any():
+        raise InputError(
+            f"the {score.replace('_', ' ')} of layer {np.flatnonzero(np.isnan(values))[0]}"
+            " is not a number; load the model in bfloat16 or float32, and check its"
+            " weights and the texts"
         )
+    if blocks is not None:
+        if len(values) != len(blocks):
+            raise InputError(
+                f"{len(values)} values were given for {len(blocks)} layers; give one for"
+                " each"
+            )
+        fields = {"model": model_name(blocks), "fingerprint": fingerprint_blocks(blocks)} | fields
+    none, around = np.full(len(values), np.nan), [
+        (1 - confidence) / 2, (1 + confidence) / 2
+    ]
+    (low, high), (rank_low, rank_high) = (none, none), (none, none)
+    if draws is not None and len(draws):
+        ranks = draws.argsort(1, kind="stable").argsort(1, kind="stable")
+        (low, high), (rank_low, rank_high) = (
+            np.quantile(x, around, axis=0) for x in (draws, ranks)
+        )
+    no = np.zeros(len(values), bool)
+    rest = {
+        "variance": none, "sparsity": none, "floored": no, "first_share": none,
+        "rounded": no
+    } | fields
+    return cls(score, values, low, high, rank_low, rank_high, **rest)
 
-    def plot(self, ax=None, **kwargs):
-        """Ranking bars with intervals;
-        returns the axes (see `avss_nb.draw.style.plot_ranking`)."""
-        from avss_nb.draw.layers import plot_ranking
-        return plot_ranking(self, ax=ax, **kwargs)
+# %% ../../nbs/05_layers/02_scores.ipynb #cell-006-3
+@patch(as_prop=True)
+def order(self: LayerScores) -> tuple[int, ...]:
+    "Layer numbers, least important first."
+    return tuple(int(i) for i in np.argsort(self.values, kind="stable"))
+
+@patch(as_prop=True)
+def cumulative(self: LayerScores) -> np.ndarray:
+    """Cumulative normalised score along `order`, from the least important layer up
+    (arXiv 2411.02117; negatives count as 0)."""
+    ordered = np.clip(self.values[list(self.order)], 0, None)
+    return (
+        np.cumsum(ordered) / ordered.sum()
+        if ordered.sum() > 0
+        else np.linspace(0, 1, len(ordered) + 1)[1:]
+    )
+
+@patch
+def lowest(self: LayerScores,
+    count: int,  # how many
+    protect: Iterable[int] = (),  # layers that stay, whatever their score
+) -> tuple[int, ...]:
+    "The layers to remove: those with the lowest scores, lowest first."
+    return tuple(layer for layer in self.order if layer not in set(protect))[:count]
+
+# %% ../../nbs/05_layers/02_scores.ipynb #cell-006-4
+@patch
+def layers(self: LayerScores,
+    top: int = 3,  # how many
+) -> list[int]:
+    "The layers with the highest scores, highest first."
+    return [*reversed(self.order)][:top]
+
+@patch(as_prop=True)
+def title(self: LayerScores) -> str:
+    "The score in words."
+    if self.score not in ("avss", "normalized_avss"): return self.score.replace("_", " ")
+    eps = f"ε = {self.eps:g}{' RMS' if self.relative else ''}"
+    without = ", without first tokens" if self.first_token == "out" else ""
+    return (
+        f"{self.score.replace('avss', 'AVSS').replace('_', ' ')} on {self.site}"
+        f" ({self.aggregation}, {eps}{without})"
+    )
+
+# %% ../../nbs/05_layers/02_scores.ipynb #cell-006-5
+@patch(as_prop=True)
+def notes(self: LayerScores) -> list[str]:
+    "What a reader must know beside the numbers: one sentence each."
+    found = []
+    if self.too_few: found.append(f"There are {too_few_note(self.too_few)}.")
+    if self.floored.any():
+        found.append(
+            f"No activation of {layer_list(np.flatnonzero(self.floored))} was under ε: the"
+            " score is a lower bound (floored)."
+        )
+    if self.rounded is not None and self.rounded.any():
+        found.append(
+            f"Most activations under ε in {layer_list(np.flatnonzero(self.rounded))} are"
+            " exact zeros, as rounding to half precision makes them: the sparsity"
+            " measures the rounding. Choose a larger ε, or profile in float32."
+        )
+    if (
+        self.first_share is not None
+        and self.first_token == "in"
+        and (note := first_token_note(self.first_share))
+    ):
+        found.append(note)
+    return found
+
+# %% ../../nbs/05_layers/02_scores.ipynb #cell-006-6
+@patch
+def to_frame(self: LayerScores) -> pd.DataFrame:
+    "One row per layer, in layer order; rank 0 is the least important."
+    ranks = np.empty(len(self.values), int)
+    ranks[list(self.order)] = range(len(self.values))
+    return pd.DataFrame(
+        {
+            "layer": range(len(self.values)),
+            "variance": self.variance,
+            "sparsity": self.sparsity,
+            "score": self.values,
+            "low": self.low,
+            "high": self.high,
+            "rank": ranks,
+            "rank low": self.rank_low,
+            "rank high": self.rank_high,
+            "floored": self.floored,
+            "rounded": self.floored & False if self.rounded is None else self.rounded,
+            "first token": (
+                np.full(len(self.values), np.nan)
+                if self.first_share is None
+                else self.first_share
+            ),
+        }
+    )
+
+# %% ../../nbs/05_layers/02_scores.ipynb #cell-006-7
+@patch
+def to_dict(self: LayerScores) -> dict:
+    """For JSON: layers in layer order, `order` least important first;
+    unknown numbers are None."""
+    def number(x): return None if not np.isfinite(x) else float(x)
+    layers = [
+        {
+            "layer": i, "variance": number(self.variance[i]),
+            "sparsity": number(self.sparsity[i]), "score": number(self.values[i]),
+            "low": number(self.low[i]), "high": number(self.high[i]),
+            "floored": bool(self.floored[i])
+        }
+        for i in range(len(self.values))
+    ]
+    return {
+        "model": self.model,
+        "score": self.score,
+        "site": self.site,
+        "aggregation": self.aggregation,
+        "eps": number(self.eps),
+        "relative": self.relative,
+        "tokens": self.tokens,
+        "partial": self.partial,
+        "first_token": self.first_token,
+        "first_token_share": (
+            None if self.first_share is None else [*map(number, self.first_share)]
+        ),
+        "rounded": [] if self.rounded is None else np.flatnonzero(self.rounded).tolist(),
+        "notes": self.notes,
+        "layers": layers,
+        "order": list(self.order),
+    }
+
+# %% ../../nbs/05_layers/02_scores.ipynb #cell-006-8
+@patch
+def _repr_html_(self: LayerScores):
+    shown = self.to_frame().sort_values("rank").dropna(axis=1, how="all")
+    shown = shown.drop(
+        columns=[mark for mark in ("floored", "rounded") if not shown[mark].any()]
+    )
+    read = f" {self.tokens:,} tokens;" if self.tokens else ""
+    bounds = "; 95 % intervals" if np.isfinite(self.low).any() else ""
+    notes = escape(" ".join(["", *self.notes]))
+    return (
+        f"<p>{escape(self.title)};{read} least important"
+        f" first{bounds}.{notes}</p>{shown.to_html(index=False, float_format='{:.4g}'.format)}"
+    )
+
+@patch
+def plot(self: LayerScores, ax=None, **kwargs):
+    """Ranking bars with intervals;
+    returns the axes (see `avss_nb.draw.style.plot_ranking`)."""
+    from avss_nb.draw.layers import plot_ranking
+    return plot_ranking(self, ax=ax, **kwargs)
 
 # %% ../../nbs/05_layers/02_scores.ipynb #cell-008
 class LayerScorer:
     "Turns a `LayerProfile` into `LayerScores`."
+
     def __init__(self,
         score: str = "avss",  # one of `SCORES`
         site: str = "relative_update",  # one of `avss_nb.layers.profiler.SITES`
@@ -298,122 +314,138 @@ class LayerScorer:
             draws, confidence, seed, first_token
         )
 
-    @classmethod
-    def published(cls, **settings) -> LayerScorer:
-        "AVSS as arXiv 2411.02117 has it: on block outputs, ε = 1e-5."
-        return cls(
-            **{"score": "avss", "site": "output", "aggregation": "elements", "eps": 1e-5}
-            | settings
-        )
+# %% ../../nbs/05_layers/02_scores.ipynb #cell-008-1
+@patch(cls_method=True)
+def published(cls: LayerScorer, **settings) -> LayerScorer:
+    "AVSS as arXiv 2411.02117 has it: on block outputs, ε = 1e-5."
+    return cls(
+        **{"score": "avss", "site": "output", "aggregation": "elements", "eps": 1e-5}
+        | settings
+    )
 
-    def score(self, profile: LayerProfile) -> LayerScores:
-        "Score every layer, with bootstrap intervals over the profile's groups."
-        moments = self._moments(profile)
-        total = moments.total()
-        eps = self._eps(total)
-        share, floored = floored_sparsity(total, eps, self.aggregation)
-        values, draws = self._measured(profile, moments, eps)
-        rounded = (
-            exact_zeros(total, eps) > 0.5
-            if self.aggregation != "mean_state"
-            else torch.zeros_like(floored)
-        )
-        return LayerScores.of(
-            self.measure, values, draws, self.confidence,
-            variance=variance(total, self.aggregation).numpy(), sparsity=share.numpy(),
-            floored=floored.numpy() & self._uses_sparsity, site=self.site,
-            aggregation=self.aggregation, eps=self.eps, relative=self.relative,
-            model=profile.model, fingerprint=profile.fingerprint,
-            tokens=int(self._site(profile, self.site).tokens[:, 0].sum()),
-            partial=profile.partial, first_token=self.first_token,
-            first_share=self._first_share(profile),
-            rounded=rounded.numpy() & self._uses_sparsity & ~floored.numpy(),
-            too_few=profile.groups if self._resamples and profile.groups < FEWEST else 0
-        )
+# %% ../../nbs/05_layers/02_scores.ipynb #cell-008-2
+@patch
+def score(self: LayerScorer, profile: LayerProfile) -> LayerScores:
+    "Score every layer, with bootstrap intervals over the profile's groups."
+    moments = self._moments(profile)
+    total = moments.total()
+    eps = self._eps(total)
+    share, floored = floored_sparsity(total, eps, self.aggregation)
+    values, draws = self._measured(profile, moments, eps)
+    rounded = (
+        exact_zeros(total, eps) > 0.5
+        if self.aggregation != "mean_state"
+        else torch.zeros_like(floored)
+    )
+    return LayerScores.of(
+        self.measure, values, draws, self.confidence,
+        variance=variance(total, self.aggregation).numpy(), sparsity=share.numpy(),
+        floored=floored.numpy() & self._uses_sparsity, site=self.site,
+        aggregation=self.aggregation, eps=self.eps, relative=self.relative,
+        model=profile.model, fingerprint=profile.fingerprint,
+        tokens=int(self._site(profile, self.site).tokens[:, 0].sum()),
+        partial=profile.partial, first_token=self.first_token,
+        first_share=self._first_share(profile),
+        rounded=rounded.numpy() & self._uses_sparsity & ~floored.numpy(),
+        too_few=profile.groups if self._resamples and profile.groups < FEWEST else 0
+    )
 
-    # (layers,); (draws, layers), empty where nothing can be resampled
-    def drawn(self, profile: LayerProfile) -> tuple[np.ndarray, np.ndarray]:
-        "The scores of the profile, and of profiles from resampled groups of texts."
-        moments = self._moments(profile)
-        return self._measured(profile, moments, self._eps(moments.total()))
+# %% ../../nbs/05_layers/02_scores.ipynb #cell-008-3
+# (layers,); (draws, layers), empty where nothing can be resampled
+@patch
+def drawn(self: LayerScorer, profile: LayerProfile) -> tuple[np.ndarray, np.ndarray]:
+    "The scores of the profile, and of profiles from resampled groups of texts."
+    moments = self._moments(profile)
+    return self._measured(profile, moments, self._eps(moments.total()))
 
-    def _measured(self, profile, moments, eps) -> tuple[np.ndarray, np.ndarray]:
-        values = self._values(
-            profile, torch.ones(1, profile.groups, dtype=torch.float64), moments, eps
-        )[0]
-        return values, self._bootstrap(profile, moments, eps)
+@patch
+def _measured(self: LayerScorer, profile, moments, eps) -> tuple[np.ndarray, np.ndarray]:
+    values = self._values(
+        profile, torch.ones(1, profile.groups, dtype=torch.float64), moments, eps
+    )[0]
+    return values, self._bootstrap(profile, moments, eps)
 
-    @property
-    # which need every unit apart: much memory, so a layer at a time
-    def _units(self): return self.aggregation in ("neurons", "mean_state")
+# which need every unit apart: much memory, so a layer at a time
+@patch(as_prop=True)
+def _units(self: LayerScorer): return self.aggregation in ("neurons", "mean_state")
 
-    def _site(self, profile, site) -> Moments:
-        """The moments of a site, (groups, layers), with or without the first token of each
-        text."""
-        return profile.site(site) if self.first_token == "in" else without_first(profile, site)
+@patch
+def _site(self: LayerScorer, profile, site) -> Moments:
+    """The moments of a site, (groups, layers), with or without the first token of each
+    text."""
+    return profile.site(site) if self.first_token == "in" else without_first(profile, site)
 
-    def _moments(self, profile) -> Moments:
-        """The moments of the site, leading dimensions (groups, layers);
-        all units as one where that is enough."""
+# %% ../../nbs/05_layers/02_scores.ipynb #cell-008-4
+@patch
+def _moments(self: LayerScorer, profile) -> Moments:
+    """The moments of the site, leading dimensions (groups, layers);
+    all units as one where that is enough."""
+    return (
+        self._site(profile, self.site)
+        if self._units
+        else self._site(profile, self.site).one_unit()
+    )
+
+@patch
+def _first_share(self: LayerScorer, profile) -> np.ndarray:
+    """The share of each layer's variance that the first tokens carry;
+    NaN where it is not known, or the score has nothing to do with a variance."""
+    if profile.first is None or not self._uses_sparsity:
+        return np.full(profile.layers, np.nan)
+    return first_share(
+        profile.site(self.site).total(), profile.first[self.site].total()
+    ).numpy()
+
+@patch(as_prop=True)
+def _resamples(self: LayerScorer): return bool(self.draws) and self.measure != "random"
+
+@patch(as_prop=True)
+def _uses_sparsity(self: LayerScorer): return self.measure in ("avss", "normalized_avss")
+
+@patch
+def _eps(self: LayerScorer, total: Moments) -> torch.Tensor:
+    "The threshold of each layer, (layers,)."
+    return self.eps * (rms(total) if self.relative else torch.ones_like(total.pooled))
+
+# %% ../../nbs/05_layers/02_scores.ipynb #cell-008-5
+@patch
+def _bootstrap(self: LayerScorer, profile, moments, eps) -> np.ndarray:
+    """Scores of resampled groups, (draws, layers);
+    empty where there is nothing to resample."""
+    if not self._resamples or profile.groups < FEWEST: return np.empty((0, profile.layers))
+    weights = bootstrap_weights(profile.groups, self.draws, np.random.default_rng(self.seed))
+    return self._values(profile, torch.from_numpy(weights), moments, eps)
+
+# %% ../../nbs/05_layers/02_scores.ipynb #cell-008-6
+@patch
+def _values(self: LayerScorer, profile, weights, moments, eps) -> np.ndarray:
+    "The score of every layer for every row of group weights, (draws, layers)."
+    if self.measure == "random":
         return (
-            self._site(profile, self.site)
-            if self._units
-            else self._site(profile, self.site).one_unit()
+            np.random.default_rng(self.seed)
+            .permutation(profile.layers)[None]
+            .astype(float)
         )
-
-    def _first_share(self, profile) -> np.ndarray:
-        """The share of each layer's variance that the first tokens carry;
-        NaN where it is not known, or the score has nothing to do with a variance."""
-        if profile.first is None or not self._uses_sparsity:
-            return np.full(profile.layers, np.nan)
-        return first_share(
-            profile.site(self.site).total(), profile.first[self.site].total()
-        ).numpy()
-
-    @property
-    def _resamples(self): return bool(self.draws) and self.measure != "random"
-
-    @property
-    def _uses_sparsity(self): return self.measure in ("avss", "normalized_avss")
-
-    def _eps(self, total: Moments) -> torch.Tensor:
-        "The threshold of each layer, (layers,)."
-        return self.eps * (rms(total) if self.relative else torch.ones_like(total.pooled))
-
-    def _bootstrap(self, profile, moments, eps) -> np.ndarray:
-        """Scores of resampled groups, (draws, layers);
-        empty where there is nothing to resample."""
-        if not self._resamples or profile.groups < FEWEST: return np.empty((0, profile.layers))
-        weights = resampled(profile.groups, self.draws, np.random.default_rng(self.seed))
-        return self._values(profile, torch.from_numpy(weights), moments, eps)
-
-    def _values(self, profile, weights, moments, eps) -> np.ndarray:
-        "The score of every layer for every row of group weights, (draws, layers)."
-        if self.measure == "random":
-            return (
-                np.random.default_rng(self.seed)
-                .permutation(profile.layers)[None]
-                .astype(float)
-            )
-        if self.measure == "ablation":
-            return profile.rise_of_loss(weights).numpy()
-        if self.measure == "block_influence":
-            return _mean(self._site(profile, "output"), "cosine_distance", weights)
-        if self.measure == "update_norm":
-            return _mean(self._site(profile, "relative_update"), "token_rms", weights)
-        def scored(m, eps): return avss(m.weighted(weights), eps, self.aggregation).numpy()
-        if self._units:
-            values = np.stack(
-                [scored(moments[:, layer], eps[layer]) for layer in range(profile.layers)], 1
-            )
-        else:
-            values = scored(moments, eps)
-        return (
-            values / values.sum(1, keepdims=True)
-            if self.measure == "normalized_avss"
-            else values
+    if self.measure == "ablation":
+        return profile.rise_of_loss(weights).numpy()
+    if self.measure == "block_influence":
+        return _mean(self._site(profile, "output"), "cosine_distance", weights)
+    if self.measure == "update_norm":
+        return _mean(self._site(profile, "relative_update"), "token_rms", weights)
+    def scored(m, eps): return avss(m.weighted(weights), eps, self.aggregation).numpy()
+    if self._units:
+        values = np.stack(
+            [scored(moments[:, layer], eps[layer]) for layer in range(profile.layers)], 1
         )
+    else:
+        values = scored(moments, eps)
+    return (
+        values / values.sum(1, keepdims=True)
+        if self.measure == "normalized_avss"
+        else values
+    )
 
+# %% ../../nbs/05_layers/02_scores.ipynb #cell-008-7
 def _mean(m: Moments, field: str, weights: torch.Tensor) -> np.ndarray:
     "Mean over tokens of a summed field for every row of group weights, (draws, layers)."
     return ((weights @ getattr(m, field)) / (weights @ m.tokens.double())).numpy()

@@ -13,13 +13,13 @@ from pathlib import Path
 import torch
 from ..base.basics import InputError, Progress, silent
 from ..base.processes import ProcessLost, Processes, Stopped
-from ..maths.sites import larger
+from ..maths.sites import larger_activation
 from ..maths.moments import ExactSum, MomentSums, Moments
 from .profiler import FewBatches, LayerProfile, LayerProfiler
 
 # %% auto #0
-__all__ = ['SHARED', 'of_share', 'interleaved', 'state_of', 'shard_path', 'keeping', 'merge_profiles', 'profile_together',
-           'usable']
+__all__ = ['SHARED', 'of_share', 'interleave_shards', 'state_of', 'shard_path', 'keep_partial', 'merge_profiles',
+           'profile_together', 'find_usable_shards']
 
 # %% ../../nbs/05_layers/01_shards.ipynb #cell-005
 SHARED = ("share", "run", "groups")  # settings of a share, which the whole does not have
@@ -28,7 +28,8 @@ def of_share(profile: LayerProfile) -> tuple[int, int] | None:
     "(process, processes) of a share; None for a whole profile."
     return tuple(profile.settings["share"]) if "share" in profile.settings else None
 
-def interleaved(
+# %% ../../nbs/05_layers/01_shards.ipynb #cell-005-1
+def interleave_shards(
     profiles: Iterable[LayerProfile],  # the shares of one run, in any order
     partial: bool = False,  # take what is there, where shares are missing or were interrupted?
 ) -> LayerProfile:
@@ -102,7 +103,7 @@ def interleaved(
             else None
         ),
         largest=(
-            reduce(larger, spread(lambda p: p.largest))
+            reduce(larger_activation, spread(lambda p: p.largest))
             if all(p.largest is not None for p in profiles)
             else None
         ),
@@ -115,6 +116,7 @@ def interleaved(
         },
     )
 
+# %% ../../nbs/05_layers/01_shards.ipynb #cell-005-2
 def _numbers(share: LayerProfile) -> list[int]:
     """The number of each group of a share;
     older versions dealt batches to groups, and groups to processes."""
@@ -138,7 +140,7 @@ def shard_path(
     "Where a process writes its share."
     return Path(f"{out}.shard-{rank}-of-{of}")
 
-def keeping(
+def keep_partial(
     path: str | Path,
     progress: Callable[[Progress], None] = silent,  # another listener
     seconds: float = 10,  # at least, between two writings
@@ -154,6 +156,7 @@ def keeping(
         due = time.monotonic() + max(seconds, 20 * (time.monotonic() - start))
     return listen
 
+# %% ../../nbs/05_layers/01_shards.ipynb #cell-011-1
 def merge_profiles(
     paths: Iterable[str | Path],  # shards and whole profiles
     partial: bool = False,  # take what is there of a run whose shards are not complete?
@@ -173,7 +176,7 @@ def merge_profiles(
             (profile.settings["run"], of_share(profile)[1]) if of_share(profile) else path, []
         ).append(profile)
     wholes = [
-        interleaved(found, partial) if of_share(found[0]) else found[0]
+        interleave_shards(found, partial) if of_share(found[0]) else found[0]
         for found in runs.values()
     ]
     return sum(wholes[1:], wholes[0])
@@ -195,7 +198,7 @@ def profile_together(
     rank, of = processes.rank, processes.of
     shard, shards = shard_path(out, rank, of), [shard_path(out, r, of) for r in range(of)]
     try:
-        share = profiler.profile(texts, keeping(shard, progress or silent), share=(rank, of))
+        share = profiler.profile(texts, keep_partial(shard, progress or silent), share=(rank, of))
         share.save(shard)
         if share.partial:
             raise ProcessLost(
@@ -206,7 +209,7 @@ def profile_together(
     except FewBatches:
         shard.unlink(missing_ok=True)
         raise
-    except (ProcessLost, Stopped) as error: raise ProcessLost(f"{error}. {usable(shards, out)}") from None
+    except (ProcessLost, Stopped) as error: raise ProcessLost(f"{error}. {find_usable_shards(shards, out)}") from None
     if rank: return None
     if absent := [path for path in shards if not path.exists()]:
         raise InputError(
@@ -219,7 +222,8 @@ def profile_together(
     for path in shards: path.unlink()
     return whole
 
-def usable(
+# %% ../../nbs/05_layers/01_shards.ipynb #cell-019-1
+def find_usable_shards(
     shards: Iterable[Path],
     out: str | Path,
 ) -> str:

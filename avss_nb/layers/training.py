@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np, pandas as pd, torch
 from torch import nn
 from transformers import TrainerCallback
+from fastcore.basics import patch
 from ..base.basics import InputError, Progress, load_tensors, save_tensors, silent
 from ..data.batches import Text, tokenize
-from ..model.handling import bare, traceless
+from ..model.handling import unwrap_fully, leave_no_trace
 from .profiler import LayerProfiler
 from .scores import LayerScorer, LayerScores
 
@@ -24,8 +25,10 @@ __all__ = ['SHOWN_STATISTICS', 'HISTORY_FORMAT', 'HISTORY_TABLES', 'MARK', 'TITL
 
 # %% ../../nbs/05_layers/04_training.ipynb #cell-006
 SHOWN_STATISTICS = ("score", "variance", "sparsity")
+
 HISTORY_FORMAT = "avss_nb.TrainingHistory/1"
 
+# %% ../../nbs/05_layers/04_training.ipynb #cell-006-1
 @dataclass(frozen=True, eq=False)
 class TrainingHistory:
     "Layer statistics over the steps of a training; on the same probe texts at every step."
@@ -42,24 +45,7 @@ class TrainingHistory:
     # whose weights were loaded at the end, where that is not the last
     best_step: int | None = None
 
-    @property
-    def layers(self) -> int: return self.scores.shape[1]
     def __len__(self) -> int: return len(self.steps)
-
-    def values(self, what: str = "score") -> np.ndarray:  # float64, (measurements, layers)
-        "One of the tables."
-        if what not in SHOWN_STATISTICS:
-            raise InputError(f"{what!r} is not one of {', '.join(SHOWN_STATISTICS)}")
-        return self.scores if what == "score" else getattr(self, what)
-
-    # float64, (measurements, layers); NaN where it is not defined
-    def change(self, what: str = "score") -> np.ndarray:
-        """log(value / value at the first measurement):
-        0 where nothing changed, log 2 where it doubled."""
-        values = self.values(what)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            found = np.log(values / values[:1])
-        return np.where(np.isfinite(found), found, np.nan)
 
     def __add__(self, other: TrainingHistory) -> TrainingHistory:
         "The steps of both; where both have a step they must agree."
@@ -91,18 +77,6 @@ class TrainingHistory:
             best_step=self.best_step if other.best_step is None else other.best_step
         )
 
-    def to_frame(self) -> pd.DataFrame:
-        """A row for each step and layer:
-        variance, sparsity, score, and the log-change of each since the start."""
-        n, layers = self.scores.shape
-        columns = {
-            "step": np.repeat(self.steps, layers), "layer": np.tile(np.arange(layers), n)
-        }
-        columns |= {what: self.values(what).ravel() for what in SHOWN_STATISTICS} | {
-            f"{what} change": self.change(what).ravel() for what in SHOWN_STATISTICS
-        }
-        return pd.DataFrame(columns | {"floored": self.floored.ravel()})
-
     def __repr__(self):
         steps = (
             f"steps {self.steps[0]} to {self.steps[-1]}, {len(self)} times"
@@ -111,46 +85,86 @@ class TrainingHistory:
         )
         return f"TrainingHistory({self.title}: {self.layers} layers, {steps})"
 
-    def _repr_html_(self):
-        table = pd.DataFrame(
-            self.values() if len(self) else [], index=pd.Index(self.steps, name="step")
-        )
-        return (
-            f"<p>{escape(repr(self))}; {escape(self.measure)} of each layer:</p>"
-            + table.tail(8).to_html(float_format="{:.3g}".format)
-        )
+# %% ../../nbs/05_layers/04_training.ipynb #cell-006-2
+@patch(as_prop=True)
+def layers(self: TrainingHistory) -> int: return self.scores.shape[1]
 
-    def plot(self, ax=None, what: str = "score"):
-        """A heat map of the change since the start (see
-        `avss_nb.draw.training.plot_layer_changes`)."""
-        from avss_nb.draw.training import plot_layer_changes
-        return plot_layer_changes(self, ax, what)
+@patch
+def values(self: TrainingHistory, what: str = "score") -> np.ndarray:  # float64, (measurements, layers)
+    "One of the tables."
+    if what not in SHOWN_STATISTICS:
+        raise InputError(f"{what!r} is not one of {', '.join(SHOWN_STATISTICS)}")
+    return self.scores if what == "score" else getattr(self, what)
 
-    def save(self, path: str | Path) -> None:
-        "Write one safetensors file; its header holds the rest as JSON."
-        tensors = {
-            name: torch.from_numpy(np.ascontiguousarray(getattr(self, name)))
-            for name in (*HISTORY_TABLES, "losses", "evaluations")
-        }
-        save_tensors(
-            path,
-            tensors,
-            HISTORY_FORMAT,
-            {
-                name: getattr(self, name)
-                for name in ("title", "measure", "identity", "best_step")
-            },
-        )
+# float64, (measurements, layers); NaN where it is not defined
+@patch
+def change(self: TrainingHistory, what: str = "score") -> np.ndarray:
+    """log(value / value at the first measurement):
+    0 where nothing changed, log 2 where it doubled."""
+    values = self.values(what)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = np.log(values / values[:1])
+    return np.where(np.isfinite(found), found, np.nan)
 
-    @classmethod
-    def load(cls, path: str | Path) -> TrainingHistory:
-        "Read a history written by `save`."
-        header, tensors = load_tensors(
-            path, HISTORY_FORMAT, "history of a training",
-            "give a file written by TrainingHistory.save"
-        )
-        del header["format"]
-        return cls(**{name: tensor.numpy() for name, tensor in tensors.items()}, **header)
+# %% ../../nbs/05_layers/04_training.ipynb #cell-006-3
+@patch
+def to_frame(self: TrainingHistory) -> pd.DataFrame:
+    """A row for each step and layer:
+    variance, sparsity, score, and the log-change of each since the start."""
+    n, layers = self.scores.shape
+    columns = {
+        "step": np.repeat(self.steps, layers), "layer": np.tile(np.arange(layers), n)
+    }
+    columns |= {what: self.values(what).ravel() for what in SHOWN_STATISTICS} | {
+        f"{what} change": self.change(what).ravel() for what in SHOWN_STATISTICS
+    }
+    return pd.DataFrame(columns | {"floored": self.floored.ravel()})
+
+@patch
+def _repr_html_(self: TrainingHistory):
+    table = pd.DataFrame(
+        self.values() if len(self) else [], index=pd.Index(self.steps, name="step")
+    )
+    return (
+        f"<p>{escape(repr(self))}; {escape(self.measure)} of each layer:</p>"
+        + table.tail(8).to_html(float_format="{:.3g}".format)
+    )
+
+# %% ../../nbs/05_layers/04_training.ipynb #cell-006-4
+@patch
+def plot(self: TrainingHistory, ax=None, what: str = "score"):
+    """A heat map of the change since the start (see
+    `avss_nb.draw.training.plot_layer_changes`)."""
+    from avss_nb.draw.training import plot_layer_changes
+    return plot_layer_changes(self, ax, what)
+
+@patch
+def save(self: TrainingHistory, path: str | Path) -> None:
+    "Write one safetensors file; its header holds the rest as JSON."
+    tensors = {
+        name: torch.from_numpy(np.ascontiguousarray(getattr(self, name)))
+        for name in (*HISTORY_TABLES, "losses", "evaluations")
+    }
+    save_tensors(
+        path,
+        tensors,
+        HISTORY_FORMAT,
+        {
+            name: getattr(self, name)
+            for name in ("title", "measure", "identity", "best_step")
+        },
+    )
+
+# %% ../../nbs/05_layers/04_training.ipynb #cell-006-5
+@patch(cls_method=True)
+def load(cls: TrainingHistory, path: str | Path) -> TrainingHistory:
+    "Read a history written by `save`."
+    header, tensors = load_tensors(
+        path, HISTORY_FORMAT, "history of a training",
+        "give a file written by TrainingHistory.save"
+    )
+    del header["format"]
+    return cls(**{name: tensor.numpy() for name, tensor in tensors.items()}, **header)
 
 HISTORY_TABLES = ("steps", "scores", "variance", "sparsity", "floored")
 
@@ -158,6 +172,7 @@ HISTORY_TABLES = ("steps", "scores", "variance", "sparsity", "floored")
 class AVSSCallback(TrainerCallback):
     """Profiles the layers of a model while `transformers.Trainer` trains it, and leaves the
     training as it is."""
+
     def __init__(self,
         texts: Iterable[Text],  # the probe set: strings, or lists of token ids
         tokenizer=None,  # for strings
@@ -194,114 +209,128 @@ class AVSSCallback(TrainerCallback):
         ).hexdigest()[:16]
         self._state, self._best, self._told, self._share = None, None, None, lambda logs: None
 
-    def attach(self, trainer) -> AVSSCallback:
-        "Join a Trainer, and hand the values to all that listen to its log."
-        if self not in trainer.callback_handler.callbacks: trainer.add_callback(self)
-        self._share = lambda logs: trainer.callback_handler.on_log(
-            trainer.args, trainer.state, trainer.control, logs
-        )
-        return self
+# %% ../../nbs/05_layers/04_training.ipynb #cell-012-1
+@patch
+def attach(self: AVSSCallback, trainer) -> AVSSCallback:
+    "Join a Trainer, and hand the values to all that listen to its log."
+    if self not in trainer.callback_handler.callbacks: trainer.add_callback(self)
+    self._share = lambda logs: trainer.callback_handler.on_log(
+        trainer.args, trainer.state, trainer.control, logs
+    )
+    return self
 
-    @property
-    def history(self) -> TrainingHistory:
-        "What was measured so far."
-        log = self._state.log_history if self._state is not None else []
-        rows = [row for row in log if MARK in row]
-        m = self.scorer.measure
-        def read(name):
-            table = [
-                [v for k, v in row.items() if k.startswith(f"{name}/layer_")] for row in rows
-            ]
-            return np.array(table, float).reshape(len(rows), -1 if rows else 0)
-        def logged(name):
-            return np.array(
-                [[row["step"], row[name]] for row in log if name in row], float
-            ).reshape(-1, 2)
-        return TrainingHistory(
-            np.array([row["step"] for row in rows], np.int64), read(m), read("variance"),
-            read("sparsity"), read("floored").astype(bool), logged("loss"),
-            logged("eval_loss"), rows[-1][TITLE] if rows else "", m, self.identity, self._best
-        )
+# %% ../../nbs/05_layers/04_training.ipynb #cell-012-2
+@patch(as_prop=True)
+def history(self: AVSSCallback) -> TrainingHistory:
+    "What was measured so far."
+    log = self._state.log_history if self._state is not None else []
+    rows = [row for row in log if MARK in row]
+    m = self.scorer.measure
+    def read(name):
+        table = [
+            [v for k, v in row.items() if k.startswith(f"{name}/layer_")] for row in rows
+        ]
+        return np.array(table, float).reshape(len(rows), -1 if rows else 0)
+    def logged(name):
+        return np.array(
+            [[row["step"], row[name]] for row in log if name in row], float
+        ).reshape(-1, 2)
+    return TrainingHistory(
+        np.array([row["step"] for row in rows], np.int64), read(m), read("variance"),
+        read("sparsity"), read("floored").astype(bool), logged("loss"),
+        logged("eval_loss"), rows[-1][TITLE] if rows else "", m, self.identity, self._best
+    )
 
-    def on_train_begin(self, args, state, control, model=None, **_):
-        if getattr(args, "deepspeed", None) or getattr(args, "fsdp", None):
-            raise InputError(
-                "the model's weights are spread over processes (FSDP or DeepSpeed), where one"
-                " of them cannot profile alone; train with data parallelism, or without the"
-                " callback"
-            )
-        self._state, self._best, self._told = state, None, None
-        if any(row.get(MARK, self.identity) != self.identity for row in state.log_history):
-            raise InputError(
-                "the checkpoint's history was measured with other probe texts or another"
-                " scorer; give the same ones"
-            )
+# %% ../../nbs/05_layers/04_training.ipynb #cell-012-3
+@patch
+def on_train_begin(self: AVSSCallback, args, state, control, model=None, **_):
+    if getattr(args, "deepspeed", None) or getattr(args, "fsdp", None):
+        raise InputError(
+            "the model's weights are spread over processes (FSDP or DeepSpeed), where one"
+            " of them cannot profile alone; train with data parallelism, or without the"
+            " callback"
+        )
+    self._state, self._best, self._told = state, None, None
+    if any(row.get(MARK, self.identity) != self.identity for row in state.log_history):
+        raise InputError(
+            "the checkpoint's history was measured with other probe texts or another"
+            " scorer; give the same ones"
+        )
+    self._measure(args, state, model)
+    self._tell(state)
+
+@patch
+def on_step_end(self: AVSSCallback, args, state, control, model=None, **_):
+    if state.global_step % self.every == 0 or state.global_step >= state.max_steps:
         self._measure(args, state, model)
-        self._tell(state)
+    if state.global_step < state.max_steps: self._tell(state)
 
-    def on_step_end(self, args, state, control, model=None, **_):
-        if state.global_step % self.every == 0 or state.global_step >= state.max_steps:
-            self._measure(args, state, model)
-        if state.global_step < state.max_steps: self._tell(state)
+@patch
+def on_epoch_end(self: AVSSCallback, args, state, control, model=None, **_):
+    if control.should_training_stop: self._measure(args, state, model)  # stopped early
 
-    def on_epoch_end(self, args, state, control, model=None, **_):
-        if control.should_training_stop: self._measure(args, state, model)  # stopped early
+# %% ../../nbs/05_layers/04_training.ipynb #cell-012-4
+@patch
+def on_train_end(self: AVSSCallback, args, state, control, **_):
+    best = getattr(state, "best_global_step", None)
+    if args.load_best_model_at_end and best and best != state.global_step:
+        self._best = best
+    if self._told != state.global_step: self._tell(state)
 
-    def on_train_end(self, args, state, control, **_):
-        best = getattr(state, "best_global_step", None)
-        if args.load_best_model_at_end and best and best != state.global_step:
-            self._best = best
-        if self._told != state.global_step: self._tell(state)
-
-    def _tell(self, state) -> None:
-        self._told = state.global_step
-        loss = next(
-            (row["loss"] for row in reversed(state.log_history) if "loss" in row), None
+@patch
+def _tell(self: AVSSCallback, state) -> None:
+    self._told = state.global_step
+    loss = next(
+        (row["loss"] for row in reversed(state.log_history) if "loss" in row), None
+    )
+    info = {} if loss is None else {"loss": loss}
+    self.progress(
+        Progress(
+            state.global_step, state.max_steps, "training step", info, lambda: self.history
         )
-        info = {} if loss is None else {"loss": loss}
-        self.progress(
-            Progress(
-                state.global_step, state.max_steps, "training step", info, lambda: self.history
-            )
-        )
+    )
 
-    def _measure(self, args, state, model) -> None:
-        """Profile and score the model, and put the values into the log;
-        each step once, in the main process only."""
-        if not state.is_world_process_zero or any(
-            row["step"] == state.global_step for row in state.log_history if MARK in row
-        ):
-            return
-        model, half = bare(model), torch.bfloat16 if args.bf16 else torch.float16
-        with traceless(model), torch.autocast(args.device.type, half, args.bf16 or args.fp16):
-            scores = self._scores(model)
-        digits = max(2, len(str(len(scores.values) - 1)))
-        tables = {
-            self.scorer.measure: scores.values, "variance": scores.variance,
-            "sparsity": scores.sparsity
-        }
-        logs = {
-            f"{name}/layer_{i:0{digits}}": float(x) for name, values in tables.items()
-            for i, x in enumerate(values)
-        }
-        floors = {f"floored/layer_{i:0{digits}}": int(x) for i, x in enumerate(scores.floored)}
-        when = {"epoch": state.epoch, "step": state.global_step}
-        state.log_history.append(
-            logs | floors | {MARK: self.identity, TITLE: scores.title} | when
-        )
-        self._share(logs | {"epoch": state.epoch})
+# %% ../../nbs/05_layers/04_training.ipynb #cell-012-5
+@patch
+def _measure(self: AVSSCallback, args, state, model) -> None:
+    """Profile and score the model, and put the values into the log;
+    each step once, in the main process only."""
+    if not state.is_world_process_zero or any(
+        row["step"] == state.global_step for row in state.log_history if MARK in row
+    ):
+        return
+    model, half = unwrap_fully(model), torch.bfloat16 if args.bf16 else torch.float16
+    with leave_no_trace(model), torch.autocast(args.device.type, half, args.bf16 or args.fp16):
+        scores = self._scores(model)
+    digits = max(2, len(str(len(scores.values) - 1)))
+    tables = {
+        self.scorer.measure: scores.values, "variance": scores.variance,
+        "sparsity": scores.sparsity
+    }
+    logs = {
+        f"{name}/layer_{i:0{digits}}": float(x) for name, values in tables.items()
+        for i, x in enumerate(values)
+    }
+    floors = {f"floored/layer_{i:0{digits}}": int(x) for i, x in enumerate(scores.floored)}
+    when = {"epoch": state.epoch, "step": state.global_step}
+    state.log_history.append(
+        logs | floors | {MARK: self.identity, TITLE: scores.title} | when
+    )
+    self._share(logs | {"epoch": state.epoch})
 
-    def _scores(self, model) -> LayerScores:
-        s = self.scorer
-        site = {"block_influence": "output", "update_norm": "relative_update"}.get(
-            s.measure, s.site
-        )
-        profiler = LayerProfiler(
-            model, None, [*dict.fromkeys([s.site, site])], s.measure == "ablation",
-            self.batch_size, self.max_length, groups=1, stack=self.stack
-        )
-        profile = profiler.profile(self.rows, silent)
-        if profile.partial: raise KeyboardInterrupt  # it was for the training
-        return s.score(profile)
+# %% ../../nbs/05_layers/04_training.ipynb #cell-012-6
+@patch
+def _scores(self: AVSSCallback, model) -> LayerScores:
+    s = self.scorer
+    site = {"block_influence": "output", "update_norm": "relative_update"}.get(
+        s.measure, s.site
+    )
+    profiler = LayerProfiler(
+        model, None, [*dict.fromkeys([s.site, site])], s.measure == "ablation",
+        self.batch_size, self.max_length, groups=1, stack=self.stack
+    )
+    profile = profiler.profile(self.rows, silent)
+    if profile.partial: raise KeyboardInterrupt  # it was for the training
+    return s.score(profile)
 
 MARK, TITLE = "avss/probe", "avss/title"  # in every row of the log that is ours

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 # %% auto #0
-__all__ = ['bootstrap', 'interval', 'resampled']
+__all__ = ['bootstrap', 'interval', 'bootstrap_weights']
 
 # %% ../../nbs/02_maths/03_bootstrap.ipynb #cell-006
 def bootstrap(
@@ -43,7 +43,7 @@ def interval(
     return (low, high) if around is None else (2 * around - high, 2 * around - low)
 
 # %% ../../nbs/02_maths/03_bootstrap.ipynb #cell-010
-def resampled(
+def bootstrap_weights(
     n: int,  # things that are drawn: groups of texts
     draws: int,
     rng: np.random.Generator,

@@ -12,9 +12,9 @@ from ..base.basics import InputError
 from .bootstrap import bootstrap, interval
 
 # %% auto #0
-__all__ = ['ECE_BINS', 'MEASURES', 'TEMPERATURES', 'below_one', 'aligned', 'calibration_error', 'width_bins', 'mass_bins',
-           'calibration_bins', 'resampled_measures', 'measures', 'logits', 'TemperatureScaling', 'PlattScaling',
-           'withheld', 'best_threshold', 'threshold_measures']
+__all__ = ['ECE_BINS', 'MEASURES', 'TEMPERATURES', 'below_one', 'check_aligned', 'calibration_error', 'width_bins', 'mass_bins',
+           'calibration_bins', 'resampled_measures', 'confidence_measures', 'confidence_logits', 'TemperatureScaling',
+           'PlattScaling', 'is_withheld', 'best_threshold', 'threshold_measures']
 
 # %% ../../nbs/02_maths/04_calibration.ipynb #cell-008
 ECE_BINS = 15
@@ -31,7 +31,8 @@ def below_one(
         )
     return np.minimum(confidence, np.nextafter(1, 0))
 
-def aligned(
+# %% ../../nbs/02_maths/04_calibration.ipynb #cell-008-1
+def check_aligned(
     confidence: Sequence[float],  # in [0, 1]
     *verdicts: Sequence[bool],  # for example right or not, abstained or not: bool, or 0 and 1
 ) -> tuple[np.ndarray, ...]:  # confidences below one (float64), then each verdict (bool)
@@ -49,6 +50,7 @@ def aligned(
             raise InputError("a verdict is neither true nor false; give bool, or 0 and 1")
     return confidence, *(verdict.astype(bool) for verdict in verdicts)
 
+# %% ../../nbs/02_maths/04_calibration.ipynb #cell-008-2
 def calibration_error(
     confidence: Sequence[float],  # in [0, 1]
     correct: Sequence[bool],
@@ -58,7 +60,7 @@ def calibration_error(
     `BinaryCalibrationError` of torchmetrics, norm l1)."""
     # slow to import
     from torchmetrics.functional.classification import binary_calibration_error
-    confidence, correct = aligned(confidence, correct)
+    confidence, correct = check_aligned(confidence, correct)
     predicted, target = torch.from_numpy(confidence), torch.from_numpy(correct.astype(int))
     return float(binary_calibration_error(predicted, target, n_bins=_checked(bins), norm="l1"))
 
@@ -75,6 +77,7 @@ def width_bins(
     edges = torch.linspace(0, 1, _checked(bins) + 1, dtype=torch.float64).numpy()
     return np.searchsorted(edges, confidence, side="right") - 1
 
+# %% ../../nbs/02_maths/04_calibration.ipynb #cell-008-3
 def mass_bins(
     confidence: np.ndarray,  # float64, (n,)
     weights: np.ndarray,  # float64, (draws, n): how often each answer counts
@@ -98,6 +101,7 @@ def _by_confidence(weights, confidence):
         weights[:, order], np.unique(confidence[order], return_index=True)[1], axis=1
     )
 
+# %% ../../nbs/02_maths/04_calibration.ipynb #cell-008-4
 def calibration_bins(
     confidence: Sequence[float],  # in [0, 1]
     correct: Sequence[bool],
@@ -105,7 +109,7 @@ def calibration_bins(
     bins: int = ECE_BINS,
 ) -> pd.DataFrame:  # one row for each bin that holds answers: n, mean confidence, accuracy
     "The bins of the calibration error, to be drawn as a reliability diagram."
-    confidence, correct = aligned(confidence, correct)
+    confidence, correct = check_aligned(confidence, correct)
     number = (
         mass_bins(confidence, np.ones((1, len(confidence))), bins)[0]
         if equal_mass
@@ -128,6 +132,7 @@ MEASURES = {
     "risk_coverage": "area under risk–coverage"
 }
 
+# %% ../../nbs/02_maths/04_calibration.ipynb #cell-019-1
 def resampled_measures(
     weights: np.ndarray,  # float64, (draws, n): how often each answer counts
     confidence: np.ndarray,  # float64, (n,), below one
@@ -156,6 +161,7 @@ def resampled_measures(
             1,
         )
 
+# %% ../../nbs/02_maths/04_calibration.ipynb #cell-019-2
 def _gaps(gaps, number, bins):
     "Sum of the sizes of the bins' gaps, for every draw; `number` is each answer's bin."
     place = number + bins * np.arange(len(gaps))[:, None]
@@ -177,7 +183,7 @@ def _risk_coverage(right, wrong):
     return (given * np.nan_to_num(risk)).sum(1) / given.sum(1)
 
 # %% ../../nbs/02_maths/04_calibration.ipynb #cell-021
-def measures(
+def confidence_measures(
     confidence: Sequence[float],  # in [0, 1]
     correct: Sequence[bool],
     abstained: Sequence[bool] | None = None,  # neither right nor wrong
@@ -187,7 +193,7 @@ def measures(
 # `MEASURES` that are defined: value; 95 % interval
 ) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
     "All measures of answers with their intervals."
-    confidence, correct, abstained = aligned(
+    confidence, correct, abstained = check_aligned(
         confidence, correct, np.zeros(len(correct)) if abstained is None else abstained
     )
     def all_measures(weights):
@@ -200,6 +206,7 @@ def measures(
         values, dict(zip(MEASURES, bootstrap(all_measures, len(correct), draws, seed).T))
     )
 
+# %% ../../nbs/02_maths/04_calibration.ipynb #cell-021-1
 def _intervals(
     values: dict[str, float], draws: dict[str, np.ndarray]
 ) -> dict[str, tuple[float, float]]:
@@ -224,13 +231,14 @@ def _of_libraries(confidence, correct, bins) -> dict[str, float]:
 # %% ../../nbs/02_maths/04_calibration.ipynb #cell-024
 TEMPERATURES = (0.01, 100.)  # outside of these no fit is sought
 
-def logits(
+def confidence_logits(
     confidence: Sequence[float],  # in [0, 1]
 ) -> np.ndarray:  # float64, within ±36.7
     "log c / (1 − c); 0 and 1 count as 2⁻⁵³ away from themselves."
     confidence = np.maximum(below_one(confidence), 2**-53)
     return np.log(confidence) - np.log1p(-confidence)
 
+# %% ../../nbs/02_maths/04_calibration.ipynb #cell-024-1
 @dataclass(frozen=True)
 class TemperatureScaling:
     """σ(logit(confidence) / temperature).
@@ -246,8 +254,8 @@ class TemperatureScaling:
     ) -> TemperatureScaling:
         "The temperature of highest likelihood."
         from scipy.optimize import minimize_scalar  # slow to import
-        confidence, correct = aligned(confidence, correct)
-        signed = np.where(correct, 1, -1) * logits(confidence)
+        confidence, correct = check_aligned(confidence, correct)
+        signed = np.where(correct, 1, -1) * confidence_logits(confidence)
         # all are exactly one half, which no temperature moves
         if not signed.any(): return cls(1., True)
         # the sharper the better
@@ -265,8 +273,9 @@ class TemperatureScaling:
     def __call__(self, confidence: Sequence[float]) -> np.ndarray:
         "Better confidences, in [0, 1]."
         from scipy.special import expit
-        return expit(logits(confidence) / self.temperature)
+        return expit(confidence_logits(confidence) / self.temperature)
 
+# %% ../../nbs/02_maths/04_calibration.ipynb #cell-024-2
 @dataclass(frozen=True)
 class PlattScaling:
     """σ(slope · logit(confidence) + shift).
@@ -281,8 +290,8 @@ class PlattScaling:
     ) -> PlattScaling:
         "Slope and shift of highest likelihood; refused where no finite ones have it."
         from sklearn.linear_model import LogisticRegression  # slow to import
-        confidence, correct = aligned(confidence, correct)
-        z = logits(confidence)
+        confidence, correct = check_aligned(confidence, correct)
+        z = confidence_logits(confidence)
         right, wrong = z[correct], z[~correct]
         if not len(right) or not len(wrong):
             kind = "right" if len(right) else "wrong"
@@ -303,10 +312,10 @@ class PlattScaling:
     def __call__(self, confidence: Sequence[float]) -> np.ndarray:
         "Better confidences, in [0, 1]."
         from scipy.special import expit
-        return expit(self.slope * logits(confidence) + self.shift)
+        return expit(self.slope * confidence_logits(confidence) + self.shift)
 
 # %% ../../nbs/02_maths/04_calibration.ipynb #cell-035
-def withheld(
+def is_withheld(
     confidence: Sequence[float],  # in [0, 1]
     threshold: float,  # in [0, 1]
 ) -> np.ndarray:  # bool
@@ -319,6 +328,7 @@ def withheld(
         )
     return below_one(confidence) <= threshold
 
+# %% ../../nbs/02_maths/04_calibration.ipynb #cell-035-1
 def best_threshold(
     confidence: Sequence[float],  # in [0, 1], of a development split
     correct: Sequence[bool],
@@ -326,7 +336,7 @@ def best_threshold(
 ) -> float:  # in [0, 1]
     """The threshold t for which `answer only if confidence > t` is right most often;
     the lowest of equals."""
-    confidence, correct, answerable = aligned(confidence, correct, answerable)
+    confidence, correct, answerable = check_aligned(confidence, correct, answerable)
     values, group = np.unique(confidence, return_inverse=True)
     # right reactions of either kind
     shown, silent = np.bincount(group, correct), np.bincount(group, ~answerable)
@@ -341,6 +351,7 @@ def best_threshold(
     right = right[np.searchsorted(values, cuts, side="right")]
     return float(cuts[right.argmax()])
 
+# %% ../../nbs/02_maths/04_calibration.ipynb #cell-035-2
 def threshold_measures(
     confidence: Sequence[float],  # in [0, 1], of a test split
     correct: Sequence[bool],
@@ -352,9 +363,9 @@ def threshold_measures(
 ) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
     """Answered only above a threshold:
     the share answered, the accuracy among these, and the share of right reactions."""
-    confidence, correct, answerable = aligned(confidence, correct, answerable)
+    confidence, correct, answerable = check_aligned(confidence, correct, answerable)
     n, names = len(confidence), ("coverage", "selective_accuracy", "right")
-    shown = ~withheld(confidence, threshold)
+    shown = ~is_withheld(confidence, threshold)
     right = np.where(shown, correct, ~answerable)
     def all_measures(weights):
         given = weights @ shown

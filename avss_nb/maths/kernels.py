@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 import torch
 from torch import Tensor
+from fastcore.basics import patch
 from .sites import BlockStatistics, Segments, block_sites, first_moments
 from .moments import BINS, Moments, edge_bits
 try:
@@ -18,7 +19,7 @@ try:
 except ImportError: triton = None
 
 # %% auto #0
-__all__ = ['ROW', 'COLUMN', 'PROGRAMS', 'ROW_VALUES', 'SLOTS', 'PAIR', 'bin_table', 'KernelStatistics', 'statistics']
+__all__ = ['ROW', 'COLUMN', 'PROGRAMS', 'ROW_VALUES', 'SLOTS', 'PAIR', 'bin_table', 'KernelStatistics', 'fastest_statistics']
 
 # %% ../../nbs/02_maths/02_kernels.ipynb #cell-005
 @lru_cache
@@ -293,14 +294,21 @@ if triton:
 
 # %% ../../nbs/02_maths/02_kernels.ipynb #cell-010
 ROW = dict(ROWS=2, COLS=512, num_warps=4)  # sizes that were quickest on one H100
+
 COLUMN = dict(ROWS=64, TILE=16, COLS=32, WINDOW=32, BELOW=25, COPIES=8, num_warps=1)
+
 PROGRAMS = 1024  # that share the rows
+
 ROW_VALUES = 8  # that are kept of each token, for all blocks
+
 SLOTS = 256  # room for the bins of a site
+
 PAIR = ("output", "update", "relative_update")
 
+# %% ../../nbs/02_maths/02_kernels.ipynb #cell-010-1
 class KernelStatistics:
     "Collects the moments of all blocks while a batch runs, on one CUDA device."
+
     def __init__(self,
         sites: Iterable[str],
         layers: int,
@@ -332,175 +340,190 @@ class KernelStatistics:
             a.reshape(*self.mask.shape, -1)[:, 0].clone() for a in states
         ]
 
-    def _run(self, name, layer, x, y, sites) -> None:
-        if name not in self.found:
-            self.found[name] = self._room(name, y.shape[-1], sites, y.device)
-        room = self.found[name]
-        (S, H, chunks, tokens), B, k = room["shape"], len(self.mask), len(sites)
-        rows, inverse, counts, text_mean, text_m2 = room["of"][layer]
-        mean, m2 = (text_mean, text_m2) if chunks == 1 else (room["mean"], room["m2"])
-        with torch.cuda.device_of(y):
-            _rows[room["rows"]](
-                x,
-                y,
-                self.mask,
-                inverse,
-                room["sizes"],
-                rows,
-                tokens,
-                room["rounds"],
-                H,
-                room["two"],
-                **ROW
-            )
-            _columns[room["columns"]](
-                x,
-                y,
-                self.mask,
-                self.texts.group,
-                inverse,
-                room["sizes"],
-                room["table"],
-                mean,
-                m2,
-                counts,
-                room["n"],
-                *room["shape"],
-                *room["flags"],
-                SLOTS,
-                **COLUMN,
-                FULL=room["full"]
-            )
-            if chunks > 1:
-                _merge[(-(-H // 128), B, k)](
-                    mean, m2, room["n"], text_mean, text_m2, H, chunks, B, B * chunks, 128
-                )
-
-    def _room(self, name, H, sites, device) -> dict:
-        "What is the same for all blocks: sizes, grids, and room for what the kernels write."
-        (B, S), k = self.mask.shape, len(sites)
-        chunks, tokens = -(-S // COLUMN["ROWS"]), B * S
-        programs = min(-(-tokens // ROW["ROWS"]), PROGRAMS)
-        flags = [site in sites for site in PAIR]
-        # no padding, no ragged edge
-        full = (
-            self.texts.tokens == tokens and S % COLUMN["ROWS"] == 0 and H % COLUMN["COLS"] == 0
+# %% ../../nbs/02_maths/02_kernels.ipynb #cell-010-2
+@patch
+def _run(self: KernelStatistics, name, layer, x, y, sites) -> None:
+    if name not in self.found:
+        self.found[name] = self._room(name, y.shape[-1], sites, y.device)
+    room = self.found[name]
+    (S, H, chunks, tokens), B, k = room["shape"], len(self.mask), len(sites)
+    rows, inverse, counts, text_mean, text_m2 = room["of"][layer]
+    mean, m2 = (text_mean, text_m2) if chunks == 1 else (room["mean"], room["m2"])
+    with torch.cuda.device_of(y):
+        _rows[room["rows"]](
+            x,
+            y,
+            self.mask,
+            inverse,
+            room["sizes"],
+            rows,
+            tokens,
+            room["rounds"],
+            H,
+            room["two"],
+            **ROW
         )
-        return (
-            self._scratch(k, H, B * chunks, tokens, device)
-            | self._left(k, B, H, tokens, device, chunks)
-            | {
-                "shape": (S, H, chunks, tokens), "flags": flags,
-                "two": flags[1] or flags[2] or name == "pair", "full": full,
-                "table": bin_table(device), "rows": (programs,),
-                "rounds": -(-tokens // (programs * ROW["ROWS"])),
-                "columns": (-(-H // COLUMN["COLS"]), B * chunks)
-            }
+        _columns[room["columns"]](
+            x,
+            y,
+            self.mask,
+            self.texts.group,
+            inverse,
+            room["sizes"],
+            room["table"],
+            mean,
+            m2,
+            counts,
+            room["n"],
+            *room["shape"],
+            *room["flags"],
+            SLOTS,
+            **COLUMN,
+            FULL=room["full"]
         )
+        if chunks > 1:
+            _merge[(-(-H // 128), B, k)](
+                mean, m2, room["n"], text_mean, text_m2, H, chunks, B, B * chunks, 128
+            )
 
-    def _scratch(self, k, H, P, tokens, device) -> dict[str, Tensor]:
-        """What the kernels write for one block and its k sites;
-        the next block, and its parts, use it again."""
-        f32 = dict(dtype=torch.float32, device=device)
-        size = max(k, len(self.pair)) * P * H
-        if self.scratch is None or self.scratch["mean"].numel() < size:
-            self.scratch = {
-                "mean": torch.empty(size, **f32), "m2": torch.empty(size, **f32),
-                "n": torch.empty(P, **f32), "sizes": torch.empty(3, tokens, **f32)
-            }
-        return self.scratch
-
-    def _left(self, k, B, H, tokens, device, chunks) -> dict[str, Tensor]:
-        """What they leave of each block;
-        a text of one chunk needs no merging, and stays in float32."""
-        texts = dict(dtype=torch.float32 if chunks == 1 else torch.float64, device=device)
-        left = {
-            "values": torch.empty(
-                self.layers, ROW_VALUES, tokens, dtype=torch.float64, device=device
-            ),
-            "inverse": torch.empty(self.layers, tokens, dtype=torch.float32, device=device),
-            "counts": torch.zeros(
-                self.layers, self.texts.groups * COLUMN["COPIES"], k, SLOTS, dtype=torch.int32,
-                device=device
-            ),
-            "text_mean": torch.empty(self.layers, k, B, H, **texts),
-            "text_m2": torch.empty(self.layers, k, B, H, **texts),
+# %% ../../nbs/02_maths/02_kernels.ipynb #cell-010-3
+@patch
+def _room(self: KernelStatistics, name, H, sites, device) -> dict:
+    "What is the same for all blocks: sizes, grids, and room for what the kernels write."
+    (B, S), k = self.mask.shape, len(sites)
+    chunks, tokens = -(-S // COLUMN["ROWS"]), B * S
+    programs = min(-(-tokens // ROW["ROWS"]), PROGRAMS)
+    flags = [site in sites for site in PAIR]
+    # no padding, no ragged edge
+    full = (
+        self.texts.tokens == tokens and S % COLUMN["ROWS"] == 0 and H % COLUMN["COLS"] == 0
+    )
+    return (
+        self._scratch(k, H, B * chunks, tokens, device)
+        | self._left(k, B, H, tokens, device, chunks)
+        | {
+            "shape": (S, H, chunks, tokens), "flags": flags,
+            "two": flags[1] or flags[2] or name == "pair", "full": full,
+            "table": bin_table(device), "rows": (programs,),
+            "rounds": -(-tokens // (programs * ROW["ROWS"])),
+            "columns": (-(-H // COLUMN["COLS"]), B * chunks)
         }
-        return left | {"of": [*zip(*(t.unbind() for t in left.values()))]}
+    )
 
-    # leading dimensions (groups, layers); (layers,) where texts have no groups
-    def moments(self) -> dict[str, Moments]:
-        "The moments of each site."
-        made, (B, S) = {}, self.mask.shape
-        n = self.texts.counts[:, None].expand(B, self.layers)
-        bins = torch.zeros(B, self.layers, 0, device=n.device)  # counted group by group
-        for name, room in self.found.items():
-            values = room["values"].view(self.layers, ROW_VALUES, B, S).permute(2, 0, 1, 3)
-            top, sums, nothing = (
-                values[:, :, :3].amax(-1), values[:, :, 3:7].sum(-1),
-                torch.full(n.shape, math.nan, dtype=torch.float64, device=n.device)
-            )
-            # (texts, layers, sites, hidden)
-            mean, m2 = (
-                room[part].double().permute(2, 0, 1, 3) for part in ("text_mean", "text_m2")
-            )
-            # int64
-            counts = (
-                room["counts"]
-                .view(self.layers, self.texts.groups, -1, *room["counts"].shape[2:])
-                .sum(2)
-                .transpose(0, 1)
-            )
-            for i, site in enumerate(self.pair if name == "pair" else (name,)):
-                j = PAIR.index(site) if name == "pair" else 0
-                m = self.texts.merged(
-                    Moments(
-                        n, torch.ones_like(n), mean[:, :, i], m2[:, :, i], bins, top[:, :, j],
-                        mean[:, :, i].var(-1), sums[:, :, j],
-                        sums[:, :, 3] if site == "output" else nothing
-                    )
+# %% ../../nbs/02_maths/02_kernels.ipynb #cell-010-4
+@patch
+def _scratch(self: KernelStatistics, k, H, P, tokens, device) -> dict[str, Tensor]:
+    """What the kernels write for one block and its k sites;
+    the next block, and its parts, use it again."""
+    f32 = dict(dtype=torch.float32, device=device)
+    size = max(k, len(self.pair)) * P * H
+    if self.scratch is None or self.scratch["mean"].numel() < size:
+        self.scratch = {
+            "mean": torch.empty(size, **f32), "m2": torch.empty(size, **f32),
+            "n": torch.empty(P, **f32), "sizes": torch.empty(3, tokens, **f32)
+        }
+    return self.scratch
+
+# %% ../../nbs/02_maths/02_kernels.ipynb #cell-010-5
+@patch
+def _left(self: KernelStatistics, k, B, H, tokens, device, chunks) -> dict[str, Tensor]:
+    """What they leave of each block;
+    a text of one chunk needs no merging, and stays in float32."""
+    texts = dict(dtype=torch.float32 if chunks == 1 else torch.float64, device=device)
+    left = {
+        "values": torch.empty(
+            self.layers, ROW_VALUES, tokens, dtype=torch.float64, device=device
+        ),
+        "inverse": torch.empty(self.layers, tokens, dtype=torch.float32, device=device),
+        "counts": torch.zeros(
+            self.layers, self.texts.groups * COLUMN["COPIES"], k, SLOTS, dtype=torch.int32,
+            device=device
+        ),
+        "text_mean": torch.empty(self.layers, k, B, H, **texts),
+        "text_m2": torch.empty(self.layers, k, B, H, **texts),
+    }
+    return left | {"of": [*zip(*(t.unbind() for t in left.values()))]}
+
+# %% ../../nbs/02_maths/02_kernels.ipynb #cell-010-6
+# leading dimensions (groups, layers); (layers,) where texts have no groups
+@patch
+def moments(self: KernelStatistics) -> dict[str, Moments]:
+    "The moments of each site."
+    made, (B, S) = {}, self.mask.shape
+    n = self.texts.counts[:, None].expand(B, self.layers)
+    bins = torch.zeros(B, self.layers, 0, device=n.device)  # counted group by group
+    for name, room in self.found.items():
+        values = room["values"].view(self.layers, ROW_VALUES, B, S).permute(2, 0, 1, 3)
+        top, sums, nothing = (
+            values[:, :, :3].amax(-1), values[:, :, 3:7].sum(-1),
+            torch.full(n.shape, math.nan, dtype=torch.float64, device=n.device)
+        )
+        # (texts, layers, sites, hidden)
+        mean, m2 = (
+            room[part].double().permute(2, 0, 1, 3) for part in ("text_mean", "text_m2")
+        )
+        # int64
+        counts = (
+            room["counts"]
+            .view(self.layers, self.texts.groups, -1, *room["counts"].shape[2:])
+            .sum(2)
+            .transpose(0, 1)
+        )
+        for i, site in enumerate(self.pair if name == "pair" else (name,)):
+            j = PAIR.index(site) if name == "pair" else 0
+            m = self.texts.merged(
+                Moments(
+                    n, torch.ones_like(n), mean[:, :, i], m2[:, :, i], bins, top[:, :, j],
+                    mean[:, :, i].var(-1), sums[:, :, j],
+                    sums[:, :, 3] if site == "output" else nothing
                 )
-                binned = counts[:, :, i, :BINS]
-                made[site] = replace(m, counts=binned if self.texts.apart else binned[0])
-        return {site: made[site] for site in self.sites}
+            )
+            binned = counts[:, :, i, :BINS]
+            made[site] = replace(m, counts=binned if self.texts.apart else binned[0])
+    return {site: made[site] for site in self.sites}
 
-    def first_tokens(self) -> dict[str, Moments]:  # leading dimensions as those of `moments`
-        "The moments of the first tokens of all texts."
-        made, B = {}, len(self.mask)
-        for name, kept in self.first.items():
-            # (texts · layers, hidden)
-            states = [torch.stack(part, 1).flatten(0, 1) for part in zip(*kept)]
-            # as the kernels had it
-            inverse = self.found[name]["inverse"].view(self.layers, B, -1)[:, :, 0].T.flatten()
-            if name == "pair":
-                found = block_sites(*states, self.pair, inverse)
-            else:
-                found = [
-                    (
-                        name, states[0].float(),
-                        torch.linalg.vector_norm(states[0].float(), dim=1).double(), None
-                    )
-                ]
-            made |= first_moments(found, self.texts)
-        return {site: made[site] for site in self.sites}
+# %% ../../nbs/02_maths/02_kernels.ipynb #cell-010-7
+@patch
+def first_tokens(self: KernelStatistics) -> dict[str, Moments]:  # leading dimensions as those of `moments`
+    "The moments of the first tokens of all texts."
+    made, B = {}, len(self.mask)
+    for name, kept in self.first.items():
+        # (texts · layers, hidden)
+        states = [torch.stack(part, 1).flatten(0, 1) for part in zip(*kept)]
+        # as the kernels had it
+        inverse = self.found[name]["inverse"].view(self.layers, B, -1)[:, :, 0].T.flatten()
+        if name == "pair":
+            found = block_sites(*states, self.pair, inverse)
+        else:
+            found = [
+                (
+                    name, states[0].float(),
+                    torch.linalg.vector_norm(states[0].float(), dim=1).double(), None
+                )
+            ]
+        made |= first_moments(found, self.texts)
+    return {site: made[site] for site in self.sites}
 
-    # float64, (groups, layers, 4): `avss_nb.maths.sites.LARGEST`; None without the site
-    # `output`
-    def largest(self) -> Tensor | None:
-        "The largest state of each layer."
-        if "output" not in self.pair: return None
-        values = self.found["pair"]["values"].view(self.layers, ROW_VALUES, *self.mask.shape)
-        size, position = values[:, 0].max(-1)  # (layers, texts)
-        def at(i): return values[:, i].gather(-1, position[..., None])[..., 0]
-        found = torch.stack([size, at(7), position.double(), at(3)], -1)  # (layers, texts, 4)
-        # (groups, texts)
-        mine = self.texts.group == torch.arange(self.texts.groups, device=size.device)[:, None]
-        # (groups, layers)
-        top, text = torch.where(mine[:, None], size, -torch.ones_like(size)).max(-1)
-        chosen = found[torch.arange(self.layers, device=size.device), text]
-        return torch.where(top[..., None] < 0, torch.zeros_like(chosen), chosen)
+# %% ../../nbs/02_maths/02_kernels.ipynb #cell-010-8
+# float64, (groups, layers, 4): `avss_nb.maths.sites.LARGEST`; None without the site
+# `output`
+@patch
+def largest(self: KernelStatistics) -> Tensor | None:
+    "The largest state of each layer."
+    if "output" not in self.pair: return None
+    values = self.found["pair"]["values"].view(self.layers, ROW_VALUES, *self.mask.shape)
+    size, position = values[:, 0].max(-1)  # (layers, texts)
+    def at(i): return values[:, i].gather(-1, position[..., None])[..., 0]
+    found = torch.stack([size, at(7), position.double(), at(3)], -1)  # (layers, texts, 4)
+    # (groups, texts)
+    mine = self.texts.group == torch.arange(self.texts.groups, device=size.device)[:, None]
+    # (groups, layers)
+    top, text = torch.where(mine[:, None], size, -torch.ones_like(size)).max(-1)
+    chosen = found[torch.arange(self.layers, device=size.device), text]
+    return torch.where(top[..., None] < 0, torch.zeros_like(chosen), chosen)
 
-def statistics(
+# %% ../../nbs/02_maths/02_kernels.ipynb #cell-010-9
+def fastest_statistics(
     sites: Iterable[str],
     layers: int,
     texts: Segments,

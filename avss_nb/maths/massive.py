@@ -51,6 +51,7 @@ def without_first(
 # %% ../../nbs/02_maths/05_massive.ipynb #cell-010
 MASSIVE = 1000.  # times the median: what is as large is listed (arXiv 2402.17762)
 
+# %% ../../nbs/02_maths/05_massive.ipynb #cell-010-1
 def massive_activations(
     profile,  # an `avss_nb.layers.profiler.LayerProfile` with the site `output`
     # list layers whose largest |state| is at least so many times the median |state|; 0: all
@@ -85,6 +86,7 @@ def massive_activations(
     )
     return table[table["times median"] >= times].reset_index(drop=True)
 
+# %% ../../nbs/02_maths/05_massive.ipynb #cell-010-2
 # first token, other tokens; a row for each layer
 def first_token_rms(profile) -> pd.DataFrame:
     """RMS of the states that leave each layer:
@@ -107,6 +109,7 @@ def layer_list(layers) -> str:
     )
     return f"layers {words}" if len(layers) > 1 else f"layer {words}"
 
+# %% ../../nbs/02_maths/05_massive.ipynb #cell-010-3
 def first_token_note(
     share: np.ndarray,  # float64, (layers,): `first_share`; NaN: not known
 ) -> str:

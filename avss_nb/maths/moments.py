@@ -9,10 +9,11 @@ from functools import lru_cache
 import math
 import numpy as np, torch
 from torch import Tensor
+from fastcore.basics import patch
 from ..base.basics import InputError
 
 # %% auto #0
-__all__ = ['EDGES', 'BINS', 'AGGREGATIONS', 'FEWEST', 'has_float64', 'with_float64', 'wide', 'edge_bits', 'histogram',
+__all__ = ['EDGES', 'BINS', 'AGGREGATIONS', 'FEWEST', 'has_float64', 'with_float64', 'to_float64', 'edge_bits', 'histogram',
            'histograms', 'Moments', 'variance', 'sparsity', 'rms', 'median_size', 'exact_zeros', 'smallest_sparsity',
            'floored_sparsity', 'avss', 'ExactSum', 'MomentSums']
 
@@ -27,7 +28,7 @@ def with_float64(t: Tensor) -> Tensor:
     "The tensor where it can become float64: on its own device, else on the CPU."
     return t if has_float64(t.device) else t.cpu()
 
-def wide(t: Tensor) -> Tensor:
+def to_float64(t: Tensor) -> Tensor:
     "The tensor in float64, on its own device or on the CPU."
     return with_float64(t).double()
 
@@ -36,9 +37,12 @@ EDGES = torch.tensor(
     [float(f"{m}e{d}") for d in range(-8, 5) for m in (1, 1.25, 1.6, 2, 2.5, 3, 4, 5, 6, 8)],
     dtype=torch.float64,
 )
+
 # bin 0: |a| < EDGES[0]; bin i: EDGES[i-1] <= |a| < EDGES[i]; last bin: the rest
 BINS = len(EDGES) + 1
+
 _SHIFT = 20  # float32: 23 bits of mantissa, of which 3 stay
+
 _PART = 1 << 17  # numbers that stay in a CPU's cache while they are sorted into bins
 
 def edge_bits() -> Tensor:  # int32, one for each edge
@@ -60,6 +64,7 @@ def _cells(device: torch.device) -> tuple[Tensor, Tensor]:
     holds_edge = (split > start) & (split != torch.iinfo(torch.int32).max)
     return split.to(device), torch.stack([first, first + holds_edge], 1).flatten().to(device)
 
+# %% ../../nbs/02_maths/00_moments.ipynb #cell-011-1
 def histogram(
     a: Tensor,  # activations, any shape; float32, or float64 (slower)
 ) -> Tensor:  # int64, (BINS,)
@@ -68,6 +73,7 @@ def histogram(
         0
     ]
 
+# %% ../../nbs/02_maths/00_moments.ipynb #cell-011-2
 def histograms(
     a: Tensor,  # (tokens, hidden); float32, or float64 (slower)
     group: Tensor,  # int64, (tokens,): the group of each token
@@ -98,8 +104,10 @@ def histograms(
 
 # %% ../../nbs/02_maths/00_moments.ipynb #cell-014
 AGGREGATIONS = ("elements", "pooled", "neurons", "mean_state")
+
 FEWEST = 8  # groups of texts below which resampling them tells little
 
+# %% ../../nbs/02_maths/00_moments.ipynb #cell-014-1
 @dataclass(frozen=True)
 class Moments:
     """Mergeable statistics of activations;
@@ -116,65 +124,6 @@ class Moments:
     token_rms: Tensor  # float64, (...): sum over tokens of the root-mean-square over hidden
     # float64, (...): sum over tokens of 1 − cos(reference, a); NaN without a reference
     cosine_distance: Tensor
-
-    @classmethod
-    def of(cls,
-        # (tokens, hidden) activations of all texts, one after the other, without padding
-        a: Tensor,
-        lengths: Tensor | None = None,  # int64, (texts,): tokens of each text; None: one text
-        reference: Tensor | None = None,  # (tokens, hidden): for the cosine distance
-    ) -> Moments:
-        "The moments of activations; accumulated in float64 whatever their dtype."
-        lengths = (
-            torch.tensor([len(a)], device=a.device)
-            if lengths is None
-            else lengths.to(a.device)
-        )
-        if a.dtype != torch.float64: a = a.float()
-        d = a.double()
-        states = torch.segment_reduce(d, "mean", lengths=lengths)
-        mean = lengths.double() @ states / len(d)
-        m2 = (d - mean).square_().sum(0)
-        norm = torch.linalg.vector_norm(d, dim=1)
-        if reference is None:
-            distance = torch.tensor(math.nan, dtype=torch.float64, device=a.device)
-        else:
-            ref = reference.double()
-            size = torch.linalg.vector_norm(ref, dim=1)
-            cosine = torch.einsum("th,th->t", ref, d) / (norm * size)
-            # a zero state is at distance 1 from all but itself
-            distance = torch.where(norm * size == 0, (norm != size).double(), 1 - cosine).sum()
-        return cls(
-            lengths.sum(), torch.tensor(len(lengths), device=a.device), mean, m2, histogram(a),
-            a.abs().max().double(), states.var(1).sum(), norm.sum() / math.sqrt(a.shape[1]),
-            distance
-        )
-
-    @classmethod
-    def each(cls,
-        # (tokens, hidden) activations of all texts, one after the other, without padding
-        a: Tensor,
-        lengths: Tensor,  # int64, (texts,): tokens of each text
-    ) -> Moments:  # leading dimension texts; one unit
-        """The moments of each text, all units taken as one:
-        small, and enough for the aggregation `elements`; `tokens` counts activations."""
-        lengths = lengths.to(a.device)
-        if int(lengths.min()) < 1:
-            raise InputError("a text without tokens has no moments; leave it out")
-        d, n = a.double(), lengths.double() * a.shape[1]
-        def over(values): return torch.segment_reduce(values, "sum", lengths=lengths)
-        text = torch.repeat_interleave(torch.arange(len(lengths), device=a.device), lengths)
-        mean = over(d.sum(1)) / n
-        m2 = over((d - mean[text, None]).square_().sum(1))
-        bins = torch.bucketize(d.abs(), EDGES.to(a.device), right=True) + text[:, None] * BINS
-        counts = torch.bincount(bins.flatten(), minlength=len(lengths) * BINS).view(-1, BINS)
-        size = d.abs().amax(1)
-        nothing = torch.full_like(mean, math.nan)
-        return cls(
-            lengths * a.shape[1], torch.ones_like(lengths), mean[:, None], m2[:, None], counts,
-            torch.segment_reduce(size, "max", lengths=lengths), nothing, over(d.abs().sum(1)),
-            nothing
-        )
 
     def __add__(self, other: Moments) -> Moments:
         "The moments of both streams together (Chan, Golub and LeVeque, 1979)."
@@ -194,10 +143,6 @@ class Moments:
             self.pooled + other.pooled, self.token_rms + other.token_rms,
             self.cosine_distance + other.cosine_distance
         )
-
-    def map(self, f) -> Moments:
-        "Apply `f` to every field, for example an index or a move to another device."
-        return Moments(**{field.name: f(getattr(self, field.name)) for field in fields(self)})
 
     def __getitem__(self, where) -> Moments:
         "Choose in the leading dimensions."
@@ -223,41 +168,6 @@ class Moments:
             }
         )
 
-    def total(self) -> Moments:
-        "Merge along the first leading dimension, in pairs: few steps, small rounding."
-        m = self
-        while len(m.tokens) > 1:
-            half = len(m.tokens) // 2
-            m = Moments.cat([m[:half] + m[half:2 * half], m[2 * half:]])
-        return m[0]
-
-    def dealt(self,
-        group: Tensor,  # int64, (n,): the group of each entry of the first leading dimension
-        count: int,  # groups
-    ) -> Moments:  # first leading dimension: groups
-        """Merge along the first leading dimension into groups;
-        a group that gets nothing is empty (0 tokens)."""
-        own = group == torch.arange(count, device=group.device)[:, None]  # (groups, n)
-        def add(t): return torch.tensordot(own.double(), t, dims=1)
-        fields = [
-            self.tokens, self.sequences, self.pooled, self.token_rms, self.cosine_distance
-        ]
-        parts = [
-            torch.stack([t.double() for t in fields], -1), self.tokens[..., None] * self.mean,
-            self.counts.double()
-        ]
-        # at once: on a GPU every step counts
-        few, sums, counts = add(torch.cat(parts, -1)).split([t.shape[-1] for t in parts], -1)
-        tokens, sequences, pooled, token_rms, cosine_distance = few.unbind(-1)
-        mean = sums / tokens.clamp_min(1)[..., None]
-        m2 = add(self.m2 + self.tokens[..., None] * (self.mean - mean[group]).square())
-        chosen = own.view(*own.shape, *[1] * (self.maximum.dim() - 1))
-        largest = torch.where(chosen, self.maximum, torch.zeros_like(self.maximum)).amax(1)
-        return Moments(
-            tokens.long(), sequences.long(), mean, m2, counts.long(), largest, pooled,
-            token_rms, cosine_distance
-        )
-
     def __sub__(self, part: Moments) -> Moments:
         """The moments of the other tokens, where `part` is of some of them;
         what only they could tell (`maximum`, `pooled`) is NaN."""
@@ -275,34 +185,143 @@ class Moments:
             self.cosine_distance - part.cosine_distance
         )
 
-    def one_unit(self) -> Moments:
-        """All units taken as one, as in `each`:
-        what the aggregations `elements` and `pooled` need, and small."""
-        centre = self.mean.mean(-1, keepdim=True)
-        m2 = (self.m2 + self.tokens[..., None] * (self.mean - centre).square()).sum(
-            -1, keepdim=True
-        )
-        return replace(self, tokens=self.tokens * self.mean.shape[-1], mean=centre, m2=m2)
+# %% ../../nbs/02_maths/00_moments.ipynb #cell-014-2
+@patch(cls_method=True)
+def of(cls: Moments,
+    # (tokens, hidden) activations of all texts, one after the other, without padding
+    a: Tensor,
+    lengths: Tensor | None = None,  # int64, (texts,): tokens of each text; None: one text
+    reference: Tensor | None = None,  # (tokens, hidden): for the cosine distance
+) -> Moments:
+    "The moments of activations; accumulated in float64 whatever their dtype."
+    lengths = (
+        torch.tensor([len(a)], device=a.device)
+        if lengths is None
+        else lengths.to(a.device)
+    )
+    if a.dtype != torch.float64: a = a.float()
+    d = a.double()
+    states = torch.segment_reduce(d, "mean", lengths=lengths)
+    mean = lengths.double() @ states / len(d)
+    m2 = (d - mean).square_().sum(0)
+    norm = torch.linalg.vector_norm(d, dim=1)
+    if reference is None:
+        distance = torch.tensor(math.nan, dtype=torch.float64, device=a.device)
+    else:
+        ref = reference.double()
+        size = torch.linalg.vector_norm(ref, dim=1)
+        cosine = torch.einsum("th,th->t", ref, d) / (norm * size)
+        # a zero state is at distance 1 from all but itself
+        distance = torch.where(norm * size == 0, (norm != size).double(), 1 - cosine).sum()
+    return cls(
+        lengths.sum(), torch.tensor(len(lengths), device=a.device), mean, m2, histogram(a),
+        a.abs().max().double(), states.var(1).sum(), norm.sum() / math.sqrt(a.shape[1]),
+        distance
+    )
 
-    def weighted(self,
-        # float64, (draws, groups): how often each group (the first leading dimension) counts
-        weights: Tensor,
-    ) -> Moments:
-        """The moments of weighted mixtures of groups, as a bootstrap draws them;
-        leading dimension: draws."""
-        def mix(t): return torch.tensordot(weights, t.double(), dims=1)
-        n = mix(self.tokens)[..., None]
-        share = self.tokens / self.tokens.sum(0).clamp_min(1).double()
-        # near the mean, so that little is lost below
-        centre = (share[..., None] * self.mean).sum(0)
-        apart = self.mean - centre
-        shift = mix(self.tokens[..., None] * apart) / n
-        m2 = mix(self.m2 + self.tokens[..., None] * apart.square()) - n * shift.square()
-        return Moments(
-            n[..., 0], mix(self.sequences), centre + shift, m2.clamp_min(0), mix(self.counts),
-            self.maximum.amax(0).expand(n.shape[:-1]), mix(self.pooled), mix(self.token_rms),
-            mix(self.cosine_distance)
-        )
+# %% ../../nbs/02_maths/00_moments.ipynb #cell-014-3
+@patch(cls_method=True)
+def each(cls: Moments,
+    # (tokens, hidden) activations of all texts, one after the other, without padding
+    a: Tensor,
+    lengths: Tensor,  # int64, (texts,): tokens of each text
+) -> Moments:  # leading dimension texts; one unit
+    """The moments of each text, all units taken as one:
+    small, and enough for the aggregation `elements`; `tokens` counts activations."""
+    lengths = lengths.to(a.device)
+    if int(lengths.min()) < 1:
+        raise InputError("a text without tokens has no moments; leave it out")
+    d, n = a.double(), lengths.double() * a.shape[1]
+    def over(values): return torch.segment_reduce(values, "sum", lengths=lengths)
+    text = torch.repeat_interleave(torch.arange(len(lengths), device=a.device), lengths)
+    mean = over(d.sum(1)) / n
+    m2 = over((d - mean[text, None]).square_().sum(1))
+    bins = torch.bucketize(d.abs(), EDGES.to(a.device), right=True) + text[:, None] * BINS
+    counts = torch.bincount(bins.flatten(), minlength=len(lengths) * BINS).view(-1, BINS)
+    size = d.abs().amax(1)
+    nothing = torch.full_like(mean, math.nan)
+    return cls(
+        lengths * a.shape[1], torch.ones_like(lengths), mean[:, None], m2[:, None], counts,
+        torch.segment_reduce(size, "max", lengths=lengths), nothing, over(d.abs().sum(1)),
+        nothing
+    )
+
+# %% ../../nbs/02_maths/00_moments.ipynb #cell-014-4
+@patch
+def map(self: Moments, f) -> Moments:
+    "Apply `f` to every field, for example an index or a move to another device."
+    return Moments(**{field.name: f(getattr(self, field.name)) for field in fields(self)})
+
+@patch
+def total(self: Moments) -> Moments:
+    "Merge along the first leading dimension, in pairs: few steps, small rounding."
+    m = self
+    while len(m.tokens) > 1:
+        half = len(m.tokens) // 2
+        m = Moments.cat([m[:half] + m[half:2 * half], m[2 * half:]])
+    return m[0]
+
+# %% ../../nbs/02_maths/00_moments.ipynb #cell-014-5
+@patch
+def dealt(self: Moments,
+    group: Tensor,  # int64, (n,): the group of each entry of the first leading dimension
+    count: int,  # groups
+) -> Moments:  # first leading dimension: groups
+    """Merge along the first leading dimension into groups;
+    a group that gets nothing is empty (0 tokens)."""
+    own = group == torch.arange(count, device=group.device)[:, None]  # (groups, n)
+    def add(t): return torch.tensordot(own.double(), t, dims=1)
+    fields = [
+        self.tokens, self.sequences, self.pooled, self.token_rms, self.cosine_distance
+    ]
+    parts = [
+        torch.stack([t.double() for t in fields], -1), self.tokens[..., None] * self.mean,
+        self.counts.double()
+    ]
+    # at once: on a GPU every step counts
+    few, sums, counts = add(torch.cat(parts, -1)).split([t.shape[-1] for t in parts], -1)
+    tokens, sequences, pooled, token_rms, cosine_distance = few.unbind(-1)
+    mean = sums / tokens.clamp_min(1)[..., None]
+    m2 = add(self.m2 + self.tokens[..., None] * (self.mean - mean[group]).square())
+    chosen = own.view(*own.shape, *[1] * (self.maximum.dim() - 1))
+    largest = torch.where(chosen, self.maximum, torch.zeros_like(self.maximum)).amax(1)
+    return Moments(
+        tokens.long(), sequences.long(), mean, m2, counts.long(), largest, pooled,
+        token_rms, cosine_distance
+    )
+
+# %% ../../nbs/02_maths/00_moments.ipynb #cell-014-6
+@patch
+def one_unit(self: Moments) -> Moments:
+    """All units taken as one, as in `each`:
+    what the aggregations `elements` and `pooled` need, and small."""
+    centre = self.mean.mean(-1, keepdim=True)
+    m2 = (self.m2 + self.tokens[..., None] * (self.mean - centre).square()).sum(
+        -1, keepdim=True
+    )
+    return replace(self, tokens=self.tokens * self.mean.shape[-1], mean=centre, m2=m2)
+
+# %% ../../nbs/02_maths/00_moments.ipynb #cell-014-7
+@patch
+def weighted(self: Moments,
+    # float64, (draws, groups): how often each group (the first leading dimension) counts
+    weights: Tensor,
+) -> Moments:
+    """The moments of weighted mixtures of groups, as a bootstrap draws them;
+    leading dimension: draws."""
+    def mix(t): return torch.tensordot(weights, t.double(), dims=1)
+    n = mix(self.tokens)[..., None]
+    share = self.tokens / self.tokens.sum(0).clamp_min(1).double()
+    # near the mean, so that little is lost below
+    centre = (share[..., None] * self.mean).sum(0)
+    apart = self.mean - centre
+    shift = mix(self.tokens[..., None] * apart) / n
+    m2 = mix(self.m2 + self.tokens[..., None] * apart.square()) - n * shift.square()
+    return Moments(
+        n[..., 0], mix(self.sequences), centre + shift, m2.clamp_min(0), mix(self.counts),
+        self.maximum.amax(0).expand(n.shape[:-1]), mix(self.pooled), mix(self.token_rms),
+        mix(self.cosine_distance)
+    )
 
 # %% ../../nbs/02_maths/00_moments.ipynb #cell-016
 def _no_such(aggregation):
@@ -326,6 +345,7 @@ def variance(
     if aggregation == "mean_state": return m.mean.var(-1, correction=0)
     raise _no_such(aggregation)
 
+# %% ../../nbs/02_maths/00_moments.ipynb #cell-016-1
 def sparsity(
     m: Moments,
     eps: float | Tensor,  # threshold ε > 0, or one for each of the leading dimensions
@@ -354,6 +374,7 @@ def rms(m: Moments) -> Tensor:
     "Root-mean-square activation, float64, (...)."
     return ((m.m2 / m.tokens[..., None]) + m.mean.square()).mean(-1).sqrt()
 
+# %% ../../nbs/02_maths/00_moments.ipynb #cell-016-2
 def median_size(m: Moments) -> Tensor:
     """The median of |a|, float64, (...): interpolated on the log scale within a bin;
     of more than half under the first edge, 0."""
@@ -383,6 +404,7 @@ def smallest_sparsity(m: Moments) -> Tensor:
     A score with it is a lower bound, and is marked so."""
     return 1 / (2 * m.tokens.double() * m.mean.shape[-1])
 
+# %% ../../nbs/02_maths/00_moments.ipynb #cell-016-3
 def floored_sparsity(
     m: Moments,
     eps: float | Tensor,  # as in `sparsity`
@@ -424,6 +446,7 @@ class ExactSum:
 
     def map(self, f) -> ExactSum: return ExactSum(f(self.high), f(self.low))
 
+# %% ../../nbs/02_maths/00_moments.ipynb #cell-025-1
 @dataclass(frozen=True)
 class MomentSums:
     "Moments of many batches, added up in any order."

@@ -10,16 +10,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 import torch
 from torch import Tensor
+from fastcore.basics import patch
 from ..base.basics import InputError
 from .moments import Moments, histograms, with_float64
 
 # %% auto #0
 __all__ = ['LARGEST', 'Segments', 'moments_of', 'largest_of', 'token_norms', 'block_sites', 'block_moments', 'first_moments',
-           'largest_states', 'larger', 'BlockStatistics']
+           'largest_states', 'larger_activation', 'BlockStatistics']
 
 # %% ../../nbs/02_maths/01_sites.ipynb #cell-005
 class Segments:
     "Where the texts of a right-padded batch are, once its padding is left out."
+
     def __init__(self,
         lengths: Sequence[int],  # tokens of each text
         device: torch.device | str = "cpu",
@@ -34,15 +36,6 @@ class Segments:
         )
         self.apart, self.groups = group is not None, groups
         self.numbers = [*group] if self.apart else [0] * len(self.lengths)
-
-    def on(self, device: torch.device) -> "Segments":
-        "The same texts on another device; made once."
-        if device == self.device: return self
-        if device not in self._others:
-            self._others[device] = Segments(
-                self.lengths, device, self.numbers if self.apart else None, self.groups
-            )
-        return self._others[device]
 
     @cached_property
     def _others(self) -> dict: return {}
@@ -71,17 +64,6 @@ class Segments:
     # int64, (texts,): the first token of each
     def starts(self) -> Tensor: return self.counts.cumsum(0) - self.counts
 
-    def sums(self, a: Tensor, start: int = 0) -> Tensor:  # (tokens, hidden) → (texts, hidden)
-        """Sums over the tokens of each text, from its token `start` on, in the precision of
-        `a`."""
-        return torch.stack([part[start:].sum(0) for part in a.split(self.lengths)])
-
-    # leading dimension texts → groups; none where texts are not kept apart
-    def merged(self, m: Moments) -> Moments:
-        "Merge texts into their groups."
-        m = m.dealt(self.group, self.groups)
-        return m if self.apart else m[0]
-
     @cached_property
     def mask(self) -> Tensor:  # int8, (texts, longest): 1 where a token is real
         return (torch.arange(self.longest, device=self.device) < self.counts[:, None]).to(
@@ -96,24 +78,51 @@ class Segments:
         ]
         return torch.cat(rows).to(self.device)
 
-    def check(self, a: Tensor) -> None:
-        "Refuse activations that are not those of the tokens of the texts."
-        if (
-            a.shape[:2] != (len(self.lengths), self.longest)
-            and a.shape[0] != len(self.lengths) * self.longest
-        ):
-            raise InputError(
-                f"activations of shape {tuple(a.shape)} of {len(self.lengths)} texts of up to"
-                f" {self.longest} tokens: the model adds positions of its own (as BigBird"
-                " does, which fills up its last block); give texts of a length that needs"
-                " none (max_length)"
-            )
+# %% ../../nbs/02_maths/01_sites.ipynb #cell-005-1
+@patch
+def on(self: Segments, device: torch.device) -> "Segments":
+    "The same texts on another device; made once."
+    if device == self.device: return self
+    if device not in self._others:
+        self._others[device] = Segments(
+            self.lengths, device, self.numbers if self.apart else None, self.groups
+        )
+    return self._others[device]
 
-    def pack(self, a: Tensor) -> Tensor:  # (texts, longest, …) → (tokens, hidden)
-        "Activations without padding, one text after the other."
-        self.check(a)
-        a = a.reshape(len(self.lengths) * self.longest, -1)
-        return a if len(a) == self.tokens else a.index_select(0, self._real)
+@patch
+def sums(self: Segments, a: Tensor, start: int = 0) -> Tensor:  # (tokens, hidden) → (texts, hidden)
+    """Sums over the tokens of each text, from its token `start` on, in the precision of
+    `a`."""
+    return torch.stack([part[start:].sum(0) for part in a.split(self.lengths)])
+
+# leading dimension texts → groups; none where texts are not kept apart
+@patch
+def merged(self: Segments, m: Moments) -> Moments:
+    "Merge texts into their groups."
+    m = m.dealt(self.group, self.groups)
+    return m if self.apart else m[0]
+
+# %% ../../nbs/02_maths/01_sites.ipynb #cell-005-2
+@patch
+def check(self: Segments, a: Tensor) -> None:
+    "Refuse activations that are not those of the tokens of the texts."
+    if (
+        a.shape[:2] != (len(self.lengths), self.longest)
+        and a.shape[0] != len(self.lengths) * self.longest
+    ):
+        raise InputError(
+            f"activations of shape {tuple(a.shape)} of {len(self.lengths)} texts of up to"
+            f" {self.longest} tokens: the model adds positions of its own (as BigBird"
+            " does, which fills up its last block); give texts of a length that needs"
+            " none (max_length)"
+        )
+
+@patch
+def pack(self: Segments, a: Tensor) -> Tensor:  # (texts, longest, …) → (tokens, hidden)
+    "Activations without padding, one text after the other."
+    self.check(a)
+    a = a.reshape(len(self.lengths) * self.longest, -1)
+    return a if len(a) == self.tokens else a.index_select(0, self._real)
 
 # %% ../../nbs/02_maths/01_sites.ipynb #cell-008
 def moments_of(
@@ -168,6 +177,7 @@ def token_norms(
     distance = torch.where(alike, (uu - gap.square()) / (2 * both), 1 - xy / both)
     return before, after, uu.sqrt(), torch.where(both == 0, (uu > 0).double(), distance)
 
+# %% ../../nbs/02_maths/01_sites.ipynb #cell-011-1
 def block_sites(
     x: Tensor,  # (tokens, hidden), entering the block
     y: Tensor,  # leaving it
@@ -187,6 +197,7 @@ def block_sites(
         if inverse is None: inverse = math.sqrt(x.shape[1]) / before
         yield "relative_update", u.mul_(inverse.to(u.dtype)[:, None]), update * inverse, None
 
+# %% ../../nbs/02_maths/01_sites.ipynb #cell-011-2
 def block_moments(
     x: Tensor,  # (tokens, hidden), entering the block, without padding
     y: Tensor,  # leaving it
@@ -228,6 +239,7 @@ def first_moments(
 # of an activation: |a|, where it is, and the RMS of its token
 LARGEST = ("size", "unit", "position", "rms")
 
+# %% ../../nbs/02_maths/01_sites.ipynb #cell-014-1
 def largest_states(
     y: Tensor,  # (tokens, hidden)
     largest: Tensor,  # (tokens,): largest |y| of each token
@@ -243,13 +255,14 @@ def largest_states(
     )
     return torch.where(size[:, None] < 0, torch.zeros_like(found), found)
 
-def larger(a: Tensor, b: Tensor) -> Tensor:  # (…, 4)
+def larger_activation(a: Tensor, b: Tensor) -> Tensor:  # (…, 4)
     "Of two largest activations the larger."
     return torch.where(a[..., :1] >= b[..., :1], a, b)
 
 # %% ../../nbs/02_maths/01_sites.ipynb #cell-017
 class BlockStatistics:
     "Collects the moments of all blocks while a batch runs."
+
     def __init__(self,
         sites: Iterable[str],
         layers: int,
@@ -284,32 +297,37 @@ class BlockStatistics:
         ]
         if site == "output": self.top[layer] = largest_states(a, largest, norms, texts)
 
-    # leading dimensions (groups, layers); (layers,) where texts have no groups
-    def moments(self) -> dict[str, Moments]:
-        "The moments of each site, on the device of the first block."
-        def together(ms):
-            device = ms[0].tokens.device
-            return Moments.stack(
-                [m.map(lambda t: t.to(device)) for m in ms], int(self.texts.apart)
-            )
-        return {site: together(ms) for site, ms in self.found.items()}
-
-    def first_tokens(self) -> dict[str, Moments]:  # leading dimensions as those of `moments`
-        "The moments of the first tokens of all texts."
-        def flat(parts):
-            return torch.stack([p.to(parts[0].device) for p in parts], 1).flatten(0, 1)
-        def of(site):
-            a, norms, distance = zip(*self.first[site])
-            return site, flat(a), flat(norms), None if distance[0] is None else flat(distance)
-        return first_moments(
-            map(of, self.sites), self.texts.on(self.first[self.sites[0]][0][0].device)
+# %% ../../nbs/02_maths/01_sites.ipynb #cell-017-1
+# leading dimensions (groups, layers); (layers,) where texts have no groups
+@patch
+def moments(self: BlockStatistics) -> dict[str, Moments]:
+    "The moments of each site, on the device of the first block."
+    def together(ms):
+        device = ms[0].tokens.device
+        return Moments.stack(
+            [m.map(lambda t: t.to(device)) for m in ms], int(self.texts.apart)
         )
+    return {site: together(ms) for site, ms in self.found.items()}
 
-    # float64, (groups, layers, 4): `LARGEST`; None without the site `output`
-    def largest(self) -> Tensor | None:
-        "The largest state of each layer."
-        return (
-            None
-            if self.top[0] is None
-            else torch.stack([t.to(self.top[0].device) for t in self.top], 1)
-        )
+@patch
+def first_tokens(self: BlockStatistics) -> dict[str, Moments]:  # leading dimensions as those of `moments`
+    "The moments of the first tokens of all texts."
+    def flat(parts):
+        return torch.stack([p.to(parts[0].device) for p in parts], 1).flatten(0, 1)
+    def of(site):
+        a, norms, distance = zip(*self.first[site])
+        return site, flat(a), flat(norms), None if distance[0] is None else flat(distance)
+    return first_moments(
+        map(of, self.sites), self.texts.on(self.first[self.sites[0]][0][0].device)
+    )
+
+# %% ../../nbs/02_maths/01_sites.ipynb #cell-017-2
+# float64, (groups, layers, 4): `LARGEST`; None without the site `output`
+@patch
+def largest(self: BlockStatistics) -> Tensor | None:
+    "The largest state of each layer."
+    return (
+        None
+        if self.top[0] is None
+        else torch.stack([t.to(self.top[0].device) for t in self.top], 1)
+    )

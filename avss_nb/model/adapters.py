@@ -11,15 +11,15 @@ from pathlib import Path
 import torch
 from torch import nn
 from ..base.basics import InputError
-from .blocks import Blocks, fingerprint, probe_batch
-from .handling import evaluating
+from .blocks import Blocks, fingerprint_blocks, probe_batch
+from .handling import evaluation_mode
 from .saving import is_cut, name_of
 
 # %% auto #0
-__all__ = ['NOTES', 'adaptable', 'with_adapters', 'adapted_weights', 'base_of', 'load_adapter']
+__all__ = ['NOTES', 'find_adaptable', 'with_adapters', 'adapted_weights', 'base_of', 'load_adapter']
 
 # %% ../../nbs/03_model/06_adapters.ipynb #cell-006
-def adaptable(
+def find_adaptable(
     student: nn.Module,
     paths: Iterable[str],  # of blocks
 ) -> tuple[set[str], set[str]]:  # linear modules; single parameters (experts)
@@ -43,6 +43,7 @@ def _on_shared_weights(student, modules: set[str]) -> set[str]:
     uses = Counter(id(p) for _, p in student.named_parameters(remove_duplicate=False))
     return {name for name in modules if uses[id(student.get_submodule(name).weight)] > 1}
 
+# %% ../../nbs/03_model/06_adapters.ipynb #cell-006-1
 def _routers(student) -> set[str]:
     """Linear modules that return more than the product (a choice of experts), as a few
     tokens show."""
@@ -54,7 +55,7 @@ def _routers(student) -> set[str]:
         handles.append(module.register_forward_hook(hook(name)))
     try:
         if handles:
-            with torch.no_grad(), evaluating(student): student(**probe_batch(student))
+            with torch.no_grad(), evaluation_mode(student): student(**probe_batch(student))
     finally:
         for handle in handles: handle.remove()
     return found
@@ -64,6 +65,7 @@ def _experts(name, p) -> bool:
     if "bias" in name or min(p.shape, default=0) < 2: return False
     return p.dim() == 3 or p.dim() == 2 and "expert" in name
 
+# %% ../../nbs/03_model/06_adapters.ipynb #cell-006-2
 def _named_as_they_are(student, modules: set[str]) -> set[str]:
     """Leave out names that PEFT takes for those of an older transformers, where it would
     adapt all experts."""
@@ -93,7 +95,7 @@ def with_adapters(
         raise InputError(
             "LoRA needs PEFT: pip install 'avss_nb[lora]', or leave lora_rank out"
         ) from None
-    modules, parameters = adaptable(student, paths.values())
+    modules, parameters = find_adaptable(student, paths.values())
     if not modules | parameters:
         raise InputError(
             f"the blocks {', '.join(map(str, paths))} have no linear module for an adapter; "
@@ -118,6 +120,7 @@ def with_adapters(
         )
     return adapted.eval()
 
+# %% ../../nbs/03_model/06_adapters.ipynb #cell-009-1
 def _put(student, modules, parameters, paths, rank, seed):
     "PEFT's adapters, and a check that they are where they should be and nowhere else."
     from peft import LoraConfig, get_peft_model
@@ -145,13 +148,14 @@ def _put(student, modules, parameters, paths, rank, seed):
         )
     return adapted
 
+# %% ../../nbs/03_model/06_adapters.ipynb #cell-009-2
 def _unfit(adapted) -> set[str]:
     """Weights whose adapters break the model, or that PEFT does not find again in a file of
     its own."""
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
     inner, held = adapted.get_base_model(), adapted_weights(adapted)
     try:
-        with torch.no_grad(), evaluating(adapted): adapted(**probe_batch(inner))
+        with torch.no_grad(), evaluation_mode(adapted): adapted(**probe_batch(inner))
     except Exception: return held - {name for name, _ in inner.named_modules()}  # single parameters
     state = get_peft_model_state_dict(adapted, save_embedding_layers=False)
     lost = [
@@ -178,7 +182,7 @@ NOTES = ("healing.json", "mitigation.json")  # in a folder that holds an adapter
 def base_of(blocks: Blocks) -> dict:
     "The model that an adapter belongs to, for JSON."
     name = name_of(blocks.model)
-    return {"name": name, "blocks": len(blocks), "fingerprint": fingerprint(blocks)}
+    return {"name": name, "blocks": len(blocks), "fingerprint": fingerprint_blocks(blocks)}
 
 def load_adapter(
     model: nn.Module,  # the base; it gets the adapter

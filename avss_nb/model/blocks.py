@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
+from fastcore.basics import patch
 from ..base.basics import InputError
-from .handling import eager, evaluating
+from .handling import run_eagerly, evaluation_mode
 
 # %% auto #0
 __all__ = ['COUNTS', 'PROBE', 'SUBLAYERS', 'block_input', 'block_output', 'layer_counts', 'input_device', 'check_model',
-           'vocabulary_size', 'positions', 'check_length', 'text_batch', 'batch_of', 'probe_batch', 'find_blocks',
-           'sublayer', 'Blocks', 'model_name', 'loaded', 'fingerprint', 'input_fingerprint']
+           'vocabulary_size', 'position_limit', 'check_length', 'text_batch', 'batch_of', 'probe_batch', 'find_blocks',
+           'find_sublayer', 'Blocks', 'model_name', 'weights_loaded', 'fingerprint_blocks', 'input_fingerprint']
 
 # %% ../../nbs/03_model/01_blocks.ipynb #cell-007
 def block_input(args: tuple, kwargs: dict) -> Tensor:
@@ -54,6 +55,7 @@ def input_device(model: nn.Module) -> torch.device:
         " from_pretrained"
     )
 
+# %% ../../nbs/03_model/01_blocks.ipynb #cell-009-1
 def check_model(model) -> None:
     "Refuse what is not a model, such as a name."
     if not isinstance(model, nn.Module):
@@ -67,7 +69,8 @@ def vocabulary_size(model: nn.Module) -> int | None:  # None: no plain table of 
     table = model.get_input_embeddings()
     return table.num_embeddings if isinstance(table, nn.Embedding) else None
 
-def positions(model: nn.Module) -> int | None:  # None: no limit is known
+# %% ../../nbs/03_model/01_blocks.ipynb #cell-009-2
+def position_limit(model: nn.Module) -> int | None:  # None: no limit is known
     "How many tokens of a text a model has positions for."
     most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if not isinstance(most, int) or most < 1: return None
@@ -95,6 +98,7 @@ def check_length(
             f"{longest} tokens are too long for a model of {most} positions; {advice}"
         )
 
+# %% ../../nbs/03_model/01_blocks.ipynb #cell-009-3
 def text_batch(
     model: nn.Module,
     ids: Tensor,  # token ids, (rows, sequence)
@@ -123,6 +127,7 @@ def batch_of(model: nn.Module, ids: Tensor) -> dict[str, Tensor]:
 
 PROBE = 6  # tokens
 
+# %% ../../nbs/03_model/01_blocks.ipynb #cell-009-4
 def probe_batch(model: nn.Module, length: int = PROBE) -> dict[str, Tensor]:
     "A few tokens that any text model can read."
     ids = (
@@ -131,6 +136,7 @@ def probe_batch(model: nn.Module, length: int = PROBE) -> dict[str, Tensor]:
     )
     return batch_of(model, ids)
 
+# %% ../../nbs/03_model/01_blocks.ipynb #cell-009-5
 def find_blocks(
     model: nn.Module,
     # part of the path, for models with two stacks ("encoder", "decoder"); where it stands in
@@ -168,7 +174,7 @@ def find_blocks(
         ]
     try:
         if lists:
-            with torch.no_grad(), evaluating(model), eager(): model(**probe_batch(model))
+            with torch.no_grad(), evaluation_mode(model), run_eagerly(): model(**probe_batch(model))
     except InputError: raise
     except Exception as error:
         raise InputError(
@@ -193,6 +199,7 @@ def find_blocks(
         f" counts in its config: {sorted(counts) or 'none'})"
     )
 
+# %% ../../nbs/03_model/01_blocks.ipynb #cell-009-6
 def _in_stack(name, lists, stack) -> dict[str, nn.ModuleList]:
     """The lists in whose path a stack stands;
     in several, those in which it comes first (`encoder.…`, before
@@ -221,7 +228,7 @@ SUBLAYERS = {
     ),
 }
 
-def sublayer(
+def find_sublayer(
     block: nn.Module,
     site: str,  # "attention" or "mlp"
 ) -> nn.Module:
@@ -242,6 +249,7 @@ def sublayer(
 # %% ../../nbs/03_model/01_blocks.ipynb #cell-014
 class Blocks:
     "The blocks of a model, in the order in which they run."
+
     def __init__(self,
         model: nn.Module,  # any transformers model
         stack: str | None = None,  # "encoder" or "decoder" where there are two
@@ -250,7 +258,9 @@ class Blocks:
         self.path, self.modules, self.shape = find_blocks(model, stack)
 
     def __len__(self) -> int: return len(self.modules)
+
     def __getitem__(self, i: int) -> nn.Module: return self.modules[i]
+
     def __repr__(self):
         return (
             f"Blocks({type(self.model).__name__}, {self.path}, {len(self)} of"
@@ -273,74 +283,79 @@ class Blocks:
             )
         return layers
 
-    @contextmanager
-    def watch(self,
-        # called with layer, x (in) and y (out), (batch, sequence, hidden)
-        see: Callable[[int, Tensor, Tensor], None],
-        # site → called with layer and its output
-        sublayers: dict[str, Callable[[int, Tensor], None]] | None = None,
-    ) -> Iterator[None]:
-        """Call `see` for every block at every forward pass inside the `with` block;
-        what it computes does not run under autocast."""
-        name, reads = type(self.model).__name__, getattr(
-            self.model, "main_input_name", "input_ids"
+# %% ../../nbs/03_model/01_blocks.ipynb #cell-014-1
+@patch
+@contextmanager
+def watch(self: Blocks,
+    # called with layer, x (in) and y (out), (batch, sequence, hidden)
+    see: Callable[[int, Tensor, Tensor], None],
+    # site → called with layer and its output
+    sublayers: dict[str, Callable[[int, Tensor], None]] | None = None,
+) -> Iterator[None]:
+    """Call `see` for every block at every forward pass inside the `with` block;
+    what it computes does not run under autocast."""
+    name, reads = type(self.model).__name__, getattr(
+        self.model, "main_input_name", "input_ids"
+    )
+    if reads == "input_ids" and (len(self.shape) != 3 or self.shape[:2] != (1, PROBE)):
+        raise InputError(
+            f"the blocks of {name} make states of shape {self.shape} of {PROBE} tokens,"
+            f" not (1, {PROBE}, hidden): positions of its own, several streams, or another"
+            " order; they cannot be told apart by token"
         )
-        if reads == "input_ids" and (len(self.shape) != 3 or self.shape[:2] != (1, PROBE)):
-            raise InputError(
-                f"the blocks of {name} make states of shape {self.shape} of {PROBE} tokens,"
-                f" not (1, {PROBE}, hidden): positions of its own, several streams, or another"
-                " order; they cannot be told apart by token"
-            )
-        # under autocast sums would be taken in half precision
-        def exactly(call, layer, *states):
-            kind = states[0].device.type
-            if not torch.is_autocast_enabled(kind): return call(layer, *states)
-            with torch.autocast(kind, enabled=False): call(layer, *states)
-        # accelerate moves the input to the block's device after the hook has seen it
-        def hook(layer):
-            return lambda _, args, kwargs, out: exactly(
-                see, layer, block_input(args, kwargs).to(block_output(out).device),
-                block_output(out)
-            )
-        def sub(layer, call):
-            return lambda _, args, out: exactly(call, layer, block_output(out))
-        handles = []
-        try:
-            for i, block in enumerate(self.modules):
-                handles += [
-                    sublayer(block, site).register_forward_hook(sub(i, call))
-                    for site, call in (sublayers or {}).items()
-                ]
-                handles.append(block.register_forward_hook(hook(i), with_kwargs=True))
-            with eager(): yield
-        finally:
-            for handle in handles: handle.remove()
+    # under autocast sums would be taken in half precision
+    def exactly(call, layer, *states):
+        kind = states[0].device.type
+        if not torch.is_autocast_enabled(kind): return call(layer, *states)
+        with torch.autocast(kind, enabled=False): call(layer, *states)
+    # accelerate moves the input to the block's device after the hook has seen it
+    def hook(layer):
+        return lambda _, args, kwargs, out: exactly(
+            see, layer, block_input(args, kwargs).to(block_output(out).device),
+            block_output(out)
+        )
+    def sub(layer, call):
+        return lambda _, args, out: exactly(call, layer, block_output(out))
+    handles = []
+    try:
+        for i, block in enumerate(self.modules):
+            handles += [
+                find_sublayer(block, site).register_forward_hook(sub(i, call))
+                for site, call in (sublayers or {}).items()
+            ]
+            handles.append(block.register_forward_hook(hook(i), with_kwargs=True))
+        with run_eagerly(): yield
+    finally:
+        for handle in handles: handle.remove()
 
-    @contextmanager
-    def skip(self,
-        layers: Iterable[int],
-    ) -> Iterator[None]:
-        """Inside the `with` block the given blocks hand on their input unchanged:
-        virtual pruning, exact and reversible."""
-        def hook(_, args, kwargs, out):
-            x = block_input(args, kwargs).to(block_output(out).device)
-            return (x, *out[1:]) if isinstance(out, (tuple, list)) else x
-        hook.skips = True
-        handles = [
-            self.modules[i].register_forward_hook(hook, with_kwargs=True)
-            for i in self.check(layers)
-        ]
-        try:
-            with eager(): yield
-        finally:
-            for handle in handles: handle.remove()
+# %% ../../nbs/03_model/01_blocks.ipynb #cell-014-2
+@patch
+@contextmanager
+def skip(self: Blocks,
+    layers: Iterable[int],
+) -> Iterator[None]:
+    """Inside the `with` block the given blocks hand on their input unchanged:
+    virtual pruning, exact and reversible."""
+    def hook(_, args, kwargs, out):
+        x = block_input(args, kwargs).to(block_output(out).device)
+        return (x, *out[1:]) if isinstance(out, (tuple, list)) else x
+    hook.skips = True
+    handles = [
+        self.modules[i].register_forward_hook(hook, with_kwargs=True)
+        for i in self.check(layers)
+    ]
+    try:
+        with run_eagerly(): yield
+    finally:
+        for handle in handles: handle.remove()
 
-    def skipped(self) -> list[int]:
-        "The blocks that are skipped at this moment."
-        return [
-            i for i, block in enumerate(self.modules)
-            if any(hasattr(hook, "skips") for hook in block._forward_hooks.values())
-        ]
+@patch
+def skipped(self: Blocks) -> list[int]:
+    "The blocks that are skipped at this moment."
+    return [
+        i for i, block in enumerate(self.modules)
+        if any(hasattr(hook, "skips") for hook in block._forward_hooks.values())
+    ]
 
 # %% ../../nbs/03_model/01_blocks.ipynb #cell-021
 def model_name(blocks: Blocks) -> str:
@@ -348,7 +363,7 @@ def model_name(blocks: Blocks) -> str:
     return getattr(blocks.model.config, "_name_or_path", "") or type(blocks.model).__name__
 
 @contextmanager
-def loaded(block: nn.Module) -> Iterator[None]:
+def weights_loaded(block: nn.Module) -> Iterator[None]:
     "Inside the `with` block, weights that accelerate has offloaded are in their places."
     with ExitStack() as stack:
         if any(p.is_meta for p in block.parameters()):
@@ -361,13 +376,14 @@ def loaded(block: nn.Module) -> Iterator[None]:
             )
         yield
 
-def fingerprint(
+def fingerprint_blocks(
     blocks: Blocks,
     samples: int = 16,  # values a parameter
 ) -> str:
     "A short hash of the blocks' parameter names, shapes and sampled values."
     return _sampled_hash(blocks.modules, samples)
 
+# %% ../../nbs/03_model/01_blocks.ipynb #cell-021-1
 def input_fingerprint(
     model: nn.Module,
     samples: int = 1024,  # values a parameter
@@ -378,7 +394,7 @@ def input_fingerprint(
 def _sampled_hash(modules, samples) -> str:
     names, values = [], []
     for i, module in enumerate(modules):
-        with loaded(module):
+        with weights_loaded(module):
             for name, p in module.named_parameters():
                 # float32 counts up to there
                 exact = torch.float32 if p.numel() < 2**24 else torch.float64

@@ -12,12 +12,12 @@ from torch import nn
 from transformers.utils import logging
 
 # %% auto #0
-__all__ = ['evaluating', 'gradients', 'differentiable', 'randomness_kept', 'traceless', 'eager', 'quiet', 'undisturbed',
-           'unwrapped', 'bare']
+__all__ = ['evaluation_mode', 'gradients_on', 'gradients_for', 'randomness_kept', 'leave_no_trace', 'run_eagerly',
+           'quiet_transformers', 'evaluate_undisturbed', 'unwrap_model', 'unwrap_fully']
 
 # %% ../../nbs/03_model/00_handling.ipynb #cell-007
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """The model in evaluation mode;
     afterwards each of its modules is in the mode in which it was, and attends as before."""
     modes = [(module, module.training) for module in model.modules()]
@@ -34,18 +34,18 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 # %% ../../nbs/03_model/00_handling.ipynb #cell-009
 @contextmanager
-def gradients() -> Iterator[None]:
+def gradients_on() -> Iterator[None]:
     "Record gradients inside the `with` block, also where somebody switched them off outside."
     with torch.inference_mode(False), torch.enable_grad(): yield
 
 @contextmanager
-def differentiable(weights: Sequence[nn.Parameter]) -> Iterator[None]:
+def gradients_for(weights: Sequence[nn.Parameter]) -> Iterator[None]:
     """Inside the `with` block the loss can be differentiated by these weights;
     afterwards all is as before."""
     before = [w.requires_grad for w in weights]
     try:
         for w in weights: w.requires_grad_(True)
-        with gradients(): yield
+        with gradients_on(): yield
     finally:
         for w, was in zip(weights, before): w.requires_grad_(was)
 
@@ -64,7 +64,7 @@ def randomness_kept() -> Iterator[None]:
 
 # %% ../../nbs/03_model/00_handling.ipynb #cell-014
 @contextmanager
-def traceless(model: nn.Module) -> Iterator[None]:
+def leave_no_trace(model: nn.Module) -> Iterator[None]:
     """Afterwards random states, modes and buffers are as they were;
     inside, nothing has a gradient."""
     modes = [(module, module.training) for module in model.modules()]
@@ -81,13 +81,13 @@ def traceless(model: nn.Module) -> Iterator[None]:
             if not torch.equal(buffer, before): buffer.data.copy_(before)
 
 # %% ../../nbs/03_model/00_handling.ipynb #cell-016
-def eager():
+def run_eagerly():
     """Compiled models run their plain code inside the `with` block:
     they would ignore hooks that are added now, without a word."""
     return torch.compiler.set_stance("force_eager")
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     "No progress bars and warnings of transformers inside the `with` block."
     bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar(); logging.set_verbosity_error()
@@ -97,19 +97,19 @@ def quiet() -> Iterator[None]:
         if bars: logging.enable_progress_bar()
 
 @contextmanager
-def undisturbed(*models: nn.Module) -> Iterator[None]:
+def evaluate_undisturbed(*models: nn.Module) -> Iterator[None]:
     "Evaluate models without gradients; afterwards every module is in its mode again."
     with ExitStack() as stack:
-        for model in models: stack.enter_context(evaluating(model))
-        with torch.no_grad(), quiet(): yield
+        for model in models: stack.enter_context(evaluation_mode(model))
+        with torch.no_grad(), quiet_transformers(): yield
 
 # %% ../../nbs/03_model/00_handling.ipynb #cell-017
-def unwrapped(model: nn.Module) -> nn.Module:
+def unwrap_model(model: nn.Module) -> nn.Module:
     "The transformers model inside the wrappers of `torch.compile` and PEFT."
     model = getattr(model, "_orig_mod", model)
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
-def bare(model: nn.Module) -> nn.Module:
+def unwrap_fully(model: nn.Module) -> nn.Module:
     """The model inside the wrappers of data parallelism, compilation and adapters (which
     stay active)."""
     while True:

@@ -15,16 +15,17 @@ from ..base.basics import InputError, text_tokenizer
 from ..data.batches import length_batches, right_padded
 from .blocks import PROBE, Blocks, check_model, input_device, probe_batch
 from .blocks import text_batch, vocabulary_size
-from .handling import eager, evaluating, unwrapped
-from ..maths.moments import wide
+from .handling import run_eagerly, evaluation_mode, unwrap_model
+from ..maths.moments import to_float64
 
 # %% auto #0
-__all__ = ['LOOKS_AHEAD', 'head', 'headless', 'body', 'cacheless', 'model_batch', 'differ', 'probe_rows', 'once', 'reads_padding',
-           'kept_apart', 'word_places', 'masked_batch', 'row_classes', 'target_batch', 'looks_ahead', 'batch_losses',
-           'batch_loss', 'masked_copies', 'pooled_states', 'state_batch', 'state_losses']
+__all__ = ['LOOKS_AHEAD', 'find_head', 'is_headless', 'find_body', 'without_cache', 'model_batch', 'differ_visibly', 'probe_rows',
+           'remember_per_model', 'reads_padding', 'kept_apart', 'word_places', 'masked_batch', 'row_classes',
+           'target_batch', 'looks_ahead', 'batch_losses', 'batch_loss', 'masked_copies', 'pooled_states', 'state_batch',
+           'state_losses']
 
 # %% ../../nbs/03_model/02_heads.ipynb #cell-005
-def head(
+def find_head(
     model: nn.Module,
     # is its loss wanted? A language model that looks ahead can answer, but has no next-token
     # loss
@@ -32,7 +33,7 @@ def head(
 ) -> str:  # "causal", "masked" or "classes"
     "What a model predicts; InputError where no loss is known."
     check_model(model)
-    plain = unwrapped(model)
+    plain = unwrap_model(model)
     name, config = type(plain).__name__, getattr(plain, "config", None)
     if "SequenceClassification" in name:
         if config.num_labels < 2 or config.problem_type not in (
@@ -50,7 +51,7 @@ def head(
     if generates and not getattr(config, "is_encoder_decoder", False):
         if loss and looks_ahead(model): raise InputError(LOOKS_AHEAD.format(name=name))
         return "causal"
-    if headless(model):
+    if is_headless(model):
         raise InputError(
             f"{name} has no head whose loss is known. If its files hold one, load it with"
             " AutoModelForCausalLM (predicts the next token), AutoModelForMaskedLM or"
@@ -63,33 +64,34 @@ def head(
         " the next token), AutoModelForMaskedLM or AutoModelForSequenceClassification"
     )
 
-def headless(model: nn.Module) -> bool:
+# %% ../../nbs/03_model/02_heads.ipynb #cell-005-1
+def is_headless(model: nn.Module) -> bool:
     "Does a model end with its states, as an encoder for embeddings does?"
-    plain = unwrapped(model)
+    plain = unwrap_model(model)
     if getattr(plain, "base_model", None) is not plain: return False
     return not getattr(plain.config, "is_encoder_decoder", False)
 
 # %% ../../nbs/03_model/02_heads.ipynb #cell-007
-def body(blocks: Blocks) -> nn.Module:
+def find_body(blocks: Blocks) -> nn.Module:
     """The part of a model that runs its blocks without the head;
     the model itself where that cannot be had."""
     model = blocks.model
-    inner, last = getattr(unwrapped(model), "base_model", model), {}
+    inner, last = getattr(unwrap_model(model), "base_model", model), {}
     def states(runs):
         with blocks.watch(
             lambda layer, x, y: last.__setitem__(layer, y)
-        ), torch.no_grad(), evaluating(model):
+        ), torch.no_grad(), evaluation_mode(model):
             runs(**probe_batch(model))
         return last.pop(len(blocks) - 1)
-    if inner is unwrapped(model): return model
+    if inner is unwrap_model(model): return model
     try: return inner if torch.equal(states(inner), states(model)) else model
     except Exception: return model  # whatever the reason, the whole model is right
 
 @contextmanager
-def cacheless(model: nn.Module) -> Iterator[None]:
+def without_cache(model: nn.Module) -> Iterator[None]:
     """Inside the `with` block the model keeps no keys and values of past tokens:
     nobody reads on."""
-    plain = unwrapped(model)
+    plain = unwrap_model(model)
     configs = [
         config for config in (getattr(plain, "config", None), plain.config.get_text_config())
         if getattr(config, "use_cache", None)
@@ -106,7 +108,7 @@ def model_batch(
     rows: Sequence[Sequence[int]],  # token ids
 ) -> dict[str, Tensor]:  # right padded, where the model reads it
     "Rows as one batch for a model."
-    plain = unwrapped(model)
+    plain = unwrap_model(model)
     classifies = "SequenceClassification" in type(plain).__name__
     pad = getattr(plain.config.get_text_config(), "pad_token_id", None) if classifies else 0
     if pad is None and len(rows) > 1:
@@ -117,7 +119,7 @@ def model_batch(
     batch = right_padded(rows, input_device(model), pad or 0, vocabulary_size(model))
     return batch | text_batch(model, batch["input_ids"], batch["attention_mask"])
 
-def differ(a: Tensor, b: Tensor) -> bool:
+def differ_visibly(a: Tensor, b: Tensor) -> bool:
     "By more than rounding?"
     return bool(
         (a.float() - b.float()).norm()
@@ -127,10 +129,11 @@ def differ(a: Tensor, b: Tensor) -> bool:
 # PROBE tokens, and twice as many
 def probe_rows(model: nn.Module) -> tuple[list[int], list[int]]:
     "A short text and a longer one that any text model can read."
-    longer = [i % (vocabulary_size(unwrapped(model)) or 128) for i in range(3, 3 + 2 * PROBE)]
+    longer = [i % (vocabulary_size(unwrap_model(model)) or 128) for i in range(3, 3 + 2 * PROBE)]
     return longer[:PROBE], longer
 
-def once(probe: Callable[[nn.Module], bool]) -> Callable[[nn.Module], bool]:
+# %% ../../nbs/03_model/02_heads.ipynb #cell-009-1
+def remember_per_model(probe: Callable[[nn.Module], bool]) -> Callable[[nn.Module], bool]:
     "What was found about a model is remembered as long as the model is there."
     found = WeakKeyDictionary()
     @wraps(probe)
@@ -139,7 +142,7 @@ def once(probe: Callable[[nn.Module], bool]) -> Callable[[nn.Module], bool]:
         return found[model]
     return told
 
-@once
+@remember_per_model
 def reads_padding(model: nn.Module) -> bool:
     """Does what a model makes of a text depend on the padding behind it, in spite of the
     mask? Found by trying: alone, and beside a longer one."""
@@ -148,10 +151,11 @@ def reads_padding(model: nn.Module) -> bool:
         out = model(**model_batch(model, rows))[0][:1]  # states, or logits
         return out[:, :len(short)] if out.dim() == 3 else out
     try:
-        with torch.no_grad(), evaluating(model), eager():
-            return differ(made(short, longer), made(short))
+        with torch.no_grad(), evaluation_mode(model), run_eagerly():
+            return differ_visibly(made(short, longer), made(short))
     except Exception: return True  # it cannot read a padded batch
 
+# %% ../../nbs/03_model/02_heads.ipynb #cell-009-2
 def kept_apart(
     model: nn.Module,
     rows: Sequence[Sequence[int]],
@@ -174,6 +178,7 @@ def word_places(
     special = {*tokenizer.all_special_ids} - {tokenizer.unk_token_id}
     return [i for i, token in enumerate(row) if token not in special]
 
+# %% ../../nbs/03_model/02_heads.ipynb #cell-009-3
 def masked_batch(
     model: nn.Module,
     rows: Sequence[Sequence[int]],
@@ -188,9 +193,10 @@ def masked_batch(
         "input_ids": ids.masked_fill(where, mask), "labels": ids.masked_fill(~where, -100)
     }
 
+# %% ../../nbs/03_model/02_heads.ipynb #cell-009-4
 def row_classes(model: nn.Module, rows: Sequence[Sequence[int]]) -> list[int]:
     "The class of each row, which the model must have."
-    labels, classes = [getattr(row, "label", None) for row in rows], unwrapped(
+    labels, classes = [getattr(row, "label", None) for row in rows], unwrap_model(
         model
     ).config.num_labels
     if None in labels:
@@ -204,6 +210,7 @@ def row_classes(model: nn.Module, rows: Sequence[Sequence[int]]) -> list[int]:
         )
     return labels
 
+# %% ../../nbs/03_model/02_heads.ipynb #cell-009-5
 def target_batch(
     model: nn.Module,
     tokenizer,  # needed for a masked model
@@ -212,7 +219,7 @@ def target_batch(
     seed: int = 0,
 ) -> dict[str, Tensor]:  # labels: none (the next token), (rows, sequence), or (rows,)
     "A batch that carries what the model's head is asked for."
-    kind, tokenizer = head(model), text_tokenizer(tokenizer)
+    kind, tokenizer = find_head(model), text_tokenizer(tokenizer)
     if kind == "causal": return model_batch(model, rows)
     if kind == "masked":
         places = [word_places(row, tokenizer) for row in rows]
@@ -236,21 +243,21 @@ LOOKS_AHEAD = (
     " what needs a loss (ablation, perplexity, search)"
 )
 
-@once
+@remember_per_model
 def looks_ahead(model: nn.Module) -> bool:
     """Do a model's earlier logits depend on later tokens? Found by trying:
     texts with the same first half."""
     first, row = probe_rows(model)
     rows = [row, row, first + row[:len(first) - 1:-1]]
     try:
-        with torch.no_grad(), evaluating(model), eager():
+        with torch.no_grad(), evaluation_mode(model), run_eagerly():
             logits = model(**model_batch(model, rows)).logits[:, :len(first)].float()
         rounding, moved = (
             float((other - logits[0]).norm() / logits[0].norm()) for other in logits[1:]
         )
         return moved > max(
             10 * rounding,
-            1e-5 if unwrapped(model).dtype in (torch.float32, torch.float64) else 0.01,
+            1e-5 if unwrap_model(model).dtype in (torch.float32, torch.float64) else 0.01,
         )
     except Exception: return False  # it cannot be tried here: whoever needs a loss will hear why
 
@@ -274,7 +281,7 @@ def batch_losses(
         labels = batch["labels"]
     labels = labels.to(logits.device)
     asked = labels != -100
-    found = wide(
+    found = to_float64(
         nn.functional.cross_entropy(logits[asked].float(), labels[asked], reduction="none")
     )
     losses, asked = torch.zeros(
@@ -316,14 +323,14 @@ def pooled_states(
 ) -> Tensor:  # float64, (rows, hidden)
     "Mean of the last states over the tokens of each text; padding is not counted."
     read = {name: t for name, t in batch.items() if name != "states"}
-    states = unwrapped(model).base_model(**read).last_hidden_state
+    states = unwrap_model(model).base_model(**read).last_hidden_state
     mask = batch["attention_mask"].to(states.device)[..., None].double()
     return (states.double() * mask).sum(1) / mask.sum(1)
 
 def state_batch(model: nn.Module, rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:
     "A batch that carries the pooled states of the model as it is now."
     batch = model_batch(model, rows)
-    with torch.no_grad(), evaluating(model):
+    with torch.no_grad(), evaluation_mode(model):
         return batch | {"states": pooled_states(model, batch)}
 
 def state_losses(

@@ -13,12 +13,12 @@ from ..base.basics import InputError
 from .blocks import COUNTS, Blocks
 
 # %% auto #0
-__all__ = ['PER_LAYER', 'LAYER_SETS', 'LARGEST_PERIOD', 'COLLECTIONS', 'PREDICTS_AHEAD', 'OWN', 'INJECTED', 'configs', 'inside',
-           'held_lists', 'derived_lists', 'fitted_rules', 'layer_kinds', 'announced', 'arguments_by_number', 'injected',
-           'check_injected']
+__all__ = ['PER_LAYER', 'LAYER_SETS', 'LARGEST_PERIOD', 'COLLECTIONS', 'PREDICTS_AHEAD', 'OWN', 'INJECTED', 'nested_configs',
+           'nested_part', 'held_lists', 'derived_lists', 'fitted_rules', 'layer_kinds', 'announced_blocks',
+           'arguments_by_number', 'injected_features', 'check_injected']
 
 # %% ../../nbs/03_model/03_rules.ipynb #cell-005
-def configs(
+def nested_configs(
     config: PretrainedConfig,
     place: tuple[str, ...] = (),  # of it in the whole
 ) -> dict[tuple[str, ...], PretrainedConfig]:
@@ -26,7 +26,7 @@ def configs(
     () is the whole, ('text_config',) a part."""
     found = {place: config}
     for name, value in vars(config).items():
-        if isinstance(value, PretrainedConfig): found |= configs(value, (*place, name))
+        if isinstance(value, PretrainedConfig): found |= nested_configs(value, (*place, name))
     return found
 
 # %% ../../nbs/03_model/03_rules.ipynb #cell-007
@@ -40,12 +40,15 @@ PER_LAYER = (  # an entry a layer
     "num_attention_heads_per_layer",
     "attention_window",
 )
+
 # numbers of special layers
 LAYER_SETS = ("moe_layers", "attn_layer_indices", "hybrid_layer_ids")
+
 LARGEST_PERIOD = 64  # a rule repeats at most after so many blocks
+
 COLLECTIONS = (list, tuple, set)
 
-def inside(data: dict, place: Sequence[str]) -> dict:
+def nested_part(data: dict, place: Sequence[str]) -> dict:
     "The part of a configuration's data at a place."
     return reduce(lambda part, name: part[name], place, data)
 
@@ -54,6 +57,7 @@ def held_lists(data: dict) -> dict[str, list]:
     known = (*PER_LAYER, *LAYER_SETS)
     return {name: [*data[name]] for name in known if isinstance(data.get(name), COLLECTIONS)}
 
+# %% ../../nbs/03_model/03_rules.ipynb #cell-007-1
 def derived_lists(
     kind: type,  # class of the whole configuration
     data: dict,  # the whole, as `to_dict` gives it
@@ -63,7 +67,7 @@ def derived_lists(
 ) -> dict[str, list] | None:  # None: refused without the lists
     "What transformers derives for lists that a configuration does not hold."
     data = copy.deepcopy(data)
-    part = inside(data, place)
+    part = nested_part(data, place)
     for name in lists: part.pop(name, None)
     part.update(changes or {})
     try: found = reduce(getattr, place, kind.from_dict(data))
@@ -74,6 +78,7 @@ def derived_lists(
         for name, value in values.items()
     }
 
+# %% ../../nbs/03_model/03_rules.ipynb #cell-007-2
 def fitted_rules(
     kind: type,
     data: dict,  # with the lists as they should be
@@ -81,7 +86,7 @@ def fitted_rules(
     blocks: int,  # that stay
 ) -> tuple[dict[str, int], set[str]]:  # rule → its new value; rules to leave out
     "Make the rules of a configuration agree with its lists."
-    part, right = inside(data, place), held_lists(inside(data, place))
+    part, right = nested_part(data, place), held_lists(nested_part(data, place))
     def derive(changes=None): return derived_lists(kind, data, place, right, changes) or {}
     now = derive()
     if not right or now == right: return {}, set()
@@ -105,6 +110,7 @@ def fitted_rules(
     if derive(changes) == right: return changes | hidden, set()
     return {}, {name for rule in rules for name in (rule, f"_{rule}") if name in part}
 
+# %% ../../nbs/03_model/03_rules.ipynb #cell-007-3
 def layer_kinds(
     config: PretrainedConfig,  # the whole
     place: Sequence[str],  # of the part that has the lists
@@ -118,7 +124,7 @@ def layer_kinds(
 # %% ../../nbs/03_model/03_rules.ipynb #cell-012
 PREDICTS_AHEAD = re.compile(r"mtp|nextn")  # multi-token prediction
 
-def announced(
+def announced_blocks(
     model: nn.Module,
 # place of a configuration → field → number of blocks
 ) -> dict[tuple[str, ...], dict[str, int]]:
@@ -127,13 +133,14 @@ def announced(
     if any(PREDICTS_AHEAD.search(name) for name, _ in model.named_modules()): return {}
     found = {place: {name: value for name, value in part.to_dict().items()
                      if PREDICTS_AHEAD.search(name) and type(value) is int and value > 0}
-             for place, part in configs(model.config).items()}
+             for place, part in nested_configs(model.config).items()}
     return {place: fields for place, fields in found.items() if fields}
 
 # %% ../../nbs/03_model/03_rules.ipynb #cell-014
 OWN = (  # arguments that are no features: states and caches (masks are known by their name)
     "hidden_states", "past_key_values", "past_key_value", "cache_params", "mems",
     "per_layer_inputs")  # a table of embeddings: `avss_nb.model.surgery.REFUSED_FLAGS`
+
 # argument of the forward pass → the field with an entry for each block that gets it
 INJECTED = {
     "deepstack_visual_embeds": "deepstack_visual_indexes"}
@@ -157,6 +164,7 @@ def arguments_by_number(owner: nn.Module, leaf: str) -> set[str]:
         }
     return found
 
+# %% ../../nbs/03_model/03_rules.ipynb #cell-014-1
 def _counter(loop: ast.For) -> str | None:
     """The name of the block's number in `for i, block in enumerate(...)` or `for i in
     range(...)`."""
@@ -167,12 +175,12 @@ def _counter(loop: ast.For) -> str | None:
 def _names(node: ast.AST) -> set[str]:
     return {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)}
 
-def injected(
+def injected_features(
     blocks: Blocks,
 ) -> dict[str, int]:  # argument → after how many of the first blocks it is added
     "Features that the model adds between its blocks by their number, and that no text shows."
     path, _, leaf = blocks.path.rpartition(".")
-    parts, found = configs(blocks.model.config).values(), {}
+    parts, found = nested_configs(blocks.model.config).values(), {}
     for name in arguments_by_number(blocks.model.get_submodule(path), leaf):
         values = [
             value for part in parts if (value := getattr(part, INJECTED.get(name, ""), None))
@@ -181,9 +189,10 @@ def injected(
         found[name] = max(map(len, values), default=len(blocks))
     return found
 
+# %% ../../nbs/03_model/03_rules.ipynb #cell-014-2
 def check_injected(blocks: Blocks, kept: Sequence[int]) -> None:
     "Refuse a cut that would shift features which the model adds by the number of the block."
-    for name, first in injected(blocks).items():
+    for name, first in injected_features(blocks).items():
         if [*kept[:first]] == [*range(first)]: continue
         advice = f"protect blocks {', '.join(map(str, range(first)))}"
         if first >= len(blocks): advice = "its blocks cannot be removed"

@@ -14,12 +14,12 @@ from huggingface_hub.errors import HFValidationError
 from torch import nn
 from transformers import GenerationConfig, PretrainedConfig
 from ..base.basics import InputError, text_tokenizer
-from .rules import configs, fitted_rules, inside
+from .rules import nested_configs, fitted_rules, nested_part
 
 # %% auto #0
-__all__ = ['CUT', 'COMPANIONS', 'is_quantised', 'forget_quantisation', 'rename', 'name_of', 'spans', 'cut_name', 'is_cut',
-           'generation_aside', 'plain_generation', 'source_folder', 'companions', 'copy_companions', 'drop_false_rules',
-           'save_model']
+__all__ = ['CUT', 'COMPANIONS', 'is_quantised', 'forget_quantisation', 'rename_model', 'name_of', 'number_spans', 'cut_name',
+           'is_cut', 'generation_aside', 'plain_generation', 'source_folder', 'companion_files', 'copy_companions',
+           'drop_false_rules', 'save_model']
 
 # %% ../../nbs/03_model/04_saving.ipynb #cell-006
 def is_quantised(model: nn.Module) -> bool:
@@ -46,7 +46,7 @@ def _packed(p: nn.Parameter) -> bool:
 def _shapes(model) -> dict: return {name: p.shape for name, p in model.named_parameters()}
 
 def _drop_field(config: PretrainedConfig) -> None:
-    for part in configs(config).values():
+    for part in nested_configs(config).values():
         if hasattr(part, "quantization_config"): del part.quantization_config
 
 def forget_quantisation(model: nn.Module) -> nn.Module:
@@ -60,7 +60,7 @@ def forget_quantisation(model: nn.Module) -> nn.Module:
 # %% ../../nbs/03_model/04_saving.ipynb #cell-009
 CUT = " without block"  # in the name of a model that was cut and not saved yet
 
-def rename(model: nn.Module, name: str | Path) -> nn.Module:
+def rename_model(model: nn.Module, name: str | Path) -> nn.Module:
     "Give a model another name; return it."
     inner = model.get_base_model() if hasattr(model, "peft_config") else model
     inner.config._name_or_path = inner.name_or_path = str(name)
@@ -70,7 +70,7 @@ def name_of(model: nn.Module) -> str:
     "Where a model was read from, or its class."
     return getattr(model, "name_or_path", "") or type(model).__name__
 
-def spans(numbers) -> str:
+def number_spans(numbers) -> str:
     "Ascending numbers in short: 3-5, 9."
     runs = []
     for i in numbers:
@@ -80,7 +80,7 @@ def spans(numbers) -> str:
 
 def cut_name(model: nn.Module, removed) -> str:
     "What to call a model after blocks were removed."
-    return f"{name_of(model)}{CUT}{'s' if len(removed) > 1 else ''} {spans(removed)}"
+    return f"{name_of(model)}{CUT}{'s' if len(removed) > 1 else ''} {number_spans(removed)}"
 
 def is_cut(model: nn.Module) -> bool:
     "Was the model cut in this session, or read from a folder of one that was?"
@@ -146,7 +146,7 @@ def source_folder(model: nn.Module, tokenizer=None) -> Path | None:
         if isinstance(cached, str): return Path(cached).parent
     return None
 
-def companions(folder: Path) -> list[Path]:
+def companion_files(folder: Path) -> list[Path]:
     """Files and folders beside a model that describe its processor, pooling and further
     modules."""
     found = [
@@ -165,7 +165,7 @@ def companions(folder: Path) -> list[Path]:
 def copy_companions(source: Path | None, folder: Path) -> None:
     "Copy what belongs to a model and is not in the new folder yet."
     if source is None or source.resolve() == folder.resolve(): return
-    for path in companions(source):
+    for path in companion_files(source):
         place = folder / path.relative_to(source)
         if path.is_dir(): shutil.copytree(path, place, dirs_exist_ok=True)
         elif not place.exists(): shutil.copyfile(path, place)
@@ -175,9 +175,9 @@ def drop_false_rules(config: PretrainedConfig, file: Path) -> None:
     """Remove from a file the rules that contradict its lists:
     transformers writes even the defaults."""
     data = json.loads(file.read_text(encoding="utf-8"))
-    for place in configs(config):
+    for place in nested_configs(config):
         _, false = fitted_rules(type(config), config.to_dict(), place, 0)
-        for rule in false: inside(data, place).pop(rule, None)
+        for rule in false: nested_part(data, place).pop(rule, None)
     file.write_text(json.dumps(data, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 def save_model(

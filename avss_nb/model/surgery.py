@@ -15,24 +15,25 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers.utils import logging
 from ..base.basics import InputError
 from .blocks import COUNTS, Blocks, batch_of
-from .rules import LAYER_SETS, PER_LAYER, announced, check_injected, configs
-from .rules import fitted_rules, inside, layer_kinds
-from .saving import cut_name, is_quantised, plain_generation, rename, save_model
-from .handling import undisturbed
+from .rules import LAYER_SETS, PER_LAYER, announced_blocks, check_injected, nested_configs
+from .rules import fitted_rules, nested_part, layer_kinds
+from .saving import cut_name, is_quantised, plain_generation, rename_model, save_model
+from .handling import evaluate_undisturbed
 
 # %% auto #0
 __all__ = ['REFUSED_TYPES', 'REFUSED_FLAGS', 'STACK_COUNTS', 'LEADING', 'FIRST_STAYS', 'REWRITES', 'BOOKKEEPING', 'NUMBERS',
-           'STATES', 'TOLERANCE', 'LONGEST_WINDOW', 'NEW', 'WINDOWS', 'LOOP', 'refuse', 'shrunk_fields', 'facts',
-           'overrides', 'config_place', 'shrunk_config', 'cut_notes', 'facts_of', 'same_facts', 'reasons', 'new_name',
-           'remapped_state', 'load_exactly', 'settings', 'same_settings', 'rebuild', 'probe', 'outputs',
-           'relative_error', 'largest_error', 'cache_errors', 'stepped_logits', 'cache_tolerance', 'check_cache',
-           'cast_buffers', 'run_checks', 'check_reload']
+           'STATES', 'TOLERANCE', 'LONGEST_WINDOW', 'NEW', 'WINDOWS', 'LOOP', 'refuse_surgery', 'shrunk_fields',
+           'config_facts', 'layer_overrides', 'config_place', 'shrunk_config', 'cut_notes', 'facts_of', 'same_facts',
+           'name_cause', 'new_name', 'remapped_state', 'load_exactly', 'block_settings', 'same_settings',
+           'rebuild_model', 'random_text_batch', 'model_outputs', 'relative_error', 'largest_error', 'cache_errors',
+           'stepped_logits', 'cache_tolerance', 'check_cache', 'cast_buffers', 'run_checks', 'check_reload']
 
 # %% ../../nbs/03_model/05_surgery.ipynb #cell-012
 # by config.model_type
 REFUSED_TYPES = {
     "albert": "all its layers are one shared block, so there is nothing to remove"
 }
+
 REFUSED_FLAGS = {  # by a field of the configuration that is neither absent nor 0
     "scale_attn_by_inverse_layer_idx": (
         "its attention is scaled by the number of the block, which removal changes"
@@ -40,7 +41,8 @@ REFUSED_FLAGS = {  # by a field of the configuration that is neither absent nor 
     "hidden_size_per_layer_input": "one table of embeddings holds a part for every layer",
 }
 
-def refuse(model: nn.Module) -> None:
+# %% ../../nbs/03_model/05_surgery.ipynb #cell-012-1
+def refuse_surgery(model: nn.Module) -> None:
     """Raise InputError for a model whose blocks cannot be removed exactly, as far as that
     is known beforehand."""
     name = type(model).__name__
@@ -74,22 +76,23 @@ def refuse(model: nn.Module) -> None:
             f"{name} is spread over {', '.join(sorted(map(str, devices)))}; load it on one"
             " device"
         )
-    for config in configs(model.config).values():
+    for config in nested_configs(model.config).values():
         if config.model_type in REFUSED_TYPES:
             raise InputError(f"{name} cannot lose blocks: {REFUSED_TYPES[config.model_type]}")
         for flag, why in REFUSED_FLAGS.items():
             if vars(config).get(flag):
                 raise InputError(f"{name} cannot lose blocks exactly: {why} ({flag})")
 
-
 # %% ../../nbs/03_model/05_surgery.ipynb #cell-015
 STACK_COUNTS = {"encoder": ("num_layers", "encoder_layers", "num_encoder_layers"),
                 # of models with two stacks
                 "decoder": ("num_decoder_layers", "decoder_layers")}
+
 # how many come first
 LEADING = (
     "first_k_dense_replace", "max_window_layers", "num_dense_layers", "moe_layer_start_index"
 )
+
 # by model_type: a field, and why
 FIRST_STAYS = {"deberta-v2": ("conv_kernel_size", "a convolution runs beside its first block")}
 
@@ -106,6 +109,7 @@ def _cycle(config, kept):
     "The kinds of blocks are a pattern that repeats: afterwards the list names every one."
     return {"block_types": [config.block_types[i % len(config.block_types)] for i in kept]}
 
+# %% ../../nbs/03_model/05_surgery.ipynb #cell-015-1
 def _period(config, kept):
     """Attention and experts each come every so many layers:
     find a period and an offset that fit those that stay."""
@@ -127,6 +131,7 @@ def _period(config, kept):
         new |= {f"{kind}_layer_period": fits[0][0], f"{kind}_layer_offset": fits[0][1]}
     return new
 
+# %% ../../nbs/03_model/05_surgery.ipynb #cell-015-2
 REWRITES = {  # what states the layers in a notation of its own
     # gpt_neo
     "attention_types": lambda config, kept: {
@@ -140,6 +145,7 @@ REWRITES = {  # what states the layers in a notation of its own
     "expert_layer_period": _period,  # jamba
 }
 
+# %% ../../nbs/03_model/05_surgery.ipynb #cell-015-3
 def shrunk_fields(
     config: PretrainedConfig,  # that of the stack
     kept: Sequence[int],  # layer numbers, ascending
@@ -177,7 +183,7 @@ def shrunk_fields(
 # fields that change no result
 BOOKKEEPING = ("architectures", "dtype", "model_type", "transformers_version")
 
-def facts(config: PretrainedConfig) -> dict[str, str]:
+def config_facts(config: PretrainedConfig) -> dict[str, str]:
     "Every field of a configuration, and of those inside it, as text that can be compared."
     def text(value):
         return json.dumps(
@@ -186,14 +192,14 @@ def facts(config: PretrainedConfig) -> dict[str, str]:
         )
     return {
         ".".join((*place, name)): text(value)
-        for place, part in configs(config).items()
-        for name, value in (vars(part) | overrides(part)).items()
+        for place, part in nested_configs(config).items()
+        for name, value in (vars(part) | layer_overrides(part)).items()
         if not name.startswith("_")
         and name not in BOOKKEEPING
         and not isinstance(value, PretrainedConfig)
     }
 
-def overrides(config: PretrainedConfig) -> dict[str, dict]:
+def layer_overrides(config: PretrainedConfig) -> dict[str, dict]:
     """What a configuration changes for single layers (Gemma 4), by layer number:
     {} or {'per_layer_config': ...}."""
     return (
@@ -202,6 +208,7 @@ def overrides(config: PretrainedConfig) -> dict[str, dict]:
         else {}
     )
 
+# %% ../../nbs/03_model/05_surgery.ipynb #cell-018-1
 def config_place(blocks: Blocks) -> tuple[str, ...]:
     "Where in the model's configuration the one of its stack of blocks is."
     path, model = blocks.path.split("."), blocks.model
@@ -212,8 +219,9 @@ def config_place(blocks: Blocks) -> tuple[str, ...]:
         owner.config for owner in owners
         if isinstance(getattr(owner, "config", None), PretrainedConfig)
     )
-    return next((place for place, part in configs(model.config).items() if part is config), ())
+    return next((place for place, part in nested_configs(model.config).items() if part is config), ())
 
+# %% ../../nbs/03_model/05_surgery.ipynb #cell-018-2
 def shrunk_config(blocks: Blocks, kept: Sequence[int]) -> PretrainedConfig:
     "The configuration of the model with only the layers `kept`."
     root, place = blocks.model.config, config_place(blocks)
@@ -227,34 +235,35 @@ def shrunk_config(blocks: Blocks, kept: Sequence[int]) -> PretrainedConfig:
     edits = shrunk_fields(part, kept, len(blocks), stack)
     edits |= {
         name: {str(kept.index(int(i))): own for i, own in layers.items() if int(i) in kept}
-        for name, layers in overrides(part).items()
+        for name, layers in layer_overrides(part).items()
     }
     missing = {
-        where: dict.fromkeys(fields, 0) for where, fields in announced(blocks.model).items()
+        where: dict.fromkeys(fields, 0) for where, fields in announced_blocks(blocks.model).items()
     }
     for where, changes in (*missing.items(), (place, edits)):
-        inside(data, where).update(changes)
+        nested_part(data, where).update(changes)
     rules, gone = fitted_rules(type(root), data, place, len(kept))
-    inside(data, place).update(rules)
-    for name in gone: del inside(data, place)[name]
+    nested_part(data, place).update(rules)
+    for name in gone: del nested_part(data, place)[name]
     data.pop("quantization_config", None)
-    with reasons("its smaller configuration is invalid"): small = type(root).from_dict(data)
-    wanted = facts(root) | facts_of(edits | rules, place)
+    with name_cause("its smaller configuration is invalid"): small = type(root).from_dict(data)
+    wanted = config_facts(root) | facts_of(edits | rules, place)
     for where, changes in missing.items(): wanted |= facts_of(changes, where)
     left_out = [".".join((*place, name)) for name in gone] + ["quantization_config"]
     wanted = {name: value for name, value in wanted.items() if name not in left_out}
     same_facts(
         small,
-        wanted | {name: facts(small)[name] for name in left_out if name in facts(small)},
+        wanted | {name: config_facts(small)[name] for name in left_out if name in config_facts(small)},
         "building its smaller configuration",
     )
     return small
 
+# %% ../../nbs/03_model/05_surgery.ipynb #cell-018-3
 def cut_notes(blocks: Blocks, small: PreTrainedModel) -> dict:
     "What a reader of the smaller model's configuration should know, for `pruning.json`."
     notes = {"layer_kinds": layer_kinds(small.config, config_place(blocks))}
     fields = {
-        ".".join((*place, name)): count for place, counts in announced(blocks.model).items()
+        ".".join((*place, name)): count for place, counts in announced_blocks(blocks.model).items()
         for name, count in counts.items()
     }
     if not fields: return notes
@@ -262,13 +271,13 @@ def cut_notes(blocks: Blocks, small: PreTrainedModel) -> dict:
     return notes | {"multi_token_prediction": said}
 
 def facts_of(edits: dict, place: tuple[str, ...]) -> dict[str, str]:
-    "Edited fields in the form of `facts`."
+    "Edited fields in the form of `config_facts`."
     return {".".join((*place, name)): json.dumps(value, sort_keys=True)
             for name, value in edits.items() if not name.startswith("_")}
 
 def same_facts(config: PretrainedConfig, wanted: dict[str, str], step: str) -> None:
     "Refuse a configuration in which anything but the wanted edits changed."
-    found = facts(config)
+    found = config_facts(config)
     wrong = [name for name in wanted | found if wanted.get(name) != found.get(name)]
     if wrong:
         raise InputError(
@@ -276,8 +285,9 @@ def same_facts(config: PretrainedConfig, wanted: dict[str, str], step: str) -> N
             f" {wanted.get(wrong[0])} is right"
         )
 
+# %% ../../nbs/03_model/05_surgery.ipynb #cell-018-4
 @contextmanager
-def reasons(what: str) -> Iterator[None]:
+def name_cause(what: str) -> Iterator[None]:
     "Turn any exception of the architecture's code into a refusal that names it."
     try: yield
     except InputError: raise
@@ -331,10 +341,11 @@ def load_exactly(model: nn.Module, state: dict[str, Tensor]) -> None:
 NUMBERS = ("layer_idx", "layer_id", "layer_index", "layer_number", "block_idx",
            # or speak of all blocks
            "num_hidden_layers", "layer_block_map", "attention_layers")
+
 # attributes of use, not of the architecture
 STATES = ("training", "gradient_checkpointing", "expert_capacity")
 
-def settings(
+def block_settings(
     block: nn.Module,
     besides: Iterable[str] = (),  # attributes to leave out
 ) -> dict[str, object]:
@@ -351,6 +362,7 @@ def settings(
         and plain(value)
     }
 
+# %% ../../nbs/03_model/05_surgery.ipynb #cell-024-1
 def same_settings(
     blocks: Iterable[nn.Module],
     others: Iterable[nn.Module],
@@ -359,7 +371,7 @@ def same_settings(
 ) -> None:
     "Refuse when a block's settings are not those of its counterpart."
     for layer, (block, other) in enumerate(zip(blocks, others, strict=True)):
-        wanted, found = settings(block, besides), settings(other, besides)
+        wanted, found = block_settings(block, besides), block_settings(other, besides)
         wrong = [name for name in wanted | found if wanted.get(name) != found.get(name)]
         if wrong:
             raise InputError(
@@ -367,18 +379,19 @@ def same_settings(
                 f" {wanted.get(wrong[0])} to {found.get(wrong[0])}"
             )
 
-def rebuild(
+# %% ../../nbs/03_model/05_surgery.ipynb #cell-024-2
+def rebuild_model(
     blocks: Blocks,  # of the original, which stays as it is
     kept: Sequence[int],  # layer numbers, ascending
 ) -> PreTrainedModel:
     """A new model with only the layers `kept`:
     same class, precision, device, mode and generation settings."""
     model = blocks.model
-    refuse(model)
+    refuse_surgery(model)
     check_injected(blocks, kept)
     config = shrunk_config(blocks, kept)
     device = next(model.parameters()).device
-    with (reasons("its architecture cannot be built with these blocks only"),
+    with (name_cause("its architecture cannot be built with these blocks only"),
           torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), device):
         small = type(model)._from_config(
             config, dtype=model.dtype, attn_implementation=model.config._attn_implementation
@@ -397,7 +410,7 @@ def rebuild(
         if (name := new_name(name, blocks.path, kept)) in own:
             own[name].requires_grad_(p.requires_grad)
     if model.can_generate(): small.generation_config = copy.deepcopy(model.generation_config)
-    rename(small, cut_name(model, [i for i in range(len(blocks)) if i not in kept]))
+    rename_model(small, cut_name(model, [i for i in range(len(blocks)) if i not in kept]))
     return small.train(model.training)
 
 # %% ../../nbs/03_model/05_surgery.ipynb #cell-027
@@ -406,10 +419,10 @@ LONGEST_WINDOW = 320  # tokens; longer windows are compared as settings only
 NEW = 8  # tokens to generate
 WINDOWS = ("sliding_window", "attention_chunk_size", "window_size", "local_attention")
 
-def probe(model: PreTrainedModel) -> dict[str, Tensor]:
+def random_text_batch(model: PreTrainedModel) -> dict[str, Tensor]:
     """One text of random tokens, longer than every window up to `LONGEST_WINDOW` and short
     enough for the model's positions."""
-    fields = [(name, getattr(config, name, None)) for config in configs(model.config).values()
+    fields = [(name, getattr(config, name, None)) for config in nested_configs(model.config).values()
               for name in (*WINDOWS, "max_position_embeddings")]
     numbers = [(name, value) for name, value in fields if isinstance(value, int) and value > 0]
     window = max(
@@ -427,7 +440,7 @@ def probe(model: PreTrainedModel) -> dict[str, Tensor]:
     ).to(embedding.device)
     return batch_of(model, ids)
 
-def outputs(model: PreTrainedModel, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+def model_outputs(model: PreTrainedModel, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """Every floating-point tensor that the model returns:
     logits, or the last hidden states, or a pooled state."""
     return {name: value for name, value in model(**batch, return_dict=True).items()
@@ -471,6 +484,7 @@ def cache_errors(model: PreTrainedModel, batch: dict[str, Tensor]) -> dict[str, 
         return errors | {LOOP: float("inf")}  # not every intact model can be read in this way
     return errors if stepped is None else errors | {LOOP: relative_error(stepped, uncached)}
 
+# %% ../../nbs/03_model/05_surgery.ipynb #cell-030-1
 def stepped_logits(
     model: PreTrainedModel, ids: Tensor, read: str, rest: dict[str, Tensor]
 ) -> Tensor | None:
@@ -493,6 +507,7 @@ def cache_tolerance(dtype: torch.dtype) -> float:
     "1e-4, or what rounding allows in half precision."
     return max(TOLERANCE, 8 * torch.finfo(dtype).eps)
 
+# %% ../../nbs/03_model/05_surgery.ipynb #cell-030-2
 def check_cache(
     model: PreTrainedModel, small: PreTrainedModel, batch: dict[str, Tensor]
 ) -> None:
@@ -537,6 +552,7 @@ def cast_buffers(blocks: Blocks, small: nn.Module, kept: Sequence[int]) -> str:
         else ""
     )
 
+# %% ../../nbs/03_model/05_surgery.ipynb #cell-033-1
 def run_checks(
     blocks: Blocks,  # of the original
     small: PreTrainedModel,  # what `rebuild` made
@@ -545,11 +561,11 @@ def run_checks(
     """Compare the smaller model with the original, blocks skipped;
     refuse at the first difference, else report the checks."""
     model = blocks.model
-    with undisturbed(model, small), reasons("the smaller model does not run"):
-        batch = probe(model)
+    with evaluate_undisturbed(model, small), name_cause("the smaller model does not run"):
+        batch = random_text_batch(model)
         with blocks.skip(set(range(len(blocks))) - set(kept)):
-            reference = outputs(model, batch)
-        found = outputs(small, batch)
+            reference = model_outputs(model, batch)
+        found = model_outputs(small, batch)
         error = largest_error(found, reference)
         _close(
             error,
@@ -562,6 +578,7 @@ def run_checks(
     return {"logits_max_relative_error": max(error, reload_error), "reload_keys_clean": True,
             "cached_equals_uncached": True if small.can_generate() else None}
 
+# %% ../../nbs/03_model/05_surgery.ipynb #cell-033-2
 def check_reload(
     small: PreTrainedModel, path: str, batch: dict[str, Tensor], reference: dict[str, Tensor]
 ) -> float:
@@ -580,12 +597,12 @@ def check_reload(
                     f"refused: reloading reports {what.replace('_', ' ')}:"
                     f" {sorted(map(str, keys))[0]}"
                 )
-        same_facts(again.config, facts(small.config), "reloading")
+        same_facts(again.config, config_facts(small.config), "reloading")
         same_settings(small.get_submodule(path), again.get_submodule(path), "reloading")
         for name, tensor in again.state_dict().items():
             kept = small.state_dict()[name]
             if tensor.dtype != kept.dtype or not torch.equal(tensor, kept):
                 raise InputError(f"refused: reloading changed {name}")
-        error = largest_error(outputs(again, batch), reference)
+        error = largest_error(model_outputs(again, batch), reference)
         _close(error, TOLERANCE, "the reloaded model computes something else")
     return error

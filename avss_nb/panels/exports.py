@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 import pandas as pd
-from ..base.basics import InputError, Progress, check_replaceable, reading, whole
+from ..base.basics import InputError, Progress, check_replaceable, report_damage, write_whole
 from ..answering.evaluator import Evaluator
 from ..data.batches import Labelled
 from ..data.questions import Question
@@ -17,8 +17,9 @@ from .picture import DRAWING, Picture
 from ..data.prompts import Prompt
 
 # %% auto #0
-__all__ = ['LOOK', 'PACKAGES', 'free_name', 'new_file', 'save_picture', 'save_table', 'call', 'evaluator_code', 'script',
-           'save_data', 'load_data', 'stop_after', 'versions', 'rows_html', 'section', 'page']
+__all__ = ['LOOK', 'PACKAGES', 'free_name', 'new_file', 'save_picture', 'save_table', 'source_of_call', 'evaluator_code',
+           'python_script', 'save_data', 'load_data', 'stop_after', 'package_versions', 'rows_html', 'report_section',
+           'report_page']
 
 # %% ../../nbs/09_panels/02_exports.ipynb #cell-004
 def free_name(
@@ -57,7 +58,7 @@ def save_picture(
 ) -> None:
     "Write the picture that is on show, to a file that does not exist."
     check_replaceable(path, None, "", folder=False)
-    with DRAWING, whole(path) as file:
+    with DRAWING, write_whole(path) as file:
         if Path(path).suffix == ".png":
             file.write_bytes(picture.png)
         else:
@@ -72,12 +73,12 @@ def save_table(
     "Write the table with every digit, to a file that does not exist."
     check_replaceable(path, None, "", folder=False)
     table = table if table.index.name is None else table.reset_index()
-    with whole(path) as file:
+    with write_whole(path) as file:
         if Path(path).suffix == ".csv": table.to_csv(file, index=False)
         else: table.to_parquet(file, index=False)
 
 # %% ../../nbs/09_panels/02_exports.ipynb #cell-010
-def call(
+def source_of_call(
     thing,  # keeps its settings in attributes of the same names
     *args: str,  # source of the first arguments
     **attributes: str,  # parameter → attribute, where the names differ
@@ -103,10 +104,10 @@ def evaluator_code(
     model: str = "model",  # source of the model
 ) -> str:
     "The source of the call that makes the laboratory's evaluator."
-    return call(Evaluator(lab.model, lab.tokenizer, **lab.evaluation), model, "tokenizer")
+    return source_of_call(Evaluator(lab.model, lab.tokenizer, **lab.evaluation), model, "tokenizer")
 
 # %% ../../nbs/09_panels/02_exports.ipynb #cell-013
-def script(lines: Sequence[str]) -> str:
+def python_script(lines: Sequence[str]) -> str:
     "Python source: the imports that the lines need, and the lines."
     from avss_nb import __all__ as door
     used = [
@@ -126,7 +127,7 @@ def save_data(
         if isinstance(x, str): return x
         if isinstance(x, (Labelled, Question)): return {type(x).__name__: asdict(x)}
         return [*map(int, x)]
-    with whole(path) as file:
+    with write_whole(path) as file:
         file.write_text(
             json.dumps(
                 {name: [*map(plain, part)] for name, part in parts.items()}, ensure_ascii=False
@@ -151,7 +152,7 @@ def load_data(path: str | Path) -> dict[str, list]:  # name → texts or questio
                 **{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
             )
         )
-    with reading(path, "data of a script", "save the script again"):
+    with report_damage(path, "data of a script", "save the script again"):
         return {
             name: [*map(whole_, part)]
             for name, part in json.loads(Path(path).read_text(encoding="utf-8")).items()
@@ -179,12 +180,13 @@ table {border-collapse: collapse; font-size: 13px; margin: 1em 0}
 th, td {text-align: left; padding: 2px 12px 2px 0; border-bottom: 1px solid #ddd}
 .wide {overflow-x: auto}
 pre {background: #f5f5f5; padding: 1em; font-size: 12px; white-space: pre-wrap; overflow-wrap: anywhere}"""
+
 PACKAGES = (
     "torch", "transformers", "numpy", "pandas", "scipy", "scikit-learn", "matplotlib",
     "ipywidgets"
 )
 
-def versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
     "Of what the numbers depend on."
     from avss_nb import __version__
     return {"avss_nb": __version__, "Python": platform.python_version()} | {
@@ -197,7 +199,8 @@ def rows_html(rows: dict) -> str:
     lines = [f"<tr><th>{cell(k)}</th><td>{cell(v)}</td></tr>" for k, v in rows.items()]
     return f"<table>{''.join(lines)}</table>"
 
-def section(
+# %% ../../nbs/09_panels/02_exports.ipynb #cell-022-1
+def report_section(
     title: str,
     words: str,  # the result in a sentence
     pictures: Sequence[Picture],
@@ -222,7 +225,8 @@ def section(
         f" code that gives these numbers</summary><pre>{html.escape(code)}</pre></details>"
     )
 
-def page(
+# %% ../../nbs/09_panels/02_exports.ipynb #cell-022-2
+def report_page(
     title: str,
     settings: dict,  # name → value
     sections: Sequence[str],  # from `section`
@@ -233,5 +237,5 @@ def page(
         f' content="width=device-width">'
         f"<title>{html.escape(title)}</title><style>{LOOK}</style></head>"
         f"<body><main><h1>{html.escape(title)}</h1>{rows_html(settings)}"
-        f"{''.join(sections)}<h2>Versions</h2>{rows_html(versions())}</main></body></html>"
+        f"{''.join(sections)}<h2>Versions</h2>{rows_html(package_versions())}</main></body></html>"
     )

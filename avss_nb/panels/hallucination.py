@@ -10,6 +10,7 @@ from dataclasses import replace
 import ipywidgets as widgets
 import numpy as np
 from traitlets import Any
+from fastcore.basics import patch
 from ..hallucination.profile import AnswerProfile
 from ..base.basics import InputError, Progress
 from ..data.questions import Question
@@ -18,8 +19,8 @@ from ..answering.evaluator import Evaluator
 from ..hallucination.scores import EAVSSScorer, HallucinationAnalyzer
 from ..hallucination.scores import HallucinationScores, probe_auroc, strata_of
 from ..draw.hallucination import STANDS_OUT, EAVSSMarks, TwoHistograms
-from .exports import call, evaluator_code
-from .live import LayerPanel, controls, listed
+from .exports import source_of_call, evaluator_code
+from .live import LayerPanel, row_of_controls, list_layers
 from .picture import DRAWING, Picture, sole_run
 from ..maths.moments import rms
 from .ranking import EPSILONS
@@ -27,10 +28,10 @@ from ..draw.style import KEPT, REMOVED, number_text, share_text
 from ..draw.layers import histogram_limits
 
 # %% auto #0
-__all__ = ['counted', 'tally', 'example_table', 'HallucinationPanel']
+__all__ = ['count_in_words', 'tally_bar', 'example_table', 'HallucinationPanel']
 
 # %% ../../nbs/09_panels/05_hallucination.ipynb #cell-004
-def counted(answers: Answers) -> str:
+def count_in_words(answers: Answers) -> str:
     "Right, wrong and abstained answers in words."
     counts = {
         "right": answers.correct, "wrong": answers.hallucinated,
@@ -38,7 +39,7 @@ def counted(answers: Answers) -> str:
     }
     return ", ".join(f"{int(what.sum()):,} {name}" for name, what in counts.items())
 
-def tally(answers: Answers) -> str:
+def tally_bar(answers: Answers) -> str:
     "The counts as a bar, in HTML."
     stripes = f"repeating-linear-gradient(45deg, {REMOVED} 0 5px, white 5px 7px)"
     parts = zip(
@@ -51,11 +52,12 @@ def tally(answers: Answers) -> str:
     style = "display: flex; width: 340px; height: 12px; margin: 4px 0"
     doubts = "".join(f"<div>Note: {html.escape(line)}.</div>" for line in answers.warnings())
     return (
-        f"<div role='img' aria-label='{counted(answers)}'"
-        f" style='{style}'>{bar}</div><div>{len(answers):,} answers: {counted(answers)} (blue,"
+        f"<div role='img' aria-label='{count_in_words(answers)}'"
+        f" style='{style}'>{bar}</div><div>{len(answers):,} answers: {count_in_words(answers)} (blue,"
         f" striped, grey)</div>{doubts}"
     )
 
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-004-1
 def example_table(
     answers: Answers,
     each: int = 3,  # right ones, and wrong ones
@@ -111,313 +113,345 @@ class HallucinationPanel(LayerPanel):
         elif answers is not None: self.load(answers)
         else: self.say("Waiting: panel.run() asks the questions and compares the layers.")
 
-    def _build(self, scorer) -> None:
-        "The widgets, and what happens when they change."
-        narrow = {
-            "layout": widgets.Layout(width="235px"), "style": {"description_width": "80px"}
-        }
-        self.site = widgets.Dropdown(options=[scorer.site], description="site", **narrow)
-        self.eps = widgets.SelectionSlider(
-            options=[(f"{e:g}", e) for e in sorted({*EPSILONS, scorer.eps})], value=scorer.eps,
-            description="threshold ε", continuous_update=False,
-            layout=widgets.Layout(width="430px"), style={"description_width": "80px"}
-        )
-        self.eps.add_class("avss-eps")
-        self.relative = widgets.Checkbox(
-            scorer.relative, description="ε relative to the layer's RMS", indent=False
-        )
-        self.balance = scorer.balance or ("kind",)
-        same = f"compare only within the same {' and '.join(self.balance)}".replace("_", " ")
-        self.balanced = widgets.Checkbox(
-            bool(scorer.balance), description=same, indent=False,
-            layout=widgets.Layout(width="320px")
-        )
-        self.histogram = Picture(420, 250, top=26)
-        self._steps = TwoHistograms(self.histogram.ax)
-        self.numbers, self.counts, self.examples = (widgets.HTML() for _ in range(3))
-        self.picked = widgets.HBox(
-            [self.histogram.widget, widgets.VBox([self.pick, self.numbers])]
-        )
-        self.after = widgets.VBox(
-            [controls(self.site, self.balanced), controls(self.eps, self.relative)]
-        )
-        # it keeps its room, so that nothing jumps
-        self.picked.layout.visibility, self.picked.layout.min_height = "hidden", "284px"
-        (
-            self.counts.layout.min_height, self.examples.layout.min_height,
-            self.status.layout.min_height
-        ) = ("76px", "150px", "58px")
-        below = [self.strip, self.picked, self.counts, self.examples]
-        self.widget.children = [self.head, self.after, self.row, self.picture.widget, *below]
-        for control in self.site, self.eps, self.relative, self.balanced:
-            control.observe(self._rescore, "value")
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-007-1
+@patch
+def _build(self: HallucinationPanel, scorer) -> None:
+    "The widgets, and what happens when they change."
+    narrow = {
+        "layout": widgets.Layout(width="235px"), "style": {"description_width": "80px"}
+    }
+    self.site = widgets.Dropdown(options=[scorer.site], description="site", **narrow)
+    self.eps = widgets.SelectionSlider(
+        options=[(f"{e:g}", e) for e in sorted({*EPSILONS, scorer.eps})], value=scorer.eps,
+        description="threshold ε", continuous_update=False,
+        layout=widgets.Layout(width="430px"), style={"description_width": "80px"}
+    )
+    self.eps.add_class("avss-eps")
+    self.relative = widgets.Checkbox(
+        scorer.relative, description="ε relative to the layer's RMS", indent=False
+    )
+    self.balance = scorer.balance or ("kind",)
+    same = f"compare only within the same {' and '.join(self.balance)}".replace("_", " ")
+    self.balanced = widgets.Checkbox(
+        bool(scorer.balance), description=same, indent=False,
+        layout=widgets.Layout(width="320px")
+    )
+    self.histogram = Picture(420, 250, top=26)
+    self._steps = TwoHistograms(self.histogram.ax)
+    self.numbers, self.counts, self.examples = (widgets.HTML() for _ in range(3))
+    self.picked = widgets.HBox(
+        [self.histogram.widget, widgets.VBox([self.pick, self.numbers])]
+    )
+    self.after = widgets.VBox(
+        [row_of_controls(self.site, self.balanced), row_of_controls(self.eps, self.relative)]
+    )
+    # it keeps its room, so that nothing jumps
+    self.picked.layout.visibility, self.picked.layout.min_height = "hidden", "284px"
+    (
+        self.counts.layout.min_height, self.examples.layout.min_height,
+        self.status.layout.min_height
+    ) = ("76px", "150px", "58px")
+    below = [self.strip, self.picked, self.counts, self.examples]
+    self.widget.children = [self.head, self.after, self.row, self.picture.widget, *below]
+    for control in self.site, self.eps, self.relative, self.balanced:
+        control.observe(self._rescore, "value")
 
-    def _make_room(self, layers: int) -> None:
-        "Marks and buttons for this many layers."
-        if self.layers == layers: return
-        self.picture.ax.clear()
-        self._marks = EAVSSMarks(self.picture.ax, layers)
-        self._number(layers)
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-007-2
+@patch
+def _make_room(self: HallucinationPanel, layers: int) -> None:
+    "Marks and buttons for this many layers."
+    if self.layers == layers: return
+    self.picture.ax.clear()
+    self._marks = EAVSSMarks(self.picture.ax, layers)
+    self._number(layers)
 
-    # --- while it works
-    # ----------------------------------------------------------------------------------------------
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-007-3
+# --- while it works
+# ----------------------------------------------------------------------------------------------
 
-    def run(self,
-        questions: Sequence[Question] | None = None,  # None: those given at the start
-        answers: Answers | None = None,  # known already: nothing is asked
-    ) -> HallucinationScores | None:  # None: stopped before there was anything to compare
-        """Ask, profile and score under this panel's eyes. ■ keeps what there is:
-        `panel.answers`, `panel.profile`, `panel.scores`."""
-        if self.analyzer is None:
-            raise InputError(
-                "this panel has no model; write"
-                " HallucinationPanel(HallucinationAnalyzer(model, tokenizer))"
-            )
-        questions, profiler = (
-            self.questions if questions is None else questions
-        ), self.analyzer.profiler
-        if answers is None and questions is None: answers = self.answers
-        if answers is None and questions is None:
-            raise InputError("there are neither questions nor answers; give one of them")
-        with sole_run():
-            self.scores, profile, self._new = None, None, True
-            try:
-                if answers is None:
-                    evaluator = Evaluator(
-                        profiler.model,
-                        profiler.tokenizer,
-                        **{"prompt": profiler.prompt} | self.evaluation
-                    )
-                    answers = evaluator.answer(questions, progress=self)
-                self.load(answers)
-                profile = profiler.profile(answers, progress=self)
-            except KeyboardInterrupt: pass
-            if self._progress is not None: self._end(profile)  # it was stopped
-        return self.scores
-
-    def _live(self, progress: Progress) -> str:
-        if progress.unit == "question":
-            self._take_answers(progress.partial())
-            return f": {counted(self.answers)}"
-        if progress.partial is None: return ", not yet both right and wrong answers"
-        self._take(progress.partial(), live=True)
-        return (
-            f", {int((~self.profile.labels).sum()):,} faithful and"
-            f" {int(self.profile.labels.sum()):,} hallucinated answers"
+@patch
+def run(self: HallucinationPanel,
+    questions: Sequence[Question] | None = None,  # None: those given at the start
+    answers: Answers | None = None,  # known already: nothing is asked
+) -> HallucinationScores | None:  # None: stopped before there was anything to compare
+    """Ask, profile and score under this panel's eyes. ■ keeps what there is:
+    `panel.answers`, `panel.profile`, `panel.scores`."""
+    if self.analyzer is None:
+        raise InputError(
+            "this panel has no model; write"
+            " HallucinationPanel(HallucinationAnalyzer(model, tokenizer))"
         )
+    questions, profiler = (
+        self.questions if questions is None else questions
+    ), self.analyzer.profiler
+    if answers is None and questions is None: answers = self.answers
+    if answers is None and questions is None:
+        raise InputError("there are neither questions nor answers; give one of them")
+    with sole_run():
+        self.scores, profile, self._new = None, None, True
+        try:
+            if answers is None:
+                evaluator = Evaluator(
+                    profiler.model,
+                    profiler.tokenizer,
+                    **{"prompt": profiler.prompt} | self.evaluation
+                )
+                answers = evaluator.answer(questions, progress=self)
+            self.load(answers)
+            profile = profiler.profile(answers, progress=self)
+        except KeyboardInterrupt: pass
+        if self._progress is not None: self._end(profile)  # it was stopped
+    return self.scores
 
-    def _so_far(self) -> Answers | AnswerProfile:
-        "The result so far; a profile is partial where the total was not reached."
-        p = self._progress
-        found = self.answers if p.partial is None else p.partial()
-        return (
-            replace(found, partial=p.done < p.total)
-            if isinstance(found, AnswerProfile)
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-007-4
+@patch
+def _live(self: HallucinationPanel, progress: Progress) -> str:
+    if progress.unit == "question":
+        self._take_answers(progress.partial())
+        return f": {count_in_words(self.answers)}"
+    if progress.partial is None: return ", not yet both right and wrong answers"
+    self._take(progress.partial(), live=True)
+    return (
+        f", {int((~self.profile.labels).sum()):,} faithful and"
+        f" {int(self.profile.labels.sum()):,} hallucinated answers"
+    )
+
+@patch
+def _so_far(self: HallucinationPanel) -> Answers | AnswerProfile:
+    "The result so far; a profile is partial where the total was not reached."
+    p = self._progress
+    found = self.answers if p.partial is None else p.partial()
+    return (
+        replace(found, partial=p.done < p.total)
+        if isinstance(found, AnswerProfile)
+        else found
+    )
+
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-007-5
+# --- afterwards
+# --------------------------------------------------------------------------------------------------
+
+@patch
+def load(self: HallucinationPanel,
+    result: Answers | AnswerProfile,
+) -> None:
+    "Show answers, or a profile and its scores."
+    if isinstance(result, AnswerProfile):
+        self._brief = result.partial and self._progress is not None
+        self._take(result)
+    else:
+        self._take_answers(result)
+        stopped = self._progress is not None and self._progress.done < self._progress.total
+        words = (
+            "Stopped; panel.run(answers=panel.answers) compares the layers on what"
+            " there is"
+            if stopped
+            else "Answered"
+        )
+        self.say(f"{words}: {count_in_words(result)}.")
+
+@patch
+def _take_answers(self: HallucinationPanel, answers) -> None:
+    self.answers, self.counts.value, self.examples.value = (
+        answers, tally_bar(answers), example_table(answers)
+    )
+
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-007-6
+@patch
+def _take(self: HallucinationPanel, profile, live: bool = False) -> None:
+    with DRAWING:
+        self._make_room(profile.layers)
+        if (
+            self.answers is None
+            or profile.answers.questions[0] not in self.answers.questions
+        ):
+            self._take_answers(profile.answers)
+        self.profile, self._found, self._probes = profile, {}, {}
+        with self._quietly():
+            chosen, options = self.site.value, [*profile.sites]
+            if list(self.site.options) != options: self.site.options = options
+            self.site.value = chosen if chosen in options else options[0]
+        self._show(live)
+
+@patch
+def _show(self: HallucinationPanel, live: bool = False) -> None:
+    "Score and draw; what stands against a score is said."
+    try: self._score(live)
+    except InputError as error: self.say(str(error))
+    else:
+        if self._new and not live: self._point(self.scores.layers(1)[0])
+        self._draw(live)
+        if not live: self._tell()
+
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-007-7
+@patch
+def _point(self: HallucinationPanel, layer: int) -> None:
+    "Open at this layer, unless one was picked meanwhile."
+    self._new = False
+    with self._quietly():
+        if not self.layer: self.layer = self.pick.value = self.strip.value = layer
+
+@patch
+def _score(self: HallucinationPanel, live: bool) -> None:
+    """Scores by the present settings, from the stored profile: no forward pass.
+    Known ones are looked up."""
+    s, balance = self.scorer, self.balance if self.balanced.value else ()
+    settings = self.site.value, self.eps.value, self.relative.value, s.by, balance
+    if live:
+        self.scores = EAVSSScorer(*settings, 39, False, 0, s.confidence, s.seed).score(
+            self.profile
+        )
+    elif settings not in self._found:
+        self.say("Scoring …")
+        found = self.present_scorer(probe=False).score(self.profile)
+        self._found[settings] = (
+            replace(found, **self._probed(balance))
+            if s.probe and not self._brief
             else found
         )
+    if not live: self.scores = self._found[settings]
 
-    # --- afterwards
-    # --------------------------------------------------------------------------------------------------
-
-    def load(self,
-        result: Answers | AnswerProfile,
-    ) -> None:
-        "Show answers, or a profile and its scores."
-        if isinstance(result, AnswerProfile):
-            self._brief = result.partial and self._progress is not None
-            self._take(result)
-        else:
-            self._take_answers(result)
-            stopped = self._progress is not None and self._progress.done < self._progress.total
-            words = (
-                "Stopped; panel.run(answers=panel.answers) compares the layers on what"
-                " there is"
-                if stopped
-                else "Answered"
-            )
-            self.say(f"{words}: {counted(result)}.")
-
-    def _take_answers(self, answers) -> None:
-        self.answers, self.counts.value, self.examples.value = (
-            answers, tally(answers), example_table(answers)
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-007-8
+@patch
+def present_scorer(self: HallucinationPanel,
+    probe: bool | None = None,  # None: as at the start
+) -> EAVSSScorer:
+    "The scorer of the present settings; after ■ it takes a fraction of a second."
+    s, balance, draws, halves = (
+        self.scorer, self.balance if self.balanced.value else (), self.scorer.draws,
+        self.scorer.halves
+    )
+    if self._brief:
+        probe, halves, draws = (
+            False, 0, min(draws, max(99, 1_600_000 // (len(self.profile) * self.layers)))
         )
+    return EAVSSScorer(
+        self.site.value, self.eps.value, self.relative.value, s.by, balance, draws,
+        s.probe if probe is None else probe, halves, s.confidence, s.seed
+    )
 
-    def _take(self, profile, live: bool = False) -> None:
-        with DRAWING:
-            self._make_room(profile.layers)
-            if (
-                self.answers is None
-                or profile.answers.questions[0] not in self.answers.questions
-            ):
-                self._take_answers(profile.answers)
-            self.profile, self._found, self._probes = profile, {}, {}
-            with self._quietly():
-                chosen, options = self.site.value, [*profile.sites]
-                if list(self.site.options) != options: self.site.options = options
-                self.site.value = chosen if chosen in options else options[0]
-            self._show(live)
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-007-9
+@patch
+def code(self: HallucinationPanel, lab) -> list[str]:
+    "Lines of Python that give the table again."
+    stop = (
+        f", progress=stop_after({len(self.profile)}, 'answers')"
+        if self.profile.partial
+        else ""
+    )
+    return [
+        f"answers = {evaluator_code(lab)}.answer(data['questions'])",
+        (
+            "profile ="
+            f" {source_of_call(self.analyzer.profiler, 'model', 'tokenizer')}.profile(answers{stop})"
+        ),
+        f"scores = {source_of_call(self.present_scorer())}.score(profile)",
+        "table = scores.to_frame()",
+    ]
 
-    def _show(self, live: bool = False) -> None:
-        "Score and draw; what stands against a score is said."
-        try: self._score(live)
-        except InputError as error: self.say(str(error))
-        else:
-            if self._new and not live: self._point(self.scores.layers(1)[0])
-            self._draw(live)
-            if not live: self._tell()
+@patch
+def code_data(self: HallucinationPanel, lab) -> dict[str, list]:
+    "The questions that these lines read."
+    return {"questions": self.answers.questions}
 
-    def _point(self, layer: int) -> None:
-        "Open at this layer, unless one was picked meanwhile."
-        self._new = False
-        with self._quietly():
-            if not self.layer: self.layer = self.pick.value = self.strip.value = layer
-
-    def _score(self, live: bool) -> None:
-        """Scores by the present settings, from the stored profile: no forward pass.
-        Known ones are looked up."""
-        s, balance = self.scorer, self.balance if self.balanced.value else ()
-        settings = self.site.value, self.eps.value, self.relative.value, s.by, balance
-        if live:
-            self.scores = EAVSSScorer(*settings, 39, False, 0, s.confidence, s.seed).score(
-                self.profile
-            )
-        elif settings not in self._found:
-            self.say("Scoring …")
-            found = self.present_scorer(probe=False).score(self.profile)
-            self._found[settings] = (
-                replace(found, **self._probed(balance))
-                if s.probe and not self._brief
-                else found
-            )
-        if not live: self.scores = self._found[settings]
-
-    def present_scorer(self,
-        probe: bool | None = None,  # None: as at the start
-    ) -> EAVSSScorer:
-        "The scorer of the present settings; after ■ it takes a fraction of a second."
-        s, balance, draws, halves = (
-            self.scorer, self.balance if self.balanced.value else (), self.scorer.draws,
-            self.scorer.halves
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-007-10
+@patch
+def _probed(self: HallucinationPanel, balance) -> dict[str, np.ndarray]:
+    "The probes, which depend on the balance alone."
+    if balance not in self._probes:
+        found = probe_auroc(
+            self.profile, strata_of(self.profile, balance), self.scorer.seed
         )
-        if self._brief:
-            probe, halves, draws = (
-                False, 0, min(draws, max(99, 1_600_000 // (len(self.profile) * self.layers)))
-            )
-        return EAVSSScorer(
-            self.site.value, self.eps.value, self.relative.value, s.by, balance, draws,
-            s.probe if probe is None else probe, halves, s.confidence, s.seed
+        self._probes[balance] = dict(zip(("probe", "probe_low", "probe_high"), found))
+    return self._probes[balance]
+
+@patch
+def _draw(self: HallucinationPanel, live: bool = False) -> None:
+    with DRAWING:
+        self._marks.update(self.scores, self.layer)
+        alt = (
+            f"log EAVSS of the {self.profile.layers} layers of {self.profile.model}, with"
+            " intervals, before the band of chance."
         )
+        self._present(alt, live)
 
-    def code(self, lab) -> list[str]:
-        "Lines of Python that give the table again."
-        stop = (
-            f", progress=stop_after({len(self.profile)}, 'answers')"
-            if self.profile.partial
-            else ""
-        )
-        return [
-            f"answers = {evaluator_code(lab)}.answer(data['questions'])",
-            (
-                "profile ="
-                f" {call(self.analyzer.profiler, 'model', 'tokenizer')}.profile(answers{stop})"
-            ),
-            f"scores = {call(self.present_scorer())}.score(profile)",
-            "table = scores.to_frame()",
-        ]
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-007-11
+@patch
+def _draw_layer(self: HallucinationPanel) -> None:
+    "The histograms and the numbers of the picked layer."
+    s, i, site = self.scores, self.layer, self.scores.site
+    kinds = [
+        kind.site(site).total()
+        for kind in (self.profile.faithful, self.profile.hallucinated)
+    ]
+    eps, words = s.eps * (
+        float(rms(self.profile.site(site).total())[i]) if s.relative else 1
+    ), site.replace("_", " ")
+    self._steps.update(
+        *(m[i] for m in kinds), eps, histogram_limits(kinds[0]),
+        f"layer {i}: |activation| of the {words}"
+    )
+    self.histogram.show(
+        f"Histograms of |activation| of the {words} of layer {i}, faithful and"
+        f" hallucinated answers; ε = {eps:.3g}."
+    )
+    def between(low, high): return f"{number_text(low)} to {number_text(high)}"
+    probe = (
+        "–"
+        if np.isnan(s.probe[i])
+        else f"{s.probe[i]:.3f} ({s.probe_low[i]:.3f} to {s.probe_high[i]:.3f})"
+    )
+    rows = {
+        "log EAVSS": f"{s.log_eavss[i]:+.3g}{' (a bound)' if s.floored[i] else ''}",
+        f"{self.scorer.confidence:.0%} interval": between(s.log_low[i], s.log_high[i]),
+        "by chance": between(s.null_low[i], s.null_high[i]), "z": f"{s.z[i]:+.2f}",
+        "p": number_text(s.p[i]), "q, over all layers": number_text(s.q[i]),
+        "HSAV, variance": number_text(s.hsav[i]),
+        "AV, variance if faithful": number_text(s.variance[i]),
+        "HSS, share under ε": share_text(s.hss[i]),
+        "AS, the same if faithful": share_text(s.sparsity[i]), "probe AUROC": probe
+    }
+    cells = "".join(
+        f"<tr><td>{name}</td><td><b>{value}</b></td></tr>" for name, value in rows.items()
+    )
+    self.numbers.value = f"<table style='margin-top: 4px'>{cells}</table>"
 
-    def code_data(self, lab) -> dict[str, list]:
-        "The questions that these lines read."
-        return {"questions": self.answers.questions}
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-007-12
+@patch
+def _rescore(self: HallucinationPanel, change=None) -> None:
+    "A control has changed."
+    with DRAWING:
+        if not self._quiet and self.profile is not None: self._show()
 
-    def _probed(self, balance) -> dict[str, np.ndarray]:
-        "The probes, which depend on the balance alone."
-        if balance not in self._probes:
-            found = probe_auroc(
-                self.profile, strata_of(self.profile, balance), self.scorer.seed
-            )
-            self._probes[balance] = dict(zip(("probe", "probe_low", "probe_high"), found))
-        return self._probes[balance]
-
-    def _draw(self, live: bool = False) -> None:
-        with DRAWING:
-            self._marks.update(self.scores, self.layer)
-            alt = (
-                f"log EAVSS of the {self.profile.layers} layers of {self.profile.model}, with"
-                " intervals, before the band of chance."
-            )
-            self._present(alt, live)
-
-    def _draw_layer(self) -> None:
-        "The histograms and the numbers of the picked layer."
-        s, i, site = self.scores, self.layer, self.scores.site
-        kinds = [
-            kind.site(site).total()
-            for kind in (self.profile.faithful, self.profile.hallucinated)
-        ]
-        eps, words = s.eps * (
-            float(rms(self.profile.site(site).total())[i]) if s.relative else 1
-        ), site.replace("_", " ")
-        self._steps.update(
-            *(m[i] for m in kinds), eps, histogram_limits(kinds[0]),
-            f"layer {i}: |activation| of the {words}"
-        )
-        self.histogram.show(
-            f"Histograms of |activation| of the {words} of layer {i}, faithful and"
-            f" hallucinated answers; ε = {eps:.3g}."
-        )
-        def between(low, high): return f"{number_text(low)} to {number_text(high)}"
-        probe = (
-            "–"
-            if np.isnan(s.probe[i])
-            else f"{s.probe[i]:.3f} ({s.probe_low[i]:.3f} to {s.probe_high[i]:.3f})"
-        )
-        rows = {
-            "log EAVSS": f"{s.log_eavss[i]:+.3g}{' (a bound)' if s.floored[i] else ''}",
-            f"{self.scorer.confidence:.0%} interval": between(s.log_low[i], s.log_high[i]),
-            "by chance": between(s.null_low[i], s.null_high[i]), "z": f"{s.z[i]:+.2f}",
-            "p": number_text(s.p[i]), "q, over all layers": number_text(s.q[i]),
-            "HSAV, variance": number_text(s.hsav[i]),
-            "AV, variance if faithful": number_text(s.variance[i]),
-            "HSS, share under ε": share_text(s.hss[i]),
-            "AS, the same if faithful": share_text(s.sparsity[i]), "probe AUROC": probe
-        }
-        cells = "".join(
-            f"<tr><td>{name}</td><td><b>{value}</b></td></tr>" for name, value in rows.items()
-        )
-        self.numbers.value = f"<table style='margin-top: 4px'>{cells}</table>"
-
-    def _rescore(self, change=None) -> None:
-        "A control has changed."
-        with DRAWING:
-            if not self._quiet and self.profile is not None: self._show()
-
-    def _tell(self) -> None:
-        "The result in a sentence."
-        s, out = self.scores, [
-            i for i in self.scores.layers(self.layers) if self.scores.q[i] < STANDS_OUT
-        ]
-        least = int(np.argmin(s.q))
-        found = (
-            f"Layers {listed(out)} stand out (q < 0.05)"
-            if len(out) > 1
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-007-13
+@patch
+def _tell(self: HallucinationPanel) -> None:
+    "The result in a sentence."
+    s, out = self.scores, [
+        i for i in self.scores.layers(self.layers) if self.scores.q[i] < STANDS_OUT
+    ]
+    least = int(np.argmin(s.q))
+    found = (
+        f"Layers {list_layers(out)} stand out (q < 0.05)"
+        if len(out) > 1
+        else (
+            f"Layer {out[0]} stands out (q < 0.05)"
+            if out
             else (
-                f"Layer {out[0]} stands out (q < 0.05)"
-                if out
-                else (
-                    "No layer stands out from chance; the smallest q is"
-                    f" {number_text(s.q[least])}, layer {least}"
-                )
+                "No layer stands out from chance; the smallest q is"
+                f" {number_text(s.q[least])}, layer {least}"
             )
         )
-        agree = "" if np.isnan(s.halves[0]) else f", halves agree with ρ = {s.halves[0]:.2f}"
-        notes = "".join(f" {note[0].upper()}{note[1:]}." for note in s.notes)
-        if self._brief:
-            notes += (
-                f" Quick score ({self.present_scorer().draws:,} draws, no probes, no split-half"
-                " check). For the full analysis: panel.load(panel.profile)."
-            )
-        self.say(
-            f"{'Stopped early, partial result. ' if self.profile.partial else ''}{found}"
-            f" ({s.faithful:,} faithful and {s.hallucinated:,} hallucinated answers, ε ="
-            f" {s.eps:g}{' RMS' if s.relative else ''}{agree}).{notes}"
+    )
+    agree = "" if np.isnan(s.halves[0]) else f", halves agree with ρ = {s.halves[0]:.2f}"
+    notes = "".join(f" {note[0].upper()}{note[1:]}." for note in s.notes)
+    if self._brief:
+        notes += (
+            f" Quick score ({self.present_scorer().draws:,} draws, no probes, no split-half"
+            " check). For the full analysis: panel.load(panel.profile)."
         )
+    self.say(
+        f"{'Stopped early, partial result. ' if self.profile.partial else ''}{found}"
+        f" ({s.faithful:,} faithful and {s.hallucinated:,} hallucinated answers, ε ="
+        f" {s.eps:g}{' RMS' if s.relative else ''}{agree}).{notes}"
+    )

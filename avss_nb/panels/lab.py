@@ -12,20 +12,21 @@ from pathlib import Path
 import ipywidgets as widgets
 import numpy as np, pandas as pd
 from traitlets import Int, TraitError, link, observe, validate
-from ..base.basics import InputError, Progress, whole
+from fastcore.basics import patch
+from ..base.basics import InputError, Progress, write_whole
 from ..data.batches import Text, check_texts
-from ..model.blocks import fingerprint, model_name
+from ..model.blocks import fingerprint_blocks, model_name
 from ..data.questions import Question, split_questions
 from ..answering.answers import Answers
 from ..answering.evaluator import Evaluator
 from ..hallucination.scores import EAVSSScorer, HallucinationAnalyzer
 from ..hallucination.scores import HallucinationScores
 from .hallucination import HallucinationPanel
-from ..model.heads import head
-from .exports import free_name, new_file, page, save_data, save_picture
-from .exports import save_table, script, section
-from .tabs import View, set_aside, source, without_questions
-from .live import Panel, controls, listed
+from ..model.heads import find_head
+from .exports import free_name, new_file, report_page, save_data, save_picture
+from .exports import save_table, python_script, report_section
+from .tabs import View, set_aside, source_of_table, without_questions
+from .live import Panel, row_of_controls, list_layers
 from .picture import DRAWING, Throttle
 from ..hallucination.mitigation import ContrastiveMitigator, Mitigation, Recipe
 from .mitigation import MitigationPanel
@@ -46,8 +47,10 @@ KINDS = {
     ".html": ("Report", "all tabs in one HTML page"),
     ".py": ("Code", "the Python code that gives the numbers of this tab, and its data")
 }
+
 if find_spec("pyarrow") is None: del KINDS[".parquet"]
 
+# %% ../../nbs/09_panels/09_lab.ipynb #cell-004-1
 class LayerLab(Panel):
     "The four panels as tabs, with one picked layer."
     layer = Int(0, help="the picked layer, the same in all tabs")
@@ -123,64 +126,6 @@ class LayerLab(Panel):
         lambda self: self.views[self.tabs.selected_index or 0], doc="The tab on show."
     )
 
-    def _build(self, folder: str) -> None:
-        "The widgets around the panels."
-        def sized(kind, width, label, **traits):
-            return kind(
-                layout=widgets.Layout(width=f"{width}px"),
-                style={"description_width": f"{label}px"}, **traits
-            )
-        # a number: the keys of a dropdown are taken by JupyterLab (arrows move from cell to
-        # cell)
-        self.pick = sized(
-            widgets.BoundedIntText, 125, 45, max=len(self.blocks) - 1, description="layer"
-        )
-        self.facts = widgets.HTML(
-            layout=widgets.Layout(
-                min_height="40px", flex="1 1 600px", margin="2px 2px 2px 12px"
-            )
-        )
-        self.tabs = widgets.Tab(
-            [view.box for view in self.views],
-            titles=[view.name.capitalize() for view in self.views], selected_index=0
-        )
-        self.folder = sized(widgets.Text, 360, 55, value=folder, description="folder")
-        self.name = sized(widgets.Text, 240, 50, value=self.views[0].name, description="name")
-        self.buttons = {
-            kind: widgets.Button(
-                description=label, tooltip=f"save {what} ({kind})",
-                layout=widgets.Layout(width="84px")
-            )
-            for kind, (label, what) in KINDS.items()
-        }
-        for widget, name in (self.pick, "pick"), (self.name, "name"), (self.folder, "folder"):
-            widget.add_class(f"avss-{name}")
-        for kind, button in self.buttons.items():
-            button.add_class(f"avss-save-{kind[1:]}")
-            button.on_click(lambda _, kind=kind: self._press(kind))
-        self.exports = widgets.VBox(
-            [
-                controls(widgets.HTML("save"), *self.buttons.values()),
-                controls(self.folder, self.name),
-            ]
-        )
-        self.widget.children = [
-            self.head, controls(self.pick, self.facts), self.tabs, self.exports, self.row
-        ]
-        self.widget.layout.width = "920px"
-        self.widget.add_class("avss-lab")
-        self._links["pick"] = link((self, "layer"), (self.pick, "value"))
-        self.tabs.observe(self._propose, "selected_index")
-        self._tell_facts()
-
-    def _enter(self, number: int, panel: Panel) -> None:
-        "A panel takes its place, and picks with the others."
-        if number in self._links: self._links[number].unlink()
-        self._links[number] = link((self, "layer"), (panel, "layer"))
-        self.views[number].show(panel)
-        for name in "scores", "mitigation":
-            if panel.has_trait(name): panel.observe(self._tell_facts, name)
-
     # --- one layer
     # ---------------------------------------------------------------------------------------------------
 
@@ -214,135 +159,6 @@ class LayerLab(Panel):
             f"<div style='{style}'>{'; '.join(known) or 'nothing is known of it yet'}</div>"
         )
 
-    def _ranked(self, change=None) -> None:
-        "New scores, and no run behind them any more: pruning goes by them."
-        scores = self.ranking.scores
-        if scores is None or self.ranking._progress is not None or scores is self._scored:
-            return
-        self._scored = scores
-        if self.pruning: self.pruning.scores = scores; return
-        try: panel = PruningPanel(self.model, self.tokenizer, scores, self._evaluate)
-        except InputError as error: self.views[2].explain(str(error)); return
-        self._enter(2, panel)
-        panel.cost.observe(self._tell_facts, "value")
-
-    # --- the steps
-    # ---------------------------------------------------------------------------------------------------
-
-    @contextmanager
-    def _step(self, number: int, words: str):
-        "Turn to the tab where the work is seen; at the end its picture is kept."
-        self.tabs.selected_index = number
-        self.say(words)
-        try:
-            yield
-            self.say(self._next())
-        except InputError as error: self.say(str(error)); raise
-        except KeyboardInterrupt: self.say("Stopped. What was finished before is kept."); raise
-        finally: self.keep_picture()
-
-    def _next(self) -> str:
-        "What there is to do."
-        steps = {
-            "lab.profile() ranks the layers": self.ranking.profile,
-            "lab.hallucinations() finds those that hallucinate": (
-                not self.hallucination or self.hallucination.scores
-            ),
-            "lab.prune() tries the model without the lowest layers": (
-                not self.pruning or self.pruning.reports
-            ),
-            "lab.mitigate() trains the layers that hallucinate": (
-                not self.hallucination or self.mitigation
-            ),
-        }
-        left = [words for words, done in steps.items() if done is None or not done]
-        return f"Done. Next: {left[0]}." if left else "Done. Every step has been taken."
-
-    def run(self) -> None:
-        """The first steps: rank the layers and, if there are questions, find those that
-        hallucinate. ■ ends both."""
-        if self.profile().partial or not self.hallucination: return
-        self.hallucinations()
-
-    def profile(self) -> LayerProfile:
-        "Read the texts and rank the layers; after ■ the partial result is shown and returned."
-        with self._step(0, "Ranking the layers …"):
-            return self.ranking.run(self.profiler, self.texts)
-
-    def hallucinations(self,
-        # given before, for example up to ■: `lab.hallucination.answers`; None: ask
-        answers: Answers | None = None,
-    ) -> HallucinationScores | None:  # None: stopped before there was anything to compare
-        """Ask the questions and compare the layers;
-        after ■ the partial result is shown and returned."""
-        if not self.hallucination:
-            raise InputError(without_questions(self.model, self.tokenizer, self.questions))
-        with self._step(1, "Finding the layers that hallucinate …"):
-            return self.hallucination.run(self.questions, answers)
-
-    def prune(self,
-        # how many of the lowest, or which ones; None: as many as are marked
-        layers: int | Sequence[int] | None = None,
-    ) -> pd.DataFrame:  # measures before and after, and the share kept
-        "Try the model without layers; it stays as it is."
-        if self.ranking.scores is None:
-            raise InputError("there is no ranking yet; call lab.profile() first")
-        if not self.pruning: LayerPruner(self.model, self.tokenizer)  # says why it cannot be
-        if isinstance(layers, Integral):
-            if not 0 <= layers < len(self.blocks):
-                raise InputError(
-                    f"{layers} layers were to be removed; the model has {len(self.blocks)},"
-                    f" give 0 to {len(self.blocks) - 1}"
-                )
-            self.pruning.count, layers = int(layers), None
-        with self._step(2, "Trying the model without layers …"):
-            return self.pruning.preview(layers)
-
-    def mitigate(self,
-        # to train; None: the three that stand out most in hallucinated answers
-        layers: Sequence[int] | None = None,
-        recipe: Recipe | None = None,  # None: the usual one
-        checkpoint: str | Path | None = None,  # as in `ContrastiveMitigator.train`
-    ) -> Mitigation:
-        """Train a copy of the model and test it;
-        ■ ends the training with the best weights so far."""
-        if not self.hallucination:
-            raise InputError(without_questions(self.model, self.tokenizer, self.questions))
-        answers = self.hallucination.answers
-        if answers is None or (layers is None and self.hallucination.scores is None):
-            raise InputError(
-                "it is not known yet which layers hallucinate; call lab.hallucinations() first"
-            )
-        layers = self.hallucination.scores.layers(3) if layers is None else layers
-        mitigator = ContrastiveMitigator(
-            self.model, self.tokenizer, layers, recipe, **self.evaluation
-        )
-        parts = split_questions(answers.questions, {"train": 0.8, "development": 0.2})
-        self.development, chosen = parts["development"], set(parts["train"])
-        self.training = answers[np.array([q in chosen for q in answers.questions])]
-        self._enter(3, MitigationPanel(mitigator, self.test or None))
-        with self._step(3, f"Training layers {listed(mitigator.layers)} …"):
-            return self.mitigation.run(self.training, self.texts, self.development, checkpoint)
-
-    def _evaluate(self):
-        "What is measured when a smaller model is tried."
-        throttle = Throttle()
-        def tell(progress: Progress) -> None:
-            if not throttle.due(): return
-            with throttle.frame():
-                self.say(f"Measuring: {progress.unit} {progress.done:,} of {progress.total:,}")
-        found = Evaluator(self.model, self.tokenizer, **self.evaluation).evaluate(
-            *self._judged_by(), progress=tell
-        )
-        self.say("Measured.")
-        return found
-
-    def _judged_by(self) -> tuple:
-        "What `Evaluator.evaluate` is given."
-        return (
-            (self.texts,) if head(self.model) == "classes" else (self.test or None, self.texts)
-        )
-
     # --- what stays
     # --------------------------------------------------------------------------------------------------
 
@@ -353,112 +169,331 @@ class LayerLab(Panel):
             f" {' '.join(told) or self.text}"
         )
 
-    def _repr_mimebundle_(self, include=None, exclude=None):
-        self.pictures = [
-            picture for view in self.views if view.panel for picture in view.panel.pictures
+# %% ../../nbs/09_panels/09_lab.ipynb #cell-004-2
+@patch
+def _build(self: LayerLab, folder: str) -> None:
+    "The widgets around the panels."
+    def sized(kind, width, label, **traits):
+        return kind(
+            layout=widgets.Layout(width=f"{width}px"),
+            style={"description_width": f"{label}px"}, **traits
+        )
+    # a number: the keys of a dropdown are taken by JupyterLab (arrows move from cell to
+    # cell)
+    self.pick = sized(
+        widgets.BoundedIntText, 125, 45, max=len(self.blocks) - 1, description="layer"
+    )
+    self.facts = widgets.HTML(
+        layout=widgets.Layout(
+            min_height="40px", flex="1 1 600px", margin="2px 2px 2px 12px"
+        )
+    )
+    self.tabs = widgets.Tab(
+        [view.box for view in self.views],
+        titles=[view.name.capitalize() for view in self.views], selected_index=0
+    )
+    self.folder = sized(widgets.Text, 360, 55, value=folder, description="folder")
+    self.name = sized(widgets.Text, 240, 50, value=self.views[0].name, description="name")
+    self.buttons = {
+        kind: widgets.Button(
+            description=label, tooltip=f"save {what} ({kind})",
+            layout=widgets.Layout(width="84px")
+        )
+        for kind, (label, what) in KINDS.items()
+    }
+    for widget, name in (self.pick, "pick"), (self.name, "name"), (self.folder, "folder"):
+        widget.add_class(f"avss-{name}")
+    for kind, button in self.buttons.items():
+        button.add_class(f"avss-save-{kind[1:]}")
+        button.on_click(lambda _, kind=kind: self._press(kind))
+    self.exports = widgets.VBox(
+        [
+            row_of_controls(widgets.HTML("save"), *self.buttons.values()),
+            row_of_controls(self.folder, self.name),
         ]
-        return super()._repr_mimebundle_(include, exclude)
+    )
+    self.widget.children = [
+        self.head, row_of_controls(self.pick, self.facts), self.tabs, self.exports, self.row
+    ]
+    self.widget.layout.width = "920px"
+    self.widget.add_class("avss-lab")
+    self._links["pick"] = link((self, "layer"), (self.pick, "value"))
+    self.tabs.observe(self._propose, "selected_index")
+    self._tell_facts()
 
-    # --- what leaves
-    # -------------------------------------------------------------------------------------------------
+# %% ../../nbs/09_panels/09_lab.ipynb #cell-004-3
+@patch
+def _enter(self: LayerLab, number: int, panel: Panel) -> None:
+    "A panel takes its place, and picks with the others."
+    if number in self._links: self._links[number].unlink()
+    self._links[number] = link((self, "layer"), (panel, "layer"))
+    self.views[number].show(panel)
+    for name in "scores", "mitigation":
+        if panel.has_trait(name): panel.observe(self._tell_facts, name)
 
-    def _propose(self, change) -> None:
-        "The name of the tab, unless another one was written."
-        if self.name.value in [view.name for view in self.views]:
-            self.name.value = self.view.name
+@patch
+def _ranked(self: LayerLab, change=None) -> None:
+    "New scores, and no run behind them any more: pruning goes by them."
+    scores = self.ranking.scores
+    if scores is None or self.ranking._progress is not None or scores is self._scored:
+        return
+    self._scored = scores
+    if self.pruning: self.pruning.scores = scores; return
+    try: panel = PruningPanel(self.model, self.tokenizer, scores, self._evaluate)
+    except InputError as error: self.views[2].explain(str(error)); return
+    self._enter(2, panel)
+    panel.cost.observe(self._tell_facts, "value")
 
-    def _press(self, kind: str) -> None:
-        name = self.name.value.strip()
-        own = (
-            None if name == self.view.name else Path(self.folder.value) / name if name else ""
-        )
-        try: self.save(kind, own)
-        except InputError as error: self.say(str(error))
+# %% ../../nbs/09_panels/09_lab.ipynb #cell-004-4
+# --- the steps
+# ---------------------------------------------------------------------------------------------------
 
-    def save(self,
-        kind: str = "svg",  # svg, png, csv, parquet, html or py
-        # of a file that does not exist; None: the name of the tab, numbered where it is taken
-        path: str | Path | None = None,
-    ) -> list[Path]:  # the files that were written
-        """Write the figure, the table or the code of the tab on show, or the report of all
-        tabs."""
-        kind = f".{kind.removeprefix('.')}"
-        if kind not in KINDS:
-            hint = " (.parquet needs pyarrow)" if kind == ".parquet" else ""
-            raise InputError(f"{kind} was given; there is {', '.join(KINDS)}{hint}")
-        folder, name = (
-            self.folder.value, f"{'report' if kind == '.html' else self.view.name}{kind}"
-        )
-        path = Path(folder) / free_name(folder, name) if path is None else Path(path)
-        path = new_file(path.parent, path.name, kind)
-        try:
-            files = self._write(kind, path)
-        except OSError as error:
+@patch
+@contextmanager
+def _step(self: LayerLab, number: int, words: str):
+    "Turn to the tab where the work is seen; at the end its picture is kept."
+    self.tabs.selected_index = number
+    self.say(words)
+    try:
+        yield
+        self.say(self._next())
+    except InputError as error: self.say(str(error)); raise
+    except KeyboardInterrupt: self.say("Stopped. What was finished before is kept."); raise
+    finally: self.keep_picture()
+
+# %% ../../nbs/09_panels/09_lab.ipynb #cell-004-5
+@patch
+def _next(self: LayerLab) -> str:
+    "What there is to do."
+    steps = {
+        "lab.profile() ranks the layers": self.ranking.profile,
+        "lab.hallucinations() finds those that hallucinate": (
+            not self.hallucination or self.hallucination.scores
+        ),
+        "lab.prune() tries the model without the lowest layers": (
+            not self.pruning or self.pruning.reports
+        ),
+        "lab.mitigate() trains the layers that hallucinate": (
+            not self.hallucination or self.mitigation
+        ),
+    }
+    left = [words for words, done in steps.items() if done is None or not done]
+    return f"Done. Next: {left[0]}." if left else "Done. Every step has been taken."
+
+@patch
+def run(self: LayerLab) -> None:
+    """The first steps: rank the layers and, if there are questions, find those that
+    hallucinate. ■ ends both."""
+    if self.profile().partial or not self.hallucination: return
+    self.hallucinations()
+
+# %% ../../nbs/09_panels/09_lab.ipynb #cell-004-6
+@patch
+def profile(self: LayerLab) -> LayerProfile:
+    "Read the texts and rank the layers; after ■ the partial result is shown and returned."
+    with self._step(0, "Ranking the layers …"):
+        return self.ranking.run(self.profiler, self.texts)
+
+@patch
+def hallucinations(self: LayerLab,
+    # given before, for example up to ■: `lab.hallucination.answers`; None: ask
+    answers: Answers | None = None,
+) -> HallucinationScores | None:  # None: stopped before there was anything to compare
+    """Ask the questions and compare the layers;
+    after ■ the partial result is shown and returned."""
+    if not self.hallucination:
+        raise InputError(without_questions(self.model, self.tokenizer, self.questions))
+    with self._step(1, "Finding the layers that hallucinate …"):
+        return self.hallucination.run(self.questions, answers)
+
+# %% ../../nbs/09_panels/09_lab.ipynb #cell-004-7
+@patch
+def prune(self: LayerLab,
+    # how many of the lowest, or which ones; None: as many as are marked
+    layers: int | Sequence[int] | None = None,
+) -> pd.DataFrame:  # measures before and after, and the share kept
+    "Try the model without layers; it stays as it is."
+    if self.ranking.scores is None:
+        raise InputError("there is no ranking yet; call lab.profile() first")
+    if not self.pruning: LayerPruner(self.model, self.tokenizer)  # says why it cannot be
+    if isinstance(layers, Integral):
+        if not 0 <= layers < len(self.blocks):
             raise InputError(
-                f"{path} was not written: {error.strerror or error}; give another folder or"
-                " name"
-            ) from None
-        self.say(
-            f"Written to {path.parent.resolve()}: {', '.join(file.name for file in files)}"
+                f"{layers} layers were to be removed; the model has {len(self.blocks)},"
+                f" give 0 to {len(self.blocks) - 1}"
+            )
+        self.pruning.count, layers = int(layers), None
+    with self._step(2, "Trying the model without layers …"):
+        return self.pruning.preview(layers)
+
+# %% ../../nbs/09_panels/09_lab.ipynb #cell-004-8
+@patch
+def mitigate(self: LayerLab,
+    # to train; None: the three that stand out most in hallucinated answers
+    layers: Sequence[int] | None = None,
+    recipe: Recipe | None = None,  # None: the usual one
+    checkpoint: str | Path | None = None,  # as in `ContrastiveMitigator.train`
+) -> Mitigation:
+    """Train a copy of the model and test it;
+    ■ ends the training with the best weights so far."""
+    if not self.hallucination:
+        raise InputError(without_questions(self.model, self.tokenizer, self.questions))
+    answers = self.hallucination.answers
+    if answers is None or (layers is None and self.hallucination.scores is None):
+        raise InputError(
+            "it is not known yet which layers hallucinate; call lab.hallucinations() first"
         )
-        return files
+    layers = self.hallucination.scores.layers(3) if layers is None else layers
+    mitigator = ContrastiveMitigator(
+        self.model, self.tokenizer, layers, recipe, **self.evaluation
+    )
+    parts = split_questions(answers.questions, {"train": 0.8, "development": 0.2})
+    self.development, chosen = parts["development"], set(parts["train"])
+    self.training = answers[np.array([q in chosen for q in answers.questions])]
+    self._enter(3, MitigationPanel(mitigator, self.test or None))
+    with self._step(3, f"Training layers {list_layers(mitigator.layers)} …"):
+        return self.mitigation.run(self.training, self.texts, self.development, checkpoint)
 
-    def _write(self, kind: str, path: Path) -> list[Path]:
-        def beside(name): return path.with_name(free_name(path.parent, name))
-        with DRAWING:
-            if kind in (".svg", ".png"):
-                pictures = self.view.pictures
-                if not pictures:
-                    raise InputError(f"there is no figure in the tab {self.view.name} yet")
-                files = {
-                    path if not part else beside(f"{path.stem}-{part}{kind}"): picture
-                    for part, picture in pictures.items()
-                }
-                for file, picture in files.items(): save_picture(picture, file)
-                return [*files]
-            if kind in (".csv", ".parquet"): save_table(self.view.table, path)
-            elif kind == ".html":
-                with whole(path) as file: file.write_text(self.report(), encoding="utf-8")
-            else:
-                data = beside(f"{path.stem}.json")
-                code = self.code(data.name)
-                save_data(data, **self.view.panel.code_data(self))
-                with whole(path) as file: file.write_text(code, encoding="utf-8")
-                return [path, data]
-        return [path]
+# %% ../../nbs/09_panels/09_lab.ipynb #cell-004-9
+@patch
+def _evaluate(self: LayerLab):
+    "What is measured when a smaller model is tried."
+    throttle = Throttle()
+    def tell(progress: Progress) -> None:
+        if not throttle.due(): return
+        with throttle.frame():
+            self.say(f"Measuring: {progress.unit} {progress.done:,} of {progress.total:,}")
+    found = Evaluator(self.model, self.tokenizer, **self.evaluation).evaluate(
+        *self._judged_by(), progress=tell
+    )
+    self.say("Measured.")
+    return found
 
-    def code(self,
-        data: str = "data.json",  # the file with texts and questions, see `save`
-    ) -> str:
-        "The Python code that gives the numbers of the tab on show."
-        self.view.table  # there must be something to repeat
-        return script(source(self, self.view, data))
+@patch
+def _judged_by(self: LayerLab) -> tuple:
+    "What `Evaluator.evaluate` is given."
+    return (
+        (self.texts,) if find_head(self.model) == "classes" else (self.test or None, self.texts)
+    )
 
-    def report(self) -> str:
-        "All tabs in one HTML page that needs nothing else."
-        def part(view):
-            try: table, code = view.table, script(source(self, view, f"{view.name}.json"))
-            except InputError: table, code = None, ""
-            return section(
-                view.name.capitalize(), view.panel.text, [*view.pictures.values()], table, code
-            )
-        parts = [part(view) for view in self.views if view.pictures]
-        if not parts:
-            raise InputError(
-                "nothing is measured yet, so there is nothing to report; call lab.run() first"
-            )
-        about = {
-            "model": model_name(self.blocks),
-            "class": type(self.model).__name__,
-            "dtype": self.model.dtype,
-            "device": self.model.device,
-            "layers": len(self.blocks),
-            "fingerprint": fingerprint(self.blocks),
-            "texts": f"{len(self.texts):,}",
-            "questions": (
-                f"{len(self.questions):,}, and {len(self.test):,} set aside for tests"
-            ),
-            "settings of answers": self.evaluation or "the usual ones",
-            "picked layer": self.layer,
-        }
-        return page(f"The layers of {model_name(self.blocks)}", about, parts)
+@patch
+def _repr_mimebundle_(self: LayerLab, include=None, exclude=None):
+    self.pictures = [
+        picture for view in self.views if view.panel for picture in view.panel.pictures
+    ]
+    return super(LayerLab, self)._repr_mimebundle_(include, exclude)
+
+# %% ../../nbs/09_panels/09_lab.ipynb #cell-004-10
+# --- what leaves
+# -------------------------------------------------------------------------------------------------
+
+@patch
+def _propose(self: LayerLab, change) -> None:
+    "The name of the tab, unless another one was written."
+    if self.name.value in [view.name for view in self.views]:
+        self.name.value = self.view.name
+
+@patch
+def _press(self: LayerLab, kind: str) -> None:
+    name = self.name.value.strip()
+    own = (
+        None if name == self.view.name else Path(self.folder.value) / name if name else ""
+    )
+    try: self.save(kind, own)
+    except InputError as error: self.say(str(error))
+
+# %% ../../nbs/09_panels/09_lab.ipynb #cell-004-11
+@patch
+def save(self: LayerLab,
+    kind: str = "svg",  # svg, png, csv, parquet, html or py
+    # of a file that does not exist; None: the name of the tab, numbered where it is taken
+    path: str | Path | None = None,
+) -> list[Path]:  # the files that were written
+    """Write the figure, the table or the code of the tab on show, or the report of all
+    tabs."""
+    kind = f".{kind.removeprefix('.')}"
+    if kind not in KINDS:
+        hint = " (.parquet needs pyarrow)" if kind == ".parquet" else ""
+        raise InputError(f"{kind} was given; there is {', '.join(KINDS)}{hint}")
+    folder, name = (
+        self.folder.value, f"{'report' if kind == '.html' else self.view.name}{kind}"
+    )
+    path = Path(folder) / free_name(folder, name) if path is None else Path(path)
+    path = new_file(path.parent, path.name, kind)
+    try:
+        files = self._write(kind, path)
+    except OSError as error:
+        raise InputError(
+            f"{path} was not written: {error.strerror or error}; give another folder or"
+            " name"
+        ) from None
+    self.say(
+        f"Written to {path.parent.resolve()}: {', '.join(file.name for file in files)}"
+    )
+    return files
+
+# %% ../../nbs/09_panels/09_lab.ipynb #cell-004-12
+@patch
+def _write(self: LayerLab, kind: str, path: Path) -> list[Path]:
+    def beside(name): return path.with_name(free_name(path.parent, name))
+    with DRAWING:
+        if kind in (".svg", ".png"):
+            pictures = self.view.pictures
+            if not pictures:
+                raise InputError(f"there is no figure in the tab {self.view.name} yet")
+            files = {
+                path if not part else beside(f"{path.stem}-{part}{kind}"): picture
+                for part, picture in pictures.items()
+            }
+            for file, picture in files.items(): save_picture(picture, file)
+            return [*files]
+        if kind in (".csv", ".parquet"): save_table(self.view.table, path)
+        elif kind == ".html":
+            with write_whole(path) as file: file.write_text(self.report(), encoding="utf-8")
+        else:
+            data = beside(f"{path.stem}.json")
+            code = self.code(data.name)
+            save_data(data, **self.view.panel.code_data(self))
+            with write_whole(path) as file: file.write_text(code, encoding="utf-8")
+            return [path, data]
+    return [path]
+
+# %% ../../nbs/09_panels/09_lab.ipynb #cell-004-13
+@patch
+def code(self: LayerLab,
+    data: str = "data.json",  # the file with texts and questions, see `save`
+) -> str:
+    "The Python code that gives the numbers of the tab on show."
+    self.view.table  # there must be something to repeat
+    return python_script(source_of_table(self, self.view, data))
+
+# %% ../../nbs/09_panels/09_lab.ipynb #cell-004-14
+@patch
+def report(self: LayerLab) -> str:
+    "All tabs in one HTML page that needs nothing else."
+    def part(view):
+        try: table, code = view.table, python_script(source_of_table(self, view, f"{view.name}.json"))
+        except InputError: table, code = None, ""
+        return report_section(
+            view.name.capitalize(), view.panel.text, [*view.pictures.values()], table, code
+        )
+    parts = [part(view) for view in self.views if view.pictures]
+    if not parts:
+        raise InputError(
+            "nothing is measured yet, so there is nothing to report; call lab.run() first"
+        )
+    about = {
+        "model": model_name(self.blocks),
+        "class": type(self.model).__name__,
+        "dtype": self.model.dtype,
+        "device": self.model.device,
+        "layers": len(self.blocks),
+        "fingerprint": fingerprint_blocks(self.blocks),
+        "texts": f"{len(self.texts):,}",
+        "questions": (
+            f"{len(self.questions):,}, and {len(self.test):,} set aside for tests"
+        ),
+        "settings of answers": self.evaluation or "the usual ones",
+        "picked layer": self.layer,
+    }
+    return report_page(f"The layers of {model_name(self.blocks)}", about, parts)

@@ -11,12 +11,13 @@ import pandas as pd
 from IPython import get_ipython
 from IPython.display import display, update_display
 from traitlets import Any, HasTraits, Int, TraitError, observe, validate
+from fastcore.basics import patch
 from ..base.basics import InputError, Progress
-from .picture import CELLS, DRAWING, Picture, Throttle, stacked
+from .picture import CELLS, DRAWING, Picture, Throttle, stack_pictures
 
 # %% auto #0
-__all__ = ['STYLE', 'CLOSED', 'controls', 'close_widget', 'reuse_id', 'ReusesIds', 'marked', 'Panel', 'parts', 'close_parts',
-           'listed', 'duration', 'LivePanel', 'LayerPanel']
+__all__ = ['STYLE', 'CLOSED', 'row_of_controls', 'close_widget', 'reuse_id', 'ReusesIds', 'marked_up', 'Panel', 'widget_parts',
+           'close_parts', 'list_layers', 'duration_in_words', 'LivePanel', 'LayerPanel']
 
 # %% ../../nbs/09_panels/01_live.ipynb #cell-005
 STYLE = """<style>
@@ -33,7 +34,7 @@ STYLE = """<style>
     handle.setAttribute('aria-label', handle.closest('.widget-inline-hbox').querySelector('label').textContent));
   name(); new MutationObserver(name).observe(panel, {childList: true, subtree: true})"></span>"""
 
-def controls(*items, **layout) -> widgets.HBox:
+def row_of_controls(*items, **layout) -> widgets.HBox:
     "Widgets in a row that wraps in a narrow window."
     return widgets.HBox(
         items, layout=widgets.Layout(flex_flow="row wrap", align_items="center", **layout)
@@ -41,6 +42,7 @@ def controls(*items, **layout) -> widgets.HBox:
 
 CLOSED: dict[type, list[str]] = {}  # kind of widget → ids of those that were closed
 
+# %% ../../nbs/09_panels/01_live.ipynb #cell-005-1
 def close_widget(widget) -> None:
     """Close a widget and leave its id to another.
     What it shows, often a picture, goes from the state that others store."""
@@ -57,6 +59,7 @@ def reuse_id(widget) -> None:
     if widget._model_id is None and (ids := CLOSED.get(type(widget))):
         widget._model_id = ids.pop()
 
+# %% ../../nbs/09_panels/01_live.ipynb #cell-005-2
 class ReusesIds(type(HasTraits)):
     """The widgets of a new panel take over the ids of closed ones.
     A program that runs a notebook and stores the state of its widgets (nbclient, papermill)
@@ -71,12 +74,14 @@ class ReusesIds(type(HasTraits)):
         try: return super().__call__(*args, **kwargs)
         finally: widgets.Widget.on_widget_constructed(others)
 
-def marked(text: str) -> str:
+def marked_up(text: str) -> str:
     "Text as HTML: nothing in it is markup, except that `backquotes` are code."
     return re.sub("`(.+?)`", r"<code>\1</code>", html.escape(text))
 
+# %% ../../nbs/09_panels/01_live.ipynb #cell-005-3
 class Panel(HasTraits, metaclass=ReusesIds):
     "A widget with a status line and a picture that stays."
+
     def __init__(self,
         title: str,  # what the panel is for; code between `
         hint: str,  # how to read it, in a sentence
@@ -90,12 +95,12 @@ class Panel(HasTraits, metaclass=ReusesIds):
         )
         self.pictures = [picture]  # that are kept, one under the other
         self.head = widgets.HTML(
-            f"{STYLE}<b style='font-size: 15px'>{marked(title)}</b> &nbsp; {marked(hint)}"
+            f"{STYLE}<b style='font-size: 15px'>{marked_up(title)}</b> &nbsp; {marked_up(hint)}"
         )
         # two lines
         self.status = widgets.HTML(layout=widgets.Layout(flex="1 1 300px", min_height="40px"))
         self.status.add_class("avss-status")
-        self.row = controls(self.status)  # the status line, and what stands beside it
+        self.row = row_of_controls(self.status)  # the status line, and what stands beside it
         self.widget = widgets.VBox(
             layout=widgets.Layout(
                 width=f"{picture.width + 16}px", max_width="100%", padding="4px"
@@ -108,7 +113,7 @@ class Panel(HasTraits, metaclass=ReusesIds):
         self.text, live = text, "polite" if aloud else "off"
         self.status.value = (
             f'<div role="status" aria-live="{live}" style="line-height:'
-            f' 1.4">{marked(text)}</div>'
+            f' 1.4">{marked_up(text)}</div>'
         )
 
     def figures(self) -> dict[str, Picture]:
@@ -118,69 +123,79 @@ class Panel(HasTraits, metaclass=ReusesIds):
     def __repr__(self):
         return f"{type(self).__name__}: {' '.join([self.picture.alt, self.text]).strip()}"
 
-    def _repr_mimebundle_(self, include=None, exclude=None):
-        data = {**self.widget._repr_mimebundle_(), "text/plain": repr(self)}
-        kept = [picture for picture in self.pictures if picture.png]
-        if kept: data["image/png"] = stacked(kept)
-        return data, {
-            "image/png": {
-                "width": max(p.width for p in self.pictures),
-                "height": sum(p.height for p in kept),
-            }
+# %% ../../nbs/09_panels/01_live.ipynb #cell-005-4
+@patch
+def _repr_mimebundle_(self: Panel, include=None, exclude=None):
+    data = {**self.widget._repr_mimebundle_(), "text/plain": repr(self)}
+    kept = [picture for picture in self.pictures if picture.png]
+    if kept: data["image/png"] = stack_pictures(kept)
+    return data, {
+        "image/png": {
+            "width": max(p.width for p in self.pictures),
+            "height": sum(p.height for p in kept),
         }
+    }
 
-    def _ipython_display_(self):
-        for part in parts(self.widget):  # a panel that was closed opens again
-            if part.comm is None:
-                part.__dict__.pop("_repr_mimebundle_", None)
-                reuse_id(part)
-                part.open()
-        if self in CELLS.leaving: CELLS.leaving.remove(self)
+@patch
+def _ipython_display_(self: Panel):
+    for part in widget_parts(self.widget):  # a panel that was closed opens again
+        if part.comm is None:
+            part.__dict__.pop("_repr_mimebundle_", None)
+            reuse_id(part)
+            part.open()
+    if self in CELLS.leaving: CELLS.leaving.remove(self)
+    data, metadata = self._repr_mimebundle_()
+    display(data, metadata=metadata, raw=True, display_id=self.display_id)
+    self.places[CELLS.here()] = CELLS.turn
+    if self not in CELLS.panels: CELLS.panels.append(self)
+
+# %% ../../nbs/09_panels/01_live.ipynb #cell-005-5
+@patch
+def keep_picture(self: Panel) -> None:
+    """Store the present picture in the notebook, in place of the one from when the
+    panel was displayed."""
+    if not self.places or get_ipython() is None: return
+    data, metadata = self._repr_mimebundle_()
+    update_display(data, metadata=metadata, raw=True, display_id=self.display_id)
+
+@patch
+def close(self: Panel) -> None:
+    """Give back what kernel and browser hold for the panel:
+    its picture and its results stay. Displayed again it opens again."""
+    if self.places and self.picture.png and get_ipython() is not None:
         data, metadata = self._repr_mimebundle_()
-        display(data, metadata=metadata, raw=True, display_id=self.display_id)
-        self.places[CELLS.here()] = CELLS.turn
-        if self not in CELLS.panels: CELLS.panels.append(self)
+        update_display(
+            {kind: data[kind] for kind in ("text/plain", "image/png")}, metadata=metadata,
+            raw=True, display_id=self.display_id
+        )
+    self._closed()
 
-    def keep_picture(self) -> None:
-        """Store the present picture in the notebook, in place of the one from when the
-        panel was displayed."""
-        if not self.places or get_ipython() is None: return
-        data, metadata = self._repr_mimebundle_()
-        update_display(data, metadata=metadata, raw=True, display_id=self.display_id)
+@patch
+def _closed(self: Panel) -> None:
+    self.places.clear()
+    if self in CELLS.panels: CELLS.panels.remove(self)
+    close_parts(self.widget)
 
-    def close(self) -> None:
-        """Give back what kernel and browser hold for the panel:
-        its picture and its results stay. Displayed again it opens again."""
-        if self.places and self.picture.png and get_ipython() is not None:
-            data, metadata = self._repr_mimebundle_()
-            update_display(
-                {kind: data[kind] for kind in ("text/plain", "image/png")}, metadata=metadata,
-                raw=True, display_id=self.display_id
-            )
-        self._closed()
+# %% ../../nbs/09_panels/01_live.ipynb #cell-005-6
+@patch
+def _leaves(self: Panel, cell) -> None:
+    """The page has lost the place where this cell showed the panel;
+    close it if there is no other."""
+    del self.places[cell]
+    if self.places or any(
+        self.widget in getattr(w, "children", ())
+        for w in [*widgets.widget._instances.values()]
+    ):
+        return
+    self._closed()
+    names, hidden = CELLS.shell.user_ns, CELLS.shell.user_ns_hidden
+    # IPython's outputs hold what is shown
+    for number in [n for n, value in names.get("_oh", {}).items() if value is self]:
+        del names["_oh"][number]
+        for held in names, hidden: held.pop(f"_{number}", None)
 
-    def _closed(self) -> None:
-        self.places.clear()
-        if self in CELLS.panels: CELLS.panels.remove(self)
-        close_parts(self.widget)
-
-    def _leaves(self, cell) -> None:
-        """The page has lost the place where this cell showed the panel;
-        close it if there is no other."""
-        del self.places[cell]
-        if self.places or any(
-            self.widget in getattr(w, "children", ())
-            for w in [*widgets.widget._instances.values()]
-        ):
-            return
-        self._closed()
-        names, hidden = CELLS.shell.user_ns, CELLS.shell.user_ns_hidden
-        # IPython's outputs hold what is shown
-        for number in [n for n, value in names.get("_oh", {}).items() if value is self]:
-            del names["_oh"][number]
-            for held in names, hidden: held.pop(f"_{number}", None)
-
-def parts(
+# %% ../../nbs/09_panels/01_live.ipynb #cell-005-7
+def widget_parts(
     widget,
     found: dict | None = None,  # those that are known
 ) -> list:
@@ -190,28 +205,29 @@ def parts(
     for name in widget.keys:
         value = getattr(widget, name, None)
         for part in value if isinstance(value, (list, tuple)) else [value]:
-            if isinstance(part, widgets.Widget) and part not in found: parts(part, found)
+            if isinstance(part, widgets.Widget) and part not in found: widget_parts(part, found)
     found[widget] = True
     return [*found]
 
 def close_parts(widget) -> None:
     "Close a widget and all that it is made of."
-    for part in reversed(parts(widget)): close_widget(part)
+    for part in reversed(widget_parts(widget)): close_widget(part)
 
-def listed(layers, most: int = 8) -> str:
+def list_layers(layers, most: int = 8) -> str:
     "Layer numbers in words: 3, 7, 9 and 4 more."
     layers = [*map(str, layers)]
     return ", ".join(layers[:most]) + (
         f" and {len(layers) - most} more" if len(layers) > most else ""
     )
 
-def duration(seconds: float) -> str:
+def duration_in_words(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 # %% ../../nbs/09_panels/01_live.ipynb #cell-013
 class LivePanel(Panel):
     """A panel that listens to a piece of work. Others say what to do:
     `_hear` each event, `_live` draw, `_so_far` and `load` the result."""
+
     def __init__(self, title: str, hint: str, picture: Picture):
         super().__init__(title, hint, picture)
         self.throttle, self._progress, self._told = Throttle(), None, 0.
@@ -240,7 +256,7 @@ class LivePanel(Panel):
         self._told = time.monotonic()
         self.bar.value, self.bar.max = progress.done, max(progress.total, 1)
         each = (self._told - self._started) / max(progress.done - self._from, 1)
-        left = duration(each * (progress.total - progress.done))
+        left = duration_in_words(each * (progress.total - progress.done))
         of, when = (
             (f" of {progress.total}", f", about {left} left") if progress.total else ("", "")
         )
@@ -251,27 +267,31 @@ class LivePanel(Panel):
 
     def _hear(self, progress: Progress) -> None: pass
 
-    def _begin(self, progress: Progress) -> None:
-        self._started, self._from = time.monotonic(), progress.done
-        self.throttle.begin()
-        self.bar.layout.display = ""
-        if get_ipython() is not None:
-            get_ipython().events.register("post_run_cell", self._cell_ended)
+# %% ../../nbs/09_panels/01_live.ipynb #cell-013-1
+@patch
+def _begin(self: LivePanel, progress: Progress) -> None:
+    self._started, self._from = time.monotonic(), progress.done
+    self.throttle.begin()
+    self.bar.layout.display = ""
+    if get_ipython() is not None:
+        get_ipython().events.register("post_run_cell", self._cell_ended)
 
-    def _cell_ended(self, *_) -> None:
-        "Work ends with its cell at the latest."
-        if self._progress is not None: self._end()
+@patch
+def _cell_ended(self: LivePanel, *_) -> None:
+    "Work ends with its cell at the latest."
+    if self._progress is not None: self._end()
 
-    def _end(self, result=None) -> None:
-        "Show the final state, and keep its picture in the saved notebook."
-        self.load(self._so_far() if result is None else result)
-        self._progress, self.bar.layout.display = None, "none"
-        if (
-            get_ipython() is not None
-            and self._cell_ended in get_ipython().events.callbacks["post_run_cell"]
-        ):
-            get_ipython().events.unregister("post_run_cell", self._cell_ended)
-        self.keep_picture()
+@patch
+def _end(self: LivePanel, result=None) -> None:
+    "Show the final state, and keep its picture in the saved notebook."
+    self.load(self._so_far() if result is None else result)
+    self._progress, self.bar.layout.display = None, "none"
+    if (
+        get_ipython() is not None
+        and self._cell_ended in get_ipython().events.callbacks["post_run_cell"]
+    ):
+        get_ipython().events.unregister("post_run_cell", self._cell_ended)
+    self.keep_picture()
 
 # %% ../../nbs/09_panels/01_live.ipynb #cell-016
 class LayerPanel(LivePanel):
@@ -303,34 +323,6 @@ class LayerPanel(LivePanel):
         "The picture of all layers, and what is inside the picked one."
         return super().figures() | {f"layer-{self.layer}": self.histogram}
 
-    def to_frame(self) -> pd.DataFrame:
-        "The scores on show."
-        if self.scores is None: raise InputError("there are no scores yet; measure first")
-        return self.scores.to_frame()
-
-    def _number(self, layers: int) -> None:
-        "A button for each layer, under its mark where there is room."
-        self.layers = layers
-        with self._quietly():
-            if self.layer >= layers: self.layer = 0
-            self.pick.options = [(f"layer {i}", i) for i in range(layers)]
-            self.strip.options = [(f"{i}", i) for i in range(layers)]
-            self.strip.tooltips = [f"look inside layer {i}" for i in range(layers)]
-            self.pick.value = self.strip.value = self.layer
-        unit = (self.picture.width - self.picture.left - self.picture.right) / (layers + 0.4)
-        fits = unit >= 20
-        self.strip.style.button_width = f"{unit - 2:.2f}px" if fits else "28px"
-        self.strip.layout.margin = (
-            f"0 0 0 {self.picture.left + 0.2 * unit:.1f}px" if fits else "0"
-        )
-
-    @contextmanager
-    def _quietly(self):
-        "While controls are set by the panel itself, their changes are nobody's wish."
-        self._quiet = True
-        try: yield
-        finally: self._quiet = False
-
     @validate("layer")
     def _check_layer(self, proposal):
         if self.layers and not 0 <= proposal["value"] < self.layers:
@@ -340,13 +332,47 @@ class LayerPanel(LivePanel):
             )
         return proposal["value"]
 
-    def _picked(self, change) -> None:
-        with DRAWING:
-            if not self._quiet and change["new"] is not None: self.layer = change["new"]
-
     @observe("layer")
     def _layer_changed(self, change) -> None:
         with DRAWING:
             if not self.layers or self._quiet: return
             with self._quietly(): self.pick.value = self.strip.value = self.layer
             if self.scores is not None: self._draw()
+
+# %% ../../nbs/09_panels/01_live.ipynb #cell-016-1
+@patch
+def to_frame(self: LayerPanel) -> pd.DataFrame:
+    "The scores on show."
+    if self.scores is None: raise InputError("there are no scores yet; measure first")
+    return self.scores.to_frame()
+
+@patch
+def _number(self: LayerPanel, layers: int) -> None:
+    "A button for each layer, under its mark where there is room."
+    self.layers = layers
+    with self._quietly():
+        if self.layer >= layers: self.layer = 0
+        self.pick.options = [(f"layer {i}", i) for i in range(layers)]
+        self.strip.options = [(f"{i}", i) for i in range(layers)]
+        self.strip.tooltips = [f"look inside layer {i}" for i in range(layers)]
+        self.pick.value = self.strip.value = self.layer
+    unit = (self.picture.width - self.picture.left - self.picture.right) / (layers + 0.4)
+    fits = unit >= 20
+    self.strip.style.button_width = f"{unit - 2:.2f}px" if fits else "28px"
+    self.strip.layout.margin = (
+        f"0 0 0 {self.picture.left + 0.2 * unit:.1f}px" if fits else "0"
+    )
+
+# %% ../../nbs/09_panels/01_live.ipynb #cell-016-2
+@patch
+@contextmanager
+def _quietly(self: LayerPanel):
+    "While controls are set by the panel itself, their changes are nobody's wish."
+    self._quiet = True
+    try: yield
+    finally: self._quiet = False
+
+@patch
+def _picked(self: LayerPanel, change) -> None:
+    with DRAWING:
+        if not self._quiet and change["new"] is not None: self.layer = change["new"]

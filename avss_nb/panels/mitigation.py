@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import ipywidgets as widgets
 import numpy as np, pandas as pd
 from traitlets import Any, Int, observe
+from fastcore.basics import patch
 from ..base.basics import InputError, Progress
 from ..data.questions import Question
 from ..answering.answers import Answers
@@ -15,17 +16,18 @@ from ..answering.evaluator import Evaluator
 from ..draw.style import MEASURE_NAMES
 from ..draw.training import TERMS, WATCHED, TrainingLines
 from ..draw.answers import plot_reliability_before_after
-from .exports import call, evaluator_code
-from .live import LivePanel, listed
+from .exports import source_of_call, evaluator_code
+from .live import LivePanel, list_layers
 from .picture import DRAWING, Picture, sole_run
 from ..hallucination.mitigation import ContrastiveMitigator, Mitigation
 from ..hallucination.mitigation import development_measures
 
 # %% auto #0
-__all__ = ['SUMMARY', 'MEANINGS', 'before_after', 'moved', 'MitigationPanel', 'number']
+__all__ = ['SUMMARY', 'MEANINGS', 'before_after', 'weights_moved', 'MitigationPanel', 'three_digits']
 
 # %% ../../nbs/09_panels/06_mitigation.ipynb #cell-004
 SUMMARY = ("accuracy", "hallucination_rate", "abstention_rate", "ece", "reliability", "right")
+
 MEANINGS = {
     "reliability": "reliability (correct minus wrong)",
     "right": "right (or rightly abstained)",
@@ -42,7 +44,8 @@ def before_after(
     table = table.loc[[*SUMMARY]].astype(float)
     return table.assign(change=table["after"] - table["before"]).rename(index=MEASURE_NAMES)
 
-def moved(
+# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-004-1
+def weights_moved(
     mitigation: Mitigation,
     layer: int,
 # ‖trained − original‖ / ‖original‖; NaN with adapters, beside which the weights stay
@@ -66,6 +69,7 @@ def moved(
         )
     )
 
+# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-004-2
 class MitigationPanel(LivePanel):
     "Training of chosen layers, live, and the test questions before and after."
     mitigation = Any(help="the `Mitigation`, when there is one")
@@ -82,7 +86,7 @@ class MitigationPanel(LivePanel):
         test: Answers | Sequence[Question] | None = None,
     ):
         picture = Picture(860, 290, left=64, right=130, columns=2, gap=180)
-        hint = f"Layers {listed(mitigator.layers)} are trained; all others stay as they are."
+        hint = f"Layers {list_layers(mitigator.layers)} are trained; all others stay as they are."
         super().__init__("Does the training help?", hint, picture)
         self.diagrams = Picture(860, 300, left=64, columns=2, gap=70)
         self.pictures.append(self.diagrams)
@@ -103,213 +107,242 @@ class MitigationPanel(LivePanel):
         "What happened to the picked layer."
         i, m = self.layer, self.mitigation
         if i is None: return
-        far = moved(m, i) if m is not None and i in m.layers else np.nan
+        far = weights_moved(m, i) if m is not None and i in m.layers else np.nan
         by = "" if np.isnan(far) else f"; its weights have moved by {far:.2g} of their norm"
         trained = i in self.mitigator.layers
         state = f"trained{by}" if trained else "not trained and stays as it is"
         self.picked.value = f"<div>Layer {i} is {state}.</div>"
 
-    def run(self,
-        answers: Answers,  # of the original to the training questions
-        texts=None,  # neutral text for the retention term
-        development: Sequence[Question] = (),  # choose the best step by them
-        checkpoint=None,  # as in `ContrastiveMitigator.train`
-    ) -> Mitigation:
-        """Train, and answer the test questions before and after.
-        ■ ends it with the best weights so far; then `ask` makes up for the test."""
-        m = self.mitigator
-        with sole_run():
-            self.mitigation, self.after, self.losses, self.looks = None, None, [], []
-            self.diagrams.clear()
-            self.table.value = ""
-            if self.before is None and self.test is not None:
-                self.before = m.evaluator.answer(self.test, progress=self)
-            found = m.train(answers, texts, development, self, checkpoint)
-            self._progress, self.mitigation = None, found
-            if not found.partial and self.before is not None: self._ask()
-            self._end(found)
-        return found
+# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-004-3
+@patch
+def run(self: MitigationPanel,
+    answers: Answers,  # of the original to the training questions
+    texts=None,  # neutral text for the retention term
+    development: Sequence[Question] = (),  # choose the best step by them
+    checkpoint=None,  # as in `ContrastiveMitigator.train`
+) -> Mitigation:
+    """Train, and answer the test questions before and after.
+    ■ ends it with the best weights so far; then `ask` makes up for the test."""
+    m = self.mitigator
+    with sole_run():
+        self.mitigation, self.after, self.losses, self.looks = None, None, [], []
+        self.diagrams.clear()
+        self.table.value = ""
+        if self.before is None and self.test is not None:
+            self.before = m.evaluator.answer(self.test, progress=self)
+        found = m.train(answers, texts, development, self, checkpoint)
+        self._progress, self.mitigation = None, found
+        if not found.partial and self.before is not None: self._ask()
+        self._end(found)
+    return found
 
-    def ask(self) -> pd.DataFrame:
-        "Ask the trained model the test questions, where ■ came before; returns `compare()`."
-        if self.mitigation is None: raise InputError("nothing was trained yet; call panel.run")
-        if self.before is None:
-            raise InputError(
-                "there are no test questions; give some to MitigationPanel(mitigator, test)"
-            )
-        with sole_run():
-            self._ask()
-            self._end(self.mitigation)
-        return self.compare()
-
-    def _ask(self) -> None:
-        m = self.mitigator
-        try:
-            self.after = Evaluator(self.mitigation.model, m.tokenizer, **m.evaluation).answer(
-                self.before.questions, progress=self
-            )
-        except KeyboardInterrupt:
-            pass
-
-    def _begin(self, progress) -> None:
-        super()._begin(progress)
-        if progress.unit == "training step": self.losses, self.looks = [], []
-
-    def _hear(self, progress: Progress) -> None:
-        if progress.unit != "training step": return
-        info = progress.info
-        self.losses.append(
-            {"step": progress.done} | {name: info[name] for name in TERMS if name in info}
+# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-004-4
+@patch
+def ask(self: MitigationPanel) -> pd.DataFrame:
+    "Ask the trained model the test questions, where ■ came before; returns `compare()`."
+    if self.mitigation is None: raise InputError("nothing was trained yet; call panel.run")
+    if self.before is None:
+        raise InputError(
+            "there are no test questions; give some to MitigationPanel(mitigator, test)"
         )
-        if info.get("reliability") is not None and (
-            not self.looks or self.looks[-1]["step"] < info["step"]
-        ):
-            self.looks.append(
-                {"step": info["step"]} | {name: info.get(name) for name in WATCHED}
-            )
+    with sole_run():
+        self._ask()
+        self._end(self.mitigation)
+    return self.compare()
 
-    def _live(self, progress: Progress) -> str:
-        if progress.unit == "question": return " of the test"
-        self._draw(live=True)
-        return self._words(progress)
+@patch
+def _ask(self: MitigationPanel) -> None:
+    m = self.mitigator
+    try:
+        self.after = Evaluator(self.mitigation.model, m.tokenizer, **m.evaluation).answer(
+            self.before.questions, progress=self
+        )
+    except KeyboardInterrupt:
+        pass
 
-    def _words(self, progress: Progress) -> str:
-        if progress.unit == "question": return " of the test"
-        seen = (
-            f", reliability {self.looks[-1]['reliability']:+.3f} on the development questions"
-            if self.looks
+@patch
+def _begin(self: MitigationPanel, progress) -> None:
+    super(MitigationPanel, self)._begin(progress)
+    if progress.unit == "training step": self.losses, self.looks = [], []
+
+# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-004-5
+@patch
+def _hear(self: MitigationPanel, progress: Progress) -> None:
+    if progress.unit != "training step": return
+    info = progress.info
+    self.losses.append(
+        {"step": progress.done} | {name: info[name] for name in TERMS if name in info}
+    )
+    if info.get("reliability") is not None and (
+        not self.looks or self.looks[-1]["step"] < info["step"]
+    ):
+        self.looks.append(
+            {"step": info["step"]} | {name: info.get(name) for name in WATCHED}
+        )
+
+@patch
+def _live(self: MitigationPanel, progress: Progress) -> str:
+    if progress.unit == "question": return " of the test"
+    self._draw(live=True)
+    return self._words(progress)
+
+# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-004-6
+@patch
+def _words(self: MitigationPanel, progress: Progress) -> str:
+    if progress.unit == "question": return " of the test"
+    seen = (
+        f", reliability {self.looks[-1]['reliability']:+.3f} on the development questions"
+        if self.looks
+        else ""
+    )
+    return f": loss {self.losses[-1]['loss']:.3g}{seen}"
+
+@patch
+def _so_far(self: MitigationPanel) -> None: return self.mitigation
+
+@patch(as_prop=True)
+def best(self: MitigationPanel) -> int | None:
+    "The step whose weights are kept."
+    if self.mitigation is not None: return self.mitigation.step
+    return (
+        max(self.looks, key=lambda row: row["reliability"])["step"] if self.looks else None
+    )
+
+# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-004-7
+@patch
+def load(self: MitigationPanel,
+    mitigation: Mitigation | None,  # None: what was heard so far
+) -> None:
+    "Show the training and, where they are known, the answers before and after."
+    with DRAWING:
+        if mitigation is not None:
+            heard = self.losses[0]["step"] if self.losses else np.inf
+            self.losses = [
+                row for row in mitigation.history if row["step"] < heard
+            ] + self.losses
+            self.looks = [
+                row for row in mitigation.history if row.get("reliability") is not None
+            ]
+        if self.losses: self._draw()
+        if self.after is not None: self._draw_test()
+        self._tell()
+
+# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-004-8
+@patch
+def _draw(self: MitigationPanel, live: bool = False) -> None:
+    with DRAWING:
+        self._lines.update(self.losses, self.looks, self.best)
+        last = self.looks[-1] if self.looks else {}
+        words = ", ".join(
+            f"{MEASURE_NAMES.get(name, name)} {last[name]:.3f}" for name in WATCHED
+            if last.get(name) is not None
+        )
+        look = f"; the last look: {words}" if words else ""
+        self.picture.show(
+            "Lines of the loss terms and of the development measures over"
+            f" {len(self.losses)} training steps{look}.",
+            sharp=not live,
+        )
+
+# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-004-9
+@patch
+def _draw_test(self: MitigationPanel) -> None:
+    for ax in self.diagrams.axs: ax.clear()
+    plot_reliability_before_after(self.before, self.after, self.diagrams.axs)
+    self.diagrams.show(
+        f"Reliability diagrams of {len(self.before):,} test questions before and after the"
+        " training."
+    )
+    def row(name, values):
+        cells = "".join(f"<td>{three_digits(value)}</td>" for value in values)
+        return f"<tr><td>{MEANINGS.get(name, name)}</td>{cells}</tr>"
+    rows = "".join(row(name, values) for name, *values in self.compare().itertuples())
+    self.table.value = (
+        "<table><tr><th>test"
+        f" questions</th><th>before</th><th>after</th><th>change</th></tr>{rows}</table>"
+    )
+
+@patch
+def compare(self: MitigationPanel) -> pd.DataFrame:
+    "Measures of the test answers, before and after."
+    if self.after is None:
+        raise InputError(
+            "nothing was tested yet; give test questions and call panel.run, or panel.ask"
+            " after ■"
+        )
+    return before_after(self.before, self.after)
+
+# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-004-10
+@patch
+def figures(self: MitigationPanel) -> dict[str, Picture]:
+    "The lines of the training, and the reliability before and after."
+    return super(MitigationPanel, self).figures() | {"reliability": self.diagrams}
+
+@patch
+def to_frame(self: MitigationPanel) -> pd.DataFrame:
+    "`compare()`; InputError where nothing was tested."
+    return self.compare().rename_axis("measure")
+
+# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-004-11
+@patch
+def code(self: MitigationPanel, lab) -> list[str]:
+    "Lines of Python that give the table again."
+    m = self.mitigation
+    settings = "".join(f", {name}={value!r}" for name, value in lab.evaluation.items())
+    last = m.history[-1]["step"] if m.history else m.step
+    stop = f", progress=stop_after({last})" if m.partial else ""
+    trained = evaluator_code(lab, "mitigation.model")
+    return [
+        f"evaluator = {evaluator_code(lab)}",
+        "before = evaluator.answer(data['test'])",
+        (
+            f"mitigator = ContrastiveMitigator(model, tokenizer, {m.layers},"
+            f" {source_of_call(m.recipe)}{settings})"
+        ),
+        (
+            "mitigation = mitigator.train(evaluator.answer(data['train']), data['texts'],"
+            f" data['development']{stop})"
+        ),
+        f"after = {trained}.answer(data['test'])",
+        "table = before_after(before, after)",
+    ]
+
+# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-004-12
+@patch
+def code_data(self: MitigationPanel, lab) -> dict[str, list]:
+    "The texts and questions that these lines read."
+    return {
+        "texts": lab.texts, "train": lab.training.questions,
+        "development": lab.development, "test": lab.test
+    }
+
+# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-004-13
+@patch
+def _tell(self: MitigationPanel) -> None:
+    "The result in a sentence."
+    m, steps = self.mitigation, self.mitigator.recipe.steps
+    if m is None and not self.losses:
+        return self.say("Stopped before the first training step: nothing is trained.")
+    if m is None:
+        done = self.losses[-1]["step"] if self.losses else 0
+        best = "" if self.best is None else f"; best so far: step {self.best}"
+        return self.say(f"{done} of {steps} training steps{best}.")
+    found = (
+        f"{'Stopped early. ' if m.partial else ''}Layers {list_layers(m.layers)} have the weights of"
+        f" step {m.step} of {steps}"
+    )
+    if self.after is None:
+        untested = (
+            f"; the {len(self.before):,} test questions are not asked yet, panel.ask()"
+            " asks them"
+            if self.before is not None
             else ""
         )
-        return f": loss {self.losses[-1]['loss']:.3g}{seen}"
+        return self.say(f"{found}{untested}.")
+    t = self.compare()
+    words = ", ".join(f"{name} {t.loc[name, 'before']:.3f} → {t.loc[name, 'after']:.3f}"
+                      for name in ("right", "hallucination rate", "abstention rate"))
+    self.say(f"{found}. On {len(self.before):,} test questions: {words}.")
 
-    def _so_far(self) -> None: return self.mitigation
-
-    @property
-    def best(self) -> int | None:
-        "The step whose weights are kept."
-        if self.mitigation is not None: return self.mitigation.step
-        return (
-            max(self.looks, key=lambda row: row["reliability"])["step"] if self.looks else None
-        )
-
-    def load(self,
-        mitigation: Mitigation | None,  # None: what was heard so far
-    ) -> None:
-        "Show the training and, where they are known, the answers before and after."
-        with DRAWING:
-            if mitigation is not None:
-                heard = self.losses[0]["step"] if self.losses else np.inf
-                self.losses = [
-                    row for row in mitigation.history if row["step"] < heard
-                ] + self.losses
-                self.looks = [
-                    row for row in mitigation.history if row.get("reliability") is not None
-                ]
-            if self.losses: self._draw()
-            if self.after is not None: self._draw_test()
-            self._tell()
-
-    def _draw(self, live: bool = False) -> None:
-        with DRAWING:
-            self._lines.update(self.losses, self.looks, self.best)
-            last = self.looks[-1] if self.looks else {}
-            words = ", ".join(
-                f"{MEASURE_NAMES.get(name, name)} {last[name]:.3f}" for name in WATCHED
-                if last.get(name) is not None
-            )
-            look = f"; the last look: {words}" if words else ""
-            self.picture.show(
-                "Lines of the loss terms and of the development measures over"
-                f" {len(self.losses)} training steps{look}.",
-                sharp=not live,
-            )
-
-    def _draw_test(self) -> None:
-        for ax in self.diagrams.axs: ax.clear()
-        plot_reliability_before_after(self.before, self.after, self.diagrams.axs)
-        self.diagrams.show(
-            f"Reliability diagrams of {len(self.before):,} test questions before and after the"
-            " training."
-        )
-        def row(name, values):
-            cells = "".join(f"<td>{number(value)}</td>" for value in values)
-            return f"<tr><td>{MEANINGS.get(name, name)}</td>{cells}</tr>"
-        rows = "".join(row(name, values) for name, *values in self.compare().itertuples())
-        self.table.value = (
-            "<table><tr><th>test"
-            f" questions</th><th>before</th><th>after</th><th>change</th></tr>{rows}</table>"
-        )
-
-    def compare(self) -> pd.DataFrame:
-        "Measures of the test answers, before and after."
-        if self.after is None:
-            raise InputError(
-                "nothing was tested yet; give test questions and call panel.run, or panel.ask"
-                " after ■"
-            )
-        return before_after(self.before, self.after)
-
-    def figures(self) -> dict[str, Picture]:
-        "The lines of the training, and the reliability before and after."
-        return super().figures() | {"reliability": self.diagrams}
-
-    def to_frame(self) -> pd.DataFrame:
-        "`compare()`; InputError where nothing was tested."
-        return self.compare().rename_axis("measure")
-
-    def code(self, lab) -> list[str]:
-        "Lines of Python that give the table again."
-        m = self.mitigation
-        settings = "".join(f", {name}={value!r}" for name, value in lab.evaluation.items())
-        last = m.history[-1]["step"] if m.history else m.step
-        stop = f", progress=stop_after({last})" if m.partial else ""
-        trained = evaluator_code(lab, "mitigation.model")
-        return [
-            f"evaluator = {evaluator_code(lab)}",
-            "before = evaluator.answer(data['test'])",
-            (
-                f"mitigator = ContrastiveMitigator(model, tokenizer, {m.layers},"
-                f" {call(m.recipe)}{settings})"
-            ),
-            (
-                "mitigation = mitigator.train(evaluator.answer(data['train']), data['texts'],"
-                f" data['development']{stop})"
-            ),
-            f"after = {trained}.answer(data['test'])",
-            "table = before_after(before, after)",
-        ]
-
-    def code_data(self, lab) -> dict[str, list]:
-        "The texts and questions that these lines read."
-        return {
-            "texts": lab.texts, "train": lab.training.questions,
-            "development": lab.development, "test": lab.test
-        }
-
-    def _tell(self) -> None:
-        "The result in a sentence."
-        m, steps = self.mitigation, self.mitigator.recipe.steps
-        if m is None and not self.losses:
-            return self.say("Stopped before the first training step: nothing is trained.")
-        if m is None:
-            done = self.losses[-1]["step"] if self.losses else 0
-            best = "" if self.best is None else f"; best so far: step {self.best}"
-            return self.say(f"{done} of {steps} training steps{best}.")
-        found = (
-            f"{'Stopped early. ' if m.partial else ''}Layers {listed(m.layers)} have the weights of"
-            f" step {m.step} of {steps}"
-        )
-        if self.after is None:
-            untested = (
-                f"; the {len(self.before):,} test questions are not asked yet, panel.ask()"
-                " asks them"
-                if self.before is not None
-                else ""
-            )
-            return self.say(f"{found}{untested}.")
-        t = self.compare()
-        words = ", ".join(f"{name} {t.loc[name, 'before']:.3f} → {t.loc[name, 'after']:.3f}"
-                          for name in ("right", "hallucination rate", "abstention rate"))
-        self.say(f"{found}. On {len(self.before):,} test questions: {words}.")
-
-def number(x: float) -> str: return "–" if np.isnan(x) else f"{round(x, 3) + 0:.3f}"
+# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-004-14
+def three_digits(x: float) -> str: return "–" if np.isnan(x) else f"{round(x, 3) + 0:.3f}"

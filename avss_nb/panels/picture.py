@@ -13,16 +13,19 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox, blended_transform_factory
 from PIL import Image
+from fastcore.basics import patch
 from ..base.basics import InputError
 
 # %% auto #0
-__all__ = ['DRAWING', 'CELLS', 'RUNNING', 'Picture', 'stacked', 'Throttle', 'Cells', 'Halted', 'sole_run']
+__all__ = ['DRAWING', 'CELLS', 'RUNNING', 'Picture', 'stack_pictures', 'Throttle', 'Cells', 'Halted', 'sole_run']
 
 # %% ../../nbs/09_panels/00_picture.ipynb #cell-005
 DRAWING = threading.RLock()
 
+# %% ../../nbs/09_panels/00_picture.ipynb #cell-005-1
 class Picture:
     "One matplotlib axes, or several side by side, shown as an image in an `ipywidgets.HTML`."
+
     def __init__(self,
         width: int,  # pixels
         height: int,
@@ -48,87 +51,97 @@ class Picture:
         self.widget.layout.margin = "0"
         self.clear()
 
-    def show(self,
-        alt: str,  # the picture in words
-        sharp: bool = True,  # twice the resolution
-    ) -> None:
-        "Draw the figure as it is now."
-        with DRAWING:
-            self.figure.set_dpi(200 if sharp else 100)
-            self._place_labels()
-            self._draw()
-            packed = io.BytesIO()
-            Image.fromarray(np.asarray(self.figure.canvas.buffer_rgba())).convert("RGB").save(
-                packed, "PNG", compress_level=1
-            )
-            self.png, self.alt = packed.getvalue(), alt
-        self.widget.value = (
-            f'<img alt="{html.escape(alt)}" width="{self.width}" height="{self.height}"'
-            ' style="display: block; max-width: 100%; height: auto"'
-            f' src="data:image/png;base64,{self.base64}">'
+# %% ../../nbs/09_panels/00_picture.ipynb #cell-005-2
+@patch
+def show(self: Picture,
+    alt: str,  # the picture in words
+    sharp: bool = True,  # twice the resolution
+) -> None:
+    "Draw the figure as it is now."
+    with DRAWING:
+        self.figure.set_dpi(200 if sharp else 100)
+        self._place_labels()
+        self._draw()
+        packed = io.BytesIO()
+        Image.fromarray(np.asarray(self.figure.canvas.buffer_rgba())).convert("RGB").save(
+            packed, "PNG", compress_level=1
+        )
+        self.png, self.alt = packed.getvalue(), alt
+    self.widget.value = (
+        f'<img alt="{html.escape(alt)}" width="{self.width}" height="{self.height}"'
+        ' style="display: block; max-width: 100%; height: auto"'
+        f' src="data:image/png;base64,{self.base64}">'
+    )
+
+# %% ../../nbs/09_panels/00_picture.ipynb #cell-005-3
+@patch
+def _draw(self: Picture) -> None:
+    """Draw; what stands under the axes is kept where it has not changed, for numbers
+    under bars cost as much to draw as the bars."""
+    canvas, key = self.figure.canvas, (
+        self.figure.dpi, *(self._under(ax) for ax in self.axs)
+    )
+    known, scale = key == self._key, self.figure.dpi / 100
+    for ax in self.axs: ax.xaxis.set_visible(not known)
+    canvas.draw()
+    for ax in self.axs: ax.xaxis.set_visible(True)
+    if known:
+        for strip in self._strips: canvas.restore_region(strip)
+        return
+    # above it, to the left, may be half of a number of the other axis
+    low = self.ax.bbox.y0 - 9 * scale
+    boxes = [Bbox([[0, 0], [self.width * scale, low]])]
+    boxes += [
+        Bbox([[ax.bbox.x0 - 2 * scale, low], [ax.bbox.x1 + 2 * scale, ax.bbox.y0 - scale]])
+        for ax in self.axs
+    ]
+    self._key, self._strips = key, [canvas.copy_from_bbox(box) for box in boxes]
+
+# %% ../../nbs/09_panels/00_picture.ipynb #cell-005-4
+@patch
+def _under(self: Picture, ax) -> tuple:
+    """Tells whether what stands under the axes is as before:
+    `set_xticks` makes a new locator and a new formatter."""
+    return (
+        ax.get_xlim(), ax.get_xscale(), ax.xaxis.get_major_locator(),
+        ax.xaxis.get_major_formatter(), ax.get_xlabel()
+    )
+
+@patch
+def _place_labels(self: Picture) -> None:
+    """The axes' labels near the picture's edges:
+    there they do not jump, and no place is searched at each drawing, which costs as
+    much as to draw."""
+    down = self.figure.transFigure
+    for ax in self.axs:
+        left = ax.get_position().x0 - (self.left - 18) / self.width
+        ax.xaxis.set_label_coords(
+            0.5, (self.bottom - 30) / self.height,
+            transform=blended_transform_factory(ax.transAxes, down)
+        )
+        ax.yaxis.set_label_coords(
+            left, 0.5, transform=blended_transform_factory(down, ax.transAxes)
         )
 
-    def _draw(self) -> None:
-        """Draw; what stands under the axes is kept where it has not changed, for numbers
-        under bars cost as much to draw as the bars."""
-        canvas, key = self.figure.canvas, (
-            self.figure.dpi, *(self._under(ax) for ax in self.axs)
-        )
-        known, scale = key == self._key, self.figure.dpi / 100
-        for ax in self.axs: ax.xaxis.set_visible(not known)
-        canvas.draw()
-        for ax in self.axs: ax.xaxis.set_visible(True)
-        if known:
-            for strip in self._strips: canvas.restore_region(strip)
-            return
-        # above it, to the left, may be half of a number of the other axis
-        low = self.ax.bbox.y0 - 9 * scale
-        boxes = [Bbox([[0, 0], [self.width * scale, low]])]
-        boxes += [
-            Bbox([[ax.bbox.x0 - 2 * scale, low], [ax.bbox.x1 + 2 * scale, ax.bbox.y0 - scale]])
-            for ax in self.axs
-        ]
-        self._key, self._strips = key, [canvas.copy_from_bbox(box) for box in boxes]
+# %% ../../nbs/09_panels/00_picture.ipynb #cell-005-5
+@patch
+def clear(self: Picture) -> None:
+    "Show an empty frame of the same size."
+    self.png, self.alt, size = (
+        b"", "", f"width: {self.width}px; max-width: 100%; height: {self.height}px"
+    )
+    self.widget.value = (
+        f'<div style="{size}; box-sizing: border-box; border: 1px dashed #8886"></div>'
+    )
 
-    def _under(self, ax) -> tuple:
-        """Tells whether what stands under the axes is as before:
-        `set_xticks` makes a new locator and a new formatter."""
-        return (
-            ax.get_xlim(), ax.get_xscale(), ax.xaxis.get_major_locator(),
-            ax.xaxis.get_major_formatter(), ax.get_xlabel()
-        )
+@patch
+def _repr_png_(self: Picture): return self.png
 
-    def _place_labels(self) -> None:
-        """The axes' labels near the picture's edges:
-        there they do not jump, and no place is searched at each drawing, which costs as
-        much as to draw."""
-        down = self.figure.transFigure
-        for ax in self.axs:
-            left = ax.get_position().x0 - (self.left - 18) / self.width
-            ax.xaxis.set_label_coords(
-                0.5, (self.bottom - 30) / self.height,
-                transform=blended_transform_factory(ax.transAxes, down)
-            )
-            ax.yaxis.set_label_coords(
-                left, 0.5, transform=blended_transform_factory(down, ax.transAxes)
-            )
-
-    def clear(self) -> None:
-        "Show an empty frame of the same size."
-        self.png, self.alt, size = (
-            b"", "", f"width: {self.width}px; max-width: 100%; height: {self.height}px"
-        )
-        self.widget.value = (
-            f'<div style="{size}; box-sizing: border-box; border: 1px dashed #8886"></div>'
-        )
-
-    def _repr_png_(self): return self.png
-
-    @property
-    def base64(self) -> str: return base64.b64encode(self.png).decode()
+@patch(as_prop=True)
+def base64(self: Picture) -> str: return base64.b64encode(self.png).decode()
 
 # %% ../../nbs/09_panels/00_picture.ipynb #cell-008
-def stacked(
+def stack_pictures(
     pictures,  # of the same resolution
 ) -> str:  # PNG in base64
     "Pictures, one under the other."
@@ -179,6 +192,7 @@ class Throttle:
 # %% ../../nbs/09_panels/00_picture.ipynb #cell-013
 class Cells:
     "Knows whether a cell is running, and which panels each cell has put on the page."
+
     def __init__(self):
         self.shell, self.depth, self.running, self.cell, self.turn = None, 0, False, None, 0
         self.panels, self.leaving = [], []  # on the page; about to go from it
@@ -222,16 +236,18 @@ class Cells:
                 if cell in panel.places: panel._leaves(cell)
         return message
 
-    def here(self) -> str | None:
-        """The id of the running cell;
-        None where the front end does not tell it, and in a callback."""
-        request = (getattr(self.shell, "get_parent", dict)() or {}).get("metadata") or {}
-        beside = threading.current_thread() is not threading.main_thread()
-        return (
-            request.get("cellId")
-            or request.get("colab", {}).get("cell_id")
-            or (None if beside else self.cell)
-        )
+# %% ../../nbs/09_panels/00_picture.ipynb #cell-013-1
+@patch
+def here(self: Cells) -> str | None:
+    """The id of the running cell;
+    None where the front end does not tell it, and in a callback."""
+    request = (getattr(self.shell, "get_parent", dict)() or {}).get("metadata") or {}
+    beside = threading.current_thread() is not threading.main_thread()
+    return (
+        request.get("cellId")
+        or request.get("colab", {}).get("cell_id")
+        or (None if beside else self.cell)
+    )
 
 CELLS, RUNNING = Cells(), threading.Lock()
 
@@ -241,6 +257,7 @@ class Halted(KeyboardInterrupt):
     second to print."""
     def _render_traceback_(self): return [f"Stopped: {self}"]
 
+# %% ../../nbs/09_panels/00_picture.ipynb #cell-013-2
 @contextmanager
 def sole_run():
     """The right to run a model; InputError if a cell, or somebody else, is at it;

@@ -9,22 +9,23 @@ from contextlib import nullcontext
 import ipywidgets as widgets
 import numpy as np, pandas as pd
 from traitlets import Any, Int, TraitError, observe, validate
+from fastcore.basics import patch
 from ..base.basics import InputError
 from ..maths.calibration import MEASURES
-from ..model.heads import head
+from ..model.heads import find_head
 from ..draw.style import number_text
 from ..draw.layers import RankingBars
 from ..layers.scores import LayerScores
 from ..prune.pruner import LayerPruner, PrunePlan
 from .exports import evaluator_code
-from .live import Panel, controls, listed
+from .live import Panel, row_of_controls, list_layers
 from .picture import DRAWING, Picture, sole_run
 
 # %% auto #0
-__all__ = ['compared', 'PruningPanel']
+__all__ = ['compare_measures', 'PruningPanel']
 
 # %% ../../nbs/09_panels/04_pruning.ipynb #cell-004
-def compared(
+def compare_measures(
     before: dict,  # `Report.to_dict()` of the model as it is
     after: dict,  # of the model without some layers
 ) -> pd.DataFrame:
@@ -44,6 +45,7 @@ def compared(
         columns=["before", "after", "kept"]
     )
 
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-004-1
 class PruningPanel(Panel):
     "Mark the lowest layers for removal and try the model without them."
     count = Int(0, help="how many layers go")
@@ -86,9 +88,9 @@ class PruningPanel(Panel):
         self.alone.add_class("avss-alone")
         self.savings, self.table, self.cost = (widgets.HTML() for _ in range(3))
         self.cost.layout.flex = "1 1 300px"
-        self.picked = controls(self.alone, self.cost)
+        self.picked = row_of_controls(self.alone, self.cost)
         self.picked.layout.display = "none"
-        row = controls(self.slider, self.button)
+        row = row_of_controls(self.slider, self.button)
         self.widget.children = [
             self.head, row, self.savings, self.picture.widget, self.picked, self.row,
             self.table
@@ -98,17 +100,6 @@ class PruningPanel(Panel):
         self.alone.on_click(lambda button: self._press(button, [self.layer]))
         with self.hold_trait_notifications():
             self.scores, self.count = scores, round(layers / 4) if count is None else count
-
-    @property
-    def plan(self) -> PrunePlan | None:
-        "The plan for the marked layers; None for none."
-        if not self.count: return None
-        if self.count not in self._plans:
-            self._plans[self.count] = self.pruner.plan(self.scores, count=self.count)
-        return self._plans[self.count]
-
-    @property
-    def removed(self) -> tuple[int, ...]: return self.plan.removed if self.plan else ()
 
     @validate("count")
     def _check_count(self, proposal):
@@ -133,153 +124,184 @@ class PruningPanel(Panel):
     @observe("layer")
     def _new_layer(self, change) -> None: self._show()
 
-    def _show(self) -> None:
-        "Hatch the marked layers, say what they save, and show their report if it is known."
-        with DRAWING:
-            plan, words = self.plan, "Nothing is removed."
-            if plan:
-                before, after = plan.parameters_before, plan.parameters_after
-                words = (
-                    f"Without layers {listed(self.removed, 20)}: {len(plan.kept)} of"
-                    f" {plan.layers} layers stay, {after:,} of {before:,} parameters"
-                    f" ({1 - after / before:.0%} fewer)."
-                )
-            self.savings.value = f"<div>{html.escape(words)}</div>"
-            self._bars.update(self.scores, remove=self.removed, highlight=self.layer)
-            self.picture.show(
-                f"Bar chart of {self.scores.title}; hatched:"
-                f" {listed(self.removed, 20) or 'none'}. {words}"
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-004-2
+@patch(as_prop=True)
+def plan(self: PruningPanel) -> PrunePlan | None:
+    "The plan for the marked layers; None for none."
+    if not self.count: return None
+    if self.count not in self._plans:
+        self._plans[self.count] = self.pruner.plan(self.scores, count=self.count)
+    return self._plans[self.count]
+
+@patch(as_prop=True)
+def removed(self: PruningPanel) -> tuple[int, ...]: return self.plan.removed if self.plan else ()
+
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-004-3
+@patch
+def _show(self: PruningPanel) -> None:
+    "Hatch the marked layers, say what they save, and show their report if it is known."
+    with DRAWING:
+        plan, words = self.plan, "Nothing is removed."
+        if plan:
+            before, after = plan.parameters_before, plan.parameters_after
+            words = (
+                f"Without layers {list_layers(self.removed, 20)}: {len(plan.kept)} of"
+                f" {plan.layers} layers stay, {after:,} of {before:,} parameters"
+                f" ({1 - after / before:.0%} fewer)."
             )
-            self._show_alone()
-            known = self.removed in self.reports and () in self.reports
-            self.table.value = self._table() if known else ""
+        self.savings.value = f"<div>{html.escape(words)}</div>"
+        self._bars.update(self.scores, remove=self.removed, highlight=self.layer)
+        self.picture.show(
+            f"Bar chart of {self.scores.title}; hatched:"
+            f" {list_layers(self.removed, 20) or 'none'}. {words}"
+        )
+        self._show_alone()
+        known = self.removed in self.reports and () in self.reports
+        self.table.value = self._table() if known else ""
+        self.say(
+            self._verdict() if known else "Press the button to measure what would be lost."
+        )
+
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-004-4
+@patch
+def _show_alone(self: PruningPanel) -> None:
+    "What the picked layer costs, if it is known."
+    self.picked.layout.display = "none" if self.layer is None else ""
+    if self.layer is None: return
+    alone = (self.layer,)
+    self.alone.description = f"Try without layer {self.layer}"
+    self.alone.tooltip = f"evaluate the model with only layer {self.layer} skipped"
+    fate = "is marked for removal" if self.layer in self.removed else "stays"
+    known = (
+        f"Without it alone the model keeps {self.shares(alone)}."
+        if self.shares(alone)
+        else ""
+    )
+    self.cost.value = (
+        f"<div style='line-height: 1.4'>Layer {self.layer} {fate}. {known}</div>"
+    )
+
+@patch
+def _press(self: PruningPanel, button, layers=None) -> None:
+    self.button.disabled = self.alone.disabled = True
+    try: self.preview(layers)
+    except InputError as error: self.say(str(error))
+    except Exception as error:
+        self.say(f"The evaluation failed: {type(error).__name__}: {error}")
+        raise
+    finally: self.button.disabled = self.alone.disabled = False
+
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-004-5
+@patch
+def preview(self: PruningPanel,
+    layers=None,  # to try; None: those that are marked
+) -> pd.DataFrame:
+    """Evaluate the model as it is and without the layers;
+    what was measured before is not measured again."""
+    with sole_run():
+        plan = self.plan if layers is None else self.pruner.remove(layers)
+        try: self._measure(plan)
+        except KeyboardInterrupt:
             self.say(
-                self._verdict() if known else "Press the button to measure what would be lost."
+                "Stopped before the measurement ended; press the button to begin it again."
             )
-
-    def _show_alone(self) -> None:
-        "What the picked layer costs, if it is known."
-        self.picked.layout.display = "none" if self.layer is None else ""
-        if self.layer is None: return
-        alone = (self.layer,)
-        self.alone.description = f"Try without layer {self.layer}"
-        self.alone.tooltip = f"evaluate the model with only layer {self.layer} skipped"
-        fate = "is marked for removal" if self.layer in self.removed else "stays"
-        known = (
-            f"Without it alone the model keeps {self.shares(alone)}."
-            if self.shares(alone)
-            else ""
-        )
-        self.cost.value = (
-            f"<div style='line-height: 1.4'>Layer {self.layer} {fate}. {known}</div>"
-        )
-
-    def _press(self, button, layers=None) -> None:
-        self.button.disabled = self.alone.disabled = True
-        try: self.preview(layers)
-        except InputError as error: self.say(str(error))
-        except Exception as error:
-            self.say(f"The evaluation failed: {type(error).__name__}: {error}")
             raise
-        finally: self.button.disabled = self.alone.disabled = False
+    self.keep_picture()
+    return self.compare(plan.removed if plan else ())
 
-    def preview(self,
-        layers=None,  # to try; None: those that are marked
-    ) -> pd.DataFrame:
-        """Evaluate the model as it is and without the layers;
-        what was measured before is not measured again."""
-        with sole_run():
-            plan = self.plan if layers is None else self.pruner.remove(layers)
-            try: self._measure(plan)
-            except KeyboardInterrupt:
-                self.say(
-                    "Stopped before the measurement ended; press the button to begin it again."
-                )
-                raise
-        self.keep_picture()
-        return self.compare(plan.removed if plan else ())
-
-    def _measure(self, plan: PrunePlan | None) -> None:
-        """Reports of the model as it is and without the plan's layers;
-        those that are known stay."""
-        try:
-            for removed in dict.fromkeys([(), plan.removed if plan else ()]):
-                if removed in self.reports: continue
-                which = f"without layers {listed(removed)}" if removed else "as it is"
-                self.say(f"Measuring the model {which} …")
-                with plan.preview() if removed else nullcontext(): report = self.evaluate()
-                self.reports[removed] = (
-                    report.to_dict() if hasattr(report, "to_dict") else dict(report)
-                )
-        finally: self._show()
-
-    def compare(self,
-        # layers that were tried; None: those that are marked
-        removed: tuple[int, ...] | None = None,
-    ) -> pd.DataFrame:
-        "Measures of the model as it is, of the model without the layers, and the share kept."
-        return compared(
-            self.reports[()], self.reports[self.removed if removed is None else removed]
-        )
-
-    def to_frame(self) -> pd.DataFrame:
-        "`compare()` for the marked layers; InputError where they were not tried."
-        if not {(), self.removed} <= self.reports.keys():
-            raise InputError(
-                "it was not measured yet what is lost without the marked layers; call"
-                " lab.prune(), or press the button"
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-004-6
+@patch
+def _measure(self: PruningPanel, plan: PrunePlan | None) -> None:
+    """Reports of the model as it is and without the plan's layers;
+    those that are known stay."""
+    try:
+        for removed in dict.fromkeys([(), plan.removed if plan else ()]):
+            if removed in self.reports: continue
+            which = f"without layers {list_layers(removed)}" if removed else "as it is"
+            self.say(f"Measuring the model {which} …")
+            with plan.preview() if removed else nullcontext(): report = self.evaluate()
+            self.reports[removed] = (
+                report.to_dict() if hasattr(report, "to_dict") else dict(report)
             )
-        return self.compare().rename_axis("measure")
+    finally: self._show()
 
-    def code(self, lab) -> list[str]:
-        "Lines of Python that give the table again."
-        given = (
-            "data['texts']"
-            if head(lab.model) == "classes"
-            else "data['test'] or None, data['texts']"
+@patch
+def compare(self: PruningPanel,
+    # layers that were tried; None: those that are marked
+    removed: tuple[int, ...] | None = None,
+) -> pd.DataFrame:
+    "Measures of the model as it is, of the model without the layers, and the share kept."
+    return compare_measures(
+        self.reports[()], self.reports[self.removed if removed is None else removed]
+    )
+
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-004-7
+@patch
+def to_frame(self: PruningPanel) -> pd.DataFrame:
+    "`compare()` for the marked layers; InputError where they were not tried."
+    if not {(), self.removed} <= self.reports.keys():
+        raise InputError(
+            "it was not measured yet what is lost without the marked layers; call"
+            " lab.prune(), or press the button"
         )
-        lines = [
-            *lab.ranking.code(lab)[:-1], f"evaluator = {evaluator_code(lab)}",
-            f"before = after = evaluator.evaluate({given})"
-        ]
-        plan = f"LayerPruner(model, tokenizer).plan(scores, count={self.count})"
-        if self.count:
-            lines.append(f"with {plan}.preview(): after = evaluator.evaluate({given})")
-        return [*lines, "table = compared(before.to_dict(), after.to_dict())"]
+    return self.compare().rename_axis("measure")
 
-    def code_data(self, lab) -> dict[str, list]:
-        "The texts and questions that these lines read."
-        return {"texts": lab.texts, "test": lab.test}
+@patch
+def code(self: PruningPanel, lab) -> list[str]:
+    "Lines of Python that give the table again."
+    given = (
+        "data['texts']"
+        if find_head(lab.model) == "classes"
+        else "data['test'] or None, data['texts']"
+    )
+    lines = [
+        *lab.ranking.code(lab)[:-1], f"evaluator = {evaluator_code(lab)}",
+        f"before = after = evaluator.evaluate({given})"
+    ]
+    plan = f"LayerPruner(model, tokenizer).plan(scores, count={self.count})"
+    if self.count:
+        lines.append(f"with {plan}.preview(): after = evaluator.evaluate({given})")
+    return [*lines, "table = compare_measures(before.to_dict(), after.to_dict())"]
 
-    def shares(self,
-        removed: tuple[int, ...],
-    ) -> str:
-        "What is kept without the layers, in words; nothing where that was not measured."
-        if not {(), removed} <= self.reports.keys(): return ""
-        return " and ".join(
-            f"{share:.0%} of its {name}"
-            for name, share in self.compare(removed)["kept"].dropna().items()
-        )
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-004-8
+@patch
+def code_data(self: PruningPanel, lab) -> dict[str, list]:
+    "The texts and questions that these lines read."
+    return {"texts": lab.texts, "test": lab.test}
 
-    def _verdict(self) -> str:
-        shares = self.shares(self.removed)
+@patch
+def shares(self: PruningPanel,
+    removed: tuple[int, ...],
+) -> str:
+    "What is kept without the layers, in words; nothing where that was not measured."
+    if not {(), removed} <= self.reports.keys(): return ""
+    return " and ".join(
+        f"{share:.0%} of its {name}"
+        for name, share in self.compare(removed)["kept"].dropna().items()
+    )
+
+@patch
+def _verdict(self: PruningPanel) -> str:
+    shares = self.shares(self.removed)
+    return (
+        f"Without layers {list_layers(self.removed)} the model keeps {shares}."
+        if self.removed and shares
+        else "Measured."
+    )
+
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-004-9
+@patch
+def _table(self: PruningPanel) -> str:
+    def row(name, before, after, kept):
+        share = "" if np.isnan(kept) else f"{kept:.0%}"
         return (
-            f"Without layers {listed(self.removed)} the model keeps {shares}."
-            if self.removed and shares
-            else "Measured."
+            f"<tr><td>{html.escape(name)}</td><td>{number_text(before)}</td>"
+            f"<td><b>{number_text(after)}</b></td><td>{share}</td></tr>"
         )
-
-    def _table(self) -> str:
-        def row(name, before, after, kept):
-            share = "" if np.isnan(kept) else f"{kept:.0%}"
-            return (
-                f"<tr><td>{html.escape(name)}</td><td>{number_text(before)}</td>"
-                f"<td><b>{number_text(after)}</b></td><td>{share}</td></tr>"
-            )
-        head = (
-            "<tr><th></th><th>all layers</th><th>without"
-            f" {len(self.removed)}</th><th>kept</th></tr>"
-        )
-        return (
-            f"<table>{head}{''.join(row(*values) for values in self.compare().itertuples())}</table>"
-        )
+    head = (
+        "<tr><th></th><th>all layers</th><th>without"
+        f" {len(self.removed)}</th><th>kept</th></tr>"
+    )
+    return (
+        f"<table>{head}{''.join(row(*values) for values in self.compare().itertuples())}</table>"
+    )

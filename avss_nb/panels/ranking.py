@@ -9,8 +9,9 @@ from dataclasses import replace
 import ipywidgets as widgets
 import numpy as np
 from traitlets import Any
-from .exports import call
-from .live import LayerPanel, controls, listed
+from fastcore.basics import patch
+from .exports import source_of_call
+from .live import LayerPanel, row_of_controls, list_layers
 from .picture import DRAWING, Picture, sole_run
 from ..maths.moments import AGGREGATIONS, rms
 from ..draw.layers import HistogramSteps, RankingBars, histogram_limits
@@ -34,6 +35,7 @@ def scores_of(profile: LayerProfile) -> list[str]:
     }
     return [score for score in SCORES if needs.get(score, True)]
 
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-004-1
 class LayerRankingPanel(LayerPanel):
     "A ranking of the layers, live while a profile is made and adjustable afterwards."
     scores = Any(help="the `LayerScores` on show")
@@ -61,217 +63,244 @@ class LayerRankingPanel(LayerPanel):
         else:
             self.load(profile)
 
-    def _build(self, scorer) -> None:
-        "The widgets, and what happens when they change."
-        narrow = {
-            "layout": widgets.Layout(width="235px"), "style": {"description_width": "80px"}
-        }
-        self.score = widgets.Dropdown(options=[scorer.measure], description="score", **narrow)
-        self.site = widgets.Dropdown(options=[scorer.site], description="site", **narrow)
-        self.aggregation = widgets.Dropdown(
-            options=AGGREGATIONS, value=scorer.aggregation, description="aggregation", **narrow
-        )
-        steps = sorted({*EPSILONS, scorer.eps})
-        self.eps = widgets.SelectionSlider(
-            options=[(f"{e:g}", e) for e in steps], value=scorer.eps,
-            description="threshold ε", layout=widgets.Layout(width="430px"),
-            style={"description_width": "80px"}
-        )
-        self.eps.add_class("avss-eps")
-        self.relative = widgets.Checkbox(
-            scorer.relative, description="ε relative to the layer's RMS", indent=False
-        )
-        self.histogram, self.numbers = Picture(420, 230, top=26), widgets.HTML()
-        self._steps = HistogramSteps(self.histogram.ax)
-        self.picked = widgets.HBox(
-            [self.histogram.widget, widgets.VBox([self.pick, self.numbers])]
-        )
-        self.after = widgets.VBox(
-            [
-                controls(self.score, self.site, self.aggregation),
-                controls(self.eps, self.relative),
-            ]
-        )
-        # it keeps its room, so that nothing jumps
-        self.picked.layout.visibility, self.picked.layout.min_height = "hidden", "234px"
-        self.widget.children = [
-            self.head, self.after, self.row, self.picture.widget, self.strip, self.picked
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-004-2
+@patch
+def _build(self: LayerRankingPanel, scorer) -> None:
+    "The widgets, and what happens when they change."
+    narrow = {
+        "layout": widgets.Layout(width="235px"), "style": {"description_width": "80px"}
+    }
+    self.score = widgets.Dropdown(options=[scorer.measure], description="score", **narrow)
+    self.site = widgets.Dropdown(options=[scorer.site], description="site", **narrow)
+    self.aggregation = widgets.Dropdown(
+        options=AGGREGATIONS, value=scorer.aggregation, description="aggregation", **narrow
+    )
+    steps = sorted({*EPSILONS, scorer.eps})
+    self.eps = widgets.SelectionSlider(
+        options=[(f"{e:g}", e) for e in steps], value=scorer.eps,
+        description="threshold ε", layout=widgets.Layout(width="430px"),
+        style={"description_width": "80px"}
+    )
+    self.eps.add_class("avss-eps")
+    self.relative = widgets.Checkbox(
+        scorer.relative, description="ε relative to the layer's RMS", indent=False
+    )
+    self.histogram, self.numbers = Picture(420, 230, top=26), widgets.HTML()
+    self._steps = HistogramSteps(self.histogram.ax)
+    self.picked = widgets.HBox(
+        [self.histogram.widget, widgets.VBox([self.pick, self.numbers])]
+    )
+    self.after = widgets.VBox(
+        [
+            row_of_controls(self.score, self.site, self.aggregation),
+            row_of_controls(self.eps, self.relative),
         ]
-        for control in self.score, self.site, self.aggregation, self.eps, self.relative:
-            control.observe(self._rescore, "value")
+    )
+    # it keeps its room, so that nothing jumps
+    self.picked.layout.visibility, self.picked.layout.min_height = "hidden", "234px"
+    self.widget.children = [
+        self.head, self.after, self.row, self.picture.widget, self.strip, self.picked
+    ]
+    for control in self.score, self.site, self.aggregation, self.eps, self.relative:
+        control.observe(self._rescore, "value")
 
-    def _make_room(self, layers: int) -> None:
-        "Bars and buttons for this many layers."
-        if self.layers == layers: return
-        self.picture.ax.clear()
-        self._bars = RankingBars(self.picture.ax, layers)
-        self._number(layers)
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-004-3
+@patch
+def _make_room(self: LayerRankingPanel, layers: int) -> None:
+    "Bars and buttons for this many layers."
+    if self.layers == layers: return
+    self.picture.ax.clear()
+    self._bars = RankingBars(self.picture.ax, layers)
+    self._number(layers)
 
-    # --- while a profile is made
-    # -------------------------------------------------------------------------------------
+# --- while a profile is made
+# -------------------------------------------------------------------------------------
 
-    def run(self,
-        profiler: LayerProfiler,
-        texts,
-    ) -> LayerProfile:
-        """Profile the texts under this panel's eyes;
-        after ■ the partial result is shown and returned."""
-        with sole_run():
-            profile = profiler.profile(texts, progress=self)
-        if self._progress is not None: self._end(profile)  # it was stopped
-        return profile
+@patch
+def run(self: LayerRankingPanel,
+    profiler: LayerProfiler,
+    texts,
+) -> LayerProfile:
+    """Profile the texts under this panel's eyes;
+    after ■ the partial result is shown and returned."""
+    with sole_run():
+        profile = profiler.profile(texts, progress=self)
+    if self._progress is not None: self._end(profile)  # it was stopped
+    return profile
 
-    def _begin(self, progress) -> None:
-        super()._begin(progress)
-        self._tokens = 0
+@patch
+def _begin(self: LayerRankingPanel, progress) -> None:
+    super(LayerRankingPanel, self)._begin(progress)
+    self._tokens = 0
 
-    def _hear(self, progress) -> None: self._tokens += progress.info.get("tokens", 0)
+@patch
+def _hear(self: LayerRankingPanel, progress) -> None: self._tokens += progress.info.get("tokens", 0)
 
-    def _live(self, progress) -> str:
-        self._take(progress.partial(), live=True)
-        return self._words(progress)
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-004-4
+@patch
+def _live(self: LayerRankingPanel, progress) -> str:
+    self._take(progress.partial(), live=True)
+    return self._words(progress)
 
-    def _words(self, progress) -> str: return f", {self._tokens:,} tokens"
+@patch
+def _words(self: LayerRankingPanel, progress) -> str: return f", {self._tokens:,} tokens"
 
-    def _so_far(self) -> LayerProfile:
-        "The result so far; it is partial where a known total was not reached."
-        return replace(
-            self._progress.partial(), partial=self._progress.done < self._progress.total
+@patch
+def _so_far(self: LayerRankingPanel) -> LayerProfile:
+    "The result so far; it is partial where a known total was not reached."
+    return replace(
+        self._progress.partial(), partial=self._progress.done < self._progress.total
+    )
+
+# --- afterwards
+# --------------------------------------------------------------------------------------------------
+
+@patch
+def load(self: LayerRankingPanel, profile: LayerProfile) -> None:
+    "Show a finished profile."
+    self._take(profile, live=False)
+    self._tell()
+
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-004-5
+@patch
+def _take(self: LayerRankingPanel, profile, live: bool) -> None:
+    with DRAWING:
+        self._make_room(profile.layers)
+        self.profile, self._found = profile, {}
+        with self._quietly():
+            for control, options in (self.score, scores_of(profile)), (
+                self.site, [*profile.sites]
+            ):
+                chosen = control.value if control.value in options else options[0]
+                if list(control.options) != options: control.options = options
+                control.value = chosen
+        self._score(live)
+        self._draw(live)
+
+@patch
+def _score(self: LayerRankingPanel, live: bool = False) -> None:
+    """Scores by the present settings, from the stored profile: no forward pass.
+    Known ones are looked up."""
+    settings = (
+        self.score.value, self.site.value, self.aggregation.value, self.eps.value,
+        self.relative.value
+    )
+    if settings not in self._found:
+        self._found[settings] = self.present_scorer(live).score(self.profile)
+    self.scores = self._found[settings]
+
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-004-6
+@patch
+def present_scorer(self: LayerRankingPanel, live: bool = False) -> LayerScorer:
+    "The scorer of the present settings."
+    size = self.profile.layers * self.profile.site(self.site.value).mean.shape[-1]
+    # so that a large model, too, is re-ranked within a second
+    draws = min(self.draws, max(50, int(3e7 / size)))
+    return LayerScorer(
+        self.score.value, self.site.value, self.aggregation.value, self.eps.value,
+        self.relative.value, draws=draws // 20 if live else draws,
+        confidence=self.confidence
+    )
+
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-004-7
+@patch
+def code(self: LayerRankingPanel, lab) -> list[str]:
+    "Lines of Python that give the table again."
+    stop = (
+        f", progress=stop_after({self.profile.tokens}, 'tokens')"
+        if self.profile.partial
+        else ""
+    )
+    return [
+        (
+            "profile ="
+            f" {source_of_call(lab.profiler, 'model', 'tokenizer')}.profile(data['texts']{stop})"
+        ),
+        f"scores = {source_of_call(self.present_scorer(), score='measure')}.score(profile)",
+        "table = scores.to_frame()",
+    ]
+
+@patch
+def code_data(self: LayerRankingPanel, lab) -> dict[str, list]:
+    "The texts that these lines read."
+    return {"texts": lab.texts}
+
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-004-8
+@patch
+def _draw(self: LayerRankingPanel, live: bool = False) -> None:
+    with DRAWING:
+        self._bars.update(self.scores, highlight=self.layer)
+        alt = (
+            f"Bar chart of {self.scores.title} for the {self.profile.layers} layers of"
+            f" {self.profile.model}."
         )
+        self._present(alt, live)
 
-    # --- afterwards
-    # --------------------------------------------------------------------------------------------------
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-004-9
+@patch
+def _draw_layer(self: LayerRankingPanel) -> None:
+    "The histogram and the numbers of the picked layer."
+    total, s, i = self.profile.site(self.site.value).total(), self.scores, self.layer
+    m, site = total[i], self.site.value.replace("_", " ")
+    eps = s.eps * (float(rms(m)) if s.relative else 1)
+    self._steps.update(
+        m, eps, histogram_limits(total), f"layer {i}: |activation| of the {site}"
+    )
+    under = share_text(s.sparsity[i])
+    self.histogram.show(
+        f"Histogram of |activation| of the {site} of layer {i}; {under} under ε = {eps:g}."
+    )
+    output = self.profile.sites.get("output")
+    distance = (
+        "–"
+        if output is None
+        else number_text(
+            float(output.cosine_distance[:, i].sum() / output.tokens[:, i].sum())
+        )
+    )
+    rows = {
+        "score": f"{'≥ ' if s.floored[i] else ''}{number_text(s.values[i])}",
+        f"{self.confidence:.0%} interval": _between(s.low[i], s.high[i]),
+        "rank, 0 is the lowest": (
+            f"{s.order.index(i)} ({_between(s.rank_low[i], s.rank_high[i])})"
+        ),
+        "variance": number_text(s.variance[i]),
+        "sparsity, share under ε": under,
+        "RMS": number_text(float(rms(m))),
+        "largest |activation|": number_text(float(m.maximum)),
+        "1 − cos(x, y)": distance,
+    }
+    cells = "".join(
+        f"<tr><td>{html.escape(name)}</td><td><b>{html.escape(value)}</b></td></tr>"
+        for name, value in rows.items()
+    )
+    self.numbers.value = f"<table style='margin-top: 4px'>{cells}</table>"
 
-    def load(self, profile: LayerProfile) -> None:
-        "Show a finished profile."
-        self._take(profile, live=False)
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-004-10
+@patch
+def _rescore(self: LayerRankingPanel, change=None) -> None:
+    "A control has changed."
+    with DRAWING:
+        if self._quiet or self.profile is None: return
+        self._score()
+        self._draw()
         self._tell()
 
-    def _take(self, profile, live: bool) -> None:
-        with DRAWING:
-            self._make_room(profile.layers)
-            self.profile, self._found = profile, {}
-            with self._quietly():
-                for control, options in (self.score, scores_of(profile)), (
-                    self.site, [*profile.sites]
-                ):
-                    chosen = control.value if control.value in options else options[0]
-                    if list(control.options) != options: control.options = options
-                    control.value = chosen
-            self._score(live)
-            self._draw(live)
-
-    def _score(self, live: bool = False) -> None:
-        """Scores by the present settings, from the stored profile: no forward pass.
-        Known ones are looked up."""
-        settings = (
-            self.score.value, self.site.value, self.aggregation.value, self.eps.value,
-            self.relative.value
-        )
-        if settings not in self._found:
-            self._found[settings] = self.present_scorer(live).score(self.profile)
-        self.scores = self._found[settings]
-
-    def present_scorer(self, live: bool = False) -> LayerScorer:
-        "The scorer of the present settings."
-        size = self.profile.layers * self.profile.site(self.site.value).mean.shape[-1]
-        # so that a large model, too, is re-ranked within a second
-        draws = min(self.draws, max(50, int(3e7 / size)))
-        return LayerScorer(
-            self.score.value, self.site.value, self.aggregation.value, self.eps.value,
-            self.relative.value, draws=draws // 20 if live else draws,
-            confidence=self.confidence
-        )
-
-    def code(self, lab) -> list[str]:
-        "Lines of Python that give the table again."
-        stop = (
-            f", progress=stop_after({self.profile.tokens}, 'tokens')"
-            if self.profile.partial
-            else ""
-        )
-        return [
-            (
-                "profile ="
-                f" {call(lab.profiler, 'model', 'tokenizer')}.profile(data['texts']{stop})"
-            ),
-            f"scores = {call(self.present_scorer(), score='measure')}.score(profile)",
-            "table = scores.to_frame()",
-        ]
-
-    def code_data(self, lab) -> dict[str, list]:
-        "The texts that these lines read."
-        return {"texts": lab.texts}
-
-    def _draw(self, live: bool = False) -> None:
-        with DRAWING:
-            self._bars.update(self.scores, highlight=self.layer)
-            alt = (
-                f"Bar chart of {self.scores.title} for the {self.profile.layers} layers of"
-                f" {self.profile.model}."
-            )
-            self._present(alt, live)
-
-    def _draw_layer(self) -> None:
-        "The histogram and the numbers of the picked layer."
-        total, s, i = self.profile.site(self.site.value).total(), self.scores, self.layer
-        m, site = total[i], self.site.value.replace("_", " ")
-        eps = s.eps * (float(rms(m)) if s.relative else 1)
-        self._steps.update(
-            m, eps, histogram_limits(total), f"layer {i}: |activation| of the {site}"
-        )
-        under = share_text(s.sparsity[i])
-        self.histogram.show(
-            f"Histogram of |activation| of the {site} of layer {i}; {under} under ε = {eps:g}."
-        )
-        output = self.profile.sites.get("output")
-        distance = (
-            "–"
-            if output is None
-            else number_text(
-                float(output.cosine_distance[:, i].sum() / output.tokens[:, i].sum())
-            )
-        )
-        rows = {
-            "score": f"{'≥ ' if s.floored[i] else ''}{number_text(s.values[i])}",
-            f"{self.confidence:.0%} interval": _between(s.low[i], s.high[i]),
-            "rank, 0 is the lowest": (
-                f"{s.order.index(i)} ({_between(s.rank_low[i], s.rank_high[i])})"
-            ),
-            "variance": number_text(s.variance[i]),
-            "sparsity, share under ε": under,
-            "RMS": number_text(float(rms(m))),
-            "largest |activation|": number_text(float(m.maximum)),
-            "1 − cos(x, y)": distance,
-        }
-        cells = "".join(
-            f"<tr><td>{html.escape(name)}</td><td><b>{html.escape(value)}</b></td></tr>"
-            for name, value in rows.items()
-        )
-        self.numbers.value = f"<table style='margin-top: 4px'>{cells}</table>"
-
-    def _rescore(self, change=None) -> None:
-        "A control has changed."
-        with DRAWING:
-            if self._quiet or self.profile is None: return
-            self._score()
-            self._draw()
-            self._tell()
-
-    def _tell(self) -> None:
-        "The result in a sentence."
-        s, p = self.scores, self.profile
-        free = s.score not in ("avss", "normalized_avss")
-        eps = (
-            "whatever site, aggregation and ε"
-            if free
-            else f"ε = {s.eps:g}{' RMS' if s.relative else ''}"
-        )
-        self.say(
-            f"{'Stopped early, partial result. ' if p.partial else ''}Least important: layers"
-            f" {listed(s.order[:3])}; most important: {listed(s.layers(3))} ({p.tokens:,}"
-            f" tokens, {eps}). {' '.join(s.notes)}".rstrip()
-        )
+@patch
+def _tell(self: LayerRankingPanel) -> None:
+    "The result in a sentence."
+    s, p = self.scores, self.profile
+    free = s.score not in ("avss", "normalized_avss")
+    eps = (
+        "whatever site, aggregation and ε"
+        if free
+        else f"ε = {s.eps:g}{' RMS' if s.relative else ''}"
+    )
+    self.say(
+        f"{'Stopped early, partial result. ' if p.partial else ''}Least important: layers"
+        f" {list_layers(s.order[:3])}; most important: {list_layers(s.layers(3))} ({p.tokens:,}"
+        f" tokens, {eps}). {' '.join(s.notes)}".rstrip()
+    )
 
 def _between(low: float, high: float) -> str:
     "An interval in words, if there is one."

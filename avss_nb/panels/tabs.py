@@ -8,14 +8,14 @@ from collections.abc import Iterable, Sequence
 import ipywidgets as widgets
 import pandas as pd
 from ..base.basics import InputError
-from ..model.blocks import fingerprint
+from ..model.blocks import fingerprint_blocks
 from ..data.questions import Question, split_questions
-from ..model.heads import head
-from .live import Panel, close_parts, marked
+from ..model.heads import find_head
+from .live import Panel, close_parts, marked_up
 from .picture import Picture
 
 # %% auto #0
-__all__ = ['View', 'without_questions', 'set_aside', 'source']
+__all__ = ['View', 'without_questions', 'set_aside', 'source_of_table']
 
 # %% ../../nbs/09_panels/08_tabs.ipynb #cell-004
 class View:
@@ -29,7 +29,7 @@ class View:
         self._fill(
             widgets.HTML(
                 "<p style='max-width: 640px; line-height: 1.5; margin: 16px"
-                f" 8px'>{marked(words)}</p>"
+                f" 8px'>{marked_up(words)}</p>"
             )
         )
 
@@ -57,7 +57,7 @@ class View:
 # %% ../../nbs/09_panels/08_tabs.ipynb #cell-006
 def without_questions(model, tokenizer, questions) -> str:
     "Why there can be no answers; empty where there can."
-    try: kind = head(model)
+    try: kind = find_head(model)
     except InputError as error: return str(error)
     if kind != "causal":
         return (
@@ -81,7 +81,7 @@ def set_aside(
     return (parts["learn"], parts["test"]) if parts["learn"] else ([*questions], [])
 
 # %% ../../nbs/09_panels/08_tabs.ipynb #cell-009
-def source(
+def source_of_table(
     lab,  # a `LayerLab`
     view: View,
     data: str,  # name of the file with texts and questions
@@ -103,7 +103,7 @@ def _loading(lab, data) -> list[str]:
         "from pathlib import Path",
         load if given else missing,
         (
-            f"assert fingerprint(Blocks(model)) == {fingerprint(lab.blocks)!r}, 'another"
+            f"assert fingerprint_blocks(Blocks(model)) == {fingerprint_blocks(lab.blocks)!r}, 'another"
             " model, or other weights'"
         ),
         (

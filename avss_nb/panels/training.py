@@ -6,9 +6,10 @@
 from __future__ import annotations
 import ipywidgets as widgets
 from traitlets import Any
+from fastcore.basics import patch
 from ..base.basics import InputError, Progress
 from .picture import DRAWING, Picture, sole_run
-from .live import LivePanel, controls
+from .live import LivePanel, row_of_controls
 from ..layers.training import AVSSCallback, TrainingHistory
 from ..draw.training import LayerChanges, LossLines, factor_text
 
@@ -41,7 +42,7 @@ class TrainingPanel(LivePanel):
         self.what.observe(lambda change: self._draw(), "value")
         label = widgets.HTML("show the change of&nbsp;")
         self.widget.children = [
-            self.head, self.row, controls(label, self.what), picture.widget,
+            self.head, self.row, row_of_controls(label, self.what), picture.widget,
             self.losses.widget
         ]
         self.say(
@@ -52,74 +53,86 @@ class TrainingPanel(LivePanel):
         if callback is not None: callback.progress = self
         if history is not None: self.load(history)
 
-    def run(self,
-        trainer,  # a `transformers.Trainer`
-        **settings,  # of `trainer.train`, for example resume_from_checkpoint
-    ) -> TrainingHistory:
-        "Train. ■ ends the training and keeps the history so far."
-        if self.callback is None:
-            raise InputError(
-                "the panel has no callback; write TrainingPanel(AVSSCallback(texts,"
-                " tokenizer))"
-            )
-        with sole_run():
-            if self.callback not in trainer.callback_handler.callbacks:
-                trainer.add_callback(self.callback)
-            try: trainer.train(**settings)
-            except KeyboardInterrupt:
-                if not len(self.callback.history): raise
-            self._end(self.callback.history)
-        return self.history
+# %% ../../nbs/09_panels/07_training.ipynb #cell-004-1
+@patch
+def run(self: TrainingPanel,
+    trainer,  # a `transformers.Trainer`
+    **settings,  # of `trainer.train`, for example resume_from_checkpoint
+) -> TrainingHistory:
+    "Train. ■ ends the training and keeps the history so far."
+    if self.callback is None:
+        raise InputError(
+            "the panel has no callback; write TrainingPanel(AVSSCallback(texts,"
+            " tokenizer))"
+        )
+    with sole_run():
+        if self.callback not in trainer.callback_handler.callbacks:
+            trainer.add_callback(self.callback)
+        try: trainer.train(**settings)
+        except KeyboardInterrupt:
+            if not len(self.callback.history): raise
+        self._end(self.callback.history)
+    return self.history
 
-    def _hear(self, progress: Progress) -> None: self._last = progress.total
+@patch
+def _hear(self: TrainingPanel, progress: Progress) -> None: self._last = progress.total
 
-    def _live(self, progress: Progress) -> str:
-        self.history = progress.partial()
-        self._draw(live=True)
-        return self._words(progress)
+@patch
+def _live(self: TrainingPanel, progress: Progress) -> str:
+    self.history = progress.partial()
+    self._draw(live=True)
+    return self._words(progress)
 
-    def _words(self, progress: Progress) -> str:
-        return f": loss {progress.info['loss']:.3g}" if "loss" in progress.info else ""
+# %% ../../nbs/09_panels/07_training.ipynb #cell-004-2
+@patch
+def _words(self: TrainingPanel, progress: Progress) -> str:
+    return f": loss {progress.info['loss']:.3g}" if "loss" in progress.info else ""
 
-    def _so_far(self) -> TrainingHistory | None:
-        return self.history if self.callback is None else self.callback.history
+@patch
+def _so_far(self: TrainingPanel) -> TrainingHistory | None:
+    return self.history if self.callback is None else self.callback.history
 
-    def load(self,
-        history: TrainingHistory,
-    ) -> None:
-        "Show a history."
-        self.history, self._last = history, None
-        self._draw()
-        self._tell()
+@patch
+def load(self: TrainingPanel,
+    history: TrainingHistory,
+) -> None:
+    "Show a history."
+    self.history, self._last = history, None
+    self._draw()
+    self._tell()
 
-    def _draw(self, live: bool = False) -> None:
-        with DRAWING:
-            h = self.history
-            if h is None or not len(h): return
-            self._changes.update(h, self.what.value, self._last)
-            self._lines.update(h, self._changes.ax.get_xlim())
-            change = h.change(self.what.value)[-1]
-            words = ", ".join(f"layer {i} {factor_text(x)}" for i, x in enumerate(change))
-            self.picture.show(
-                f"Heat map of the change in {self.what.value} of {h.layers} layers over"
-                f" training steps {h.steps[0]} to {h.steps[-1]}; at the end: {words}.",
-                sharp=not live,
-            )
-            self.losses.show(
-                f"Line of the training loss, {len(h.losses)} values.", sharp=not live
-            )
-
-    def _tell(self) -> None:
-        "The result in a sentence."
+# %% ../../nbs/09_panels/07_training.ipynb #cell-004-3
+@patch
+def _draw(self: TrainingPanel, live: bool = False) -> None:
+    with DRAWING:
         h = self.history
-        if not len(h): return self.say("Nothing was measured.")
-        change = h.change()[-1]
-        order = sorted(
-            range(h.layers), key=lambda i: -abs(change[i]) if change[i] == change[i] else 0
+        if h is None or not len(h): return
+        self._changes.update(h, self.what.value, self._last)
+        self._lines.update(h, self._changes.ax.get_xlim())
+        change = h.change(self.what.value)[-1]
+        words = ", ".join(f"layer {i} {factor_text(x)}" for i, x in enumerate(change))
+        self.picture.show(
+            f"Heat map of the change in {self.what.value} of {h.layers} layers over"
+            f" training steps {h.steps[0]} to {h.steps[-1]}; at the end: {words}.",
+            sharp=not live,
         )
-        words = ", ".join(f"layer {i} {factor_text(change[i])}" for i in order[:3])
-        loss = f"; loss {h.losses[0, 1]:.3g} → {h.losses[-1, 1]:.3g}" if len(h.losses) else ""
-        self.say(
-            f"Measured {len(h)} times up to step {h.steps[-1]}{loss}. The score changed most"
-            f" in {words}."
+        self.losses.show(
+            f"Line of the training loss, {len(h.losses)} values.", sharp=not live
         )
+
+# %% ../../nbs/09_panels/07_training.ipynb #cell-004-4
+@patch
+def _tell(self: TrainingPanel) -> None:
+    "The result in a sentence."
+    h = self.history
+    if not len(h): return self.say("Nothing was measured.")
+    change = h.change()[-1]
+    order = sorted(
+        range(h.layers), key=lambda i: -abs(change[i]) if change[i] == change[i] else 0
+    )
+    words = ", ".join(f"layer {i} {factor_text(change[i])}" for i in order[:3])
+    loss = f"; loss {h.losses[0, 1]:.3g} → {h.losses[-1, 1]:.3g}" if len(h.losses) else ""
+    self.say(
+        f"Measured {len(h)} times up to step {h.steps[-1]}{loss}. The score changed most"
+        f" in {words}."
+    )

@@ -12,22 +12,24 @@ from html import escape
 from pathlib import Path
 import numpy as np, pandas as pd, torch
 from torch import nn
+from fastcore.basics import patch
 from ..base.basics import Bar, InputError, Progress, check_place, load_tensors
 from ..base.basics import save_tensors, silent
-from ..model.blocks import Blocks, fingerprint, model_name
+from ..model.blocks import Blocks, fingerprint_blocks, model_name
 from ..maths.bootstrap import bootstrap, interval
 from ..data.batches import Labelled, Text
 from ..data.questions import Question
 from ..answering.evaluator import Evaluator
-from ..layers.importance import AngularDistances, angular_distances, magnitude
+from ..layers.importance import AngularDistances, angular_distances, weight_magnitude
 from ..layers.importance import taylor_importance
 from ..layers.profiler import SITES, LayerProfiler
 from .pruner import LayerPruner, PrunePlan, how_many
 from ..layers.scores import LayerScorer, LayerScores
 
 # %% auto #0
-__all__ = ['RANKINGS', 'Ranking', 'COMPARISON_FORMAT', 'Calibration', 'complete', 'choice', 'random_choices', 'RankingComparison',
-           'compare_rankings', 'chosen_layers', 'checked_rankings', 'checked_counts', 'check_apart', 'digest']
+__all__ = ['RANKINGS', 'Ranking', 'COMPARISON_FORMAT', 'Calibration', 'reraise_interrupt', 'choose_layers', 'random_choices',
+           'RankingComparison', 'compare_rankings', 'chosen_layers', 'checked_rankings', 'checked_counts',
+           'check_apart', 'digest_values']
 
 # %% ../../nbs/07_prune/01_comparison.ipynb #cell-005
 class Calibration:
@@ -55,7 +57,7 @@ class Calibration:
         profiler = LayerProfiler(
             self.model, self.tokenizer, sites, max_length=self.max_length, **settings
         )
-        return complete(profiler.profile(texts, silent))
+        return reraise_interrupt(profiler.profile(texts, silent))
 
     def search(self, kind: str, texts: Sequence[Text], **settings) -> PrunePlan:
         pruner = LayerPruner(self.model, self.tokenizer)
@@ -65,7 +67,7 @@ class Calibration:
 
     def measure(self, function, **settings):
         "The result of `taylor_importance` or `angular_distances`."
-        return complete(
+        return reraise_interrupt(
             function(
                 self.model,
                 self.tokenizer,
@@ -76,7 +78,8 @@ class Calibration:
             )
         )
 
-def complete(result):
+# %% ../../nbs/07_prune/01_comparison.ipynb #cell-005-1
+def reraise_interrupt(result):
     "A result as it is; one that was interrupted goes on interrupting."
     if result.partial: raise KeyboardInterrupt
     return result
@@ -98,7 +101,7 @@ RANKINGS = {  # name → its label, and how it is made
     ),
     "angular_distance": ("angular distance, in a row", lambda c: c.measure(angular_distances)),
     "taylor": ("Taylor", lambda c: c.measure(taylor_importance)),
-    "magnitude": ("magnitude", lambda c: magnitude(c.model)),
+    "magnitude": ("magnitude", lambda c: weight_magnitude(c.model)),
     "last": ("last blocks", lambda c: range(len(c.blocks))[::-1]),
 }
 
@@ -107,7 +110,7 @@ Ranking = (
     LayerScores | AngularDistances | PrunePlan | Sequence[int] | Callable[[int], Iterable[int]]
 )
 
-def choice(
+def choose_layers(
     # scores, distances, a plan or a search, layers in the order of removal, or a function of
     # the count
     ranking: Ranking,
@@ -140,6 +143,7 @@ def random_choices(
 # %% ../../nbs/07_prune/01_comparison.ipynb #cell-010
 COMPARISON_FORMAT = "avss_nb.RankingComparison/1"
 
+# %% ../../nbs/07_prune/01_comparison.ipynb #cell-010-1
 @dataclass(frozen=True, eq=False)
 class RankingComparison:
     "What is left when rankings choose what to remove."
@@ -158,11 +162,6 @@ class RankingComparison:
     draws: int = 1000  # of the bootstrap
     seed: int = 0
 
-    @property
-    def measures(self) -> list[str]:
-        "What was measured: perplexity, accuracy."
-        return ["perplexity"] * bool(self.losses) + ["accuracy"] * bool(self.correct)
-
     @cached_property
     def _weights(self) -> dict[str, np.ndarray]:
         "How often each text or question counts, (1 + draws, n); the first row is the data."
@@ -177,164 +176,6 @@ class RankingComparison:
             else {}
         )
 
-    def values(self,
-        removed: Sequence[int] = (),  # layers
-        measure: str = "perplexity",  # one of `measures`
-    ) -> np.ndarray:  # float64, (1 + draws,)
-        "A measure on the data, and on every draw of texts or questions."
-        if measure not in self.measures:
-            raise InputError(
-                f"{measure!r} was not measured; there is {', '.join(self.measures)}"
-            )
-        weights, removed = self._weights[measure], tuple(removed)
-        known = self.losses if measure == "perplexity" else self.correct
-        if removed not in known:
-            raise InputError(f"the model without layers {removed} was not measured")
-        if measure == "accuracy": return weights @ known[removed] / weights.sum(1)
-        # the model broke
-        if not np.isfinite(known[removed]).all(): return np.full(len(weights), np.inf)
-        with np.errstate(over="ignore"):
-            return np.exp(weights @ known[removed] / (weights @ self.tokens))
-
-    def retention(
-        self, removed: Sequence[int] = (), measure: str = "perplexity"
-    ) -> np.ndarray:
-        """Share of performance kept, on the data and on every draw:
-        both models on the same texts or questions, (1 + draws,)."""
-        original, pruned = self.values((), measure), self.values(removed, measure)
-        above, below = (original, pruned) if measure == "perplexity" else (pruned, original)
-        with np.errstate(divide="ignore", invalid="ignore"): return above / below
-
-    def measured(self, removed: Sequence[int]) -> bool:
-        "Is the result for this set of layers there?"
-        return all(tuple(removed) in known for known in (self.losses, self.correct) if known)
-
-    def to_frame(self) -> pd.DataFrame:
-        """A row for each measure, ranking and number of layers;
-        of the random choices median and range."""
-        rows = []
-        for measure in self.measures:
-            drawn = {
-                count: [
-                    (self.values(s, measure)[0], self.retention(s, measure)[0]) for s in sets
-                    if self.measured(s)
-                ]
-                for count, sets in self.controls.items()
-            }
-            for ranking, sets in self.removed.items():
-                for count, layers in sets.items():
-                    if not self.measured(layers): continue
-                    kept = self.retention(layers, measure)
-                    beats = (
-                        np.mean([kept[0] > other for _, other in drawn[count]])
-                        if drawn.get(count)
-                        else np.nan
-                    )
-                    value = self.values(layers, measure)[0]
-                    rows.append(
-                        [
-                            measure, ranking, count, layers, value, kept[0],
-                            *interval(kept[1:]), beats
-                        ]
-                    )
-            for count, pairs in drawn.items():
-                if not pairs: continue
-                values, kept = np.array(pairs).T
-                rows.append(
-                    [
-                        measure, "random", count, None, np.median(values), np.median(kept),
-                        kept.min(), kept.max(), np.nan
-                    ]
-                )
-        columns = [
-            "measure", "ranking", "removed", "layers", "value", "retention", "low", "high",
-            "beats random"
-        ]
-        table = pd.DataFrame(rows, columns=columns)
-        table.insert(3, "share", table["removed"] / self.layers)
-        return table
-
-    def random_draws(self) -> pd.DataFrame:
-        "A row for each measure and random choice."
-        rows = [
-            [
-                measure, count, layers, self.values(layers, measure)[0],
-                self.retention(layers, measure)[0]
-            ]
-            for measure in self.measures
-            for count, sets in self.controls.items()
-            for layers in sets
-            if self.measured(layers)
-        ]
-        return pd.DataFrame(
-            rows, columns=["measure", "removed", "layers", "value", "retention"]
-        )
-
-    def keeps(self,
-        level: float = 0.9,  # of retention
-        measure: str | None = None,  # None: the first of `measures`
-    ) -> pd.Series:  # int, index ranking
-        """Up to how many layers each ranking keeps that share, without falling below it on
-        the way."""
-        table = self.to_frame().query(
-            "measure == @wanted", local_dict={"wanted": measure or self.measures[0]}
-        )
-        def furthest(rows):
-            return max(rows.loc[(rows["retention"] >= level).cummin(), "removed"], default=0)
-        return pd.Series(
-            {
-                name: int(furthest(rows.sort_values("removed")))
-                for name, rows in table.groupby("ranking", sort=False)
-            }
-        )
-
-    def differences(self,
-        to: str,  # a ranking
-        measure: str | None = None,  # None: the first of `measures`
-    ) -> pd.DataFrame:
-        """Retention of every ranking minus that of another, paired over texts or questions,
-        with intervals."""
-        if to not in self.removed:
-            raise InputError(
-                f"there is no ranking {to!r}; there are {', '.join(self.removed)}"
-            )
-        measure, rows = measure or self.measures[0], []
-        for ranking, sets in self.removed.items():
-            for count in sets.keys() & self.removed[to].keys() if ranking != to else ():
-                both = sets[count], self.removed[to][count]
-                if not all(map(self.measured, both)): continue
-                gap = self.retention(both[0], measure) - self.retention(both[1], measure)
-                rows.append([ranking, count, gap[0], *interval(gap[1:])])
-        table = pd.DataFrame(rows, columns=["ranking", "removed", "difference", "low", "high"])
-        return table.sort_values(["removed", "ranking"], ignore_index=True)
-
-    def summary(self,
-        measure: str | None = None,  # None: the first of `measures`
-    ) -> pd.DataFrame:
-        """The table for people: retention with its interval (random:
-        median and range), best ranking first."""
-        measure = measure or self.measures[0]
-        table = self.to_frame().query("measure == @wanted", local_dict={"wanted": measure})
-        def cell(row): return f"{row['retention']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
-        cells = (
-            table.assign(cell=table.apply(cell, axis=1))
-            .pivot(index="ranking", columns="removed", values="cell")
-            .fillna("–")
-        )
-        order = (
-            table.groupby("ranking")["retention"]
-            .mean()
-            .sort_values(ascending=False, kind="stable")
-            .index
-        )
-        cells = cells.loc[order].rename(
-            columns=lambda count: f"−{count} ({count / self.layers:.0%})"
-        )
-        cells.insert(0, "keeps 90 % up to", self.keeps(0.9, measure)[order])
-        return cells.rename_axis(index=f"{measure} kept", columns=None).rename(
-            index={"random": "random: median [range]"}
-        )
-
     def __repr__(self):
         original = ", ".join(
             f"{measure} {self.values((), measure)[0]:.4g}" for measure in self.measures
@@ -345,83 +186,267 @@ class RankingComparison:
             f" layers{', PARTIAL' if self.partial else ''}; original: {original})"
         )
 
-    def _repr_html_(self):
-        n = {
-            "perplexity": f"{len(self.tokens):,} texts",
-            "accuracy": f"{len(self.subjects):,} questions",
+# %% ../../nbs/07_prune/01_comparison.ipynb #cell-010-2
+@patch(as_prop=True)
+def measures(self: RankingComparison) -> list[str]:
+    "What was measured: perplexity, accuracy."
+    return ["perplexity"] * bool(self.losses) + ["accuracy"] * bool(self.correct)
+
+@patch
+def values(self: RankingComparison,
+    removed: Sequence[int] = (),  # layers
+    measure: str = "perplexity",  # one of `measures`
+) -> np.ndarray:  # float64, (1 + draws,)
+    "A measure on the data, and on every draw of texts or questions."
+    if measure not in self.measures:
+        raise InputError(
+            f"{measure!r} was not measured; there is {', '.join(self.measures)}"
+        )
+    weights, removed = self._weights[measure], tuple(removed)
+    known = self.losses if measure == "perplexity" else self.correct
+    if removed not in known:
+        raise InputError(f"the model without layers {removed} was not measured")
+    if measure == "accuracy": return weights @ known[removed] / weights.sum(1)
+    # the model broke
+    if not np.isfinite(known[removed]).all(): return np.full(len(weights), np.inf)
+    with np.errstate(over="ignore"):
+        return np.exp(weights @ known[removed] / (weights @ self.tokens))
+
+# %% ../../nbs/07_prune/01_comparison.ipynb #cell-010-3
+@patch
+def retention(
+    self: RankingComparison, removed: Sequence[int] = (), measure: str = "perplexity"
+) -> np.ndarray:
+    """Share of performance kept, on the data and on every draw:
+    both models on the same texts or questions, (1 + draws,)."""
+    original, pruned = self.values((), measure), self.values(removed, measure)
+    above, below = (original, pruned) if measure == "perplexity" else (pruned, original)
+    with np.errstate(divide="ignore", invalid="ignore"): return above / below
+
+@patch
+def measured(self: RankingComparison, removed: Sequence[int]) -> bool:
+    "Is the result for this set of layers there?"
+    return all(tuple(removed) in known for known in (self.losses, self.correct) if known)
+
+# %% ../../nbs/07_prune/01_comparison.ipynb #cell-010-4
+@patch
+def to_frame(self: RankingComparison) -> pd.DataFrame:
+    """A row for each measure, ranking and number of layers;
+    of the random choices median and range."""
+    rows = []
+    for measure in self.measures:
+        drawn = {
+            count: [
+                (self.values(s, measure)[0], self.retention(s, measure)[0]) for s in sets
+                if self.measured(s)
+            ]
+            for count, sets in self.controls.items()
         }
-        def part(m):
-            return (
-                f"<p>{escape(Path(self.model).name)}, {self.layers} layers, {n[m]}, original"
-                f" {m} {self.values((), m)[0]:.4g}; share kept "
-                "with its 95 % paired bootstrap"
-                f" interval{'; PARTIAL' if self.partial else ''}.</p>{self.summary(m).to_html()}"
+        for ranking, sets in self.removed.items():
+            for count, layers in sets.items():
+                if not self.measured(layers): continue
+                kept = self.retention(layers, measure)
+                beats = (
+                    np.mean([kept[0] > other for _, other in drawn[count]])
+                    if drawn.get(count)
+                    else np.nan
+                )
+                value = self.values(layers, measure)[0]
+                rows.append(
+                    [
+                        measure, ranking, count, layers, value, kept[0],
+                        *interval(kept[1:]), beats
+                    ]
+                )
+        for count, pairs in drawn.items():
+            if not pairs: continue
+            values, kept = np.array(pairs).T
+            rows.append(
+                [
+                    measure, "random", count, None, np.median(values), np.median(kept),
+                    kept.min(), kept.max(), np.nan
+                ]
             )
-        return "".join(map(part, self.measures))
+    columns = [
+        "measure", "ranking", "removed", "layers", "value", "retention", "low", "high",
+        "beats random"
+    ]
+    table = pd.DataFrame(rows, columns=columns)
+    table.insert(3, "share", table["removed"] / self.layers)
+    return table
 
-    def plot(self, ax=None, **kwargs):
-        "Retention against layers removed (see `avss_nb.draw.comparison.plot_rankings`)."
-        from avss_nb.draw.comparison import plot_rankings
-        return plot_rankings(self, ax=ax, **kwargs)
+# %% ../../nbs/07_prune/01_comparison.ipynb #cell-010-5
+@patch
+def random_draws(self: RankingComparison) -> pd.DataFrame:
+    "A row for each measure and random choice."
+    rows = [
+        [
+            measure, count, layers, self.values(layers, measure)[0],
+            self.retention(layers, measure)[0]
+        ]
+        for measure in self.measures
+        for count, sets in self.controls.items()
+        for layers in sets
+        if self.measured(layers)
+    ]
+    return pd.DataFrame(
+        rows, columns=["measure", "removed", "layers", "value", "retention"]
+    )
 
-    def save(self, path: str | Path, **notes) -> None:
-        "Write one safetensors file; its header holds the rest as JSON."
-        sets = [*(self.losses or self.correct)]
-        tensors = {
-            "tokens": torch.from_numpy(self.tokens),
-            "subjects": torch.from_numpy(self.subjects),
+# %% ../../nbs/07_prune/01_comparison.ipynb #cell-010-6
+@patch
+def keeps(self: RankingComparison,
+    level: float = 0.9,  # of retention
+    measure: str | None = None,  # None: the first of `measures`
+) -> pd.Series:  # int, index ranking
+    """Up to how many layers each ranking keeps that share, without falling below it on
+    the way."""
+    table = self.to_frame().query(
+        "measure == @wanted", local_dict={"wanted": measure or self.measures[0]}
+    )
+    def furthest(rows):
+        return max(rows.loc[(rows["retention"] >= level).cummin(), "removed"], default=0)
+    return pd.Series(
+        {
+            name: int(furthest(rows.sort_values("removed")))
+            for name, rows in table.groupby("ranking", sort=False)
         }
-        if self.losses:
-            tensors["losses"] = torch.from_numpy(np.stack([self.losses[s] for s in sets]))
-        if self.correct:
-            tensors["correct"] = torch.from_numpy(np.stack([self.correct[s] for s in sets]))
-        header = {
-            "sets": sets,
-            "removed": {name: [*chosen.values()] for name, chosen in self.removed.items()},
-            "controls": [[count, sets] for count, sets in self.controls.items()],
-            "layers": self.layers, "model": self.model, "partial": self.partial,
-            "draws": self.draws, "seed": self.seed, "notes": notes
-        }
-        save_tensors(path, tensors, COMPARISON_FORMAT, header)
+    )
 
-    @classmethod
-    def load(cls, path: str | Path) -> RankingComparison:
-        "Read a comparison written by `save` or by `compare_rankings(…, path=…)`."
-        return cls._read(path)[0]
-
-    @classmethod
-    def _read(cls, path) -> tuple[RankingComparison, dict]:
-        "The comparison and its notes."
-        header, tensors = load_tensors(
-            path, COMPARISON_FORMAT, "comparison of rankings",
-            "make one with `compare_rankings`"
+# %% ../../nbs/07_prune/01_comparison.ipynb #cell-010-7
+@patch
+def differences(self: RankingComparison,
+    to: str,  # a ranking
+    measure: str | None = None,  # None: the first of `measures`
+) -> pd.DataFrame:
+    """Retention of every ranking minus that of another, paired over texts or questions,
+    with intervals."""
+    if to not in self.removed:
+        raise InputError(
+            f"there is no ranking {to!r}; there are {', '.join(self.removed)}"
         )
-        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
-        sets = [*map(tuple, header["sets"])]
-        losses, correct = (
-            dict(zip(sets, arrays.get(name, ()))) for name in ("losses", "correct")
-        )
-        removed = {
-            name: {len(layers): tuple(layers) for layers in chosen}
-            for name, chosen in header["removed"].items()
-        }
-        controls = {count: tuple(map(tuple, drawn)) for count, drawn in header["controls"]}
+    measure, rows = measure or self.measures[0], []
+    for ranking, sets in self.removed.items():
+        for count in sets.keys() & self.removed[to].keys() if ranking != to else ():
+            both = sets[count], self.removed[to][count]
+            if not all(map(self.measured, both)): continue
+            gap = self.retention(both[0], measure) - self.retention(both[1], measure)
+            rows.append([ranking, count, gap[0], *interval(gap[1:])])
+    table = pd.DataFrame(rows, columns=["ranking", "removed", "difference", "low", "high"])
+    return table.sort_values(["removed", "ranking"], ignore_index=True)
+
+# %% ../../nbs/07_prune/01_comparison.ipynb #cell-010-8
+@patch
+def summary(self: RankingComparison,
+    measure: str | None = None,  # None: the first of `measures`
+) -> pd.DataFrame:
+    """The table for people: retention with its interval (random:
+    median and range), best ranking first."""
+    measure = measure or self.measures[0]
+    table = self.to_frame().query("measure == @wanted", local_dict={"wanted": measure})
+    def cell(row): return f"{row['retention']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+    cells = (
+        table.assign(cell=table.apply(cell, axis=1))
+        .pivot(index="ranking", columns="removed", values="cell")
+        .fillna("–")
+    )
+    order = (
+        table.groupby("ranking")["retention"]
+        .mean()
+        .sort_values(ascending=False, kind="stable")
+        .index
+    )
+    cells = cells.loc[order].rename(
+        columns=lambda count: f"−{count} ({count / self.layers:.0%})"
+    )
+    cells.insert(0, "keeps 90 % up to", self.keeps(0.9, measure)[order])
+    return cells.rename_axis(index=f"{measure} kept", columns=None).rename(
+        index={"random": "random: median [range]"}
+    )
+
+# %% ../../nbs/07_prune/01_comparison.ipynb #cell-010-9
+@patch
+def _repr_html_(self: RankingComparison):
+    n = {
+        "perplexity": f"{len(self.tokens):,} texts",
+        "accuracy": f"{len(self.subjects):,} questions",
+    }
+    def part(m):
         return (
-            cls(
-                removed,
-                controls,
-                losses,
-                arrays["tokens"],
-                correct,
-                arrays["subjects"],
-                *(header[name] for name in ("layers", "model", "partial", "draws", "seed"))
-            ),
-            header["notes"],
+            f"<p>{escape(Path(self.model).name)}, {self.layers} layers, {n[m]}, original"
+            f" {m} {self.values((), m)[0]:.4g}; share kept "
+            "with its 95 % paired bootstrap"
+            f" interval{'; PARTIAL' if self.partial else ''}.</p>{self.summary(m).to_html()}"
         )
+    return "".join(map(part, self.measures))
+
+@patch
+def plot(self: RankingComparison, ax=None, **kwargs):
+    "Retention against layers removed (see `avss_nb.draw.comparison.plot_rankings`)."
+    from avss_nb.draw.comparison import plot_rankings
+    return plot_rankings(self, ax=ax, **kwargs)
+
+# %% ../../nbs/07_prune/01_comparison.ipynb #cell-010-10
+@patch
+def save(self: RankingComparison, path: str | Path, **notes) -> None:
+    "Write one safetensors file; its header holds the rest as JSON."
+    sets = [*(self.losses or self.correct)]
+    tensors = {
+        "tokens": torch.from_numpy(self.tokens),
+        "subjects": torch.from_numpy(self.subjects),
+    }
+    if self.losses:
+        tensors["losses"] = torch.from_numpy(np.stack([self.losses[s] for s in sets]))
+    if self.correct:
+        tensors["correct"] = torch.from_numpy(np.stack([self.correct[s] for s in sets]))
+    header = {
+        "sets": sets,
+        "removed": {name: [*chosen.values()] for name, chosen in self.removed.items()},
+        "controls": [[count, sets] for count, sets in self.controls.items()],
+        "layers": self.layers, "model": self.model, "partial": self.partial,
+        "draws": self.draws, "seed": self.seed, "notes": notes
+    }
+    save_tensors(path, tensors, COMPARISON_FORMAT, header)
+
+@patch(cls_method=True)
+def load(cls: RankingComparison, path: str | Path) -> RankingComparison:
+    "Read a comparison written by `save` or by `compare_rankings(…, path=…)`."
+    return cls._read(path)[0]
+
+# %% ../../nbs/07_prune/01_comparison.ipynb #cell-010-11
+@patch(cls_method=True)
+def _read(cls: RankingComparison, path) -> tuple[RankingComparison, dict]:
+    "The comparison and its notes."
+    header, tensors = load_tensors(
+        path, COMPARISON_FORMAT, "comparison of rankings",
+        "make one with `compare_rankings`"
+    )
+    arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+    sets = [*map(tuple, header["sets"])]
+    losses, correct = (
+        dict(zip(sets, arrays.get(name, ()))) for name in ("losses", "correct")
+    )
+    removed = {
+        name: {len(layers): tuple(layers) for layers in chosen}
+        for name, chosen in header["removed"].items()
+    }
+    controls = {count: tuple(map(tuple, drawn)) for count, drawn in header["controls"]}
+    return (
+        cls(
+            removed,
+            controls,
+            losses,
+            arrays["tokens"],
+            correct,
+            arrays["subjects"],
+            *(header[name] for name in ("layers", "model", "partial", "draws", "seed"))
+        ),
+        header["notes"],
+    )
 
 # %% ../../nbs/07_prune/01_comparison.ipynb #cell-012
 def compare_rankings(
-    # with a head that is known to `avss_nb.model.heads.head`; it is never changed
+    # with a head that is known to `avss_nb.model.heads.find_head`; it is never changed
     model: nn.Module,
     tokenizer,
     texts: Iterable[Text],  # for the rankings: strings, or lists of token ids
@@ -458,10 +483,10 @@ def compare_rankings(
         blocks, tokenizer, texts, max(counts), protect, search_texts, max_length
     )
     asked = [questions, evaluator.settings]
-    identity = [fingerprint(blocks), str(model.dtype), max_length]
+    identity = [fingerprint_blocks(blocks), str(model.dtype), max_length]
     notes = {
-        "evaluation": digest(identity, held_out, asked),
-        "calibration": digest(identity, texts, protect, search_texts), "chosen": {}
+        "evaluation": digest_values(identity, held_out, asked),
+        "calibration": digest_values(identity, texts, protect, search_texts), "chosen": {}
     }
     losses, correct, tokens = {}, {}, np.zeros(0, int)
     known = path and os.path.isfile(path) and os.path.getsize(path)
@@ -522,6 +547,7 @@ def compare_rankings(
     if path: result.save(path, **notes)
     return result
 
+# %% ../../nbs/07_prune/01_comparison.ipynb #cell-012-1
 def chosen_layers(label, ranking, counts, calibration, known) -> dict[int, tuple[int, ...]]:
     """What a ranking removes for each count;
     what is known of a usual one is not measured again."""
@@ -532,7 +558,7 @@ def chosen_layers(label, ranking, counts, calibration, known) -> dict[int, tuple
     )
     if not set(counts) <= found.keys():
         made = RANKINGS[ranking][1](calibration) if isinstance(ranking, str) else ranking
-        found = {count: choice(made, count, calibration.protect) for count in counts}
+        found = {count: choose_layers(made, count, calibration.protect) for count in counts}
         found = {count: layers for count, layers in found.items() if layers is not None}
         for count, layers in found.items():
             if len(calibration.blocks.check(layers)) != count:
@@ -542,6 +568,7 @@ def chosen_layers(label, ranking, counts, calibration, known) -> dict[int, tuple
         if isinstance(ranking, str): known[ranking] = [*found.values()]
     return {count: found[count] for count in counts if count in found}
 
+# %% ../../nbs/07_prune/01_comparison.ipynb #cell-012-2
 def checked_rankings(rankings, blocks: Blocks) -> dict[str, str | Ranking]:
     "Label → name of a usual ranking, or the user's own; refused where it is of another model."
     if isinstance(rankings, str):
@@ -562,7 +589,7 @@ def checked_rankings(rankings, blocks: Blocks) -> dict[str, str | Ranking]:
         raise InputError(
             "the label 'random' belongs to the control; give your ranking another"
         )
-    mine = fingerprint(blocks)
+    mine = fingerprint_blocks(blocks)
     for label, ranking in found.items():
         if isinstance(ranking, str) and ranking not in RANKINGS:
             raise InputError(
@@ -570,7 +597,7 @@ def checked_rankings(rankings, blocks: Blocks) -> dict[str, str | Ranking]:
                 " your own"
             )
         its = (
-            fingerprint(ranking.blocks)
+            fingerprint_blocks(ranking.blocks)
             if isinstance(ranking, PrunePlan)
             else getattr(ranking, "fingerprint", mine)
         )
@@ -580,6 +607,7 @@ def checked_rankings(rankings, blocks: Blocks) -> dict[str, str | Ranking]:
             )
     return found
 
+# %% ../../nbs/07_prune/01_comparison.ipynb #cell-012-3
 def checked_counts(counts, layers: int, free: int) -> list[int]:
     "Numbers of layers, ascending, from numbers or shares."
     if counts is None: counts = range(1, max(2, min(layers // 2, free, layers - 1) + 1))
@@ -600,6 +628,7 @@ def checked_counts(counts, layers: int, free: int) -> list[int]:
         )
     return found
 
+# %% ../../nbs/07_prune/01_comparison.ipynb #cell-012-4
 def check_apart(texts, held_out, questions) -> None:
     "Refuse data that rankings have seen."
     if not texts: raise InputError("there are no texts for the rankings; give at least one")
@@ -622,6 +651,6 @@ def check_apart(texts, held_out, questions) -> None:
             f" {seen[0]!r}; give others"
         )
 
-def digest(*parts) -> str:
+def digest_values(*parts) -> str:
     "A short hash of values."
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

@@ -12,13 +12,14 @@ from html import escape
 from pathlib import Path
 import pandas as pd
 from torch import nn
+from fastcore.basics import patch
 from ..base.basics import InputError, Progress, silent, text_tokenizer
-from ..model.handling import evaluating
-from ..model.heads import head
+from ..model.handling import evaluation_mode
+from ..model.heads import find_head
 from .pruner import PrunePlan
 
 # %% auto #0
-__all__ = ['HarnessReport', 'find_tasks', 'hushed', 'run_tasks']
+__all__ = ['HarnessReport', 'find_tasks', 'quiet_harness', 'run_tasks']
 
 # %% ../../nbs/07_prune/04_harness.ipynb #cell-005
 @dataclass(frozen=True)
@@ -57,40 +58,44 @@ class HarnessReport:
             columns, index=pd.MultiIndex.from_tuples(self.higher, names=["task", "metric"])
         )
 
-    def to_dict(self) -> dict:
-        "For JSON: undefined numbers are None."
-        def plain(x): return x if math.isfinite(x) else None
-        rows = [
-            {
-                "task": task,
-                "metric": metric,
-                "higher_is_better": self.higher[task, metric],
-                "models": {
-                    name: {
-                        "value": plain(values[task, metric][0]),
-                        "standard_error": plain(values[task, metric][1]),
-                        "kept": plain(self.kept(name, (task, metric))),
-                    }
-                    for name, values in self.scores.items()
-                },
-            }
-            for task, metric in self.higher
-        ]
-        return {"results": rows, "samples": self.samples, **self.settings}
-
     def __repr__(self):
         tasks = ", ".join(f"{task} ({n:,})" for task, n in self.samples.items())
         return f"HarnessReport({', '.join(self.scores)}; {tasks})"
 
-    def _repr_html_(self):
-        shots = self.settings.get("num_fewshot")
-        title = (
-            f"lm-evaluation-harness {self.settings.get('version', '')}; ± standard error;"
-            f" shots: {'as the task says' if shots is None else shots}"
-        )
-        return f"<p>{escape(title)}</p>" + self.to_frame().to_html(
-            float_format="{:.4g}".format, na_rep="–"
-        )
+# %% ../../nbs/07_prune/04_harness.ipynb #cell-005-1
+@patch
+def to_dict(self: HarnessReport) -> dict:
+    "For JSON: undefined numbers are None."
+    def plain(x): return x if math.isfinite(x) else None
+    rows = [
+        {
+            "task": task,
+            "metric": metric,
+            "higher_is_better": self.higher[task, metric],
+            "models": {
+                name: {
+                    "value": plain(values[task, metric][0]),
+                    "standard_error": plain(values[task, metric][1]),
+                    "kept": plain(self.kept(name, (task, metric))),
+                }
+                for name, values in self.scores.items()
+            },
+        }
+        for task, metric in self.higher
+    ]
+    return {"results": rows, "samples": self.samples, **self.settings}
+
+# %% ../../nbs/07_prune/04_harness.ipynb #cell-005-2
+@patch
+def _repr_html_(self: HarnessReport):
+    shots = self.settings.get("num_fewshot")
+    title = (
+        f"lm-evaluation-harness {self.settings.get('version', '')}; ± standard error;"
+        f" shots: {'as the task says' if shots is None else shots}"
+    )
+    return f"<p>{escape(title)}</p>" + self.to_frame().to_html(
+        float_format="{:.4g}".format, na_rep="–"
+    )
 
 # %% ../../nbs/07_prune/04_harness.ipynb #cell-007
 def find_tasks(
@@ -135,8 +140,9 @@ def find_tasks(
         )
     return manager
 
+# %% ../../nbs/07_prune/04_harness.ipynb #cell-007-1
 @contextmanager
-def hushed() -> Iterator[None]:
+def quiet_harness() -> Iterator[None]:
     "The harness logs errors only inside the `with` block."
     logger = logging.getLogger("lm_eval")
     level = logger.level
@@ -171,7 +177,7 @@ def run_tasks(
         raise InputError("the harness needs a tokenizer; give that of the model")
     for model in models.values():
         if (
-            head(plain := model.blocks.model if isinstance(model, PrunePlan) else model)
+            find_head(plain := model.blocks.model if isinstance(model, PrunePlan) else model)
             != "causal"
         ):
             raise InputError(
@@ -180,7 +186,7 @@ def run_tasks(
             )
     if limit is not None and limit < 1:
         raise InputError(f"limit {limit} was given; it must be at least 1 question")
-    with hushed():
+    with quiet_harness():
         manager, found = find_tasks(tasks, include), {}
         try: manager.load([*tasks])
         except Exception as error:
@@ -198,13 +204,14 @@ def run_tasks(
             progress(Progress(len(found), len(models), "model"))
     return _report(found, {"limit": limit, "num_fewshot": num_fewshot})
 
+# %% ../../nbs/07_prune/04_harness.ipynb #cell-009-1
 def _evaluate(model, tokenizer, manager, tasks, limit, num_fewshot, batch_size) -> dict:
     "What the harness returns for one model."
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
     plan = model if isinstance(model, PrunePlan) else None
     model = plan.blocks.model if plan else model
-    with evaluating(model), plan.preview() if plan else nullcontext():
+    with evaluation_mode(model), plan.preview() if plan else nullcontext():
         asked = HFLM(
             pretrained=model, tokenizer=tokenizer, batch_size=batch_size,
             softmax_dtype="float32"
@@ -215,6 +222,7 @@ def _evaluate(model, tokenizer, manager, tasks, limit, num_fewshot, batch_size) 
             torch_random_seed=None
         )
 
+# %% ../../nbs/07_prune/04_harness.ipynb #cell-009-2
 def _report(found: dict[str, dict], settings: dict) -> HarnessReport:
     from importlib.metadata import version
     first, scores = next(iter(found.values())), {}

@@ -12,26 +12,27 @@ from pathlib import Path
 import numpy as np, torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
+from fastcore.basics import patch
 from ..model.adapters import adapted_weights, base_of, with_adapters
-from ..base.basics import Bar, InputError, Progress, check_regular, text_tokenizer, whole
-from ..model.blocks import Blocks, fingerprint
-from ..model.handling import evaluating, gradients, randomness_kept
+from ..base.basics import Bar, InputError, Progress, check_regular, text_tokenizer, write_whole
+from ..model.blocks import Blocks, fingerprint_blocks
+from ..model.handling import evaluation_mode, gradients_on, randomness_kept
 from ..data.batches import Text, encode, text_frame, tokenize
 from ..data.questions import Question
 from ..answering.evaluator import Evaluator
-from ..model.heads import head
-from ..model.handling import unwrapped
-from .recovery import Healing, HealingRecipe, measure
+from ..model.heads import find_head
+from ..model.handling import unwrap_model
+from .recovery import Healing, HealingRecipe, measure_recovery
 from .pruner import PrunedModel
-from ..model.saving import forget_quantisation, generation_aside, name_of, rename
-from ..model.handling import quiet
-from ..model.surgery import refuse
+from ..model.saving import forget_quantisation, generation_aside, name_of, rename_model
+from ..model.handling import quiet_transformers
+from ..model.surgery import refuse_surgery
 
 # %% auto #0
-__all__ = ['HEALING_CHECKPOINT', 'HEALING_MARK', 'packed', 'healing_terms', 'take_up', 'LayerHealer']
+__all__ = ['HEALING_CHECKPOINT', 'HEALING_MARK', 'pack_windows', 'healing_terms', 'take_up', 'LayerHealer']
 
 # %% ../../nbs/07_prune/03_healing.ipynb #cell-006
-def packed(
+def pack_windows(
     texts: Iterable[Text],  # strings, or lists of token ids
     tokenizer,
     window: int = 256,  # tokens
@@ -63,6 +64,7 @@ def packed(
     rows = _begun(np.concatenate(parts), window, text_frame(tokenizer)[0] if bos else [])
     return torch.from_numpy(np.stack([*itertools.islice(rows, count)]))
 
+# %% ../../nbs/07_prune/03_healing.ipynb #cell-006-1
 def _begun(ids, window, before) -> Iterator[np.ndarray]:
     "Windows that all begin with `before`: once, also where a text begins there."
     at, before = 0, np.array(before, np.int32)
@@ -135,6 +137,7 @@ def _check_extra(recipe) -> None:
             f"healing needs {' and '.join(missing)}: pip install 'avss_nb[train]'"
         )
 
+# %% ../../nbs/07_prune/03_healing.ipynb #cell-012-1
 def _student(model: nn.Module, recipe: HealingRecipe) -> nn.Module:
     "A copy to be trained: all parameters in float32, or frozen with adapters."
     student = forget_quantisation(copy.deepcopy(model))
@@ -145,6 +148,7 @@ def _student(model: nn.Module, recipe: HealingRecipe) -> nn.Module:
     paths = {layer: f"{blocks.path}.{layer}" for layer in range(len(blocks))}
     return with_adapters(student, paths, recipe.lora_rank, recipe.seed)
 
+# %% ../../nbs/07_prune/03_healing.ipynb #cell-012-2
 @functools.cache
 def _classes():
     """A Trainer with data of its own order, and the listener;
@@ -165,8 +169,10 @@ def _classes():
         def on_log(self, args, state, control, **_): self.run.add_row(state)
     return Ordered, Listener
 
+# %% ../../nbs/07_prune/03_healing.ipynb #cell-012-3
 class _Run:
     "One training in progress."
+
     def __init__(self,
         model: nn.Module,  # is copied
         original: nn.Module,
@@ -200,129 +206,142 @@ class _Run:
             )
         models = [self.model, *[self.original] * bool(self.recipe.distill)]
         parts = [
-            [(fingerprint(Blocks(m)), embeddings(m), str(m.dtype)) for m in models],
+            [(fingerprint_blocks(Blocks(m)), embeddings(m), str(m.dtype)) for m in models],
             asdict(self.recipe), self.bf16, self.windows.shape,
             hashlib.sha256(self.windows.numpy()).hexdigest()
         ]
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
-    def loss(self, outputs, labels, num_items_in_batch=None) -> Tensor:
-        "The loss of a micro-batch, as a share of the step's."
-        weight, before = self.recipe.distill, None
-        if weight:
-            cast = (
-                torch.autocast(self.device.type, torch.bfloat16)
-                if self.bf16
-                else nullcontext()
-            )
-            with torch.no_grad(), cast: before = self.original(input_ids=labels).logits
-        terms = healing_terms(outputs.logits, labels, before) / (
-            self.recipe.batch_size * (self.recipe.window - 1)
+# %% ../../nbs/07_prune/03_healing.ipynb #cell-012-4
+@patch
+def loss(self: _Run, outputs, labels, num_items_in_batch=None) -> Tensor:
+    "The loss of a micro-batch, as a share of the step's."
+    weight, before = self.recipe.distill, None
+    if weight:
+        cast = (
+            torch.autocast(self.device.type, torch.bfloat16)
+            if self.bf16
+            else nullcontext()
         )
-        self.sums += terms.detach()
-        return (1 - weight) * terms[0] + weight * terms[1] if weight else terms[0]
+        with torch.no_grad(), cast: before = self.original(input_ids=labels).logits
+    terms = healing_terms(outputs.logits, labels, before) / (
+        self.recipe.batch_size * (self.recipe.window - 1)
+    )
+    self.sums += terms.detach()
+    return (1 - weight) * terms[0] + weight * terms[1] if weight else terms[0]
 
-    def add_row(self, state) -> None:
-        "Put the terms into the Trainer's newest row, which its checkpoints keep."
-        row = state.log_history[-1]
-        if "loss" not in row: return
-        if not math.isfinite(row["loss"]):
-            raise InputError(
-                f"the loss is not a number at step {state.global_step}; lower the learning"
-                " rate"
-            )
-        next_token, distillation = (self.sums / (state.global_step - self.counted)).tolist()
-        row |= {"next_token": next_token} | (
-            {"distillation": distillation} if self.recipe.distill else {}
+# %% ../../nbs/07_prune/03_healing.ipynb #cell-012-5
+@patch
+def add_row(self: _Run, state) -> None:
+    "Put the terms into the Trainer's newest row, which its checkpoints keep."
+    row = state.log_history[-1]
+    if "loss" not in row: return
+    if not math.isfinite(row["loss"]):
+        raise InputError(
+            f"the loss is not a number at step {state.global_step}; lower the learning"
+            " rate"
         )
-        self.sums.zero_()
-        self.counted = state.global_step
-        self._read(state)
+    next_token, distillation = (self.sums / (state.global_step - self.counted)).tolist()
+    row |= {"next_token": next_token} | (
+        {"distillation": distillation} if self.recipe.distill else {}
+    )
+    self.sums.zero_()
+    self.counted = state.global_step
+    self._read(state)
 
-    def _read(self, state) -> None:
-        names = {
-            "step": "step", "loss": "loss", "next_token": "next_token",
-            "distillation": "distillation", "learning_rate": "learning_rate",
-            "grad_norm": "gradient_norm"
-        }
-        self.history = [
-            {new: row[old] for old, new in names.items() if old in row}
-            for row in state.log_history if "loss" in row
-        ]
+# %% ../../nbs/07_prune/03_healing.ipynb #cell-012-6
+@patch
+def _read(self: _Run, state) -> None:
+    names = {
+        "step": "step", "loss": "loss", "next_token": "next_token",
+        "distillation": "distillation", "learning_rate": "learning_rate",
+        "grad_norm": "gradient_norm"
+    }
+    self.history = [
+        {new: row[old] for old, new in names.items() if old in row}
+        for row in state.log_history if "loss" in row
+    ]
 
-    def tell(self, step: int) -> None:
-        self.step = step
-        self._tell(step, self.history)
+@patch
+def tell(self: _Run, step: int) -> None:
+    self.step = step
+    self._tell(step, self.history)
 
-    def train(self, folder: Path | None) -> bool:
-        "Train to the end, or to an interruption (False)."
-        with (
-            tempfile.TemporaryDirectory() as spare, quiet(), randomness_kept(),
-            evaluating(self.original), generation_aside(unwrapped(self.student))
-        ):  # checkpoints are saved models
-            checkpoint = None if folder is None else take_up(folder, self.identity())
-            trainer = self._trainer(folder or spare, folder is not None)
-            if checkpoint: self.step = self.counted = int(checkpoint.name.split("-")[1])
-            try: trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
-            except KeyboardInterrupt: return False
-            self._read(trainer.state)
-            self.step, self.final = trainer.state.global_step, self.result()
-        self.student = None
-        self.tell(self.step)
-        return True
+# %% ../../nbs/07_prune/03_healing.ipynb #cell-012-7
+@patch
+def train(self: _Run, folder: Path | None) -> bool:
+    "Train to the end, or to an interruption (False)."
+    with (
+        tempfile.TemporaryDirectory() as spare, quiet_transformers(), randomness_kept(),
+        evaluation_mode(self.original), generation_aside(unwrap_model(self.student))
+    ):  # checkpoints are saved models
+        checkpoint = None if folder is None else take_up(folder, self.identity())
+        trainer = self._trainer(folder or spare, folder is not None)
+        if checkpoint: self.step = self.counted = int(checkpoint.name.split("-")[1])
+        try: trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+        except KeyboardInterrupt: return False
+        self._read(trainer.state)
+        self.step, self.final = trainer.state.global_step, self.result()
+    self.student = None
+    self.tell(self.step)
+    return True
 
-    def _trainer(self, folder, keep):
-        from transformers import PrinterCallback, TrainingArguments
-        r, (Ordered, Listener) = self.recipe, _classes()
-        micro = r.micro_batch or r.batch_size
-        args = TrainingArguments(
-            output_dir=str(folder), max_steps=r.steps, per_device_train_batch_size=micro,
-            gradient_accumulation_steps=r.batch_size // micro, learning_rate=r.learning_rate,
-            adam_beta1=0.9, adam_beta2=0.95, weight_decay=r.weight_decay, max_grad_norm=r.clip,
-            lr_scheduler_type="cosine", warmup_steps=math.ceil(r.warmup * r.steps),
-            seed=r.seed, bf16=self.bf16, torch_compile=r.compile, logging_steps=r.every,
-            logging_first_step=True, logging_nan_inf_filter=False,
-            save_strategy="steps" if keep else "no", save_steps=r.checkpoint_every,
-            save_total_limit=1, report_to=[], disable_tqdm=True, remove_unused_columns=False,
-            use_cpu=self.device.type == "cpu"
+# %% ../../nbs/07_prune/03_healing.ipynb #cell-012-8
+@patch
+def _trainer(self: _Run, folder, keep):
+    from transformers import PrinterCallback, TrainingArguments
+    r, (Ordered, Listener) = self.recipe, _classes()
+    micro = r.micro_batch or r.batch_size
+    args = TrainingArguments(
+        output_dir=str(folder), max_steps=r.steps, per_device_train_batch_size=micro,
+        gradient_accumulation_steps=r.batch_size // micro, learning_rate=r.learning_rate,
+        adam_beta1=0.9, adam_beta2=0.95, weight_decay=r.weight_decay, max_grad_norm=r.clip,
+        lr_scheduler_type="cosine", warmup_steps=math.ceil(r.warmup * r.steps),
+        seed=r.seed, bf16=self.bf16, torch_compile=r.compile, logging_steps=r.every,
+        logging_first_step=True, logging_nan_inf_filter=False,
+        save_strategy="steps" if keep else "no", save_steps=r.checkpoint_every,
+        save_total_limit=1, report_to=[], disable_tqdm=True, remove_unused_columns=False,
+        use_cpu=self.device.type == "cpu"
+    )
+    if args.world_size > 1:
+        raise InputError(
+            f"healing was started in {args.world_size} processes; start it in one"
         )
-        if args.world_size > 1:
-            raise InputError(
-                f"healing was started in {args.world_size} processes; start it in one"
-            )
-        args._n_gpu = min(args.n_gpu, 1)  # no DataParallel: the model stays on one device
-        trainer = Ordered(
-            self.student, args,
-            train_dataset=_Windows(self.windows, r.steps * r.batch_size, r.seed),
-            compute_loss_func=self.loss, callbacks=[Listener(self)]
-        )
-        trainer.remove_callback(PrinterCallback)
-        return trainer
+    args._n_gpu = min(args.n_gpu, 1)  # no DataParallel: the model stays on one device
+    trainer = Ordered(
+        self.student, args,
+        train_dataset=_Windows(self.windows, r.steps * r.batch_size, r.seed),
+        compute_loss_func=self.loss, callbacks=[Listener(self)]
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
 
-    def result(self) -> nn.Module:
-        "The trained model as it is now, a copy in the precision and mode of the given one."
-        if self.final is not None: return self.final
-        own = vars(self.student)
-        wrapped = {
-            name: own.pop(name) for name in ("forward", "_original_forward")
-            if "_original_forward" in own
-        }
-        try: model = copy.deepcopy(self.student)
-        finally: own.update(wrapped)  # by accelerate, for autocast
-        model.zero_grad(set_to_none=True)
-        if hasattr(self.model, "generation_config"):
-            unwrapped(model).generation_config = copy.deepcopy(self.model.generation_config)
-        if self.recipe.merge or self.recipe.lora_rank is None:
-            rename(model, f"{name_of(self.model)}, healed")
-        if self.recipe.lora_rank is not None:
-            return (model.merge_and_unload() if self.recipe.merge else model).train(
-                self.model.training
-            )
-        for p, before in zip(model.parameters(), self.model.parameters()):
-            p.data = p.data.to(before.dtype)
-        for p, before in zip(model.parameters(), self.model.parameters()):
-            p.requires_grad_(before.requires_grad)
-        return model.train(self.model.training)
+# %% ../../nbs/07_prune/03_healing.ipynb #cell-012-9
+@patch
+def result(self: _Run) -> nn.Module:
+    "The trained model as it is now, a copy in the precision and mode of the given one."
+    if self.final is not None: return self.final
+    own = vars(self.student)
+    wrapped = {
+        name: own.pop(name) for name in ("forward", "_original_forward")
+        if "_original_forward" in own
+    }
+    try: model = copy.deepcopy(self.student)
+    finally: own.update(wrapped)  # by accelerate, for autocast
+    model.zero_grad(set_to_none=True)
+    if hasattr(self.model, "generation_config"):
+        unwrap_model(model).generation_config = copy.deepcopy(self.model.generation_config)
+    if self.recipe.merge or self.recipe.lora_rank is None:
+        rename_model(model, f"{name_of(self.model)}, healed")
+    if self.recipe.lora_rank is not None:
+        return (model.merge_and_unload() if self.recipe.merge else model).train(
+            self.model.training
+        )
+    for p, before in zip(model.parameters(), self.model.parameters()):
+        p.data = p.data.to(before.dtype)
+    for p, before in zip(model.parameters(), self.model.parameters()):
+        p.requires_grad_(before.requires_grad)
+    return model.train(self.model.training)
 
 # %% ../../nbs/07_prune/03_healing.ipynb #cell-013
 HEALING_CHECKPOINT, HEALING_MARK = "avss_nb.healing/1", "healing_run.json"
@@ -350,7 +369,7 @@ def take_up(
             " exist yet"
         )
     else:
-        with whole(mark) as file:
+        with write_whole(mark) as file:
             file.write_text(json.dumps({"format": HEALING_CHECKPOINT, "identity": identity}))
     complete = []
     for path in folder.glob("checkpoint-*"):
@@ -362,6 +381,7 @@ def take_up(
 # %% ../../nbs/07_prune/03_healing.ipynb #cell-015
 class LayerHealer:
     "Train a pruned model to bring its performance back."
+
     def __init__(self,
         pruned: PrunedModel | nn.Module,  # causal language model; it is never changed
         tokenizer=None,  # None: that of the `PrunedModel`
@@ -389,102 +409,106 @@ class LayerHealer:
         self.recipe, self.evaluation = recipe or HealingRecipe(), evaluation
         self._check()
 
-    def _check(self) -> None:
-        "Do the two models belong together, and can the smaller one be trained?"
-        for model in self.model, self.original:
-            refuse(model)
-            if head(model) != "causal":
-                raise InputError(
-                    f"{type(model).__name__} is not a causal language model; only such models"
-                    " are healed"
-                )
-            Evaluator(model, self.tokenizer, **self.evaluation)
-        (a, small), (b, whole_) = ((m, len(Blocks(m))) for m in (self.model, self.original))
-        shapes = [tuple(m.get_input_embeddings().weight.shape) for m in (a, b)]
-        if (
-            a.config.model_type != b.config.model_type
-            or small > whole_
-            or shapes[0][1] != shapes[1][1]
-        ):
+# %% ../../nbs/07_prune/03_healing.ipynb #cell-015-1
+@patch
+def _check(self: LayerHealer) -> None:
+    "Do the two models belong together, and can the smaller one be trained?"
+    for model in self.model, self.original:
+        refuse_surgery(model)
+        if find_head(model) != "causal":
             raise InputError(
-                f"the model ({a.config.model_type}, {small} blocks, hidden {shapes[0][1]}) is"
-                f" not what is left of the original ({b.config.model_type}, {whole_} blocks,"
-                f" hidden {shapes[1][1]}); give the pair that belongs together"
+                f"{type(model).__name__} is not a causal language model; only such models"
+                " are healed"
             )
-        if shapes[0][0] != shapes[1][0]:
-            raise InputError(
-                f"the model has a vocabulary of {shapes[0][0]:,}, the original one of"
-                f" {shapes[1][0]:,}; give the pair that belongs together"
-            )
-        devices = {m.get_input_embeddings().weight.device for m in (a, b)}
-        if len(devices) > 1 or devices - {torch.device("cpu"), torch.device("cuda", 0)}:
-            raise InputError(
-                f"the models are on {', '.join(map(str, sorted(devices, key=str)))}; put both"
-                " on cpu, or both on cuda:0"
-            )
-
-    @gradients()
-    def heal(self,
-        # to train on: strings or lists of token ids, in random order; read only as far as the
-        # training goes
-        texts: Iterable[Text],
-        # other texts, for the perplexity; None: it is not measured
-        held_out: Iterable[Text] | None = None,
-        questions: Iterable[Question] = (),  # for the facts kept
-        control: bool = False,  # train a copy of the original in the same way, too
-        progress: Callable[[Progress], None] | None = None,  # a listener; None: a tqdm bar
-        # a folder: continue from it, and keep it up to date
-        checkpoint: str | Path | None = None,
-    ) -> Healing:
-        """Train a copy. An interruption (Ctrl-C, ■) returns the model as it is then, marked
-        partial."""
-        r, progress, questions = self.recipe, progress or Bar("healing"), [*questions]
-        _check_extra(r)
-        rows = (
-            None
-            if held_out is None
-            else tokenize(held_out, self.tokenizer, r.window, fewest=2)
+        Evaluator(model, self.tokenizer, **self.evaluation)
+    (a, small), (b, whole_) = ((m, len(Blocks(m))) for m in (self.model, self.original))
+    shapes = [tuple(m.get_input_embeddings().weight.shape) for m in (a, b)]
+    if (
+        a.config.model_type != b.config.model_type
+        or small > whole_
+        or shapes[0][1] != shapes[1][1]
+    ):
+        raise InputError(
+            f"the model ({a.config.model_type}, {small} blocks, hidden {shapes[0][1]}) is"
+            f" not what is left of the original ({b.config.model_type}, {whole_} blocks,"
+            f" hidden {shapes[1][1]}); give the pair that belongs together"
         )
-        windows = packed(texts, self.tokenizer, r.window, r.steps * r.batch_size)
-        vocabulary = self.model.get_input_embeddings().weight.shape[0]
-        if not 0 <= int(windows.min()) <= int(windows.max()) < vocabulary:
-            raise InputError(
-                f"the texts have token ids from {windows.min()} to {windows.max()}, the model"
-                f" knows 0 to {vocabulary - 1}; give its own tokenizer"
-            )
-        total, runs = r.steps * (1 + control), {}
-        def measured(model):
-            return measure(model, self.tokenizer, rows, questions, **self.evaluation)
-        found = {
-            name: measured(model)
-            for name, model in {"original": self.original, "pruned": self.model}.items()
-        }
-        apart = r.lora_rank is not None and not r.merge
-        base = base_of(Blocks(self.model)) if apart else None
-        def result(partial=True):
-            first, second = runs["healed"], runs.get("control")
-            return Healing(
-                first.result(), self.tokenizer, r, tuple(first.history), first.step,
-                dict(found), partial, first.adapted, second.result() if second else None,
-                tuple(second.history) if second else (), self.pruning, base
-            )
-        def train(name, model, done):
-            def tell(step, history):
-                info = (history[-1] if history else {}) | {"model": name}
-                progress(Progress(done + step, total, "training step", info, result))
-            runs[name] = _Run(model, self.original, r, windows, tell)
-            complete = runs[name].train(
-                None if checkpoint is None else Path(checkpoint) / name
-            )
-            if not complete and not runs["healed"].step: raise KeyboardInterrupt
-            if complete: found[name] = measured(runs[name].result())
-            return complete
-        try:
-            complete = train("healed", self.model, 0) and (
-                not control or train("control", self.original, r.steps)
-            )
-        except KeyboardInterrupt:
-            if not runs["healed"].step:
-                raise
-            complete = False
-        return result(partial=not complete)
+    if shapes[0][0] != shapes[1][0]:
+        raise InputError(
+            f"the model has a vocabulary of {shapes[0][0]:,}, the original one of"
+            f" {shapes[1][0]:,}; give the pair that belongs together"
+        )
+    devices = {m.get_input_embeddings().weight.device for m in (a, b)}
+    if len(devices) > 1 or devices - {torch.device("cpu"), torch.device("cuda", 0)}:
+        raise InputError(
+            f"the models are on {', '.join(map(str, sorted(devices, key=str)))}; put both"
+            " on cpu, or both on cuda:0"
+        )
+
+# %% ../../nbs/07_prune/03_healing.ipynb #cell-015-2
+@patch
+@gradients_on()
+def heal(self: LayerHealer,
+    # to train on: strings or lists of token ids, in random order; read only as far as the
+    # training goes
+    texts: Iterable[Text],
+    # other texts, for the perplexity; None: it is not measured
+    held_out: Iterable[Text] | None = None,
+    questions: Iterable[Question] = (),  # for the facts kept
+    control: bool = False,  # train a copy of the original in the same way, too
+    progress: Callable[[Progress], None] | None = None,  # a listener; None: a tqdm bar
+    # a folder: continue from it, and keep it up to date
+    checkpoint: str | Path | None = None,
+) -> Healing:
+    """Train a copy. An interruption (Ctrl-C, ■) returns the model as it is then, marked
+    partial."""
+    r, progress, questions = self.recipe, progress or Bar("healing"), [*questions]
+    _check_extra(r)
+    rows = (
+        None
+        if held_out is None
+        else tokenize(held_out, self.tokenizer, r.window, fewest=2)
+    )
+    windows = pack_windows(texts, self.tokenizer, r.window, r.steps * r.batch_size)
+    vocabulary = self.model.get_input_embeddings().weight.shape[0]
+    if not 0 <= int(windows.min()) <= int(windows.max()) < vocabulary:
+        raise InputError(
+            f"the texts have token ids from {windows.min()} to {windows.max()}, the model"
+            f" knows 0 to {vocabulary - 1}; give its own tokenizer"
+        )
+    total, runs = r.steps * (1 + control), {}
+    def measured(model):
+        return measure_recovery(model, self.tokenizer, rows, questions, **self.evaluation)
+    found = {
+        name: measured(model)
+        for name, model in {"original": self.original, "pruned": self.model}.items()
+    }
+    apart = r.lora_rank is not None and not r.merge
+    base = base_of(Blocks(self.model)) if apart else None
+    def result(partial=True):
+        first, second = runs["healed"], runs.get("control")
+        return Healing(
+            first.result(), self.tokenizer, r, tuple(first.history), first.step,
+            dict(found), partial, first.adapted, second.result() if second else None,
+            tuple(second.history) if second else (), self.pruning, base
+        )
+    def train(name, model, done):
+        def tell(step, history):
+            info = (history[-1] if history else {}) | {"model": name}
+            progress(Progress(done + step, total, "training step", info, result))
+        runs[name] = _Run(model, self.original, r, windows, tell)
+        complete = runs[name].train(
+            None if checkpoint is None else Path(checkpoint) / name
+        )
+        if not complete and not runs["healed"].step: raise KeyboardInterrupt
+        if complete: found[name] = measured(runs[name].result())
+        return complete
+    try:
+        complete = train("healed", self.model, 0) and (
+            not control or train("control", self.original, r.steps)
+        )
+    except KeyboardInterrupt:
+        if not runs["healed"].step:
+            raise
+        complete = False
+    return result(partial=not complete)

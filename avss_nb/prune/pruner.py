@@ -12,17 +12,18 @@ from numbers import Real
 from pathlib import Path
 import numpy as np, torch
 from torch import nn
-from ..base.basics import InputError, Progress, check_replaceable, silent, whole
-from ..model.blocks import Blocks, check_model, fingerprint
+from fastcore.basics import patch
+from ..base.basics import InputError, Progress, check_replaceable, silent, write_whole
+from ..model.blocks import Blocks, check_model, fingerprint_blocks
 from ..maths.bootstrap import bootstrap, interval
 from ..data.batches import Text, length_batches, tokenize
-from ..model.heads import batch_loss, headless, kept_apart, state_batch, state_losses
+from ..model.heads import batch_loss, is_headless, kept_apart, state_batch, state_losses
 from ..model.heads import target_batch
 from ..layers.profiler import LayerProfiler
 from ..layers.scores import LayerScorer, LayerScores
-from ..model.saving import rename, save_model
-from ..model.surgery import cut_notes, rebuild, refuse, run_checks
-from ..model.handling import quiet, undisturbed
+from ..model.saving import rename_model, save_model
+from ..model.surgery import cut_notes, rebuild_model, refuse_surgery, run_checks
+from ..model.handling import quiet_transformers, evaluate_undisturbed
 
 # %% auto #0
 __all__ = ['BATCH', 'LENGTH', 'PrunedModel', 'Similarity', 'PrunePlan', 'how_many', 'mean_loss', 'greedy_search',
@@ -45,12 +46,12 @@ class PrunedModel:
         `pruning.json`, all or nothing."""
         path = Path(path)
         check_replaceable(path, "pruning.json", "pruning")
-        with whole(path) as folder, quiet():
+        with write_whole(path) as folder, quiet_transformers():
             save_model(self.model, self.tokenizer, folder)
             (folder / "pruning.json").write_text(
                 json.dumps(self.to_dict() | {"how": self.plan.how}, indent=2) + "\n"
             )
-        rename(self.model, path)
+        rename_model(self.model, path)
         return path
 
     def to_dict(self, path: str | Path | None = None) -> dict:
@@ -92,6 +93,7 @@ class Similarity:
             " texts"
         )
 
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-009-1
 @dataclass(frozen=True)
 class PrunePlan:
     "Which blocks go. Nothing has happened yet."
@@ -135,61 +137,69 @@ class PrunePlan:
             {id(p): p.numel() for name, p in named if not name.startswith(gone)}.values()
         )
 
-    def similarity(self,
-        # strings, or lists of token ids; other ones than a search has read
-        texts: Iterable[Text],
-        max_length: int = 256,  # tokens; each window of a longer text counts as a text
-        batch_size: int = 16,  # texts
-    ) -> Similarity:
-        """Compare the mean-pooled last states with and without the removed blocks:
-        for models without a head."""
-        rows = tokenize(texts, self.tokenizer, max_length)
-        model, losses = self.blocks.model, []
-        with undisturbed(model):
-            equal = kept_apart(model, rows, batch_size)
-            for indices in length_batches(rows, batch_size, equal=equal):
-                batch = state_batch(model, [rows[i] for i in indices])
-                with self.preview(): losses.append(state_losses(model, batch)[0])
-        return Similarity.of(1 - torch.cat(losses).cpu().numpy())
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-009-2
+@patch
+def similarity(self: PrunePlan,
+    # strings, or lists of token ids; other ones than a search has read
+    texts: Iterable[Text],
+    max_length: int = 256,  # tokens; each window of a longer text counts as a text
+    batch_size: int = 16,  # texts
+) -> Similarity:
+    """Compare the mean-pooled last states with and without the removed blocks:
+    for models without a head."""
+    rows = tokenize(texts, self.tokenizer, max_length)
+    model, losses = self.blocks.model, []
+    with evaluate_undisturbed(model):
+        equal = kept_apart(model, rows, batch_size)
+        for indices in length_batches(rows, batch_size, equal=equal):
+            batch = state_batch(model, [rows[i] for i in indices])
+            with self.preview(): losses.append(state_losses(model, batch)[0])
+    return Similarity.of(1 - torch.cat(losses).cpu().numpy())
 
-    def preview(self) -> AbstractContextManager:
-        """Inside the `with` block the original model skips the removed blocks:
-        the same results as `apply`, undone afterwards."""
-        return self.blocks.skip(self.removed)
+@patch
+def preview(self: PrunePlan) -> AbstractContextManager:
+    """Inside the `with` block the original model skips the removed blocks:
+    the same results as `apply`, undone afterwards."""
+    return self.blocks.skip(self.removed)
 
-    def apply(self,
-        verify: bool = True,  # False: leave out the checks that run, save and reload the model
-    ) -> PrunedModel:
-        """The smaller model, a copy;
-        raises InputError with the reason when it cannot be exact. The original stays as it
-        is."""
-        small = rebuild(self.blocks, self.kept)
-        return PrunedModel(
-            small, self.tokenizer, self,
-            run_checks(self.blocks, small, self.kept) if verify else {}
-        )
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-009-3
+@patch
+def apply(self: PrunePlan,
+    verify: bool = True,  # False: leave out the checks that run, save and reload the model
+) -> PrunedModel:
+    """The smaller model, a copy;
+    raises InputError with the reason when it cannot be exact. The original stays as it
+    is."""
+    small = rebuild_model(self.blocks, self.kept)
+    return PrunedModel(
+        small, self.tokenizer, self,
+        run_checks(self.blocks, small, self.kept) if verify else {}
+    )
 
-    def to_dict(self, checks: dict | None = None, path: str | Path | None = None) -> dict:
-        "What is removed, for JSON."
-        return {
-            "removed": list(self.removed), "kept": list(self.kept),
-            "parameters_before": self.parameters_before,
-            "parameters_after": self.parameters_after, "checks": checks,
-            "path": None if path is None else str(path)
+@patch
+def to_dict(self: PrunePlan, checks: dict | None = None, path: str | Path | None = None) -> dict:
+    "What is removed, for JSON."
+    return {
+        "removed": list(self.removed), "kept": list(self.kept),
+        "parameters_before": self.parameters_before,
+        "parameters_after": self.parameters_after, "checks": checks,
+        "path": None if path is None else str(path)
+    }
+
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-009-4
+@patch
+def _repr_html_(self: PrunePlan):
+    before, after, removed = (
+        self.parameters_before, self.parameters_after, ", ".join(map(str, self.removed))
+    )
+    return _table(
+        {
+            "how": self.how,
+            "removed": f"{removed} ({len(self.removed)} of {self.layers})",
+            "kept": ", ".join(map(str, self.kept)),
+            "parameters": f"{before:,} → {after:,} (−{1 - after / before:.1%})",
         }
-
-    def _repr_html_(self):
-        before, after, removed = (
-            self.parameters_before, self.parameters_after, ", ".join(map(str, self.removed))
-        )
-        return _table(
-            {
-                "how": self.how,
-                "removed": f"{removed} ({len(self.removed)} of {self.layers})",
-                "kept": ", ".join(map(str, self.kept)),
-                "parameters": f"{before:,} → {after:,} (−{1 - after / before:.1%})",
-            }
-        )
+    )
 
 # %% ../../nbs/07_prune/00_pruner.ipynb #cell-017
 def how_many(
@@ -240,6 +250,7 @@ def mean_loss(
     loss = float(sum(total for total, _ in parts)) / sum(predicted for _, predicted in parts)
     return loss if math.isfinite(loss) else math.inf
 
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-020-1
 def greedy_search(
     blocks: Blocks,
     batches: Sequence[dict],
@@ -275,6 +286,7 @@ def greedy_search(
         candidates.remove(best)
     return steps
 
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-020-2
 def iterative_search(
     blocks: Blocks,
     measure: Callable[[], LayerScores],  # called with the removed blocks skipped
@@ -299,8 +311,10 @@ def iterative_search(
 # %% ../../nbs/07_prune/00_pruner.ipynb #cell-022
 BATCH, LENGTH = 16, 256  # texts in a batch, tokens in a text, for the search
 
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-022-1
 class LayerPruner:
     "Makes a `PrunePlan` from scores or by search."
+
     def __init__(self,
         model: nn.Module,  # any transformers model with a stack of blocks; it is never changed
         # or processor; saved with the smaller model, needed for a search over strings
@@ -310,143 +324,157 @@ class LayerPruner:
         check_model(model)
         try: self.blocks = Blocks(model, stack)
         except Exception:
-            refuse(model)  # where a reason is known, say that one
+            refuse_surgery(model)  # where a reason is known, say that one
             raise
         self.model, self.tokenizer, self.stack = model, tokenizer, stack
 
-    def plan(self,
-        # `LayerScores` of this model, or `AngularDistances`: then the blocks are contiguous
-        scores=None,
-        # of the layers; exactly one of fraction, count, threshold
-        fraction: float | None = None,
-        count: int | None = None,  # of layers
-        threshold: float | None = None,  # on the cumulative normalised score
-        protect: Iterable[int] = (),  # layers that stay, whatever their score
-        # "greedy": by loss on `texts`; "iterative": by scores measured again after each
-        # removal
-        search: str | None = None,
-        texts: Iterable[Text] | None = None,  # for the search: strings, or lists of token ids
-        # of the iterative search: texts → scores
-        scorer: LayerScorer | Callable[[Sequence[Text]], LayerScores] | None = None,
-        progress: Callable[[Progress], None] = silent,  # a listener of the search
-    ) -> PrunePlan:
-        "Choose the blocks to remove."
-        number, protect = how_many(
-            len(self.blocks), fraction, count, threshold
-        ), self.blocks.check(protect)
-        free = len(self.blocks) - len(protect)
-        if free < (number or 1):
-            raise InputError(
-                f"{number or 1} of {len(self.blocks)} layers must go, but only {free} are"
-                " unprotected; protect fewer"
-            )
-        if scorer is not None and search != "iterative":
-            raise InputError(
-                "a scorer was given without search='iterative'; give both, or scores="
-            )
-        if search is None: return self._by_scores(scores, number, threshold, protect)
-        if search not in (kinds := {"greedy": self._greedily, "iterative": self._iteratively}):
-            raise InputError(
-                f"search {search!r} was given; there is {', '.join(map(repr, kinds))}, or none"
-                " (by scores)"
-            )
-        if scores is not None or texts is None:
-            raise InputError("a search measures on texts: give texts=, no scores")
-        if number is None:
-            raise InputError("a threshold needs scores; give count or fraction for a search")
-        return kinds[search](
-            texts, number, protect, progress, *([scorer] if search == "iterative" else [])
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-022-2
+@patch
+def plan(self: LayerPruner,
+    # `LayerScores` of this model, or `AngularDistances`: then the blocks are contiguous
+    scores=None,
+    # of the layers; exactly one of fraction, count, threshold
+    fraction: float | None = None,
+    count: int | None = None,  # of layers
+    threshold: float | None = None,  # on the cumulative normalised score
+    protect: Iterable[int] = (),  # layers that stay, whatever their score
+    # "greedy": by loss on `texts`; "iterative": by scores measured again after each
+    # removal
+    search: str | None = None,
+    texts: Iterable[Text] | None = None,  # for the search: strings, or lists of token ids
+    # of the iterative search: texts → scores
+    scorer: LayerScorer | Callable[[Sequence[Text]], LayerScores] | None = None,
+    progress: Callable[[Progress], None] = silent,  # a listener of the search
+) -> PrunePlan:
+    "Choose the blocks to remove."
+    number, protect = how_many(
+        len(self.blocks), fraction, count, threshold
+    ), self.blocks.check(protect)
+    free = len(self.blocks) - len(protect)
+    if free < (number or 1):
+        raise InputError(
+            f"{number or 1} of {len(self.blocks)} layers must go, but only {free} are"
+            " unprotected; protect fewer"
         )
-
-    def remove(self, layers: Iterable[int], how: str = "chosen by hand") -> PrunePlan:
-        "A plan that removes just these layers."
-        return PrunePlan(layers, len(self.blocks), how, self.blocks, self.tokenizer)
-
-    def _by_scores(self, scores, number, threshold, protect) -> PrunePlan:
-        if scores is None:
-            raise InputError(
-                "nothing says which layers to remove; give scores, or search='greedy' with"
-                " texts"
-            )
-        if scores.fingerprint != fingerprint(self.blocks):
-            raise InputError(
-                f"scores of another model were given ({scores.title}); profile and score this"
-                " model"
-            )
-        kind = f"{scores.title}, " + (f"{len(protect)} protected, " if protect else "")
-        if number is not None:
-            return self.remove(scores.lowest(number, protect), f"{kind}lowest {number}")
-        if not hasattr(scores, "cumulative"):
-            raise InputError(
-                f"a threshold does not fit {scores.title}; give count or fraction"
-            )
-        order = scores.lowest(len(self.blocks), protect)
-        up_to = dict(zip(scores.order, scores.cumulative))
-        chosen = [layer for layer in order if up_to[layer] <= threshold + 1e-9]
-        if not chosen:
-            raise InputError(
-                f"threshold {threshold:g} removes nothing: with layer {order[0]}, the lowest"
-                f" that may go, the cumulative score is {up_to[order[0]]:.3g} already; give at"
-                " least that"
-            )
-        return self.remove(chosen, f"{kind}cumulative score up to {threshold:g}")
-
-    def _found(self, how, steps) -> PrunePlan:
-        return PrunePlan(
-            tuple(layer for layer, _ in steps), len(self.blocks), how, self.blocks,
-            self.tokenizer, tuple(steps)
+    if scorer is not None and search != "iterative":
+        raise InputError(
+            "a scorer was given without search='iterative'; give both, or scores="
         )
-
-    def _greedily(self, texts, number, protect, progress) -> PrunePlan:
-        rows = tokenize(texts, self.tokenizer, LENGTH, fewest=2)
-        order = length_batches(rows, BATCH, equal=kept_apart(self.model, rows, BATCH))
-        bare = headless(self.model)
-        def batch(rows):
-            return (
-                state_batch(self.model, rows)
-                if bare
-                else target_batch(self.model, self.tokenizer, rows)
-            )
-        batches = [batch([rows[i] for i in indices]) for indices in order]
-        how = (
-            f"greedy search by {'pooled states' if bare else 'loss'} on"
-            f" {sum(map(len, rows)):,} tokens"
+    if search is None: return self._by_scores(scores, number, threshold, protect)
+    if search not in (kinds := {"greedy": self._greedily, "iterative": self._iteratively}):
+        raise InputError(
+            f"search {search!r} was given; there is {', '.join(map(repr, kinds))}, or none"
+            " (by scores)"
         )
-        def plan(steps): return self._found(how, steps)
-        with undisturbed(self.model):
-            found = plan(greedy_search(self.blocks, batches, number, protect, progress, plan))
+    if scores is not None or texts is None:
+        raise InputError("a search measures on texts: give texts=, no scores")
+    if number is None:
+        raise InputError("a threshold needs scores; give count or fraction for a search")
+    return kinds[search](
+        texts, number, protect, progress, *([scorer] if search == "iterative" else [])
+    )
+
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-022-3
+@patch
+def remove(self: LayerPruner, layers: Iterable[int], how: str = "chosen by hand") -> PrunePlan:
+    "A plan that removes just these layers."
+    return PrunePlan(layers, len(self.blocks), how, self.blocks, self.tokenizer)
+
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-022-4
+@patch
+def _by_scores(self: LayerPruner, scores, number, threshold, protect) -> PrunePlan:
+    if scores is None:
+        raise InputError(
+            "nothing says which layers to remove; give scores, or search='greedy' with"
+            " texts"
+        )
+    if scores.fingerprint != fingerprint_blocks(self.blocks):
+        raise InputError(
+            f"scores of another model were given ({scores.title}); profile and score this"
+            " model"
+        )
+    kind = f"{scores.title}, " + (f"{len(protect)} protected, " if protect else "")
+    if number is not None:
+        return self.remove(scores.lowest(number, protect), f"{kind}lowest {number}")
+    if not hasattr(scores, "cumulative"):
+        raise InputError(
+            f"a threshold does not fit {scores.title}; give count or fraction"
+        )
+    order = scores.lowest(len(self.blocks), protect)
+    up_to = dict(zip(scores.order, scores.cumulative))
+    chosen = [layer for layer in order if up_to[layer] <= threshold + 1e-9]
+    if not chosen:
+        raise InputError(
+            f"threshold {threshold:g} removes nothing: with layer {order[0]}, the lowest"
+            f" that may go, the cumulative score is {up_to[order[0]]:.3g} already; give at"
+            " least that"
+        )
+    return self.remove(chosen, f"{kind}cumulative score up to {threshold:g}")
+
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-022-5
+@patch
+def _found(self: LayerPruner, how, steps) -> PrunePlan:
+    return PrunePlan(
+        tuple(layer for layer, _ in steps), len(self.blocks), how, self.blocks,
+        self.tokenizer, tuple(steps)
+    )
+
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-022-6
+@patch
+def _greedily(self: LayerPruner, texts, number, protect, progress) -> PrunePlan:
+    rows = tokenize(texts, self.tokenizer, LENGTH, fewest=2)
+    order = length_batches(rows, BATCH, equal=kept_apart(self.model, rows, BATCH))
+    bare = is_headless(self.model)
+    def batch(rows):
         return (
-            replace(found, how=f"{how}; {found.similarity(rows, LENGTH)} of the search")
+            state_batch(self.model, rows)
             if bare
-            else found
+            else target_batch(self.model, self.tokenizer, rows)
         )
+    batches = [batch([rows[i] for i in indices]) for indices in order]
+    how = (
+        f"greedy search by {'pooled states' if bare else 'loss'} on"
+        f" {sum(map(len, rows)):,} tokens"
+    )
+    def plan(steps): return self._found(how, steps)
+    with evaluate_undisturbed(self.model):
+        found = plan(greedy_search(self.blocks, batches, number, protect, progress, plan))
+    return (
+        replace(found, how=f"{how}; {found.similarity(rows, LENGTH)} of the search")
+        if bare
+        else found
+    )
 
-    def _iteratively(self, texts, number, protect, progress, scorer) -> PrunePlan:
-        texts, scorer, title = [*texts], scorer or LayerScorer(draws=0), []
-        def measure():
-            found = (
-                self._scored(scorer, texts)
-                if isinstance(scorer, LayerScorer)
-                else scorer(texts)
-            )
-            title[:] = [found.title]
-            return found
-        def plan(steps):
-            return self._found(
-                f"iterative search by {title[0]} on {len(texts):,} texts", steps
-            )
-        return plan(iterative_search(self.blocks, measure, number, protect, progress, plan))
-
-    def _scored(self, scorer, texts) -> LayerScores:
-        "Profile the model as it is now, and score it."
-        sites = {
-            scorer.site,
-            {"block_influence": "output", "update_norm": "relative_update"}.get(
-                scorer.measure, scorer.site
-            ),
-        }
-        profiler = LayerProfiler(
-            self.model, self.tokenizer, sites, scorer.measure == "ablation", BATCH, LENGTH,
-            stack=self.stack
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-022-7
+@patch
+def _iteratively(self: LayerPruner, texts, number, protect, progress, scorer) -> PrunePlan:
+    texts, scorer, title = [*texts], scorer or LayerScorer(draws=0), []
+    def measure():
+        found = (
+            self._scored(scorer, texts)
+            if isinstance(scorer, LayerScorer)
+            else scorer(texts)
         )
-        return scorer.score(profiler.profile(texts, silent))
+        title[:] = [found.title]
+        return found
+    def plan(steps):
+        return self._found(
+            f"iterative search by {title[0]} on {len(texts):,} texts", steps
+        )
+    return plan(iterative_search(self.blocks, measure, number, protect, progress, plan))
+
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-022-8
+@patch
+def _scored(self: LayerPruner, scorer, texts) -> LayerScores:
+    "Profile the model as it is now, and score it."
+    sites = {
+        scorer.site,
+        {"block_influence": "output", "update_norm": "relative_update"}.get(
+            scorer.measure, scorer.site
+        ),
+    }
+    profiler = LayerProfiler(
+        self.model, self.tokenizer, sites, scorer.measure == "ablation", BATCH, LENGTH,
+        stack=self.stack
+    )
+    return scorer.score(profiler.profile(texts, silent))

@@ -11,21 +11,23 @@ from html import escape
 from pathlib import Path
 import numpy as np, pandas as pd
 from torch import nn
-from ..base.basics import InputError, check_counts, check_replaceable, whole
+from fastcore.basics import patch
+from ..base.basics import InputError, check_counts, check_replaceable, write_whole
 from ..model.blocks import Blocks
 from ..maths.bootstrap import bootstrap, interval
 from ..data.questions import Question
 from ..answering.answers import Answers
 from ..answering.evaluator import Evaluator, Perplexity
-from ..model.saving import rename, save_model
-from ..model.handling import quiet
+from ..model.saving import rename_model, save_model
+from ..model.handling import quiet_transformers
 
 # %% auto #0
-__all__ = ['PRECISIONS', 'HealingRecipe', 'Measured', 'measure', 'kept', 'Healing']
+__all__ = ['PRECISIONS', 'HealingRecipe', 'Measured', 'measure_recovery', 'share_kept', 'Healing']
 
 # %% ../../nbs/07_prune/02_recovery.ipynb #cell-006
 PRECISIONS = ("auto", "bf16", "float32")
 
+# %% ../../nbs/07_prune/02_recovery.ipynb #cell-006-1
 @dataclass(frozen=True)
 class HealingRecipe:
     "How to train after the cut."
@@ -105,7 +107,8 @@ class Measured:
     def perplexity(self) -> Perplexity | None:
         return None if self.losses is None else Perplexity.of(self.losses, self.tokens)
 
-def measure(
+# %% ../../nbs/07_prune/02_recovery.ipynb #cell-009-1
+def measure_recovery(
     model: nn.Module,
     tokenizer,
     rows: Sequence[Sequence[int]] | None = None,  # token ids of held-out texts
@@ -123,7 +126,8 @@ def measure(
         len(Blocks(inner)), sum(p.numel() for p in model.parameters()), losses, tokens, answers
     )
 
-def kept(
+# %% ../../nbs/07_prune/02_recovery.ipynb #cell-009-2
+def share_kept(
     before: Measured,
     after: Measured,
     # before / after; "accuracy": after / before; "answers": share of the right answers that
@@ -171,96 +175,6 @@ class Healing:
     # of adapters: the model they belong to
     base: dict | None = field(default=None, repr=False)
 
-    def kept(self,
-        measure: str = "perplexity",  # one of `measures`
-        name: str = "healed",
-        to: str = "original",  # or "control": what the same training makes of the whole model
-    ) -> tuple[float, float, float]:  # value, and its 95 % interval
-        "Share of performance kept (see `kept`)."
-        for key in (name, to):
-            if key not in self.measured:
-                raise InputError(
-                    f"{key!r} was not measured; there are {', '.join(self.measured) or 'none'}"
-                )
-        if measure not in self.measures:
-            raise InputError(
-                f"measure {measure!r} is not one of {', '.join(self.measures) or 'none'}"
-            )
-        return kept(self.measured[to], self.measured[name], measure)
-
-    @property
-    def measures(self) -> tuple[str, ...]:
-        "What can be compared."
-        first = next(iter(self.measured.values()), Measured(0, 0))
-        return ("perplexity",) * (first.losses is not None) + ("accuracy", "answers") * (
-            first.answers is not None
-        )
-
-    def to_frame(self) -> pd.DataFrame:
-        """A row for each model: size, perplexity and accuracy, and the share kept of each,
-        with intervals."""
-        rows = {}
-        for name, m in self.measured.items():
-            row = {"blocks": m.blocks, "parameters": m.parameters}
-            if m.losses is not None:
-                p = m.perplexity
-                row |= {
-                    "perplexity": p.value, "perplexity low": p.low, "perplexity high": p.high
-                }
-            if m.answers is not None: row["accuracy"] = float(m.answers.correct.mean())
-            for measure in self.measures:
-                row |= dict(
-                    zip(
-                        (f"{measure} kept", f"{measure} kept low", f"{measure} kept high"),
-                        self.kept(measure, name),
-                    )
-                )
-            rows[name] = row
-        return pd.DataFrame(rows).T.astype({"blocks": int, "parameters": int} if rows else {})
-
-    def summary(self) -> pd.DataFrame:
-        "The table for people: every cell a value with its interval."
-        table = self.to_frame()
-        def cell(row, name):
-            if name in ("blocks", "parameters"): return f"{int(row[name]):,}"
-            if f"{name} low" not in row: return f"{row[name]:.3f}"
-            low, high = row[f"{name} low"], row[f"{name} high"]
-            return f"{row[name]:.3g} [{low:.3g}, {high:.3g}]"
-        return pd.DataFrame(
-            {
-                name: [cell(row, name) for _, row in table.iterrows()] for name in table
-                if not name.endswith((" low", " high"))
-            },
-            index=table.index,
-        )
-
-    def save(self,
-        path: str | Path,  # a folder: new, empty, or an earlier result, which is replaced
-    ) -> Path:
-        """Write the model (or its adapters), tokenizer, processor and notes
-        (`healing.json`), all or nothing."""
-        check_replaceable(path, "healing.json", "healing")
-        with whole(path) as folder, quiet():
-            save_model(self.model, self.tokenizer, folder)
-            for name, content in {"pruning": self.pruning, "healing": self.to_dict()}.items():
-                if content is not None:
-                    (folder / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
-        if self.base is None: rename(self.model, path)  # an adapter keeps the name of its base
-        return Path(path)
-
-    def to_dict(self) -> dict:
-        "Recipe, history and figures, for JSON; undefined numbers are None."
-        def plain(x): return None if isinstance(x, float) and not math.isfinite(x) else x
-        figures = {
-            name: {key: plain(x) for key, x in row.items()}
-            for name, row in self.to_frame().to_dict("index").items()
-        }
-        return {
-            "recipe": asdict(self.recipe), "step": self.step, "partial": self.partial,
-            "adapted": [*self.adapted], "base": self.base, "figures": figures,
-            "history": [*self.history], "control_history": [*self.control_history]
-        }
-
     def __repr__(self):
         found = (
             f", perplexity kept {self.kept()[0]:.1%}"
@@ -272,13 +186,115 @@ class Healing:
             f" {self.recipe.steps}{found}{', PARTIAL' if self.partial else ''})"
         )
 
-    def _repr_html_(self):
-        return (
-            f"<p>{escape(repr(self))}; brackets: paired 95 % intervals.</p>"
-            + self.summary().to_html()
+# %% ../../nbs/07_prune/02_recovery.ipynb #cell-012-1
+@patch
+def kept(self: Healing,
+    measure: str = "perplexity",  # one of `measures`
+    name: str = "healed",
+    to: str = "original",  # or "control": what the same training makes of the whole model
+) -> tuple[float, float, float]:  # value, and its 95 % interval
+    "Share of performance kept (see `share_kept`)."
+    for key in (name, to):
+        if key not in self.measured:
+            raise InputError(
+                f"{key!r} was not measured; there are {', '.join(self.measured) or 'none'}"
+            )
+    if measure not in self.measures:
+        raise InputError(
+            f"measure {measure!r} is not one of {', '.join(self.measures) or 'none'}"
         )
+    return share_kept(self.measured[to], self.measured[name], measure)
 
-    def plot(self, ax=None):
-        "The share kept by each model (see `avss_nb.draw.training.plot_healing`)."
-        from avss_nb.draw.training import plot_healing
-        return plot_healing(self, ax)
+@patch(as_prop=True)
+def measures(self: Healing) -> tuple[str, ...]:
+    "What can be compared."
+    first = next(iter(self.measured.values()), Measured(0, 0))
+    return ("perplexity",) * (first.losses is not None) + ("accuracy", "answers") * (
+        first.answers is not None
+    )
+
+# %% ../../nbs/07_prune/02_recovery.ipynb #cell-012-2
+@patch
+def to_frame(self: Healing) -> pd.DataFrame:
+    """A row for each model: size, perplexity and accuracy, and the share kept of each,
+    with intervals."""
+    rows = {}
+    for name, m in self.measured.items():
+        row = {"blocks": m.blocks, "parameters": m.parameters}
+        if m.losses is not None:
+            p = m.perplexity
+            row |= {
+                "perplexity": p.value, "perplexity low": p.low, "perplexity high": p.high
+            }
+        if m.answers is not None: row["accuracy"] = float(m.answers.correct.mean())
+        for measure in self.measures:
+            row |= dict(
+                zip(
+                    (f"{measure} kept", f"{measure} kept low", f"{measure} kept high"),
+                    self.kept(measure, name),
+                )
+            )
+        rows[name] = row
+    return pd.DataFrame(rows).T.astype({"blocks": int, "parameters": int} if rows else {})
+
+# %% ../../nbs/07_prune/02_recovery.ipynb #cell-012-3
+@patch
+def summary(self: Healing) -> pd.DataFrame:
+    "The table for people: every cell a value with its interval."
+    table = self.to_frame()
+    def cell(row, name):
+        if name in ("blocks", "parameters"): return f"{int(row[name]):,}"
+        if f"{name} low" not in row: return f"{row[name]:.3f}"
+        low, high = row[f"{name} low"], row[f"{name} high"]
+        return f"{row[name]:.3g} [{low:.3g}, {high:.3g}]"
+    return pd.DataFrame(
+        {
+            name: [cell(row, name) for _, row in table.iterrows()] for name in table
+            if not name.endswith((" low", " high"))
+        },
+        index=table.index,
+    )
+
+# %% ../../nbs/07_prune/02_recovery.ipynb #cell-012-4
+@patch
+def save(self: Healing,
+    path: str | Path,  # a folder: new, empty, or an earlier result, which is replaced
+) -> Path:
+    """Write the model (or its adapters), tokenizer, processor and notes
+    (`healing.json`), all or nothing."""
+    check_replaceable(path, "healing.json", "healing")
+    with write_whole(path) as folder, quiet_transformers():
+        save_model(self.model, self.tokenizer, folder)
+        for name, content in {"pruning": self.pruning, "healing": self.to_dict()}.items():
+            if content is not None:
+                (folder / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
+    if self.base is None: rename_model(self.model, path)  # an adapter keeps the name of its base
+    return Path(path)
+
+# %% ../../nbs/07_prune/02_recovery.ipynb #cell-012-5
+@patch
+def to_dict(self: Healing) -> dict:
+    "Recipe, history and figures, for JSON; undefined numbers are None."
+    def plain(x): return None if isinstance(x, float) and not math.isfinite(x) else x
+    figures = {
+        name: {key: plain(x) for key, x in row.items()}
+        for name, row in self.to_frame().to_dict("index").items()
+    }
+    return {
+        "recipe": asdict(self.recipe), "step": self.step, "partial": self.partial,
+        "adapted": [*self.adapted], "base": self.base, "figures": figures,
+        "history": [*self.history], "control_history": [*self.control_history]
+    }
+
+@patch
+def _repr_html_(self: Healing):
+    return (
+        f"<p>{escape(repr(self))}; brackets: paired 95 % intervals.</p>"
+        + self.summary().to_html()
+    )
+
+@patch
+def plot(self: Healing, ax=None):
+    "The share kept by each model (see `avss_nb.draw.training.plot_healing`)."
+    from avss_nb.draw.training import plot_healing
+    return plot_healing(self, ax)
