@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 import nbformat
 import pytest
+from notebook_process import run_notebook
 
 ROOT = Path(__file__).parent.parent
 NBS = ROOT / "nbs"
@@ -51,5 +52,10 @@ def with_solutions(path, folder):
 @pytest.mark.parametrize("path", ALL, ids=lambda p: str(p.relative_to(NBS)))
 def test_notebook_runs(path, tmp_path):
     if path.parent.name == "tutorials": path = with_solutions(path, tmp_path)
-    run = subprocess.run([BIN / "nbdev_test", "--path", path, "--n_workers", "0", "--do_print"], cwd=ROOT, capture_output=True, text=True)
-    assert run.returncode == 0, (run.stdout + run.stderr)[-3000:]
+    failure = run_notebook(path, tmp_path / "printed.txt")
+    assert not failure, failure
+
+def test_a_notebook_that_fails_is_noticed(tmp_path):
+    cells = [nbformat.v4.new_code_cell(code) for code in ("from avss_nb import Moments", "x = 1 / 0", "y = 2")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "fails.ipynb")
+    assert "ZeroDivisionError" in run_notebook(tmp_path / "fails.ipynb", tmp_path / "printed.txt")

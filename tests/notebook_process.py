@@ -1,0 +1,33 @@
+"Runs a notebook in a process of its own that need not import the large libraries again: it is forked from one that has."
+import multiprocessing
+import os
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+LARGE = ["datasets", "ipywidgets", "matplotlib.pyplot", "nbdev.test", "pandas", "scipy.stats", "seaborn", "sklearn.linear_model",
+         "torch", "transformers", "transformers.models.llama.modeling_llama", "transformers.trainer"]
+
+def processes():
+    "The processes of `multiprocessing`, forked from one that has imported `LARGE` where the system can fork."
+    if "forkserver" not in multiprocessing.get_all_start_methods(): return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([*LARGE, __name__])
+    return context
+
+def execute(path: str, output: str) -> None:
+    "Execute a notebook as `nbdev_test` does; end with 1 if a cell fails."
+    os.chdir(ROOT)
+    from nbdev.config import get_config
+    from nbdev.test import test_nb
+    with open(output, "w") as file, redirect_stdout(file), redirect_stderr(file):
+        passed, _ = test_nb(Path(path), skip_flags=get_config().tst_flags.split(), basepath=ROOT)
+    sys.exit(not passed)
+
+def run_notebook(path: Path, output: Path) -> str:
+    "What a notebook that failed has printed; empty if every cell ran."
+    process = processes().Process(target=execute, args=(str(path), str(output)))
+    process.start()
+    process.join()
+    return f"exit code {process.exitcode}\n{output.read_text()[-3000:]}" if process.exitcode else ""
