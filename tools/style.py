@@ -255,7 +255,7 @@ def is_against_order(source, target) -> bool:
     return target == PACKAGE or (own != other and LEVELS[other] >= LEVELS[own])
 
 def measure_order(modules: Modules) -> list[Measure]:
-    "The imports against the order of rooms; no measure as long as there are no rooms."
+    "The imports against the order of rooms; no measure until there are rooms."
     if not any(module.path.split("/")[1] in LEVELS for module in modules): return []
     places = [Place(1, where, f"imports {target}")
               for source, target, where in find_imports(modules)
