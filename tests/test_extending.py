@@ -25,9 +25,9 @@ def files(section: str) -> set[str]:
     return {*re.findall(r"`([\w/]+\.\w+)`", SECTIONS[section].strip().split("\n\n")[0])}
 
 def content(root: Path) -> dict[str, bytes]:
-    "Every file of a copy."
-    found = [p for folder in ("nbs", "avss_nb") for p in (root / folder).rglob("*") if p.is_file()]
-    kept = [p for p in found if "__pycache__" not in p.parts]
+    "Every notebook, page and module of a copy."
+    found = [*(root / "nbs").rglob("*"), *(root / "avss_nb").rglob("*.py")]
+    kept = [p for p in found if p.is_file() and ".ipynb_checkpoints" not in p.parts]
     return {p.relative_to(root).as_posix(): p.read_bytes() for p in kept}
 
 def changed(before: dict, after: dict) -> set[str]:
@@ -49,6 +49,7 @@ def export(root: Path, command=None) -> None:
 def copy_of_repository(folder: Path) -> Path:
     shutil.copytree(ROOT / "nbs", folder / "nbs", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
     for name in ("settings.ini", "pyproject.toml"): shutil.copy(ROOT / name, folder)
+    shutil.copytree(ROOT / "avss_nb/teaching_model", folder / "avss_nb/teaching_model")  # data
     return folder
 
 def follow_score(root: Path) -> None:
@@ -73,7 +74,7 @@ from avss_nb import (
     SCORES, Blocks, GrowthPanel, LayerLab, LayerProfile, LayerProfiler, LayerPruner,
     LayerRankingPanel, LayerScorer, TeachingWorld, compare_rankings, load_teaching_model, silent
 )
-from avss_nb.commands.shared import app
+from avss_nb.cli import app
 from typer.testing import CliRunner
 
 model, tokenizer = load_teaching_model()
