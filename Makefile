@@ -30,6 +30,7 @@ lab: install  ## JupyterLab on the quick tour
 notebooks: install  ## export, execute and clean every notebook (N="nbs/05_layers/02_scores.ipynb" for some)
 	$(BIN)/nbdev_export
 	$(BIN)/python tools/notebooks.py $(or $(N),$(NOTEBOOKS))
+	$(BIN)/nbdev_export  # again: cleaning numbers the cells, and the modules name them
 
 readme: install  ## README.md from the executed nbs/index.ipynb
 	$(BIN)/python tools/readme.py

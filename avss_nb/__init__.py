@@ -39,7 +39,7 @@ NAMES = {
     "draw.training": "TrainingLines LayerChanges LossLines",
     "layers.importance": "AngularDistances weight_magnitude taylor_importance angular_distances",
     "layers.profiler": "LayerProfile FewBatches LayerProfiler SITES",
-    "layers.scores": "SCORES LayerScores LayerScorer stable",
+    "layers.scores": "SCORES Score WeightedProfile LayerScores LayerScorer stable",
     "layers.training": "TrainingHistory AVSSCallback",
     "answering.answers": "Report Answers length_baseline",
     "answering.asking": "Asking plan_asking",
@@ -68,7 +68,7 @@ NAMES = {
     "panels.ranking": "LayerRankingPanel",
     "panels.tabs": "View",
     "panels.training": "TrainingPanel",
-    "commands.shared": "Commands",
+    "commands.shared": "Commands ScoringCommand",
 }
 
 # %% ../nbs/12_door.ipynb #cell-008

@@ -75,7 +75,8 @@ def compare(
         str | None,
         Option(
             help="Some of greedy,ablation,avss,iterative_avss,avss_published,update_norm,"
-            "block_influence,angular_distance,taylor,magnitude,last (default: all)."
+            "block_influence,angular_distance,taylor,magnitude,last (default: all), "
+            "or a score of `avss-nb rank --help`."
         ),
     ] = None,
     counts: Annotated[

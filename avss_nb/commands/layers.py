@@ -10,7 +10,7 @@ from typer import Argument, Exit, Option, echo
 from ..base.basics import InputError, silent
 from .shared import LABELS, TEXTS, Aggregation, BatchSize, Column, Device
 from .shared import DeviceMap, Dtype, Eps, FirstToken, Json, Limit, MaxLength
-from .shared import Model, Published, Relative, Score, Site, Split, Stack
+from .shared import Model, Published, Relative, ScoreName, ScoringCommand, Site, Split, Stack
 from .shared import Streaming, Tokens, WindowBos, app, check_out
 from .shared import layer_numbers, print_result, table_text, share_work
 from ..data.sources import cut_windows, given_options, default_progress, load_model, prepare_hub, read_corpus
@@ -151,12 +151,12 @@ def ranking_table(scores) -> str:
     return "\n".join([notes[0], table_text(table[columns]), *notes[1:]])
 
 # %% ../../nbs/10_commands/01_layers.ipynb #cell-013-1
-@app.command()
+@app.command(cls=ScoringCommand)
 def rank(
     profile: Annotated[
         str, Argument(metavar="PROFILE", help="A file that `avss-nb profile` wrote.")
     ],
-    score: Score = None,
+    score: ScoreName = None,
     site: Site = None,
     aggregation: Aggregation = None,
     eps: Eps = None,
@@ -174,7 +174,7 @@ def rank(
     print_result(ranking_table(scores), scores.to_dict(), to)
 
 # %% ../../nbs/10_commands/01_layers.ipynb #cell-018
-@app.command()
+@app.command(cls=ScoringCommand)
 def prune(
     model: Model,
     out: Annotated[str, Option(help="Folder for the smaller model.")],
@@ -199,7 +199,7 @@ def prune(
     ] = None,
     texts: Annotated[str | None, TEXTS] = None,
     labels: Annotated[str | None, LABELS] = None,
-    score: Score = None,
+    score: ScoreName = None,
     site: Site = None,
     aggregation: Aggregation = None,
     eps: Eps = None,

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 from typer import Argument, Context, Exit, Option, Typer, echo
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 from .. import __version__
 from ..base import basics
 from ..base.basics import InputError, check_replaceable, silent, write_whole
@@ -19,9 +19,10 @@ from ..data.sources import one_line
 # %% auto #0
 __all__ = ['QUIET', 'app', 'SPLIT', 'RESULT', 'PICTURE', 'PICTURES', 'Model', 'LABELS', 'TEXTS', 'Dtype', 'Device', 'DeviceMap',
            'Streaming', 'Limit', 'Tokens', 'BatchSize', 'MaxLength', 'Split', 'HowAsked', 'System', 'Shots', 'Room',
-           'Rules', 'WindowBos', 'Column', 'Stack', 'Json', 'Score', 'Site', 'Aggregation', 'Eps', 'Relative',
-           'FirstToken', 'Published', 'Commands', 'print_version', 'start_app', 'print_result', 'save_figure',
-           'check_out', 'share_work', 'table_text', 'asked_how', 'asking_lines', 'asking_dict', 'layer_numbers']
+           'Rules', 'WindowBos', 'Column', 'Stack', 'Json', 'ScoreName', 'Site', 'Aggregation', 'Eps', 'Relative',
+           'FirstToken', 'Published', 'Commands', 'ScoringCommand', 'print_version', 'start_app', 'print_result',
+           'save_figure', 'check_out', 'share_work', 'table_text', 'asked_how', 'asking_lines', 'asking_dict',
+           'layer_numbers']
 
 # %% ../../nbs/10_commands/00_shared.ipynb #cell-005
 class Commands(TyperGroup):
@@ -31,6 +32,13 @@ class Commands(TyperGroup):
         except InputError as error:
             echo(f"error: {one_line(error)}", err=True)
             raise Exit(2) from None
+
+class ScoringCommand(TyperCommand):
+    "A command with --score: its help ends with the table of scores, which imports PyTorch."
+    def format_epilog(self, ctx, formatter):
+        from avss_nb.layers.scores import SCORES
+        with formatter.section("Scores"):
+            formatter.write_dl([(name, row.axis) for name, row in SCORES.items()])
 
 QUIET = {
     "TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -292,12 +300,7 @@ Json = Annotated[
 ]
 
 # %% ../../nbs/10_commands/00_shared.ipynb #cell-013-4
-Score = Annotated[
-    str | None,
-    Option(
-        help="avss (default), normalized_avss, block_influence, update_norm, ablation, random."
-    ),
-]
+ScoreName = Annotated[str | None, Option(help="One of the scores below (default: avss).")]
 
 Site = Annotated[
     str | None, Option(help="output, update, relative_update (default), attention, mlp.")

@@ -17,17 +17,8 @@ from .style import FAINT, INK, KEPT, REMOVED, literal_text, number_text, numbere
 from .style import plain_axes, plain_log, plain_number, share_text
 
 # %% auto #0
-__all__ = ['UNITS', 'SHADES', 'RankingBars', 'plot_ranking', 'HistogramSteps', 'per_decade', 'histogram_limits', 'plot_histogram',
+__all__ = ['SHADES', 'RankingBars', 'plot_ranking', 'HistogramSteps', 'per_decade', 'histogram_limits', 'plot_histogram',
            'plot_variance_sparsity', 'shade_rows', 'plot_layer_statistics', 'short_number', 'plot_first_token']
-
-# %% ../../nbs/04_draw/01_layers.ipynb #cell-004
-UNITS = {
-    "avss": "AVSS (variance / sparsity)", "normalized_avss": "AVSS (share of the sum)",
-    "block_influence": "1 − cos(x, y)", "update_norm": "RMS of the relative update",
-    "ablation": "rise of loss (nats a token)", "random": "random order",
-    "taylor": "Σ |w · ∂L/∂w|", "magnitude": "Σ |w|", "magnitude_l2": "root of Σ w²",
-    "angular_distance": "angle (half turns)"
-}
 
 # %% ../../nbs/04_draw/01_layers.ipynb #cell-004-1
 class RankingBars:
@@ -132,7 +123,7 @@ def _number(self: RankingBars, layers) -> None:
 def _words(self: RankingBars, scores, layers, remove, highlight) -> None:
     "Title, labels and the note at the highlighted bar."
     if layers != self.numbered: self._number(layers)
-    self.ax.set_ylabel(UNITS.get(scores.score, literal_text(scores.score.replace("_", " "))))
+    self.ax.set_ylabel(literal_text(scores.axis))
     # y: where it is anyway, unsearched
     self.ax.set_title(
         literal_text(scores.title.replace("relative_update", "relative update")), loc="left",

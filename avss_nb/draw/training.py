@@ -238,9 +238,7 @@ def _scale(self: LayerChanges, top) -> None:
 # %% ../../nbs/04_draw/05_training.ipynb #cell-011-5
 @patch
 def _words(self: LayerChanges, history, what, change) -> None:
-    name = WHAT[what] or {"avss": "AVSS"}.get(
-        history.measure, history.measure.replace("_", " ")
-    )
+    name = WHAT[what] or history.score_name
     self.ax.set_title(
         literal_text(f"Change of {name} since the start"), loc="left", size=10, color=INK
     )

@@ -65,7 +65,7 @@ def weight_magnitude(
         )
     return LayerScores.of(
         "magnitude" if norm == 1 else "magnitude_l2", [*map(size, block_weights(blocks))],
-        blocks=blocks
+        blocks=blocks, label="Σ |w|" if norm == 1 else "root of Σ w²"
     )
 
 # %% ../../nbs/05_layers/03_importance.ipynb #cell-008
@@ -94,7 +94,9 @@ def taylor_importance(
             for w, g in zip(weights, sums)
         )
         values = [sum(next(parts) for _ in block.parameters()) for block in blocks.modules]
-        return LayerScores.of("taylor", values, blocks=blocks, tokens=read, partial=partial)
+        return LayerScores.of(
+            "taylor", values, blocks=blocks, tokens=read, partial=partial, label="Σ |w · ∂L/∂w|"
+        )
     try:
         with evaluation_mode(model), gradients_for(weights):
             for number, (rows, total) in enumerate(
@@ -199,7 +201,7 @@ def scores(
     return LayerScores.of(
         "angular_distance", self.over(1), drawn, confidence, tokens=int(self.tokens.sum()),
         too_few=len(self.tokens) if draws and not len(drawn) else 0, model=self.model,
-        fingerprint=self.fingerprint, partial=self.partial
+        fingerprint=self.fingerprint, partial=self.partial, label="angle (half turns)"
     )
 
 # %% ../../nbs/05_layers/03_importance.ipynb #cell-011-4

@@ -18,7 +18,7 @@ from ..base.basics import InputError, Progress, load_tensors, save_tensors, sile
 from ..data.batches import Text, tokenize
 from ..model.handling import unwrap_fully, leave_no_trace
 from .profiler import LayerProfiler
-from .scores import LayerScorer, LayerScores
+from .scores import LayerScorer, LayerScores, score_in_words
 
 # %% auto #0
 __all__ = ['SHOWN_STATISTICS', 'HISTORY_FORMAT', 'HISTORY_TABLES', 'MARK', 'TITLE', 'TrainingHistory', 'AVSSCallback']
@@ -88,6 +88,11 @@ class TrainingHistory:
 # %% ../../nbs/05_layers/04_training.ipynb #cell-006-2
 @patch(as_prop=True)
 def layers(self: TrainingHistory) -> int: return self.scores.shape[1]
+
+@patch(as_prop=True)
+def score_name(self: TrainingHistory) -> str:
+    "The score in words."
+    return score_in_words(self.measure)
 
 @patch
 def values(self: TrainingHistory, what: str = "score") -> np.ndarray:  # float64, (measurements, layers)
@@ -192,10 +197,10 @@ class AVSSCallback(TrainerCallback):
         self.scorer = scorer or LayerScorer(draws=0)
         if not isinstance(self.scorer, LayerScorer):
             raise InputError(f"a scorer is a LayerScorer; {type(scorer).__name__} was given")
-        if self.scorer.measure == "random":
-            raise InputError("a random score measures nothing; choose another")
+        if not self.scorer.row.measured:
+            raise InputError(f"a {self.scorer.measure} score measures nothing; choose another")
         self.rows = tokenize(
-            texts, tokenizer, max_length, fewest=2 if self.scorer.measure == "ablation" else 1
+            texts, tokenizer, max_length, fewest=2 if self.scorer.row.ablation else 1
         )
         self.every, self.batch_size, self.max_length, self.progress, self.stack = (
             every, batch_size, max_length, progress, stack
@@ -322,11 +327,8 @@ def _measure(self: AVSSCallback, args, state, model) -> None:
 @patch
 def _scores(self: AVSSCallback, model) -> LayerScores:
     s = self.scorer
-    site = {"block_influence": "output", "update_norm": "relative_update"}.get(
-        s.measure, s.site
-    )
     profiler = LayerProfiler(
-        model, None, [*dict.fromkeys([s.site, site])], s.measure == "ablation",
+        model, None, s.sites, s.row.ablation,
         self.batch_size, self.max_length, groups=1, stack=self.stack
     )
     profile = profiler.profile(self.rows, silent)

@@ -25,7 +25,7 @@ from .hallucination import HallucinationPanel
 from ..model.heads import find_head
 from .exports import free_name, new_file, report_page, save_data, save_picture
 from .exports import save_table, python_script, report_section
-from .tabs import View, set_aside, source_of_table, without_questions
+from .tabs import View, further_tabs, set_aside, source_of_table, without_questions
 from .live import Panel, row_of_controls, list_layers
 from .picture import DRAWING, Throttle
 from ..hallucination.mitigation import ContrastiveMitigator, Mitigation, Recipe
@@ -118,6 +118,7 @@ class LayerLab(Panel):
             "Nothing is measured yet. lab.run() does"
             f" {'the first two steps' if self.hallucination else 'the first step'}."
         )
+        self._add_tabs()
 
     hallucination = property(lambda self: self.views[1].panel)
     pruning = property(lambda self: self.views[2].panel)
@@ -144,8 +145,7 @@ class LayerLab(Panel):
         i, known, s = self.layer, [], self.ranking.scores
         if s is not None:
             known.append(
-                f"{s.score.replace('avss', 'AVSS').replace('_', ' ')}"
-                f" {number_text(s.values[i])}, rank {s.order.index(i)} (0 is the lowest,"
+                f"{s.name} {number_text(s.values[i])}, rank {s.order.index(i)} (0 is the lowest,"
                 f" {len(s.values) - 1} the highest)"
             )
         s = self.hallucination and self.hallucination.scores
@@ -221,12 +221,25 @@ def _build(self: LayerLab, folder: str) -> None:
     self.tabs.observe(self._propose, "selected_index")
     self._tell_facts()
 
+# %% ../../nbs/09_panels/09_lab.ipynb #tabs-0
+@patch
+def _add_tabs(self: LayerLab) -> None:
+    "The tabs of the table `TABS`, after the first four."
+    for number, (name, make) in enumerate(further_tabs().items(), start=len(self.views)):
+        view = View(name)
+        self.views.append(view)
+        self.tabs.children = [*self.tabs.children, view.box]
+        self.tabs.set_title(number, name.capitalize())
+        try: self._enter(number, make(self))
+        except InputError as error: view.explain(str(error))
+
 # %% ../../nbs/09_panels/09_lab.ipynb #cell-004-3
 @patch
 def _enter(self: LayerLab, number: int, panel: Panel) -> None:
     "A panel takes its place, and picks with the others."
     if number in self._links: self._links[number].unlink()
-    self._links[number] = link((self, "layer"), (panel, "layer"))
+    if panel.has_trait("layer"):
+        self._links[number] = link((self, "layer"), (panel, "layer"))
     self.views[number].show(panel)
     for name in "scores", "mitigation":
         if panel.has_trait(name): panel.observe(self._tell_facts, name)

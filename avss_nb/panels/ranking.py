@@ -28,12 +28,7 @@ EPSILONS = [float(f"{m}e{d}") for d in range(-6, 0) for m in (1, 2, 3, 5)] + [1.
 
 def scores_of(profile: LayerProfile) -> list[str]:
     "The scores that a profile can give."
-    needs = {
-        "block_influence": "output" in profile.sites,
-        "update_norm": "relative_update" in profile.sites,
-        "ablation": profile.losses is not None,
-    }
-    return [score for score in SCORES if needs.get(score, True)]
+    return [score for score, row in SCORES.items() if row.fits(profile)]
 
 # %% ../../nbs/09_panels/03_ranking.ipynb #cell-004-1
 class LayerRankingPanel(LayerPanel):
@@ -290,12 +285,9 @@ def _rescore(self: LayerRankingPanel, change=None) -> None:
 def _tell(self: LayerRankingPanel) -> None:
     "The result in a sentence."
     s, p = self.scores, self.profile
-    free = s.score not in ("avss", "normalized_avss")
-    eps = (
-        "whatever site, aggregation and ε"
-        if free
-        else f"ε = {s.eps:g}{' RMS' if s.relative else ''}"
-    )
+    ignored = SCORES[s.score].ignored
+    eps = f"ε = {s.eps:g}{' RMS' if s.relative else ''}"
+    if ignored: eps = f"whatever {ignored}"
     self.say(
         f"{'Stopped early, partial result. ' if p.partial else ''}Least important: layers"
         f" {list_layers(s.order[:3])}; most important: {list_layers(s.layers(3))} ({p.tokens:,}"

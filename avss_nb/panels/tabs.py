@@ -4,9 +4,12 @@
 
 # %% ../../nbs/09_panels/08_tabs.ipynb #cell-002
 from __future__ import annotations
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from importlib import import_module
+from pkgutil import iter_modules
 import ipywidgets as widgets
 import pandas as pd
+from .. import panels
 from ..base.basics import InputError
 from ..model.blocks import fingerprint_blocks
 from ..data.questions import Question, split_questions
@@ -15,7 +18,7 @@ from .live import Panel, close_parts, marked_up
 from .picture import Picture
 
 # %% auto #0
-__all__ = ['View', 'without_questions', 'set_aside', 'source_of_table']
+__all__ = ['TABS', 'View', 'further_tabs', 'without_questions', 'set_aside', 'source_of_table']
 
 # %% ../../nbs/09_panels/08_tabs.ipynb #cell-004
 class View:
@@ -53,6 +56,14 @@ class View:
         if self.panel is None:
             raise InputError(f"there are no numbers in the tab {self.name} yet")
         return self.panel.to_frame()
+
+# %% ../../nbs/09_panels/08_tabs.ipynb #tabs-1
+TABS: dict[str, Callable] = {}  # name → a function of a `LayerLab` that returns a `Panel`
+
+def further_tabs() -> dict[str, Callable]:
+    "The rows of `TABS`, once every module of this room has had the chance to add its own."
+    for found in iter_modules(panels.__path__): import_module(f"{panels.__name__}.{found.name}")
+    return TABS
 
 # %% ../../nbs/09_panels/08_tabs.ipynb #cell-006
 def without_questions(model, tokenizer, questions) -> str:

@@ -24,12 +24,12 @@ from ..layers.importance import AngularDistances, angular_distances, weight_magn
 from ..layers.importance import taylor_importance
 from ..layers.profiler import SITES, LayerProfiler
 from .pruner import LayerPruner, PrunePlan, how_many
-from ..layers.scores import LayerScorer, LayerScores
+from ..layers.scores import SCORES, LayerScorer, LayerScores, score_in_words
 
 # %% auto #0
-__all__ = ['RANKINGS', 'Ranking', 'COMPARISON_FORMAT', 'Calibration', 'reraise_interrupt', 'choose_layers', 'random_choices',
-           'RankingComparison', 'compare_rankings', 'chosen_layers', 'checked_rankings', 'checked_counts',
-           'check_apart', 'digest_values']
+__all__ = ['RANKINGS', 'Ranking', 'COMPARISON_FORMAT', 'Calibration', 'reraise_interrupt', 'ranking_row', 'choose_layers',
+           'random_choices', 'RankingComparison', 'compare_rankings', 'chosen_layers', 'checked_rankings',
+           'checked_counts', 'check_apart', 'digest_values']
 
 # %% ../../nbs/07_prune/01_comparison.ipynb #cell-005
 class Calibration:
@@ -104,6 +104,15 @@ RANKINGS = {  # name → its label, and how it is made
     "magnitude": ("magnitude", lambda c: weight_magnitude(c.model)),
     "last": ("last blocks", lambda c: range(len(c.blocks))[::-1]),
 }
+
+def ranking_row(name: str) -> tuple[str, Callable | None]:  # label; None: there is no such ranking
+    "The row of a ranking in `RANKINGS`, or one made of a score of the table `SCORES`."
+    if name in RANKINGS: return RANKINGS[name]
+    if name not in SCORES or not SCORES[name].measured: return name, None
+    def made(c):
+        profile = c.ablation if SCORES[name].ablation else c.profile
+        return LayerScorer(name, site="output").score(profile)
+    return score_in_words(name), made
 
 # %% ../../nbs/07_prune/01_comparison.ipynb #cell-007
 Ranking = (
@@ -557,7 +566,7 @@ def chosen_layers(label, ranking, counts, calibration, known) -> dict[int, tuple
         else {}
     )
     if not set(counts) <= found.keys():
-        made = RANKINGS[ranking][1](calibration) if isinstance(ranking, str) else ranking
+        made = ranking_row(ranking)[1](calibration) if isinstance(ranking, str) else ranking
         found = {count: choose_layers(made, count, calibration.protect) for count in counts}
         found = {count: layers for count, layers in found.items() if layers is not None}
         for count, layers in found.items():
@@ -583,7 +592,7 @@ def checked_rankings(rankings, blocks: Blocks) -> dict[str, str | Ranking]:
     found = (
         dict(rankings)
         if isinstance(rankings, dict)
-        else {RANKINGS.get(name, (name,))[0]: name for name in names}
+        else {ranking_row(name)[0]: name for name in names}
     )
     if "random" in found:
         raise InputError(
@@ -591,7 +600,7 @@ def checked_rankings(rankings, blocks: Blocks) -> dict[str, str | Ranking]:
         )
     mine = fingerprint_blocks(blocks)
     for label, ranking in found.items():
-        if isinstance(ranking, str) and ranking not in RANKINGS:
+        if isinstance(ranking, str) and ranking_row(ranking)[1] is None:
             raise InputError(
                 f"there is no ranking {ranking!r}; choose among {', '.join(RANKINGS)}, or give"
                 " your own"

@@ -467,14 +467,8 @@ def _iteratively(self: LayerPruner, texts, number, protect, progress, scorer) ->
 @patch
 def _scored(self: LayerPruner, scorer, texts) -> LayerScores:
     "Profile the model as it is now, and score it."
-    sites = {
-        scorer.site,
-        {"block_influence": "output", "update_norm": "relative_update"}.get(
-            scorer.measure, scorer.site
-        ),
-    }
     profiler = LayerProfiler(
-        self.model, self.tokenizer, sites, scorer.measure == "ablation", BATCH, LENGTH,
+        self.model, self.tokenizer, scorer.sites, scorer.row.ablation, BATCH, LENGTH,
         stack=self.stack
     )
     return scorer.score(profiler.profile(texts, silent))
