@@ -344,7 +344,7 @@ def test_warnings_of_sets_in_which_there_is_little_to_compare():
 
 def test_what_a_person_should_look_at():
     table = spoken().disputed()
-    assert table.index.tolist() == [1, 2, 3, 4] and table["why"].tolist() == ["contains an accepted answer"] * 3 + ["is spelt almost like an accepted answer"]
+    assert table.index.tolist() == [1, 2, 3, 4] and table["why"].tolist() == ["contains an accepted answer"] * 3 + ["is spelled almost like an accepted answer"]
     assert table["verdict"].tolist() == ["wrong"] * 4
     kind = spoken().judged("contains").disputed()
     assert kind.index.tolist() == [1, 3, 4] and kind["why"].tolist()[:2] == ["is right by contains alone"] * 2 and kind["verdict"].tolist() == ["right", "right", "wrong"]

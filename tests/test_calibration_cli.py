@@ -149,7 +149,7 @@ def test_wrong_tables(tmp_path, text, match):
     ("a.json", '[{"confidence": 0.5, "correct": null}]', "correct is"), ("a.json", "[1, 2]", "no column confidence, correct"),
     ("a.jsonl", '{"confidence": 0.5, "correct": true}\n{"confidence": 0.5}\n', "row 2"), ("a.jsonl", "not json\n", "could not be read as a jsonl"),
     ("a.tsv", "confidence,correct\n0.5,1\n", "no column"), ("a.parquet", "PAR1 and no more", "could not be read as a parquet"),
-    ("a.xlsx", "x", "no table that can be read; give one of .csv, .tsv, .json"), ("a", "confidence,correct\n0.5,1\n", "no table that can be read")])
+    ("a.xlsx", "x", "not a table that can be read; give one of .csv, .tsv, .json"), ("a", "confidence,correct\n0.5,1\n", "not a table that can be read")])
 def test_wrong_files(tmp_path, name, text, match): refused("calibration", written(tmp_path, text, name), match=match)
 
 def test_places(tmp_path):

@@ -231,7 +231,7 @@ def test_columns_can_be_named(tmp_path):
     with pytest.raises(InputError, match="no column question; it has Frage, correct_answer, Gold"): load_questions(file)
 
 @pytest.mark.parametrize("name, content, message", [
-    ("a.csv", "question,answer\n", "no question with an answer"), ("a.xlsx", "", "no table that can be read"),
+    ("a.csv", "question,answer\n", "no question with an answer"), ("a.xlsx", "", "not a table that can be read"),
     ("a.json", "{broken", "could not be read as a json table"),
     ("a.parquet", "no parquet", "could not be read as a parquet table")])
 def test_unusable_tables_are_refused(tmp_path, name, content, message):

@@ -255,8 +255,8 @@ def test_tables_of_labelled_texts(tmp_path, table, expected, suffix):
     assert ("1 empty" in str(caught[-1].message)) if "" in table.get("text", []) else not caught
 
 @pytest.mark.parametrize("content, message", [
-    ("text,label\na,positive\n", "'positive' stands in column label; .* or give classes"), ("text,label\n", "no text with a class"),
-    ("review,label\na,1\n", "no column text"), ("text,stars\na,1\n", "no column label"), ("text,label\na,-1\n", "'-1' stands in column label")])
+    ("text,label\na,positive\n", "column label holds 'positive'; .* or give classes"), ("text,label\n", "no text with a class"),
+    ("review,label\na,1\n", "no column text"), ("text,stars\na,1\n", "no column label"), ("text,label\na,-1\n", "column label holds '-1'")])
 def test_tables_that_are_none(tmp_path, content, message):
     (tmp_path / "t.csv").write_text(content)
     with pytest.raises(InputError, match=message): load_labelled(tmp_path / "t.csv")
@@ -317,7 +317,7 @@ def test_a_classifier_on_the_command_line(tmp_path):
     refused("profile", folder, "--out", tmp_path / "q", match="give either --texts or", absent=tmp_path / "q")
     refused("profile", folder, "--labels", table, "--tokens", 5, "--out", tmp_path / "q", match="--limit instead", absent=tmp_path / "q")
     refused("evaluate", folder, "--labels", tmp_path / "none.csv", match="there is no file")
-    refused("evaluate", "teaching", "--labels", table, match="'label_0' stands in column label")
+    refused("evaluate", "teaching", "--labels", table, match="column label holds 'label_0'")
 
 def test_a_masked_model_on_the_command_line(tmp_path):
     folder, texts = kept(tmp_path / "model", tiny("bert")), tmp_path / "texts.txt"

@@ -339,7 +339,7 @@ def test_another_table_is_not_forced_into_a_protocol(tmp_path, name):
 
 @pytest.mark.parametrize("content, message", [
     ("question\nq\n", "no column answers; it has question"), ("prompt,x\nq,y\n", "no column answers"), ("subject,answers\ns,a\n", "no column question"),
-    ("question,answers,answerable\nq,a,perhaps\n", "'perhaps' stands in column answerable"),
+    ("question,answers,answerable\nq,a,perhaps\n", "column answerable holds 'perhaps'"),
     ("question,answers,choices\nq,a,\"['b', 'c']\"\n", "none of the choices of 'q'")])
 def test_broken_tables(tmp_path, content, message):
     (tmp_path / "a.csv").write_text(content)
@@ -347,7 +347,7 @@ def test_broken_tables(tmp_path, content, message):
 
 def test_other_refusals(tmp_path):
     (tmp_path / "a.csv").write_text("question,answer\nq,x\n")
-    with pytest.raises(InputError, match="only they have tasks"): load_questions(tmp_path / "a.csv", task="choice")
+    with pytest.raises(InputError, match="task='choice' applies only to"): load_questions(tmp_path / "a.csv", task="choice")
     (tmp_path / "a.txt").write_text("Who?\nI\n\nWho else?\n\n")
     with pytest.raises(InputError, match="'Who else\\?' begins a block of 1 lines"): load_questions(tmp_path / "a.txt")
     for broken in "[1, 2]", "3", "\"text\"", "null", '{"question": "q"', '[["q", "a"]]':

@@ -8,13 +8,13 @@ import json, os
 from pathlib import Path
 from typing import Annotated
 from typer import Argument, Exit, Option, echo
-from ..base.basics import InputError, silent, write_whole
+from ..base.basics import InputError, default_progress, silent, write_whole
 from .shared import LABELS, TEXTS, BatchSize, Column, Device, DeviceMap, Dtype
 from .shared import HowAsked, Json, Limit, MaxLength, Model, Room, Rules, Shots
 from .shared import Split, System, Tokens, WindowBos, app, asked_how
 from .shared import asking_dict, asking_lines, check_out, layer_numbers, print_result
 from .shared import table_text, share_work
-from ..data.sources import cut_windows, given_options, judged_by, default_progress, load_model, prepare_hub
+from ..data.sources import cut_windows, given_options, judged_by, load_model, prepare_hub
 from ..data.sources import read_labelled, read_questions, read_texts
 
 # %% auto #0

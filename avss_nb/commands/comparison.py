@@ -7,13 +7,13 @@ from __future__ import annotations
 import math
 from typing import Annotated
 from typer import Exit, Option, echo
-from ..base.basics import InputError, check_replaceable, write_whole
+from ..base.basics import InputError, check_replaceable, default_progress, write_whole
 from .shared import PICTURE, TEXTS, BatchSize, Column, Device, Dtype, HowAsked
 from .shared import Json, Limit, MaxLength, Model, Room, Rules, Shots, Split
 from .shared import System, Tokens, WindowBos, app, asked_how, asking_dict
 from .shared import asking_lines, check_out, layer_numbers, save_figure, print_result
 from .shared import table_text
-from ..data.sources import cut_windows, judged_by, default_progress, load_model, prepare_hub
+from ..data.sources import cut_windows, judged_by, load_model, prepare_hub
 from ..data.sources import read_questions, read_texts
 
 # %% auto #0

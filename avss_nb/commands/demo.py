@@ -9,10 +9,10 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 from typer import Option, echo
-from ..base.basics import silent
+from ..base.basics import default_progress, silent
 from .layers import PROFILE_FILE, plan_text, ranking_table
 from .shared import PICTURE, app, check_out, save_figure, table_text
-from ..data.sources import default_progress, load_model
+from ..data.sources import load_model
 
 # %% auto #0
 __all__ = ['measure_accuracies', 'demo']

@@ -7,13 +7,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 from typer import Argument, Exit, Option, echo
-from ..base.basics import InputError, silent
+from ..base.basics import InputError, default_progress, silent
 from .shared import LABELS, TEXTS, Aggregation, BatchSize, Column, Device
 from .shared import DeviceMap, Dtype, Eps, FirstToken, Json, Limit, MaxLength
 from .shared import Model, Published, Relative, ScoreName, ScoringCommand, Site, Split, Stack
 from .shared import Streaming, Tokens, WindowBos, app, check_out
 from .shared import layer_numbers, print_result, table_text, share_work
-from ..data.sources import cut_windows, given_options, default_progress, load_model, prepare_hub, read_corpus
+from ..data.sources import cut_windows, given_options, load_model, prepare_hub, read_corpus
 
 # %% auto #0
 __all__ = ['PROFILE_FILE', 'profile', 'merge', 'score_profile', 'ranking_table', 'rank', 'prune', 'plan_text']

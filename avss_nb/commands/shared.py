@@ -12,9 +12,8 @@ from typer import Argument, Context, Exit, Option, Typer, echo
 from typer.core import TyperCommand, TyperGroup
 from .. import __version__
 from ..base import basics
-from ..base.basics import InputError, check_replaceable, silent, write_whole
+from ..base.basics import InputError, check_replaceable, one_line, silent, write_whole
 from ..data.gguf import ModelWarning
-from ..data.sources import one_line
 
 # %% auto #0
 __all__ = ['QUIET', 'app', 'SPLIT', 'RESULT', 'PICTURE', 'PICTURES', 'Model', 'LABELS', 'TEXTS', 'Dtype', 'Device', 'DeviceMap',
