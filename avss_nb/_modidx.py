@@ -1429,8 +1429,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                     'avss_nb/model/handling.py'),
                                         'avss_nb.model.handling.run_eagerly': ( '03_model/handling.html#run_eagerly',
                                                                                 'avss_nb/model/handling.py'),
-                                        'avss_nb.model.handling.unwrap_fully': ( '03_model/handling.html#unwrap_fully',
-                                                                                 'avss_nb/model/handling.py'),
                                         'avss_nb.model.handling.unwrap_model': ( '03_model/handling.html#unwrap_model',
                                                                                  'avss_nb/model/handling.py')},
             'avss_nb.model.heads': { 'avss_nb.model.heads.batch_loss': ('03_model/heads.html#batch_loss', 'avss_nb/model/heads.py'),
