@@ -237,7 +237,7 @@ def foreign_code():
     (quantised, "quantised"),
     (foreign_code, "code that came with its weights"),
     (lambda: tiny("llama").to(torch.bfloat16), "cast after loading.*dtype="),
-    (lambda: nn.Sequential(nn.Linear(2, 2)), "no transformers model"),
+    (lambda: nn.Sequential(nn.Linear(2, 2)), "not a transformers model"),
 ], ids=["albert", "scaled gpt2", "meta", "partly meta", "adapter", "quantised", "foreign code", "cast", "no model"])
 def test_refusals_name_the_reason(make_model, reason):
     with pytest.raises(InputError, match=reason):

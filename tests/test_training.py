@@ -14,7 +14,7 @@ from avss_nb import (
     AVSSCallback, InputError, LayerProfiler, LayerScorer, TrainingHistory, silent
 )
 from avss_nb.layers.training import MARK
-from avss_nb.model.handling import unwrap_fully, leave_no_trace
+from avss_nb.model.handling import unwrap_model, leave_no_trace
 from tiny import CONFIGS, VOCABULARY, tiny
 
 def texts(n=6, length=12, seed=1):
@@ -151,9 +151,9 @@ def test_undefined_changes_are_not_numbers_but_shown(tmp_path):
 
 def test_wrappers_are_opened():
     model = tiny("gpt2")
-    assert unwrap_fully(nn.DataParallel(adapted(model))) is model and unwrap_fully(torch.compile(model)) is model
+    assert unwrap_model(nn.DataParallel(adapted(model))) is model and unwrap_model(torch.compile(model)) is model
     wrapped = adapted(tiny("gpt2"))
-    assert unwrap_fully(wrapped) is wrapped.get_base_model()
+    assert unwrap_model(wrapped) is wrapped.get_base_model()
 
 def test_adapters_are_seen(tmp_path):
     "The profile is of the adapted model: with the base weights frozen it changes all the same."

@@ -13,21 +13,22 @@ from .moments import Moments, median_size, rms, variance
 __all__ = ['DOMINANT', 'MASSIVE', 'first_share', 'first_tokens_of', 'without_first', 'massive_activations', 'first_token_rms',
            'layer_list', 'first_token_note']
 
-# %% ../../nbs/02_maths/05_massive.ipynb #cell-007
+# %% ../../nbs/02_maths/05_massive.ipynb #cell-008
 DOMINANT = 0.5  # share of a layer's variance from which on a token is mentioned
 
 def first_share(
     total: Moments,  # of all tokens, (...)
     first: Moments,  # of the first tokens among them, (...)
 ) -> Tensor:  # float64, (...); in [0, 1]
-    "The share of the variance over all activations that the first tokens carry."
-    centre = total.mean.mean(-1, keepdim=True)
-    carried = first.m2.sum(-1) + first.tokens * (first.mean - centre).square().sum(-1)
+    "Return the share of the variance over all activations that the first tokens carry."
+    center = total.mean.mean(-1, keepdim=True)
+    carried = first.m2.sum(-1) + first.tokens * (first.mean - center).square().sum(-1)
     whole = variance(total) * total.tokens * total.mean.shape[-1]
     return torch.where(whole > 0, carried / whole, 0.).clamp(0, 1)
 
+# %% ../../nbs/02_maths/05_massive.ipynb #cell-014
 def first_tokens_of(profile) -> dict[str, Moments]:
-    "Site → moments of the first tokens, (groups, layers); refused where a profile has none."
+    "Return site → moments of the first tokens, (groups, layers), if the profile has them."
     if profile.first is None:
         raise InputError(
             "this profile does not keep the first token of each text apart, as files of older"
@@ -39,7 +40,7 @@ def without_first(
     profile,  # an `avss_nb.layers.profiler.LayerProfile`
     site: str,
 ) -> Moments:  # (groups, layers)
-    "The moments of all tokens but the first of each text."
+    "Return the moments of all tokens but the first of each text."
     rest = profile.site(site) - first_tokens_of(profile)[site]
     if not int(rest.tokens.sum()):
         raise InputError(
@@ -48,17 +49,16 @@ def without_first(
         )
     return rest
 
-# %% ../../nbs/02_maths/05_massive.ipynb #cell-010
-MASSIVE = 1000.  # times the median: what is as large is listed (arXiv 2402.17762)
+# %% ../../nbs/02_maths/05_massive.ipynb #cell-021
+MASSIVE = 1000.  # times the median: larger activations are listed (arXiv 2402.17762)
 
-# %% ../../nbs/02_maths/05_massive.ipynb #cell-010-1
 def massive_activations(
     profile,  # an `avss_nb.layers.profiler.LayerProfile` with the site `output`
     # list layers whose largest |state| is at least so many times the median |state|; 0: all
     # layers
     times: float = MASSIVE,
 ) -> pd.DataFrame:  # layer, unit, position, size, median, times median, share of variance
-    """The largest activation of each layer, where it is massive.
+    """List the largest activation of each layer, where it is massive.
     The share is that of all first tokens where it is at position 0, else of its own token."""
     first = first_tokens_of(profile)
     if profile.largest is None:
@@ -66,55 +66,47 @@ def massive_activations(
             "the largest states are kept with the site output; profile again with"
             " sites=['output', …]"
         )
-    total = profile.site("output").total()
-    layers = torch.arange(profile.layers)
-    size, unit, position, token_rms = profile.largest[
-        profile.largest[..., 0].argmax(0), layers
-    ].unbind(-1)
-    hidden, centre = total.mean.shape[-1], total.mean.mean(-1)
+    total, layers = profile.site("output").total(), torch.arange(profile.layers)
+    group = profile.largest[..., 0].argmax(0)  # of the largest state of each layer
+    size, unit, position, token_rms = profile.largest[group, layers].unbind(-1)
+    center = total.mean.mean(-1)
     # a token's mean taken for that of all
-    own = (token_rms.square() - centre.square()) / (variance(total) * total.tokens)
-    share = torch.where(
-        position == 0, first_share(total, first["output"].total()), own.clamp(0, 1)
-    )
+    own = (token_rms.square() - center.square()) / (variance(total) * total.tokens)
+    of_first = first_share(total, first["output"].total())
     median = median_size(total)
-    table = pd.DataFrame(
-        {
-            "layer": layers, "unit": unit.long(), "position": position.long(), "size": size,
-            "median": median, "times median": size / median, "share of variance": share
-        }
-    )
+    table = pd.DataFrame({
+        "layer": layers, "unit": unit.long(), "position": position.long(), "size": size,
+        "median": median, "times median": size / median,
+        "share of variance": torch.where(position == 0, of_first, own.clamp(0, 1))
+    })
     return table[table["times median"] >= times].reset_index(drop=True)
 
-# %% ../../nbs/02_maths/05_massive.ipynb #cell-010-2
+# %% ../../nbs/02_maths/05_massive.ipynb #cell-027
 # first token, other tokens; a row for each layer
 def first_token_rms(profile) -> pd.DataFrame:
-    """RMS of the states that leave each layer:
-    of the first token of each text, and of all others."""
-    first, rest = (
-        first_tokens_of(profile).get("output"), without_first(profile, "output").total()
-    )
-    return pd.DataFrame(
-        {"first token": rms(first.total()), "other tokens": rms(rest)}
-    ).rename_axis("layer")
+    "Return the RMS of the states that leave each layer: of first tokens, and of all others."
+    first = first_tokens_of(profile).get("output").total()
+    rest = without_first(profile, "output").total()
+    table = pd.DataFrame({"first token": rms(first), "other tokens": rms(rest)})
+    return table.rename_axis("layer")
 
+# %% ../../nbs/02_maths/05_massive.ipynb #cell-030
 def layer_list(layers) -> str:
-    "Layers in words: layer 3; layers 3, 5 to 9, 12."
+    "Name layers in words: layer 3; layers 3, 5 to 9, 12."
     layers, runs = sorted(map(int, layers)), []
     for layer in layers:
         if runs and layer == runs[-1][1] + 1: runs[-1][1] = layer
         else: runs.append([layer, layer])
-    words = ", ".join(
-        f"{a}" if a == b else f"{a}, {b}" if b == a + 1 else f"{a} to {b}" for a, b in runs
-    )
-    return f"layers {words}" if len(layers) > 1 else f"layer {words}"
+    def words(a, b):
+        if b - a > 1: return f"{a} to {b}"
+        return f"{a}" if a == b else f"{a}, {b}"
+    return f"layer{'s' if len(layers) > 1 else ''} " + ", ".join(words(*run) for run in runs)
 
-# %% ../../nbs/02_maths/05_massive.ipynb #cell-010-3
+# %% ../../nbs/02_maths/05_massive.ipynb #cell-032
 def first_token_note(
     share: np.ndarray,  # float64, (layers,): `first_share`; NaN: not known
 ) -> str:
-    """One sentence on the layers whose variance is mostly the first token's;
-    empty where there are none."""
+    "Name the layers whose variance is mostly the first token's, in one sentence, or in none."
     found = np.flatnonzero(np.nan_to_num(share) > DOMINANT)
     if not len(found): return ""
     low, high = (f"{x:.0%}" for x in (share[found].min(), share[found].max()))

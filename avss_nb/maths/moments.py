@@ -13,11 +13,11 @@ from fastcore.basics import patch
 from ..base.basics import InputError
 
 # %% auto #0
-__all__ = ['EDGES', 'BINS', 'AGGREGATIONS', 'FEWEST', 'has_float64', 'with_float64', 'to_float64', 'edge_bits', 'histogram',
-           'histograms', 'Moments', 'variance', 'sparsity', 'rms', 'median_size', 'exact_zeros', 'smallest_sparsity',
-           'floored_sparsity', 'avss', 'ExactSum', 'MomentSums']
+__all__ = ['EDGES', 'BINS', 'FEWEST', 'VARIANCES', 'AGGREGATIONS', 'has_float64', 'with_float64', 'to_float64', 'edge_bits',
+           'histograms', 'histogram', 'Moments', 'variance', 'sparsity', 'smallest_sparsity', 'floored_sparsity',
+           'avss', 'rms', 'median_size', 'exact_zeros', 'ExactSum', 'MomentSums']
 
-# %% ../../nbs/02_maths/00_moments.ipynb #cell-009
+# %% ../../nbs/02_maths/00_moments.ipynb #cell-014
 @lru_cache
 def has_float64(device: torch.device) -> bool:
     "Can this device compute in float64? Found by trying."
@@ -32,7 +32,7 @@ def to_float64(t: Tensor) -> Tensor:
     "The tensor in float64, on its own device or on the CPU."
     return with_float64(t).double()
 
-# %% ../../nbs/02_maths/00_moments.ipynb #cell-011
+# %% ../../nbs/02_maths/00_moments.ipynb #cell-022
 EDGES = torch.tensor(
     [float(f"{m}e{d}") for d in range(-8, 5) for m in (1, 1.25, 1.6, 2, 2.5, 3, 4, 5, 6, 8)],
     dtype=torch.float64,
@@ -41,77 +41,79 @@ EDGES = torch.tensor(
 # bin 0: |a| < EDGES[0]; bin i: EDGES[i-1] <= |a| < EDGES[i]; last bin: the rest
 BINS = len(EDGES) + 1
 
-_SHIFT = 20  # float32: 23 bits of mantissa, of which 3 stay
-
-_PART = 1 << 17  # numbers that stay in a CPU's cache while they are sorted into bins
-
 def edge_bits() -> Tensor:  # int32, one for each edge
-    "The bit pattern of the smallest float32 that is not below an edge."
+    "Return the bit pattern of the smallest float32 that is not below each edge."
     at = EDGES.to(torch.float32)
-    return torch.where(
-        at.double() < EDGES, torch.nextafter(at, torch.tensor(math.inf)), at
-    ).view(torch.int32)
+    above = torch.nextafter(at, torch.tensor(math.inf))
+    return torch.where(at.double() < EDGES, above, at).view(torch.int32)
+
+# %% ../../nbs/02_maths/00_moments.ipynb #cell-025
+_SHIFT = 20  # float32: 23 bits of mantissa, of which 3 stay
 
 @lru_cache
 def _cells(device: torch.device) -> tuple[Tensor, Tensor]:
-    """For every cell the bit pattern of the edge inside it, and the bins of (cell, side):
-    lookup tables for `histogram`."""
-    bits = edge_bits()
-    split = torch.full((1 << (31 - _SHIFT),), torch.iinfo(torch.int32).max, dtype=torch.int32)
+    """Return the bit pattern of the edge inside each cell, and the bins of (cell, side).
+    Both are look-up tables for `histogram`."""
+    bits, nothing = edge_bits(), torch.iinfo(torch.int32).max
+    split = torch.full((1 << (31 - _SHIFT),), nothing, dtype=torch.int32)
     split[bits >> _SHIFT] = bits
     start = torch.arange(len(split), dtype=torch.int32) << _SHIFT
     first = torch.bucketize(start, bits, right=True)  # the bin in which the cell starts
-    holds_edge = (split > start) & (split != torch.iinfo(torch.int32).max)
+    holds_edge = (split > start) & (split != nothing)
     return split.to(device), torch.stack([first, first + holds_edge], 1).flatten().to(device)
 
-# %% ../../nbs/02_maths/00_moments.ipynb #cell-011-1
-def histogram(
-    a: Tensor,  # activations, any shape; float32, or float64 (slower)
-) -> Tensor:  # int64, (BINS,)
-    "How many |a| lie in each bin of `EDGES`; exact."
-    return histograms(a.reshape(1, -1), torch.zeros(1, dtype=torch.long, device=a.device), 1)[
-        0
-    ]
+# %% ../../nbs/02_maths/00_moments.ipynb #cell-028
+_PART = 1 << 17  # numbers that stay in a CPU's cache while they are sorted into bins
 
-# %% ../../nbs/02_maths/00_moments.ipynb #cell-011-2
+def _parts(a: Tensor, offset: Tensor):
+    "Yield `a` in parts that fit into the cache, each with the offsets of its rows."
+    if a.device.type != "cpu": yield a, offset
+    elif len(a) == 1: yield from ((part, offset) for part in a.split(_PART, 1))
+    else:
+        rows = max(1, _PART // a.shape[1])
+        yield from zip(a.split(rows), offset.split(rows))
+
+def _cell_keys(part: Tensor, split: Tensor) -> Tensor:
+    "Return 2 · cell + side of each float32 in `part`, flat."
+    bits = part.reshape(-1).abs().view(torch.int32)
+    cell = bits.bitwise_right_shift(_SHIFT)
+    # −1 where bits >= the cell's edge, else 0
+    above = split.index_select(0, cell).sub_(1).sub_(bits).bitwise_right_shift_(31)
+    return cell.bitwise_left_shift_(1).sub_(above)
+
+# %% ../../nbs/02_maths/00_moments.ipynb #cell-029
 def histograms(
     a: Tensor,  # (tokens, hidden); float32, or float64 (slower)
     group: Tensor,  # int64, (tokens,): the group of each token
     count: int,  # groups
 ) -> Tensor:  # int64, (count, BINS)
-    "The histogram of each group of tokens."
+    "Count the |a| in each bin of `EDGES`, for each group of tokens; exact."
     if a.dtype == torch.float64:
         bins = torch.bucketize(a.abs(), EDGES.to(a.device), right=True) + group[:, None] * BINS
         return torch.bincount(bins.flatten(), minlength=count * BINS).view(count, BINS)
     split, table = _cells(a.device)
     counts = torch.zeros(count * len(table), dtype=torch.long, device=a.device)
-    offset = (group * len(table)).int()
-    def take(part, offset):
-        bits = part.reshape(-1).abs().view(torch.int32)
-        cell = bits.bitwise_right_shift(_SHIFT)
-        # −1 where bits >= the cell's edge, else 0
-        above = split.index_select(0, cell).sub_(1).sub_(bits).bitwise_right_shift_(31)
-        key = cell.bitwise_left_shift_(1).sub_(above)
+    for part, offset in _parts(a, (group * len(table)).int()):
+        key = _cell_keys(part, split)
         if count > 1: key.view(len(offset), -1).add_(offset[:, None])
         counts.add_(torch.bincount(key, minlength=len(counts)))
-    if a.device.type != "cpu": take(a, offset)
-    elif len(a) == 1: [take(part, offset) for part in a.split(_PART, 1)]
-    else:
-        rows = max(1, _PART // a.shape[1])
-        for part, at in zip(a.split(rows), offset.split(rows)): take(part, at)
     found = torch.zeros(count, BINS, dtype=torch.long, device=a.device)
     return found.index_add_(1, table, counts.view(count, -1))
 
-# %% ../../nbs/02_maths/00_moments.ipynb #cell-014
-AGGREGATIONS = ("elements", "pooled", "neurons", "mean_state")
+def histogram(
+    a: Tensor,  # activations, any shape; float32, or float64 (slower)
+) -> Tensor:  # int64, (BINS,)
+    "Count the |a| in each bin of `EDGES`; exact."
+    together = torch.zeros(1, dtype=torch.long, device=a.device)
+    return histograms(a.reshape(1, -1), together, 1)[0]
 
-FEWEST = 8  # groups of texts below which resampling them tells little
+# %% ../../nbs/02_maths/00_moments.ipynb #cell-034
+FEWEST = 8  # groups of texts below which resampling them says little
 
-# %% ../../nbs/02_maths/00_moments.ipynb #cell-014-1
 @dataclass(frozen=True)
 class Moments:
-    """Mergeable statistics of activations;
-    `...` are leading dimensions shared by all fields, such as (groups, layers)."""
+    """Mergeable statistics of activations, made by `Moments.of`; `+` merges two of them.
+    In the shapes below, `...` are leading dimensions that all fields share."""
     tokens: Tensor  # int64, (...): tokens seen
     sequences: Tensor  # int64, (...): texts seen
     mean: Tensor  # float64, (..., hidden): mean of each unit over tokens
@@ -125,67 +127,15 @@ class Moments:
     # float64, (...): sum over tokens of 1 − cos(reference, a); NaN without a reference
     cosine_distance: Tensor
 
-    def __add__(self, other: Moments) -> Moments:
-        "The moments of both streams together (Chan, Golub and LeVeque, 1979)."
-        if self.mean.shape[-1] != other.mean.shape[-1]:
-            raise InputError(
-                f"moments over {self.mean.shape[-1]} and {other.mean.shape[-1]} units do not"
-                " merge: different models or sites"
-            )
-        n = self.tokens + other.tokens
-        # int / int would be float32
-        share = (other.tokens.double() / n.clamp_min(1))[..., None]
-        delta = other.mean - self.mean
-        return Moments(
-            n, self.sequences + other.sequences, self.mean + delta * share,
-            self.m2 + other.m2 + delta.square() * share * self.tokens[..., None],
-            self.counts + other.counts, torch.maximum(self.maximum, other.maximum),
-            self.pooled + other.pooled, self.token_rms + other.token_rms,
-            self.cosine_distance + other.cosine_distance
-        )
+# %% ../../nbs/02_maths/00_moments.ipynb #cell-036
+def _cosine_distances(reference: Tensor, d: Tensor, norm: Tensor) -> Tensor:
+    "Return 1 − cos(reference, d) of each token; `norm` is that of d."
+    ref = reference.double()
+    size = torch.linalg.vector_norm(ref, dim=1)
+    cosine = torch.einsum("th,th->t", ref, d) / (norm * size)
+    # a zero state is at distance 1 from all but itself
+    return torch.where(norm * size == 0, (norm != size).double(), 1 - cosine)
 
-    def __getitem__(self, where) -> Moments:
-        "Choose in the leading dimensions."
-        return self.map(lambda t: t[where])
-
-    @staticmethod
-    def stack(moments: list[Moments], dim: int = 0) -> Moments:
-        "Several moments as one, along a new leading dimension."
-        return Moments(
-            **{
-                f.name: torch.stack([getattr(m, f.name) for m in moments], dim)
-                for f in fields(Moments)
-            }
-        )
-
-    @staticmethod
-    def cat(moments: list[Moments]) -> Moments:
-        "Several moments one after the other, along the first leading dimension."
-        return Moments(
-            **{
-                f.name: torch.cat([getattr(m, f.name) for m in moments])
-                for f in fields(Moments)
-            }
-        )
-
-    def __sub__(self, part: Moments) -> Moments:
-        """The moments of the other tokens, where `part` is of some of them;
-        what only they could tell (`maximum`, `pooled`) is NaN."""
-        n, unknown = self.tokens - part.tokens, torch.full_like(self.pooled, math.nan)
-        mean = (
-            self.mean
-            + (self.mean - part.mean) * (part.tokens.double() / n.clamp_min(1))[..., None]
-        )
-        between = (part.mean - mean).square() * (
-            part.tokens * n / self.tokens.clamp_min(1).double()
-        )[..., None]
-        return Moments(
-            n, self.sequences, mean, (self.m2 - part.m2 - between).clamp_min(0),
-            self.counts - part.counts, unknown, unknown, self.token_rms - part.token_rms,
-            self.cosine_distance - part.cosine_distance
-        )
-
-# %% ../../nbs/02_maths/00_moments.ipynb #cell-014-2
 @patch(cls_method=True)
 def of(cls: Moments,
     # (tokens, hidden) activations of all texts, one after the other, without padding
@@ -193,41 +143,258 @@ def of(cls: Moments,
     lengths: Tensor | None = None,  # int64, (texts,): tokens of each text; None: one text
     reference: Tensor | None = None,  # (tokens, hidden): for the cosine distance
 ) -> Moments:
-    "The moments of activations; accumulated in float64 whatever their dtype."
-    lengths = (
-        torch.tensor([len(a)], device=a.device)
-        if lengths is None
-        else lengths.to(a.device)
-    )
+    "Measure activations; accumulate in float64 whatever their dtype."
+    if lengths is None: lengths = torch.tensor([len(a)])
     if a.dtype != torch.float64: a = a.float()
-    d = a.double()
+    lengths, d = lengths.to(a.device), a.double()
     states = torch.segment_reduce(d, "mean", lengths=lengths)
     mean = lengths.double() @ states / len(d)
     m2 = (d - mean).square_().sum(0)
     norm = torch.linalg.vector_norm(d, dim=1)
-    if reference is None:
-        distance = torch.tensor(math.nan, dtype=torch.float64, device=a.device)
-    else:
-        ref = reference.double()
-        size = torch.linalg.vector_norm(ref, dim=1)
-        cosine = torch.einsum("th,th->t", ref, d) / (norm * size)
-        # a zero state is at distance 1 from all but itself
-        distance = torch.where(norm * size == 0, (norm != size).double(), 1 - cosine).sum()
+    distance = torch.tensor(math.nan, dtype=torch.float64, device=a.device)
+    if reference is not None: distance = _cosine_distances(reference, d, norm).sum()
     return cls(
         lengths.sum(), torch.tensor(len(lengths), device=a.device), mean, m2, histogram(a),
         a.abs().max().double(), states.var(1).sum(), norm.sum() / math.sqrt(a.shape[1]),
         distance
     )
 
-# %% ../../nbs/02_maths/00_moments.ipynb #cell-014-3
+# %% ../../nbs/02_maths/00_moments.ipynb #cell-044
+@patch
+def map(self: Moments, f) -> Moments:
+    "Apply `f` to every field, for example an index or a move to another device."
+    return Moments(*(f(t) for t in vars(self).values()))
+
+@patch
+def __getitem__(self: Moments, where) -> Moments:
+    "Choose in the leading dimensions."
+    return self.map(lambda t: t[where])
+
+def _fields(moments): return zip(*(vars(m).values() for m in moments))
+
+@patch(cls_method=True)
+def stack(cls: Moments, moments: list[Moments], dim: int = 0) -> Moments:
+    "Put several moments together along a new leading dimension."
+    return cls(*(torch.stack(parts, dim) for parts in _fields(moments)))
+
+@patch(cls_method=True)
+def cat(cls: Moments, moments: list[Moments]) -> Moments:
+    "Put several moments one after the other, along the first leading dimension."
+    return cls(*map(torch.cat, _fields(moments)))
+
+# %% ../../nbs/02_maths/00_moments.ipynb #cell-047
+@patch
+def __add__(self: Moments, other: Moments) -> Moments:
+    "Merge both streams (Chan, Golub and LeVeque, 1979)."
+    if self.mean.shape[-1] != other.mean.shape[-1]:
+        raise InputError(
+            f"moments over {self.mean.shape[-1]} and {other.mean.shape[-1]} units do not"
+            " merge: different models or sites"
+        )
+    n = self.tokens + other.tokens
+    # int / int would be float32
+    share = (other.tokens.double() / n.clamp_min(1))[..., None]
+    delta = other.mean - self.mean
+    return Moments(
+        n, self.sequences + other.sequences, self.mean + delta * share,
+        self.m2 + other.m2 + delta.square() * share * self.tokens[..., None],
+        self.counts + other.counts, torch.maximum(self.maximum, other.maximum),
+        self.pooled + other.pooled, self.token_rms + other.token_rms,
+        self.cosine_distance + other.cosine_distance
+    )
+
+@patch
+def total(self: Moments) -> Moments:
+    "Merge along the first leading dimension, in pairs: few steps, small rounding."
+    m = self
+    while len(m.tokens) > 1:
+        half = len(m.tokens) // 2
+        m = Moments.cat([m[:half] + m[half:2 * half], m[2 * half:]])
+    return m[0]
+
+# %% ../../nbs/02_maths/00_moments.ipynb #cell-052
+@patch
+def __sub__(self: Moments, part: Moments) -> Moments:
+    """Return the moments of the other tokens, where `part` is of some of them.
+    `maximum` and `pooled` cannot be derived, and are NaN."""
+    n, unknown = self.tokens - part.tokens, torch.full_like(self.pooled, math.nan)
+    share = (part.tokens.double() / n.clamp_min(1))[..., None]
+    mean = self.mean + (self.mean - part.mean) * share
+    weight = (part.tokens * n / self.tokens.clamp_min(1).double())[..., None]
+    m2 = self.m2 - part.m2 - (part.mean - mean).square() * weight
+    return Moments(
+        n, self.sequences, mean, m2.clamp_min(0), self.counts - part.counts, unknown, unknown,
+        self.token_rms - part.token_rms, self.cosine_distance - part.cosine_distance
+    )
+
+# %% ../../nbs/02_maths/00_moments.ipynb #cell-057
+def _over_elements(m: Moments) -> Tensor:
+    tokens, center = m.tokens.double(), m.mean.mean(-1, keepdim=True)
+    squares = m.m2.sum(-1) + tokens * (m.mean - center).square().sum(-1)
+    return squares / (tokens * m.mean.shape[-1])
+
+VARIANCES = {
+    "elements": _over_elements,  # over all tokens × hidden activations
+    "pooled": lambda m: m.pooled / m.sequences,  # the authors' scripts
+    # of each unit over tokens, then the mean
+    "neurons": lambda m: (m.m2 / m.tokens[..., None]).mean(-1),
+    # of the mean state (R package aifeducation)
+    "mean_state": lambda m: m.mean.var(-1, correction=0),
+}
+
+AGGREGATIONS = tuple(VARIANCES)
+
+def _check_aggregation(name) -> None:
+    if name not in VARIANCES:
+        raise InputError(f"aggregation {name!r} is not one of {', '.join(AGGREGATIONS)}")
+
+def variance(
+    m: Moments,
+    aggregation: str = "elements",  # one of `AGGREGATIONS`
+) -> Tensor:  # float64, (...)
+    "Return the activation variance AV (arXiv 2411.02117, section 3) under one reading."
+    _check_aggregation(aggregation)
+    return VARIANCES[aggregation](m)
+
+# %% ../../nbs/02_maths/00_moments.ipynb #cell-062
+def sparsity(
+    m: Moments,
+    eps: float | Tensor,  # threshold ε > 0, or one for each of the leading dimensions
+    aggregation: str = "elements",
+) -> Tensor:  # float64, (...)
+    """Return the activation sparsity AS, the share of |a| < ε; exact at each of `EDGES`.
+    For `mean_state` it is the share of |mean state| < ε."""
+    _check_aggregation(aggregation)
+    eps = torch.as_tensor(eps, dtype=torch.float64)
+    if not bool((eps > 0).all()):
+        raise InputError(f"ε = {eps.min():g} was given; it must be positive, for example 0.01")
+    if aggregation == "mean_state": return (m.mean.abs() < eps[..., None]).double().mean(-1)
+    # below[i + 1]: under EDGES[i]
+    below = torch.cat([torch.zeros_like(m.counts[..., :1]), m.counts.cumsum(-1)], -1).double()
+    eps = eps.expand(m.tokens.shape)
+    upper = torch.searchsorted(EDGES, eps * (1 - 1e-12)).clamp(max=len(EDGES) - 1)
+    high, low = EDGES[upper], EDGES[(upper - 1).clamp(min=0)]
+    part = ((eps / low).log() / (high / low).log()).where(high > low, 1.).clamp(0, 1)
+    part = torch.where(upper == 0, (eps / EDGES[0]).clamp(max=1), part)
+    def at(i): return below.gather(-1, i[..., None])[..., 0]
+    return (at(upper) + part * (at(upper + 1) - at(upper))) / below[..., -1]
+
+# %% ../../nbs/02_maths/00_moments.ipynb #cell-066
+def smallest_sparsity(m: Moments) -> Tensor:
+    """Return half a count, 1/(2N), to replace a sparsity of zero.
+    A score that uses it is a lower bound, and is marked so."""
+    return 1 / (2 * m.tokens.double() * m.mean.shape[-1])
+
+def floored_sparsity(
+    m: Moments,
+    eps: float | Tensor,  # as in `sparsity`
+    aggregation: str = "elements",
+) -> tuple[Tensor, Tensor]:  # float64 and bool, (...): the sparsity; was it 0?
+    "Return the sparsity to divide by; where no activation is under ε, `smallest_sparsity`."
+    share = sparsity(m, eps, aggregation)
+    return torch.where(share > 0, share, smallest_sparsity(m)), share == 0
+
+def avss(
+    m: Moments,
+    eps: float | Tensor = 0.01,  # threshold ε, or one for each of the leading dimensions
+    aggregation: str = "elements",  # one of `AGGREGATIONS`
+) -> Tensor:  # float64, (...)
+    """Return AVSS = variance / sparsity (arXiv 2411.02117, section 3).
+    It is a lower bound where the sparsity is floored."""
+    return variance(m, aggregation) / floored_sparsity(m, eps, aggregation)[0]
+
+# %% ../../nbs/02_maths/00_moments.ipynb #cell-069
+def rms(m: Moments) -> Tensor:
+    "Return the root-mean-square activation, float64, (...)."
+    return ((m.m2 / m.tokens[..., None]) + m.mean.square()).mean(-1).sqrt()
+
+def median_size(m: Moments) -> Tensor:
+    """Return the median of |a|, float64, (...), interpolated on the log scale within a bin.
+    It is 0 where more than half is under the first edge."""
+    share = m.counts.cumsum(-1).double() / m.counts.sum(-1, keepdim=True).clamp_min(1)
+    above = (share < 0.5).sum(-1).clamp(max=BINS - 2)  # the bin that holds the median
+    def at(i): return share.gather(-1, i.clamp_min(0)[..., None])[..., 0]
+    before, after = at(above - 1), at(above)
+    low, high = EDGES[(above - 1).clamp_min(0)].log(), EDGES[above].log()
+    part = ((0.5 - before) / (after - before).clamp_min(1e-12)).clamp(0, 1)
+    return torch.where(above == 0, 0., (low + part * (high - low)).exp())
+
+def exact_zeros(
+    m: Moments,
+    eps: float | Tensor,  # as in `sparsity`
+) -> Tensor:  # float64, (...)
+    """Return the share of zeros (under 1e-8, the first edge) among the activations under ε.
+    It is 0 where no activation is under ε."""
+    under, eps = sparsity(m, eps) * m.counts.sum(-1), torch.as_tensor(eps, dtype=torch.float64)
+    zeros = torch.where(eps > EDGES[0], m.counts[..., 0], 0)
+    return torch.where(under > 0, zeros / under, 0.)
+
+# %% ../../nbs/02_maths/00_moments.ipynb #cell-079
+@patch
+def dealt(self: Moments,
+    group: Tensor,  # int64, (n,): the group of each entry of the first leading dimension
+    count: int,  # groups
+) -> Moments:  # first leading dimension: groups
+    """Merge along the first leading dimension into groups.
+    A group that gets nothing is empty (0 tokens)."""
+    own = group == torch.arange(count, device=group.device)[:, None]  # (groups, n)
+    def add(t): return torch.tensordot(own.double(), t, dims=1)
+    sums = self.tokens, self.sequences, self.pooled, self.token_rms, self.cosine_distance
+    parts = [torch.stack([t.double() for t in sums], -1),
+             self.tokens[..., None] * self.mean, self.counts.double()]
+    # at once: on a GPU every step counts
+    few, sums, counts = add(torch.cat(parts, -1)).split([t.shape[-1] for t in parts], -1)
+    tokens, sequences, pooled, token_rms, cosine_distance = few.unbind(-1)
+    mean = sums / tokens.clamp_min(1)[..., None]
+    m2 = add(self.m2 + self.tokens[..., None] * (self.mean - mean[group]).square())
+    chosen = own.view(*own.shape, *[1] * (self.maximum.dim() - 1))
+    largest = torch.where(chosen, self.maximum, torch.zeros_like(self.maximum)).amax(1)
+    return Moments(
+        tokens.long(), sequences.long(), mean, m2, counts.long(), largest, pooled,
+        token_rms, cosine_distance
+    )
+
+# %% ../../nbs/02_maths/00_moments.ipynb #cell-083
+@patch
+def weighted(self: Moments,
+    # float64, (draws, groups): how often each group (the first leading dimension) counts
+    weights: Tensor,
+) -> Moments:
+    """Mix groups by weights, as a bootstrap draws them.
+    The leading dimension becomes draws."""
+    def mix(t): return torch.tensordot(weights, t.double(), dims=1)
+    n = mix(self.tokens)[..., None]
+    share = self.tokens / self.tokens.sum(0).clamp_min(1).double()
+    # deviations from a common center are small, so little is lost below
+    center = (share[..., None] * self.mean).sum(0)
+    apart = self.mean - center
+    shift = mix(self.tokens[..., None] * apart) / n
+    m2 = mix(self.m2 + self.tokens[..., None] * apart.square()) - n * shift.square()
+    return Moments(
+        n[..., 0], mix(self.sequences), center + shift, m2.clamp_min(0), mix(self.counts),
+        self.maximum.amax(0).expand(n.shape[:-1]), mix(self.pooled), mix(self.token_rms),
+        mix(self.cosine_distance)
+    )
+
+# %% ../../nbs/02_maths/00_moments.ipynb #cell-087
+@patch
+def one_unit(self: Moments) -> Moments:
+    """Take all units as one, as `each` does.
+    The result is small, and enough for the aggregations `elements` and `pooled`."""
+    center = self.mean.mean(-1, keepdim=True)
+    squares = self.m2 + self.tokens[..., None] * (self.mean - center).square()
+    return replace(self, tokens=self.tokens * self.mean.shape[-1], mean=center,
+                   m2=squares.sum(-1, keepdim=True))
+
+# %% ../../nbs/02_maths/00_moments.ipynb #cell-090
 @patch(cls_method=True)
 def each(cls: Moments,
     # (tokens, hidden) activations of all texts, one after the other, without padding
     a: Tensor,
     lengths: Tensor,  # int64, (texts,): tokens of each text
 ) -> Moments:  # leading dimension texts; one unit
-    """The moments of each text, all units taken as one:
-    small, and enough for the aggregation `elements`; `tokens` counts activations."""
+    """Measure each text by itself, all units taken as one; `tokens` counts activations.
+    The result is small, and enough for the aggregation `elements`."""
     lengths = lengths.to(a.device)
     if int(lengths.min()) < 1:
         raise InputError("a text without tokens has no moments; leave it out")
@@ -246,188 +413,10 @@ def each(cls: Moments,
         nothing
     )
 
-# %% ../../nbs/02_maths/00_moments.ipynb #cell-014-4
-@patch
-def map(self: Moments, f) -> Moments:
-    "Apply `f` to every field, for example an index or a move to another device."
-    return Moments(**{field.name: f(getattr(self, field.name)) for field in fields(self)})
-
-@patch
-def total(self: Moments) -> Moments:
-    "Merge along the first leading dimension, in pairs: few steps, small rounding."
-    m = self
-    while len(m.tokens) > 1:
-        half = len(m.tokens) // 2
-        m = Moments.cat([m[:half] + m[half:2 * half], m[2 * half:]])
-    return m[0]
-
-# %% ../../nbs/02_maths/00_moments.ipynb #cell-014-5
-@patch
-def dealt(self: Moments,
-    group: Tensor,  # int64, (n,): the group of each entry of the first leading dimension
-    count: int,  # groups
-) -> Moments:  # first leading dimension: groups
-    """Merge along the first leading dimension into groups;
-    a group that gets nothing is empty (0 tokens)."""
-    own = group == torch.arange(count, device=group.device)[:, None]  # (groups, n)
-    def add(t): return torch.tensordot(own.double(), t, dims=1)
-    fields = [
-        self.tokens, self.sequences, self.pooled, self.token_rms, self.cosine_distance
-    ]
-    parts = [
-        torch.stack([t.double() for t in fields], -1), self.tokens[..., None] * self.mean,
-        self.counts.double()
-    ]
-    # at once: on a GPU every step counts
-    few, sums, counts = add(torch.cat(parts, -1)).split([t.shape[-1] for t in parts], -1)
-    tokens, sequences, pooled, token_rms, cosine_distance = few.unbind(-1)
-    mean = sums / tokens.clamp_min(1)[..., None]
-    m2 = add(self.m2 + self.tokens[..., None] * (self.mean - mean[group]).square())
-    chosen = own.view(*own.shape, *[1] * (self.maximum.dim() - 1))
-    largest = torch.where(chosen, self.maximum, torch.zeros_like(self.maximum)).amax(1)
-    return Moments(
-        tokens.long(), sequences.long(), mean, m2, counts.long(), largest, pooled,
-        token_rms, cosine_distance
-    )
-
-# %% ../../nbs/02_maths/00_moments.ipynb #cell-014-6
-@patch
-def one_unit(self: Moments) -> Moments:
-    """All units taken as one, as in `each`:
-    what the aggregations `elements` and `pooled` need, and small."""
-    centre = self.mean.mean(-1, keepdim=True)
-    m2 = (self.m2 + self.tokens[..., None] * (self.mean - centre).square()).sum(
-        -1, keepdim=True
-    )
-    return replace(self, tokens=self.tokens * self.mean.shape[-1], mean=centre, m2=m2)
-
-# %% ../../nbs/02_maths/00_moments.ipynb #cell-014-7
-@patch
-def weighted(self: Moments,
-    # float64, (draws, groups): how often each group (the first leading dimension) counts
-    weights: Tensor,
-) -> Moments:
-    """The moments of weighted mixtures of groups, as a bootstrap draws them;
-    leading dimension: draws."""
-    def mix(t): return torch.tensordot(weights, t.double(), dims=1)
-    n = mix(self.tokens)[..., None]
-    share = self.tokens / self.tokens.sum(0).clamp_min(1).double()
-    # near the mean, so that little is lost below
-    centre = (share[..., None] * self.mean).sum(0)
-    apart = self.mean - centre
-    shift = mix(self.tokens[..., None] * apart) / n
-    m2 = mix(self.m2 + self.tokens[..., None] * apart.square()) - n * shift.square()
-    return Moments(
-        n[..., 0], mix(self.sequences), centre + shift, m2.clamp_min(0), mix(self.counts),
-        self.maximum.amax(0).expand(n.shape[:-1]), mix(self.pooled), mix(self.token_rms),
-        mix(self.cosine_distance)
-    )
-
-# %% ../../nbs/02_maths/00_moments.ipynb #cell-016
-def _no_such(aggregation):
-    return InputError(f"aggregation {aggregation!r} is not one of {', '.join(AGGREGATIONS)}")
-
-def variance(
-    m: Moments,
-    aggregation: str = "elements",  # one of `AGGREGATIONS`
-) -> Tensor:  # float64, (...)
-    "The activation variance AV (arXiv 2411.02117, section 3) under one of four readings."
-    if aggregation == "elements":  # over all tokens x hidden activations
-        tokens = m.tokens.double()
-        centre = m.mean.mean(-1, keepdim=True)
-        return (m.m2.sum(-1) + tokens * (m.mean - centre).square().sum(-1)) / (
-            tokens * m.mean.shape[-1]
-        )
-    if aggregation == "pooled": return m.pooled / m.sequences  # the authors' scripts
-    # of each unit over tokens, then the mean
-    if aggregation == "neurons": return (m.m2 / m.tokens[..., None]).mean(-1)
-    # of the mean state (R package aifeducation)
-    if aggregation == "mean_state": return m.mean.var(-1, correction=0)
-    raise _no_such(aggregation)
-
-# %% ../../nbs/02_maths/00_moments.ipynb #cell-016-1
-def sparsity(
-    m: Moments,
-    eps: float | Tensor,  # threshold ε > 0, or one for each of the leading dimensions
-    aggregation: str = "elements",
-) -> Tensor:  # float64, (...)
-    """The activation sparsity AS: share of |a| < ε (of |mean state| < ε for `mean_state`);
-    exact where ε is one of `EDGES`."""
-    if aggregation not in AGGREGATIONS: raise _no_such(aggregation)
-    eps = torch.as_tensor(eps, dtype=torch.float64)
-    if not bool((eps > 0).all()):
-        raise InputError(f"ε = {eps.min():g} was given; it must be positive, for example 0.01")
-    if aggregation == "mean_state": return (m.mean.abs() < eps[..., None]).double().mean(-1)
-    # below[i + 1]: under EDGES[i]
-    below = torch.cat([torch.zeros_like(m.counts[..., :1]), m.counts.cumsum(-1)], -1).double()
-    eps = eps.expand(m.tokens.shape)
-    upper = torch.searchsorted(EDGES, eps * (1 - 1e-12)).clamp(max=len(EDGES) - 1)
-    high, low = EDGES[upper], EDGES[(upper - 1).clamp(min=0)]
-    part = torch.where(
-        high > low, (eps / low).log() / (high / low).log(), torch.ones_like(eps)
-    ).clamp(0, 1)
-    part = torch.where(upper == 0, (eps / EDGES[0]).clamp(max=1), part)
-    at = lambda i: below.gather(-1, i[..., None])[..., 0]
-    return (at(upper) + part * (at(upper + 1) - at(upper))) / below[..., -1]
-
-def rms(m: Moments) -> Tensor:
-    "Root-mean-square activation, float64, (...)."
-    return ((m.m2 / m.tokens[..., None]) + m.mean.square()).mean(-1).sqrt()
-
-# %% ../../nbs/02_maths/00_moments.ipynb #cell-016-2
-def median_size(m: Moments) -> Tensor:
-    """The median of |a|, float64, (...): interpolated on the log scale within a bin;
-    of more than half under the first edge, 0."""
-    share = m.counts.cumsum(-1).double() / m.counts.sum(-1, keepdim=True).clamp_min(1)
-    above = (share < 0.5).sum(-1).clamp(max=BINS - 2)  # the bin in which the median lies
-    def at(t, i):
-        return t.expand(*share.shape[:-1], -1).gather(-1, i.clamp_min(0)[..., None])[..., 0]
-    before, after = at(share, above - 1), at(share, above)
-    low, high = EDGES[(above - 1).clamp_min(0)].log(), EDGES[above].log()
-    part = ((0.5 - before) / (after - before).clamp_min(1e-12)).clamp(0, 1)
-    return torch.where(above == 0, 0., (low + part * (high - low)).exp())
-
-def exact_zeros(
-    m: Moments,
-    eps: float | Tensor,  # as in `sparsity`
-) -> Tensor:  # float64, (...)
-    """Of the activations under ε the share that is zero (under 1e-8, the first edge);
-    0 where none is under ε."""
-    under = sparsity(m, eps) * m.counts.sum(-1)
-    zeros = torch.where(
-        torch.as_tensor(eps, dtype=torch.float64) > EDGES[0], m.counts[..., 0], 0
-    )
-    return torch.where(under > 0, zeros / under, 0.)
-
-def smallest_sparsity(m: Moments) -> Tensor:
-    """What stands for a sparsity of zero: half a count, 1/(2N).
-    A score with it is a lower bound, and is marked so."""
-    return 1 / (2 * m.tokens.double() * m.mean.shape[-1])
-
-# %% ../../nbs/02_maths/00_moments.ipynb #cell-016-3
-def floored_sparsity(
-    m: Moments,
-    eps: float | Tensor,  # as in `sparsity`
-    aggregation: str = "elements",
-) -> tuple[Tensor, Tensor]:  # float64 and bool, (...): the sparsity; was it 0?
-    """The sparsity to divide by:
-    where no activation is under ε, the smallest share that this many tokens can show."""
-    share = sparsity(m, eps, aggregation)
-    return torch.where(share > 0, share, smallest_sparsity(m)), share == 0
-
-def avss(
-    m: Moments,
-    eps: float | Tensor = 0.01,  # threshold ε, or one for each of the leading dimensions
-    aggregation: str = "elements",  # one of `AGGREGATIONS`
-) -> Tensor:  # float64, (...)
-    """AVSS = variance / sparsity (arXiv 2411.02117, section 3);
-    a lower bound where the sparsity is floored."""
-    return variance(m, aggregation) / floored_sparsity(m, eps, aggregation)[0]
-
-# %% ../../nbs/02_maths/00_moments.ipynb #cell-025
+# %% ../../nbs/02_maths/00_moments.ipynb #cell-097
 @dataclass(frozen=True)
 class ExactSum:
-    "A sum, and what rounding took from it."
+    "A sum, with what rounding took from it; `value` is both together."
     high: Tensor  # float64, (...)
     low: Tensor  # float64, (...)
 
@@ -437,21 +426,19 @@ class ExactSum:
     def __add__(self, other: ExactSum) -> ExactSum:
         high = self.high + other.high
         part = high - self.high
-        return ExactSum(
-            high, self.low + other.low + ((self.high - (high - part)) + (other.high - part))
-        )
+        lost = (self.high - (high - part)) + (other.high - part)
+        return ExactSum(high, self.low + other.low + lost)
 
     @property
     def value(self) -> Tensor: return self.high + self.low
 
     def map(self, f) -> ExactSum: return ExactSum(f(self.high), f(self.low))
 
-# %% ../../nbs/02_maths/00_moments.ipynb #cell-025-1
+# %% ../../nbs/02_maths/00_moments.ipynb #cell-100
 @dataclass(frozen=True)
 class MomentSums:
-    "Moments of many batches, added up in any order."
-    # of all: whole numbers and largest values are right, the rest is to be taken from `sums`
-    moments: Moments
+    "Moments of many batches, added up in any order; `result` gives them as `Moments`."
+    moments: Moments  # valid: whole numbers and largest values; the rest is in `sums`
     # (..., 3 · hidden + 3): Σ a, n · mean², squared deviations of each unit; pooled,
     # token_rms, cosine_distance
     sums: ExactSum
@@ -473,7 +460,7 @@ class MomentSums:
     def map(self, f) -> MomentSums: return MomentSums(self.moments.map(f), self.sums.map(f))
 
     def result(self) -> Moments:
-        "All as `Moments`."
+        "Return everything as `Moments`."
         hidden = self.moments.mean.shape[-1]
         total, square, m2, rest = self.sums.value.split([hidden, hidden, hidden, 3], -1)
         mean = total / self.moments.tokens.clamp_min(1)[..., None]

@@ -14,38 +14,74 @@ from ..base.basics import InputError
 from .handling import run_eagerly, evaluation_mode
 
 # %% auto #0
-__all__ = ['COUNTS', 'PROBE', 'SUBLAYERS', 'block_input', 'block_output', 'layer_counts', 'input_device', 'check_model',
-           'vocabulary_size', 'position_limit', 'check_length', 'text_batch', 'batch_of', 'probe_batch', 'find_blocks',
+__all__ = ['COUNTS', 'PROBE', 'SUBLAYERS', 'block_input', 'block_output', 'layer_counts', 'check_model', 'vocabulary_size',
+           'position_limit', 'check_length', 'input_device', 'text_batch', 'batch_of', 'probe_batch', 'find_blocks',
            'find_sublayer', 'Blocks', 'model_name', 'weights_loaded', 'fingerprint_blocks', 'input_fingerprint']
 
-# %% ../../nbs/03_model/01_blocks.ipynb #cell-007
+# %% ../../nbs/03_model/01_blocks.ipynb #cell-012
 def block_input(args: tuple, kwargs: dict) -> Tensor:
-    "The hidden states that a block receives, (batch, sequence, hidden)."
+    "Return the hidden states that a block receives, (batch, sequence, hidden)."
     return args[0] if args else kwargs.get("hidden_states")
 
 def block_output(out) -> Tensor:
-    "The hidden states that a block returns, (batch, sequence, hidden)."
+    "Return the hidden states that a block returns, (batch, sequence, hidden)."
     return out[0] if isinstance(out, (tuple, list)) else out
 
-# %% ../../nbs/03_model/01_blocks.ipynb #cell-009
+# %% ../../nbs/03_model/01_blocks.ipynb #cell-015
 COUNTS = (
     "num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers",
     "encoder_layers", "num_decoder_layers", "num_encoder_layers"
 )  # fields of a configuration that count layers
 
 def layer_counts(config) -> set[int]:
-    "Every layer count that a configuration, or a configuration inside it, states."
-    found = {
-        getattr(config, name) for name in COUNTS
-        if isinstance(getattr(config, name, None), int)
-    }
+    "Return every layer count in a configuration, and in configurations inside it."
+    values = [getattr(config, name, None) for name in COUNTS]
+    found = {value for value in values if isinstance(value, int)}
     for value in vars(config).values():
         if hasattr(value, "to_dict") and value is not config: found |= layer_counts(value)
     return found
 
+# %% ../../nbs/03_model/01_blocks.ipynb #cell-018
+def check_model(model) -> None:
+    "Raise InputError unless a model was given (and not its name, for example)."
+    if not isinstance(model, nn.Module):
+        raise InputError(
+            f"{repr(model)[:60]} was given where a model is expected; load one, for example"
+            " with AutoModelForCausalLM.from_pretrained"
+        )
+
+def vocabulary_size(model: nn.Module) -> int | None:  # None: no plain table of embeddings
+    "Return how many token ids a model knows."
+    table = model.get_input_embeddings()
+    return table.num_embeddings if isinstance(table, nn.Embedding) else None
+
+# %% ../../nbs/03_model/01_blocks.ipynb #cell-020
+def position_limit(model: nn.Module) -> int | None:  # None: no limit is known
+    "Return how many tokens of a text a model has positions for."
+    most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if not isinstance(most, int) or most < 1: return None
+    tables = [m for name, m in model.named_modules()
+              if isinstance(m, nn.Embedding) and name.endswith("position_embeddings")]
+    # RoBERTa's positions begin behind its padding index
+    lost = [m.padding_idx + 1 for m in tables
+            if m.padding_idx is not None and m.num_embeddings == most]
+    return most - max(lost, default=0)
+
+def check_length(
+    most: int | None,  # see `position_limit`
+    longest: int,  # tokens
+    advice: str,  # what to do
+) -> None:
+    "Raise InputError for more tokens than a model has positions for."
+    if most and most < longest:
+        raise InputError(
+            f"{longest} tokens are too long for a model of {most} positions; {advice}"
+        )
+
+# %% ../../nbs/03_model/01_blocks.ipynb #cell-024
 def input_device(model: nn.Module) -> torch.device:
-    """Where a batch is put: beside the embedding;
-    to a model whose embedding is offloaded, accelerate brings it from the CPU."""
+    """Return the device for a batch: that of the embedding.
+    If the embedding is offloaded, accelerate moves the batch from the CPU."""
     device = model.get_input_embeddings().weight.device
     if device.type != "meta": return device
     if any(hasattr(module, "_hf_hook") for module in model.modules()):
@@ -55,70 +91,25 @@ def input_device(model: nn.Module) -> torch.device:
         " from_pretrained"
     )
 
-# %% ../../nbs/03_model/01_blocks.ipynb #cell-009-1
-def check_model(model) -> None:
-    "Refuse what is not a model, such as a name."
-    if not isinstance(model, nn.Module):
-        raise InputError(
-            f"{repr(model)[:60]} was given where a model is expected; load one, for example"
-            " with AutoModelForCausalLM.from_pretrained"
-        )
-
-def vocabulary_size(model: nn.Module) -> int | None:  # None: no plain table of embeddings
-    "How many token ids a model knows."
-    table = model.get_input_embeddings()
-    return table.num_embeddings if isinstance(table, nn.Embedding) else None
-
-# %% ../../nbs/03_model/01_blocks.ipynb #cell-009-2
-def position_limit(model: nn.Module) -> int | None:  # None: no limit is known
-    "How many tokens of a text a model has positions for."
-    most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    if not isinstance(most, int) or most < 1: return None
-    tables = [
-        m for name, m in model.named_modules()
-        if isinstance(m, nn.Embedding) and name.endswith("position_embeddings")
-    ]
-    # RoBERTa's begin there
-    return most - max(
-        (
-            m.padding_idx + 1 for m in tables
-            if m.padding_idx is not None and m.num_embeddings == most
-        ),
-        default=0,
-    )
-
-def check_length(
-    most: int | None,  # see `positions`
-    longest: int,  # tokens
-    advice: str,  # what to do
-) -> None:
-    "Refuse more tokens than a model has positions for."
-    if most and most < longest:
-        raise InputError(
-            f"{longest} tokens are too long for a model of {most} positions; {advice}"
-        )
-
-# %% ../../nbs/03_model/01_blocks.ipynb #cell-009-3
+# %% ../../nbs/03_model/01_blocks.ipynb #cell-026
 def text_batch(
     model: nn.Module,
     ids: Tensor,  # token ids, (rows, sequence)
     mask: Tensor,  # 1: a token, 0: padding
 ) -> dict[str, Tensor]:
-    "What a model takes to read texts: an encoder–decoder model reads them on both sides."
+    "Return what a model takes to read texts; an encoder–decoder model reads on both sides."
     if getattr(model, "main_input_name", "input_ids") != "input_ids":
         raise InputError(
             f"{type(model).__name__} reads {model.main_input_name}, not text; hand it a batch"
             " of your own inside `with Blocks(model).watch(...)`"
         )
     batch = {"input_ids": ids, "attention_mask": mask}
-    both = getattr(model.config, "is_encoder_decoder", False)
-    return (
-        batch | {"decoder_input_ids": ids, "decoder_attention_mask": mask} if both else batch
-    )
+    if not getattr(model.config, "is_encoder_decoder", False): return batch
+    return batch | {"decoder_input_ids": ids, "decoder_attention_mask": mask}
 
 def batch_of(model: nn.Module, ids: Tensor) -> dict[str, Tensor]:
-    """Token ids without padding as a batch;
-    a model that hears (Whisper) takes noise on one side and the text on the other."""
+    """Return token ids without padding as a batch.
+    A model that hears (Whisper) takes noise on one side and the text on the other."""
     if getattr(model, "main_input_name", "") != "input_features":
         return text_batch(model, ids, torch.ones_like(ids))
     bins, frames = model.config.num_mel_bins, 2 * model.config.max_source_positions
@@ -127,83 +118,52 @@ def batch_of(model: nn.Module, ids: Tensor) -> dict[str, Tensor]:
 
 PROBE = 6  # tokens
 
-# %% ../../nbs/03_model/01_blocks.ipynb #cell-009-4
 def probe_batch(model: nn.Module, length: int = PROBE) -> dict[str, Tensor]:
-    "A few tokens that any text model can read."
-    ids = (
-        torch.arange(3, 3 + length, device=input_device(model))[None]
-        % model.get_input_embeddings().weight.shape[0]
-    )
-    return batch_of(model, ids)
+    "Return a few tokens that any text model can read."
+    ids = torch.arange(3, 3 + length, device=input_device(model))[None]
+    return batch_of(model, ids % model.get_input_embeddings().weight.shape[0])
 
-# %% ../../nbs/03_model/01_blocks.ipynb #cell-009-5
-def find_blocks(
-    model: nn.Module,
-    # part of the path, for models with two stacks ("encoder", "decoder"); where it stands in
-    # both, it comes first
-    stack: str | None = None,
-# path of the list, the list, shape of its states for a probe of 1 × PROBE
-) -> tuple[str, nn.ModuleList, tuple[int, ...]]:
-    "The block list of a transformer, found by behaviour."
-    check_model(model)
-    name, counts = type(model).__name__, (
-        layer_counts(model.config) if hasattr(model, "config") else set()
-    )
-    lists = {
-        path: module for path, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) in counts
-    }
-    if stack is not None: lists = _in_stack(name, lists, stack)
-    order, passed, broken, handles = {path: [] for path in lists}, {}, set(), []
-    def hook(path, i):
+# %% ../../nbs/03_model/01_blocks.ipynb #cell-031
+class _Passage:
+    "What passes through lists of modules while a model reads: in which order, and on what?"
+
+    def __init__(self, lists: dict[str, nn.ModuleList]):
+        self.lists, self.order = lists, {path: [] for path in lists}
+        self.passed, self.broken = {}, set()
+
+    def _hook(self, path, i):
         def see(_, args, kwargs, out):
-            x, before = block_input(args, kwargs), passed.get(path)
-            if i and not (
-                isinstance(x, Tensor)
-                and isinstance(before, Tensor)
-                and torch.equal(x.to(before.device), before)
-            ):
-                broken.add(path)
-            passed[path] = block_output(out)
-            order[path].append(i)
+            x, before = block_input(args, kwargs), self.passed.get(path)
+            states = isinstance(x, Tensor) and isinstance(before, Tensor)
+            if i and not (states and torch.equal(x.to(before.device), before)):
+                self.broken.add(path)
+            self.passed[path] = block_output(out)
+            self.order[path].append(i)
         return see
-    for path, blocks in lists.items():
-        handles += [
-            block.register_forward_hook(hook(path, i), with_kwargs=True)
-            for i, block in enumerate(blocks)
-        ]
-    try:
-        if lists:
-            with torch.no_grad(), evaluation_mode(model), run_eagerly(): model(**probe_batch(model))
-    except InputError: raise
-    except Exception as error:
-        raise InputError(
-            f"{name} cannot read a few tokens ({type(error).__name__}:"
-            f" {' '.join(str(error).split())[:200]}); give a model that reads text"
-        ) from error
-    finally:
-        for handle in handles: handle.remove()
-    ran = [path for path, blocks in lists.items() if order[path] == [*range(len(blocks))]]
-    # a list inside a block is not the stack
-    ran = [path for path in ran if not any(path.startswith(other + ".") for other in ran)]
-    if len(ran) > 1: ran = [path for path in ran if path not in broken]
-    if len(ran) == 1: return ran[0], lists[ran[0]], tuple(passed[ran[0]].shape)
-    if ran:
-        raise InputError(
-            f"{name} has several stacks of blocks ({', '.join(ran)}); choose one with stack="
-            " (--stack), a part of its path"
-        )
-    raise InputError(
-        f"{name} has no list of blocks that run once each and in order, each on what the one"
-        " before it returned; give a transformers model made of one stack of blocks (layer"
-        f" counts in its config: {sorted(counts) or 'none'})"
-    )
 
-# %% ../../nbs/03_model/01_blocks.ipynb #cell-009-6
+    def read(self, model: nn.Module) -> None:
+        "Let the model read a few tokens."
+        handles = [block.register_forward_hook(self._hook(path, i), with_kwargs=True)
+                   for path, blocks in self.lists.items() for i, block in enumerate(blocks)]
+        try:
+            with torch.no_grad(), evaluation_mode(model), run_eagerly():
+                model(**probe_batch(model))
+        finally:
+            for handle in handles: handle.remove()
+
+    def stacks(self) -> list[str]:
+        "Return the paths of the lists that are stacks of blocks."
+        found = [path for path, blocks in self.lists.items()
+                 if self.order[path] == [*range(len(blocks))]]
+        # a list inside a block is not the stack
+        found = [path for path in found
+                 if not any(path.startswith(other + ".") for other in found)]
+        return found if len(found) < 2 else [path for path in found if path not in self.broken]
+
+# %% ../../nbs/03_model/01_blocks.ipynb #cell-034
 def _in_stack(name, lists, stack) -> dict[str, nn.ModuleList]:
-    """The lists in whose path a stack stands;
-    in several, those in which it comes first (`encoder.…`, before
-    `decoder.bert.encoder.…`)."""
+    """Return the lists with a stack's name in their path.
+    Of several, those in which it comes first: `encoder.…`, not `decoder.bert.encoder.…`."""
     at = {path: path.split(".").index(stack) for path in lists if stack in path.split(".")}
     if not at:
         raise InputError(
@@ -212,7 +172,44 @@ def _in_stack(name, lists, stack) -> dict[str, nn.ModuleList]:
         )
     return {path: lists[path] for path in at if at[path] == min(at.values())}
 
-# %% ../../nbs/03_model/01_blocks.ipynb #cell-012
+# %% ../../nbs/03_model/01_blocks.ipynb #cell-035
+def find_blocks(
+    model: nn.Module,
+    # part of the path, for models with two stacks ("encoder", "decoder"); where it stands in
+    # both, it comes first
+    stack: str | None = None,
+# path of the list, the list, shape of its states for a probe of 1 × PROBE
+) -> tuple[str, nn.ModuleList, tuple[int, ...]]:
+    "Find the block list of a transformer by its behavior."
+    check_model(model)
+    name = type(model).__name__
+    counts = layer_counts(model.config) if hasattr(model, "config") else set()
+    lists = {path: module for path, module in model.named_modules()
+             if isinstance(module, nn.ModuleList) and len(module) in counts}
+    if stack is not None: lists = _in_stack(name, lists, stack)
+    passage = _Passage(lists)
+    try:
+        if lists: passage.read(model)
+    except InputError: raise
+    except Exception as error:
+        raise InputError(
+            f"{name} cannot read a few tokens ({type(error).__name__}:"
+            f" {' '.join(str(error).split())[:200]}); give a model that reads text"
+        ) from error
+    found = passage.stacks()
+    if len(found) == 1: return found[0], lists[found[0]], tuple(passage.passed[found[0]].shape)
+    if found:
+        raise InputError(
+            f"{name} has several stacks of blocks ({', '.join(found)}); choose one with stack="
+            " (--stack), a part of its path"
+        )
+    raise InputError(
+        f"{name} has no list of blocks that run once each and in order, each on what the one"
+        " before it returned; give a transformers model made of one stack of blocks (layer"
+        f" counts in its config: {sorted(counts) or 'none'})"
+    )
+
+# %% ../../nbs/03_model/01_blocks.ipynb #cell-041
 SUBLAYERS = {
     "attention": (
         "attention.output.dense", "attention.attn", "self_attention.dense",
@@ -232,7 +229,7 @@ def find_sublayer(
     block: nn.Module,
     site: str,  # "attention" or "mlp"
 ) -> nn.Module:
-    "The module in a block whose output is that of its attention or MLP sub-layer."
+    "Find the module in a block whose output is that of its attention or MLP sub-layer."
     # inside the wrapper of `torch.compile`
     modules = dict(getattr(block, "_orig_mod", block).named_modules())
     found = [
@@ -246,7 +243,7 @@ def find_sublayer(
         " avss_nb.model.blocks.SUBLAYERS"
     )
 
-# %% ../../nbs/03_model/01_blocks.ipynb #cell-014
+# %% ../../nbs/03_model/01_blocks.ipynb #cell-045
 class Blocks:
     "The blocks of a model, in the order in which they run."
 
@@ -268,7 +265,7 @@ class Blocks:
         )
 
     def check(self, layers: Iterable[int]) -> list[int]:
-        "Sorted layer numbers, after checking that they exist."
+        "Return sorted layer numbers, after checking that they exist."
         try:
             layers = sorted({operator.index(layer) for layer in layers})
         except TypeError:
@@ -283,7 +280,25 @@ class Blocks:
             )
         return layers
 
-# %% ../../nbs/03_model/01_blocks.ipynb #cell-014-1
+# %% ../../nbs/03_model/01_blocks.ipynb #cell-049
+def _exactly(call, layer, *states):
+    "Call without autocast, which would take sums in half precision."
+    kind = states[0].device.type
+    if not torch.is_autocast_enabled(kind): return call(layer, *states)
+    with torch.autocast(kind, enabled=False): call(layer, *states)
+
+@patch
+def _check_states(self: Blocks) -> None:
+    "Raise InputError where a state does not belong to one token of the text."
+    if getattr(self.model, "main_input_name", "input_ids") != "input_ids": return
+    if len(self.shape) == 3 and self.shape[:2] == (1, PROBE): return
+    raise InputError(
+        f"the blocks of {type(self.model).__name__} make states of shape {self.shape} of"
+        f" {PROBE} tokens, not (1, {PROBE}, hidden): positions of its own, several streams, or"
+        " another order; no state belongs to one token of the text"
+    )
+
+# %% ../../nbs/03_model/01_blocks.ipynb #cell-050
 @patch
 @contextmanager
 def watch(self: Blocks,
@@ -292,58 +307,41 @@ def watch(self: Blocks,
     # site → called with layer and its output
     sublayers: dict[str, Callable[[int, Tensor], None]] | None = None,
 ) -> Iterator[None]:
-    """Call `see` for every block at every forward pass inside the `with` block;
-    what it computes does not run under autocast."""
-    name, reads = type(self.model).__name__, getattr(
-        self.model, "main_input_name", "input_ids"
-    )
-    if reads == "input_ids" and (len(self.shape) != 3 or self.shape[:2] != (1, PROBE)):
-        raise InputError(
-            f"the blocks of {name} make states of shape {self.shape} of {PROBE} tokens,"
-            f" not (1, {PROBE}, hidden): positions of its own, several streams, or another"
-            " order; they cannot be told apart by token"
-        )
-    # under autocast sums would be taken in half precision
-    def exactly(call, layer, *states):
-        kind = states[0].device.type
-        if not torch.is_autocast_enabled(kind): return call(layer, *states)
-        with torch.autocast(kind, enabled=False): call(layer, *states)
-    # accelerate moves the input to the block's device after the hook has seen it
+    """Call `see` for every block at every forward pass inside the `with` block.
+    What it computes does not run under autocast."""
+    self._check_states()
     def hook(layer):
-        return lambda _, args, kwargs, out: exactly(
-            see, layer, block_input(args, kwargs).to(block_output(out).device),
-            block_output(out)
-        )
+        def seen(_, args, kwargs, out):
+            # accelerate moves the input to the block's device after the hook has seen it
+            x, y = block_input(args, kwargs), block_output(out)
+            _exactly(see, layer, x.to(y.device), y)
+        return seen
     def sub(layer, call):
-        return lambda _, args, out: exactly(call, layer, block_output(out))
+        return lambda _, args, out: _exactly(call, layer, block_output(out))
     handles = []
     try:
         for i, block in enumerate(self.modules):
-            handles += [
-                find_sublayer(block, site).register_forward_hook(sub(i, call))
-                for site, call in (sublayers or {}).items()
-            ]
+            for site, call in (sublayers or {}).items():
+                handles.append(find_sublayer(block, site).register_forward_hook(sub(i, call)))
             handles.append(block.register_forward_hook(hook(i), with_kwargs=True))
         with run_eagerly(): yield
     finally:
         for handle in handles: handle.remove()
 
-# %% ../../nbs/03_model/01_blocks.ipynb #cell-014-2
+# %% ../../nbs/03_model/01_blocks.ipynb #cell-058
 @patch
 @contextmanager
 def skip(self: Blocks,
     layers: Iterable[int],
 ) -> Iterator[None]:
-    """Inside the `with` block the given blocks hand on their input unchanged:
-    virtual pruning, exact and reversible."""
+    """Let the given blocks hand on their input unchanged inside the `with` block.
+    This is virtual pruning, exact and reversible."""
     def hook(_, args, kwargs, out):
         x = block_input(args, kwargs).to(block_output(out).device)
         return (x, *out[1:]) if isinstance(out, (tuple, list)) else x
     hook.skips = True
-    handles = [
-        self.modules[i].register_forward_hook(hook, with_kwargs=True)
-        for i in self.check(layers)
-    ]
+    handles = [self.modules[i].register_forward_hook(hook, with_kwargs=True)
+               for i in self.check(layers)]
     try:
         with run_eagerly(): yield
     finally:
@@ -351,20 +349,18 @@ def skip(self: Blocks,
 
 @patch
 def skipped(self: Blocks) -> list[int]:
-    "The blocks that are skipped at this moment."
-    return [
-        i for i, block in enumerate(self.modules)
-        if any(hasattr(hook, "skips") for hook in block._forward_hooks.values())
-    ]
+    "Return the blocks that are skipped at this moment."
+    return [i for i, block in enumerate(self.modules)
+            if any(hasattr(hook, "skips") for hook in block._forward_hooks.values())]
 
-# %% ../../nbs/03_model/01_blocks.ipynb #cell-021
+# %% ../../nbs/03_model/01_blocks.ipynb #cell-066
 def model_name(blocks: Blocks) -> str:
-    "What to call a model: where it was loaded from, or its class."
+    "Return what to call a model: where it was loaded from, or its class."
     return getattr(blocks.model.config, "_name_or_path", "") or type(blocks.model).__name__
 
 @contextmanager
 def weights_loaded(block: nn.Module) -> Iterator[None]:
-    "Inside the `with` block, weights that accelerate has offloaded are in their places."
+    "Put weights that accelerate has offloaded into their places inside the `with` block."
     with ExitStack() as stack:
         if any(p.is_meta for p in block.parameters()):
             from accelerate.utils import align_module_device
@@ -376,19 +372,19 @@ def weights_loaded(block: nn.Module) -> Iterator[None]:
             )
         yield
 
+# %% ../../nbs/03_model/01_blocks.ipynb #cell-070
 def fingerprint_blocks(
     blocks: Blocks,
     samples: int = 16,  # values a parameter
 ) -> str:
-    "A short hash of the blocks' parameter names, shapes and sampled values."
+    "Return a short hash of the blocks' parameter names, shapes and sampled values."
     return _sampled_hash(blocks.modules, samples)
 
-# %% ../../nbs/03_model/01_blocks.ipynb #cell-021-1
 def input_fingerprint(
     model: nn.Module,
     samples: int = 1024,  # values a parameter
 ) -> str:
-    "The same of what stands before the blocks: the embedding of the tokens."
+    "Return the same of the embedding of the tokens, which comes before the blocks."
     return _sampled_hash([model.get_input_embeddings()], samples)
 
 def _sampled_hash(modules, samples) -> str:
@@ -398,14 +394,12 @@ def _sampled_hash(modules, samples) -> str:
             for name, p in module.named_parameters():
                 # float32 counts up to there
                 exact = torch.float32 if p.numel() < 2**24 else torch.float64
-                where = torch.linspace(
-                    0, p.numel() - 1, samples, device=p.device, dtype=exact
-                ).long()
+                last, kind = p.numel() - 1, dict(device=p.device, dtype=exact)
+                spread = torch.linspace(0, last, samples, **kind).long()
                 names.append(f"{i} {name.replace('_orig_mod.', '')} {tuple(p.shape)}")
-                values.append(p.detach().flatten()[where].to(torch.bfloat16))
+                values.append(p.detach().flatten()[spread].to(torch.bfloat16))
     # one wait for the device, not one a parameter
     if values:
         values = torch.stack([v.to(values[0].device) for v in values]).float().cpu().tolist()
-    return hashlib.sha256(
-        "".join(f"{name} {v}" for name, v in zip(names, values)).encode()
-    ).hexdigest()[:16]
+    text = "".join(f"{name} {v}" for name, v in zip(names, values))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -21,14 +21,15 @@ from .saving import cut_name, is_quantised, plain_generation, rename_model, save
 from .handling import evaluate_undisturbed
 
 # %% auto #0
-__all__ = ['REFUSED_TYPES', 'REFUSED_FLAGS', 'STACK_COUNTS', 'LEADING', 'FIRST_STAYS', 'REWRITES', 'BOOKKEEPING', 'NUMBERS',
-           'STATES', 'TOLERANCE', 'LONGEST_WINDOW', 'NEW', 'WINDOWS', 'LOOP', 'refuse_surgery', 'shrunk_fields',
-           'config_facts', 'layer_overrides', 'config_place', 'shrunk_config', 'cut_notes', 'facts_of', 'same_facts',
-           'name_cause', 'new_name', 'remapped_state', 'load_exactly', 'block_settings', 'same_settings',
-           'rebuild_model', 'random_text_batch', 'model_outputs', 'relative_error', 'largest_error', 'cache_errors',
-           'stepped_logits', 'cache_tolerance', 'check_cache', 'cast_buffers', 'run_checks', 'check_reload']
+__all__ = ['REFUSED_TYPES', 'REFUSED_FLAGS', 'STACK_COUNTS', 'LEADING', 'FIRST_STAYS', 'REWRITES', 'BOOKKEEPING', 'APART',
+           'NUMBERS', 'STATES', 'TOLERANCE', 'LONGEST_WINDOW', 'NEW', 'WINDOWS', 'LOOP', 'refuse_surgery',
+           'shrunk_fields', 'config_facts', 'layer_overrides', 'facts_of', 'same_facts', 'config_place', 'name_cause',
+           'shrunk_config', 'cut_notes', 'new_name', 'remapped_state', 'load_exactly', 'block_settings',
+           'same_settings', 'rebuild_model', 'random_text_batch', 'model_outputs', 'relative_error', 'largest_error',
+           'cache_errors', 'stepped_logits', 'cache_tolerance', 'check_cache', 'cast_buffers', 'check_reload',
+           'run_checks']
 
-# %% ../../nbs/03_model/05_surgery.ipynb #cell-012
+# %% ../../nbs/03_model/05_surgery.ipynb #cell-014
 # by config.model_type
 REFUSED_TYPES = {
     "albert": "all its layers are one shared block, so there is nothing to remove"
@@ -41,49 +42,35 @@ REFUSED_FLAGS = {  # by a field of the configuration that is neither absent nor 
     "hidden_size_per_layer_input": "one table of embeddings holds a part for every layer",
 }
 
-# %% ../../nbs/03_model/05_surgery.ipynb #cell-012-1
-def refuse_surgery(model: nn.Module) -> None:
-    """Raise InputError for a model whose blocks cannot be removed exactly, as far as that
-    is known beforehand."""
-    name = type(model).__name__
+# %% ../../nbs/03_model/05_surgery.ipynb #cell-015
+def _why_not(model) -> Iterator[str]:
+    "Yield what is known beforehand to prevent an exact cut."
     if any(type(module).__module__.split(".")[0] == "peft" for module in model.modules()):
-        raise InputError(
-            f"{name} carries adapters that are not merged; call merge_and_unload() first"
-        )
+        yield "carries adapters that are not merged; call merge_and_unload() first"
     if not isinstance(model, PreTrainedModel):
-        raise InputError(
-            f"{name} is no transformers model; give the PreTrainedModel itself, not a wrapper"
-            " around it"
-        )
+        yield "is not a transformers model; give the PreTrainedModel itself, not a wrapper"
     if type(model).__module__.startswith("transformers_modules"):
-        raise InputError(
-            f"{name} is defined by code that came with its weights, which is never run here; "
-            "use a class of transformers"
-        )
+        yield ("is defined by code that came with its weights, which is never run here;"
+               " use a class of transformers")
     if is_quantised(model):
-        raise InputError(
-            f"{name} is quantised; remove blocks from the unquantised model, then quantise the"
-            " result"
-        )
+        yield ("is quantised; remove blocks from the unquantised model, then quantise the"
+               " result")
     devices = {tensor.device for tensor in (*model.parameters(), *model.buffers())}
     if any(device.type == "meta" for device in devices):
-        raise InputError(
-            f"some weights of {name} are offloaded (on the meta device); load the model whole,"
-            " on one device"
-        )
+        yield "has offloaded weights (on the meta device); load it whole, on one device"
     if len(devices) > 1:
-        raise InputError(
-            f"{name} is spread over {', '.join(sorted(map(str, devices)))}; load it on one"
-            " device"
-        )
+        yield f"is spread over {', '.join(sorted(map(str, devices)))}; load it on one device"
     for config in nested_configs(model.config).values():
         if config.model_type in REFUSED_TYPES:
-            raise InputError(f"{name} cannot lose blocks: {REFUSED_TYPES[config.model_type]}")
+            yield f"cannot lose blocks: {REFUSED_TYPES[config.model_type]}"
         for flag, why in REFUSED_FLAGS.items():
-            if vars(config).get(flag):
-                raise InputError(f"{name} cannot lose blocks exactly: {why} ({flag})")
+            if vars(config).get(flag): yield f"cannot lose blocks exactly: {why} ({flag})"
 
-# %% ../../nbs/03_model/05_surgery.ipynb #cell-015
+def refuse_surgery(model: nn.Module) -> None:
+    "Raise InputError for a model whose blocks are known not to be removable exactly."
+    for why in _why_not(model): raise InputError(f"{type(model).__name__} {why}")
+
+# %% ../../nbs/03_model/05_surgery.ipynb #cell-019
 STACK_COUNTS = {"encoder": ("num_layers", "encoder_layers", "num_encoder_layers"),
                 # of models with two stacks
                 "decoder": ("num_decoder_layers", "decoder_layers")}
@@ -109,29 +96,26 @@ def _cycle(config, kept):
     "The kinds of blocks are a pattern that repeats: afterwards the list names every one."
     return {"block_types": [config.block_types[i % len(config.block_types)] for i in kept]}
 
-# %% ../../nbs/03_model/05_surgery.ipynb #cell-015-1
+# %% ../../nbs/03_model/05_surgery.ipynb #cell-021
 def _period(config, kept):
-    """Attention and experts each come every so many layers:
-    find a period and an offset that fit those that stay."""
+    """Find a period and an offset that fit the layers that stay.
+    Attention and experts each come every so many layers."""
     new = {}
     for kind in "attn", "expert":
-        period, offset = getattr(config, f"{kind}_layer_period"), getattr(
-            config, f"{kind}_layer_offset"
-        )
+        period, offset = (getattr(config, f"{kind}_layer_{n}") for n in ("period", "offset"))
         wanted = [i % period == offset for i in kept]
-        fits = [
-            (p, o) for p in range(1, len(kept) + 2) for o in range(p)
-            if [j % p == o for j in range(len(kept))] == wanted
-        ]
+        fits = [(p, o) for p in range(1, len(kept) + 2) for o in range(p)
+                if [j % p == o for j in range(len(kept))] == wanted]
         if not fits:
             raise InputError(
-                f"refused: this architecture needs its {kind} layers at equal distances (no period"
-                " and offset fits), and after this cut they are not. Choose other blocks."
+                f"refused: this architecture needs its {kind} layers at equal distances (no"
+                " period and offset fits), and after this cut they are not. Choose other"
+                " blocks."
             )
         new |= {f"{kind}_layer_period": fits[0][0], f"{kind}_layer_offset": fits[0][1]}
     return new
 
-# %% ../../nbs/03_model/05_surgery.ipynb #cell-015-2
+# %% ../../nbs/03_model/05_surgery.ipynb #cell-024
 REWRITES = {  # what states the layers in a notation of its own
     # gpt_neo
     "attention_types": lambda config, kept: {
@@ -145,22 +129,20 @@ REWRITES = {  # what states the layers in a notation of its own
     "expert_layer_period": _period,  # jamba
 }
 
-# %% ../../nbs/03_model/05_surgery.ipynb #cell-015-3
+# %% ../../nbs/03_model/05_surgery.ipynb #cell-025
 def shrunk_fields(
     config: PretrainedConfig,  # that of the stack
     kept: Sequence[int],  # layer numbers, ascending
     layers: int,  # of the original
     stack: str | None = None,  # "encoder" or "decoder" where the model has both
 ) -> dict:  # field → new value
-    "The fields of a configuration that change when only the layers `kept` remain."
+    "Return the fields of a configuration that change when only the layers `kept` remain."
     given = vars(config)
     field, why = FIRST_STAYS.get(config.model_type, ("", ""))
     if given.get(field) and 0 not in kept:
         raise InputError(f"refused: {why} ({field}); protect block 0")
-    new = {
-        name: len(kept) for name in (STACK_COUNTS[stack] if stack else COUNTS)
-        if given.get(name) == layers
-    }
+    counts = STACK_COUNTS[stack] if stack else COUNTS
+    new = {name: len(kept) for name in counts if given.get(name) == layers}
     # nemotron_h: the length of a list is the count
     if not new and getattr(config, "num_hidden_layers", 0) != layers:
         raise InputError(
@@ -179,17 +161,14 @@ def shrunk_fields(
         if given.get(name) is not None: new |= rewrite(config, kept)
     return new
 
-# %% ../../nbs/03_model/05_surgery.ipynb #cell-018
+# %% ../../nbs/03_model/05_surgery.ipynb #cell-031
 # fields that change no result
 BOOKKEEPING = ("architectures", "dtype", "model_type", "transformers_version")
 
 def config_facts(config: PretrainedConfig) -> dict[str, str]:
-    "Every field of a configuration, and of those inside it, as text that can be compared."
-    def text(value):
-        return json.dumps(
-            value, sort_keys=True,
-            default=lambda v: sorted(v) if isinstance(v, set) else str(v)
-        )
+    "Return every field of a configuration, and of those inside it, as text to compare."
+    def plain(value): return sorted(value) if isinstance(value, set) else str(value)
+    def text(value): return json.dumps(value, sort_keys=True, default=plain)
     return {
         ".".join((*place, name)): text(value)
         for place, part in nested_configs(config).items()
@@ -200,78 +179,14 @@ def config_facts(config: PretrainedConfig) -> dict[str, str]:
     }
 
 def layer_overrides(config: PretrainedConfig) -> dict[str, dict]:
-    """What a configuration changes for single layers (Gemma 4), by layer number:
-    {} or {'per_layer_config': ...}."""
-    return (
-        {"per_layer_config": config.to_dict()["per_layer_config"]}
-        if getattr(config, "is_heterogeneous", False)
-        else {}
-    )
+    """Return what a configuration changes for single layers (Gemma 4), by layer number.
+    That is {} or {'per_layer_config': ...}."""
+    if not getattr(config, "is_heterogeneous", False): return {}
+    return {"per_layer_config": config.to_dict()["per_layer_config"]}
 
-# %% ../../nbs/03_model/05_surgery.ipynb #cell-018-1
-def config_place(blocks: Blocks) -> tuple[str, ...]:
-    "Where in the model's configuration the one of its stack of blocks is."
-    path, model = blocks.path.split("."), blocks.model
-    owners = [
-        model.get_submodule(".".join(path[:end])) for end in range(len(path) - 1, -1, -1)
-    ]
-    config = next(
-        owner.config for owner in owners
-        if isinstance(getattr(owner, "config", None), PretrainedConfig)
-    )
-    return next((place for place, part in nested_configs(model.config).items() if part is config), ())
-
-# %% ../../nbs/03_model/05_surgery.ipynb #cell-018-2
-def shrunk_config(blocks: Blocks, kept: Sequence[int]) -> PretrainedConfig:
-    "The configuration of the model with only the layers `kept`."
-    root, place = blocks.model.config, config_place(blocks)
-    stack = (
-        next((name for name in STACK_COUNTS if name in blocks.path.split(".")), None)
-        if root.is_encoder_decoder
-        else None
-    )
-    data = root.to_dict()
-    part = reduce(getattr, place, root)
-    edits = shrunk_fields(part, kept, len(blocks), stack)
-    edits |= {
-        name: {str(kept.index(int(i))): own for i, own in layers.items() if int(i) in kept}
-        for name, layers in layer_overrides(part).items()
-    }
-    missing = {
-        where: dict.fromkeys(fields, 0) for where, fields in announced_blocks(blocks.model).items()
-    }
-    for where, changes in (*missing.items(), (place, edits)):
-        nested_part(data, where).update(changes)
-    rules, gone = fitted_rules(type(root), data, place, len(kept))
-    nested_part(data, place).update(rules)
-    for name in gone: del nested_part(data, place)[name]
-    data.pop("quantization_config", None)
-    with name_cause("its smaller configuration is invalid"): small = type(root).from_dict(data)
-    wanted = config_facts(root) | facts_of(edits | rules, place)
-    for where, changes in missing.items(): wanted |= facts_of(changes, where)
-    left_out = [".".join((*place, name)) for name in gone] + ["quantization_config"]
-    wanted = {name: value for name, value in wanted.items() if name not in left_out}
-    same_facts(
-        small,
-        wanted | {name: config_facts(small)[name] for name in left_out if name in config_facts(small)},
-        "building its smaller configuration",
-    )
-    return small
-
-# %% ../../nbs/03_model/05_surgery.ipynb #cell-018-3
-def cut_notes(blocks: Blocks, small: PreTrainedModel) -> dict:
-    "What a reader of the smaller model's configuration should know, for `pruning.json`."
-    notes = {"layer_kinds": layer_kinds(small.config, config_place(blocks))}
-    fields = {
-        ".".join((*place, name)): count for place, counts in announced_blocks(blocks.model).items()
-        for name, count in counts.items()
-    }
-    if not fields: return notes
-    said = {"announced": fields, "now": 0, "why": "the model has no such weights"}
-    return notes | {"multi_token_prediction": said}
-
+# %% ../../nbs/03_model/05_surgery.ipynb #cell-033
 def facts_of(edits: dict, place: tuple[str, ...]) -> dict[str, str]:
-    "Edited fields in the form of `config_facts`."
+    "Return edited fields in the form of `config_facts`."
     return {".".join((*place, name)): json.dumps(value, sort_keys=True)
             for name, value in edits.items() if not name.startswith("_")}
 
@@ -285,46 +200,102 @@ def same_facts(config: PretrainedConfig, wanted: dict[str, str], step: str) -> N
             f" {wanted.get(wrong[0])} is right"
         )
 
-# %% ../../nbs/03_model/05_surgery.ipynb #cell-018-4
+# %% ../../nbs/03_model/05_surgery.ipynb #cell-036
+def config_place(blocks: Blocks) -> tuple[str, ...]:
+    "Find the place, in the model's configuration, of the one that its stack of blocks uses."
+    path, model = blocks.path.split("."), blocks.model
+    owners = [model.get_submodule(".".join(path[:end])) for end in reversed(range(len(path)))]
+    configs = [getattr(owner, "config", None) for owner in owners]
+    config = next(config for config in configs if isinstance(config, PretrainedConfig))
+    places = nested_configs(model.config).items()
+    return next((place for place, part in places if part is config), ())
+
+# %% ../../nbs/03_model/05_surgery.ipynb #cell-039
 @contextmanager
 def name_cause(what: str) -> Iterator[None]:
-    "Turn any exception of the architecture's code into a refusal that names it."
+    "Turn any exception of the architecture's code into a refusal with its cause."
     try: yield
     except InputError: raise
     except Exception as error:
         words = " ".join(str(error).split())[:300] or "no message"
         raise InputError(f"refused: {what} ({type(error).__name__}: {words})") from error
 
-# %% ../../nbs/03_model/05_surgery.ipynb #cell-021
+# %% ../../nbs/03_model/05_surgery.ipynb #cell-041
+def _edits(blocks: Blocks, kept: Sequence[int], place: tuple[str, ...]) -> dict:
+    "Return the fields that change in the configuration of the stack."
+    root = blocks.model.config
+    part, stack = reduce(getattr, place, root), None
+    if root.is_encoder_decoder:
+        stack = next((name for name in STACK_COUNTS if name in blocks.path.split(".")), None)
+    edits = shrunk_fields(part, kept, len(blocks), stack)
+    overrides = {
+        name: {str(kept.index(int(i))): own for i, own in layers.items() if int(i) in kept}
+        for name, layers in layer_overrides(part).items()
+    }
+    return edits | overrides
+
+# %% ../../nbs/03_model/05_surgery.ipynb #cell-042
+def shrunk_config(blocks: Blocks, kept: Sequence[int]) -> PretrainedConfig:
+    "Return the configuration of the model with only the layers `kept`."
+    root, place = blocks.model.config, config_place(blocks)
+    data, edits = root.to_dict(), _edits(blocks, kept, place)
+    missing = {where: dict.fromkeys(fields, 0)
+               for where, fields in announced_blocks(blocks.model).items()}
+    for where, changes in (*missing.items(), (place, edits)):
+        nested_part(data, where).update(changes)
+    rules, gone = fitted_rules(type(root), data, place, len(kept))
+    nested_part(data, place).update(rules)
+    for name in gone: del nested_part(data, place)[name]
+    data.pop("quantization_config", None)
+    with name_cause("its smaller configuration is invalid"): small = type(root).from_dict(data)
+    wanted, found = config_facts(root) | facts_of(edits | rules, place), config_facts(small)
+    for where, changes in missing.items(): wanted |= facts_of(changes, where)
+    # what was left out may be anything
+    for name in (*(".".join((*place, name)) for name in gone), "quantization_config"):
+        wanted.pop(name, None)
+        if name in found: wanted[name] = found[name]
+    same_facts(small, wanted, "building its smaller configuration")
+    return small
+
+# %% ../../nbs/03_model/05_surgery.ipynb #cell-045
+def cut_notes(blocks: Blocks, small: PreTrainedModel) -> dict:
+    "Return what readers of the smaller configuration should know, for `pruning.json`."
+    notes = {"layer_kinds": layer_kinds(small.config, config_place(blocks))}
+    fields = {".".join((*place, name)): count
+              for place, counts in announced_blocks(blocks.model).items()
+              for name, count in counts.items()}
+    if not fields: return notes
+    said = {"announced": fields, "now": 0, "why": "the model has no such weights"}
+    return notes | {"multi_token_prediction": said}
+
+# %% ../../nbs/03_model/05_surgery.ipynb #cell-048
 def new_name(
     name: str,  # of a parameter or buffer in the original
     path: str,  # of the list of blocks
     kept: Sequence[int],
 ) -> str | None:  # in the smaller model; None: it belongs to a removed block
-    "The name of a tensor after the removal."
+    "Return the name of a tensor after the removal."
     if not name.startswith(path + "."): return name
     layer, _, rest = name.removeprefix(path + ".").partition(".")
     return f"{path}.{kept.index(int(layer))}.{rest}" if int(layer) in kept else None
 
 def remapped_state(model: nn.Module, path: str, kept: Sequence[int]) -> dict[str, Tensor]:
-    "The state of the model under the names of the smaller one."
+    "Return the state of the model under the names of the smaller one."
     state = {new_name(name, path, kept): tensor for name, tensor in model.state_dict().items()}
     return {name: tensor for name, tensor in state.items() if name is not None}
+
+# %% ../../nbs/03_model/05_surgery.ipynb #cell-052
+APART = "protect the blocks that the architecture treats apart (often block 0)"
 
 def load_exactly(model: nn.Module, state: dict[str, Tensor]) -> None:
     "Copy a state into a model of the same names, shapes and precisions, or refuse."
     own = model.state_dict()
     for name in sorted(own.keys() | state.keys()):
         if name not in state:
-            raise InputError(
-                f"refused: the smaller model needs {name}, which no kept block provides; "
-                "protect the blocks that the architecture treats apart (often block 0)"
-            )
+            raise InputError(f"refused: the smaller model needs {name}, which no kept block"
+                             f" provides; {APART}")
         if name not in own:
-            raise InputError(
-                f"refused: the smaller model has no place for {name}; "
-                "protect the blocks that the architecture treats apart (often block 0)"
-            )
+            raise InputError(f"refused: the smaller model has no place for {name}; {APART}")
         if own[name].shape != state[name].shape:
             raise InputError(
                 f"refused: the smaller model expects {name} of shape {tuple(own[name].shape)},"
@@ -336,7 +307,7 @@ def load_exactly(model: nn.Module, state: dict[str, Tensor]) -> None:
             tensor.data = tensor.data.to(state[name].dtype)
     model.load_state_dict(state, strict=True)
 
-# %% ../../nbs/03_model/05_surgery.ipynb #cell-024
+# %% ../../nbs/03_model/05_surgery.ipynb #cell-057
 # attributes that hold the block's number,
 NUMBERS = ("layer_idx", "layer_id", "layer_index", "layer_number", "block_idx",
            # or speak of all blocks
@@ -349,10 +320,11 @@ def block_settings(
     block: nn.Module,
     besides: Iterable[str] = (),  # attributes to leave out
 ) -> dict[str, object]:
-    """The plain attributes of a block and the modules in it (window, scaling, heads ...),
-    without its number."""
-    def plain(value): return (isinstance(value, (bool, int, float, str, type(None)))
-                              or isinstance(value, (tuple, list)) and all(map(plain, value)))
+    """Return the plain attributes of a block and the modules in it, without its number.
+    Among them are the window, the scaling and the heads."""
+    def plain(value):
+        if isinstance(value, (tuple, list)): return all(map(plain, value))
+        return isinstance(value, (bool, int, float, str, type(None)))
     return {
         f"{name}.{key}".strip("."): tuple(value) if isinstance(value, list) else value
         for name, module in block.named_modules()
@@ -362,7 +334,7 @@ def block_settings(
         and plain(value)
     }
 
-# %% ../../nbs/03_model/05_surgery.ipynb #cell-024-1
+# %% ../../nbs/03_model/05_surgery.ipynb #cell-059
 def same_settings(
     blocks: Iterable[nn.Module],
     others: Iterable[nn.Module],
@@ -379,32 +351,35 @@ def same_settings(
                 f" {wanted.get(wrong[0])} to {found.get(wrong[0])}"
             )
 
-# %% ../../nbs/03_model/05_surgery.ipynb #cell-024-2
+# %% ../../nbs/03_model/05_surgery.ipynb #cell-062
+def _build(model: PreTrainedModel, config: PretrainedConfig) -> PreTrainedModel:
+    "Build a model of the same class, precision and device from a smaller configuration."
+    device = next(model.parameters()).device
+    devices = [device] if device.type == "cuda" else []
+    what = "its architecture cannot be built with these blocks only"
+    with name_cause(what), torch.random.fork_rng(devices=devices), device:
+        return type(model)._from_config(
+            config, dtype=model.dtype, attn_implementation=model.config._attn_implementation
+        )
+
 def rebuild_model(
     blocks: Blocks,  # of the original, which stays as it is
     kept: Sequence[int],  # layer numbers, ascending
 ) -> PreTrainedModel:
-    """A new model with only the layers `kept`:
-    same class, precision, device, mode and generation settings."""
+    """Make a new model with only the layers `kept`.
+    It has the same class, precision, device, mode and generation settings."""
     model = blocks.model
     refuse_surgery(model)
     check_injected(blocks, kept)
     config = shrunk_config(blocks, kept)
-    device = next(model.parameters()).device
-    with (name_cause("its architecture cannot be built with these blocks only"),
-          torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), device):
-        small = type(model)._from_config(
-            config, dtype=model.dtype, attn_implementation=model.config._attn_implementation
-        )
+    small = _build(model, config)
     load_exactly(small, remapped_state(model, blocks.path, kept))
     place = config_place(blocks)
     old, new = (vars(reduce(getattr, place, root)) for root in (model.config, config))
-    rules = [
-        name for name, value in new.items() if type(value) is int and old.get(name) != value
-    ]
-    same_settings(
-        [blocks[i] for i in kept], small.get_submodule(blocks.path), "rebuilding", rules
-    )
+    rules = [name for name, value in new.items()
+             if type(value) is int and old.get(name) != value]
+    parts = small.get_submodule(blocks.path)
+    same_settings([blocks[i] for i in kept], parts, "rebuilding", rules)
     own = dict(small.named_parameters())
     for name, p in model.named_parameters(remove_duplicate=False):
         if (name := new_name(name, blocks.path, kept)) in own:
@@ -413,57 +388,52 @@ def rebuild_model(
     rename_model(small, cut_name(model, [i for i in range(len(blocks)) if i not in kept]))
     return small.train(model.training)
 
-# %% ../../nbs/03_model/05_surgery.ipynb #cell-027
+# %% ../../nbs/03_model/05_surgery.ipynb #cell-067
 TOLERANCE = 1e-4  # largest |difference| over largest |reference|
 LONGEST_WINDOW = 320  # tokens; longer windows are compared as settings only
 NEW = 8  # tokens to generate
 WINDOWS = ("sliding_window", "attention_chunk_size", "window_size", "local_attention")
 
-def random_text_batch(model: PreTrainedModel) -> dict[str, Tensor]:
-    """One text of random tokens, longer than every window up to `LONGEST_WINDOW` and short
-    enough for the model's positions."""
-    fields = [(name, getattr(config, name, None)) for config in nested_configs(model.config).values()
-              for name in (*WINDOWS, "max_position_embeddings")]
-    numbers = [(name, value) for name, value in fields if isinstance(value, int) and value > 0]
-    window = max(
-        (value for name, value in numbers if name in WINDOWS and value <= LONGEST_WINDOW),
-        default=0,
-    )
-    limit = min(
-        (value for name, value in numbers if name not in WINDOWS),
-        default=LONGEST_WINDOW + 2 * NEW,
-    )
-    embedding = model.get_input_embeddings().weight
-    length = max(2, min(window + 2 * NEW, limit - NEW))
-    ids = torch.randint(
-        embedding.shape[0], (1, length), generator=torch.Generator().manual_seed(0)
-    ).to(embedding.device)
-    return batch_of(model, ids)
+def _stated_limits(model, names) -> list[int]:
+    found = [getattr(config, name, None) for config in nested_configs(model.config).values()
+             for name in names]
+    return [value for value in found if isinstance(value, int) and value > 0]
 
+def random_text_batch(model: PreTrainedModel) -> dict[str, Tensor]:
+    """Return one text of random tokens, longer than every window up to `LONGEST_WINDOW` and
+    short enough for the model's positions."""
+    windows = [w for w in _stated_limits(model, WINDOWS) if w <= LONGEST_WINDOW]
+    positions = _stated_limits(model, ["max_position_embeddings"])
+    limit = min(positions, default=LONGEST_WINDOW + 2 * NEW)
+    length = max(2, min(max(windows, default=0) + 2 * NEW, limit - NEW))
+    embedding, seeded = model.get_input_embeddings().weight, torch.Generator().manual_seed(0)
+    ids = torch.randint(embedding.shape[0], (1, length), generator=seeded)
+    return batch_of(model, ids.to(embedding.device))
+
+# %% ../../nbs/03_model/05_surgery.ipynb #cell-069
 def model_outputs(model: PreTrainedModel, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Every floating-point tensor that the model returns:
-    logits, or the last hidden states, or a pooled state."""
+    """Return every floating-point tensor that the model returns.
+    These are logits, or the last hidden states, or a pooled state."""
     return {name: value for name, value in model(**batch, return_dict=True).items()
             if isinstance(value, Tensor) and value.is_floating_point()}
 
 def relative_error(found: Tensor, reference: Tensor) -> float:
-    "Largest |difference| over largest |reference|; not a number where either is not finite."
-    return float(
-        (found.float() - reference.float()).abs().max()
-        / reference.float().abs().max().clamp_min(1e-30)
-    )
+    "Return largest |difference| / largest |reference|; NaN where either is not finite."
+    found, reference = found.float(), reference.float()
+    largest = reference.abs().max().clamp_min(1e-30)
+    return float((found - reference).abs().max() / largest)
 
 def largest_error(found: dict[str, Tensor], reference: dict[str, Tensor]) -> float:
-    "The largest relative error over all outputs."
+    "Return the largest relative error over all outputs."
     errors = [relative_error(found[name], reference[name]) for name in reference]
     return max(errors) if all(error == error for error in errors) else float("nan")
 
-# %% ../../nbs/03_model/05_surgery.ipynb #cell-030
+# %% ../../nbs/03_model/05_surgery.ipynb #cell-072
 LOOP = "a loop over past_key_values"
 
 def cache_errors(model: PreTrainedModel, batch: dict[str, Tensor]) -> dict[str, float]:
-    """Relative difference between the logits of greedy generation with the cache and of one
-    pass without, by way of reading."""
+    """Return how far the logits of greedy generation with the cache are from those of one
+    pass without it (relative), by way of reading."""
     prompt = {name: value for name, value in batch.items() if not name.startswith("decoder_")}
     settings = dict(
         max_new_tokens=NEW, min_new_tokens=NEW, do_sample=False, num_beams=1,
@@ -473,53 +443,46 @@ def cache_errors(model: PreTrainedModel, batch: dict[str, Tensor]) -> dict[str, 
         made = model.generate(
             **prompt, **settings, return_dict_in_generate=True, output_logits=True
         )
-    read, rest = (
-        ("decoder_input_ids", prompt) if model.config.is_encoder_decoder else ("input_ids", {})
-    )
+    read, rest = "input_ids", {}
+    if model.config.is_encoder_decoder: read, rest = "decoder_input_ids", prompt
     uncached = model(**rest, **{read: made.sequences}, use_cache=False).logits[:, -NEW - 1:-1]
     errors = {"generate": relative_error(torch.stack(made.logits, 1), uncached)}
-    try:
-        stepped = stepped_logits(model, made.sequences, read, rest)
-    except Exception:
-        return errors | {LOOP: float("inf")}  # not every intact model can be read in this way
+    # not every intact model can be read by the loop
+    try: stepped = stepped_logits(model, made.sequences, read, rest)
+    except Exception: return errors | {LOOP: float("inf")}
     return errors if stepped is None else errors | {LOOP: relative_error(stepped, uncached)}
 
-# %% ../../nbs/03_model/05_surgery.ipynb #cell-030-1
+# %% ../../nbs/03_model/05_surgery.ipynb #cell-073
 def stepped_logits(
     model: PreTrainedModel, ids: Tensor, read: str, rest: dict[str, Tensor]
 ) -> Tensor | None:
-    """Logits of the last `NEW` tokens, read one by one with `past_key_values`;
-    None where the model has another kind of cache."""
+    """Return the logits of the last `NEW` tokens, read one by one with `past_key_values`.
+    Return None where the model has another kind of cache."""
     out = model(**rest, **{read: ids[:, :-NEW]}, use_cache=True)
     logits = [out.logits[:, -1]]
     for i in range(-NEW, -1):
         if out.get("past_key_values") is None: return None
-        out = model(
-            **rest,
-            **{read: ids[:, i, None]},
-            past_key_values=out.past_key_values,
-            use_cache=True
-        )
+        given = rest | {read: ids[:, i, None], "past_key_values": out.past_key_values}
+        out = model(**given, use_cache=True)
         logits.append(out.logits[:, -1])
     return torch.stack(logits, 1)
 
 def cache_tolerance(dtype: torch.dtype) -> float:
-    "1e-4, or what rounding allows in half precision."
+    "Return 1e-4, or what rounding allows in half precision."
     return max(TOLERANCE, 8 * torch.finfo(dtype).eps)
 
-# %% ../../nbs/03_model/05_surgery.ipynb #cell-030-2
+# %% ../../nbs/03_model/05_surgery.ipynb #cell-076
 def check_cache(
     model: PreTrainedModel, small: PreTrainedModel, batch: dict[str, Tensor]
 ) -> None:
-    """Refuse where the cache is wrong in the smaller model;
-    a loop that is already wrong in the original proves nothing."""
+    """Refuse a smaller model whose cache is wrong.
+    A loop that is already wrong in the original proves nothing."""
     allowed, errors = cache_tolerance(small.dtype), cache_errors(small, batch)
     for way, error in errors.items():
         if error <= allowed: continue
         if cache_errors(model, batch)[way] <= allowed:
-            _close(
-                error, allowed, f"generation with the cache ({way}) differs from that without"
-            )
+            what = f"generation with the cache ({way}) differs from that without"
+            _close(error, allowed, what)
         elif way == "generate":
             raise InputError(
                 "refused: even the original generates something else with its cache than without,"
@@ -533,57 +496,25 @@ def _close(error, allowed, what):
             " original is untouched"
         )
 
-# %% ../../nbs/03_model/05_surgery.ipynb #cell-033
+# %% ../../nbs/03_model/05_surgery.ipynb #cell-079
 def cast_buffers(blocks: Blocks, small: nn.Module, kept: Sequence[int]) -> str:
-    """A hint when tables that no file holds differ between the original and what its
+    """Return a hint when tables that no file holds differ between the original and what its
     configuration makes."""
     own = dict(small.named_buffers())
-    originals = {
-        new_name(name, blocks.path, kept): b for name, b in blocks.model.named_buffers()
-    }
-    both = [
-        name for name in originals if name in own and originals[name].shape == own[name].shape
-    ]
-    wrong = [name for name in both if not torch.equal(originals[name], own[name])]
-    return (
-        f"; {wrong[0]} is not what the configuration makes: was the model cast after loading? "
-        "Load it with dtype= instead"
-        if wrong
-        else ""
-    )
+    for name, buffer in blocks.model.named_buffers():
+        name = new_name(name, blocks.path, kept)
+        if name not in own or own[name].shape != buffer.shape: continue
+        if not torch.equal(buffer, own[name]):
+            return (f"; {name} is not what the configuration makes: was the model cast after"
+                    " loading? Load it with dtype= instead")
+    return ""
 
-# %% ../../nbs/03_model/05_surgery.ipynb #cell-033-1
-def run_checks(
-    blocks: Blocks,  # of the original
-    small: PreTrainedModel,  # what `rebuild` made
-    kept: Sequence[int],
-) -> dict:
-    """Compare the smaller model with the original, blocks skipped;
-    refuse at the first difference, else report the checks."""
-    model = blocks.model
-    with evaluate_undisturbed(model, small), name_cause("the smaller model does not run"):
-        batch = random_text_batch(model)
-        with blocks.skip(set(range(len(blocks))) - set(kept)):
-            reference = model_outputs(model, batch)
-        found = model_outputs(small, batch)
-        error = largest_error(found, reference)
-        _close(
-            error,
-            TOLERANCE,
-            "the smaller model does not compute what the original with skipped blocks does"
-            + cast_buffers(blocks, small, kept),
-        )
-        if small.can_generate(): check_cache(model, small, batch)
-        reload_error = check_reload(small, blocks.path, batch, reference)
-    return {"logits_max_relative_error": max(error, reload_error), "reload_keys_clean": True,
-            "cached_equals_uncached": True if small.can_generate() else None}
-
-# %% ../../nbs/03_model/05_surgery.ipynb #cell-033-2
+# %% ../../nbs/03_model/05_surgery.ipynb #cell-082
 def check_reload(
     small: PreTrainedModel, path: str, batch: dict[str, Tensor], reference: dict[str, Tensor]
 ) -> float:
-    """Save, reload and compare: keys, weights, configuration, settings and outputs;
-    the relative error of the outputs."""
+    """Save, reload and compare keys, weights, configuration, settings and outputs.
+    Return the relative error of the outputs."""
     with tempfile.TemporaryDirectory() as folder:
         save_model(small, None, Path(folder))
         again, info = type(small).from_pretrained(
@@ -606,3 +537,25 @@ def check_reload(
         error = largest_error(model_outputs(again, batch), reference)
         _close(error, TOLERANCE, "the reloaded model computes something else")
     return error
+
+# %% ../../nbs/03_model/05_surgery.ipynb #cell-084
+def run_checks(
+    blocks: Blocks,  # of the original
+    small: PreTrainedModel,  # what `rebuild` made
+    kept: Sequence[int],
+) -> dict:
+    """Compare the smaller model with the original, blocks skipped.
+    Refuse at the first difference, else report the checks."""
+    model = blocks.model
+    with evaluate_undisturbed(model, small), name_cause("the smaller model does not run"):
+        batch = random_text_batch(model)
+        with blocks.skip(set(range(len(blocks))) - set(kept)):
+            reference = model_outputs(model, batch)
+        found = model_outputs(small, batch)
+        error = largest_error(found, reference)
+        what = "the smaller model does not compute what the original with skipped blocks does"
+        _close(error, TOLERANCE, what + cast_buffers(blocks, small, kept))
+        if small.can_generate(): check_cache(model, small, batch)
+        reload_error = check_reload(small, blocks.path, batch, reference)
+    return {"logits_max_relative_error": max(error, reload_error), "reload_keys_clean": True,
+            "cached_equals_uncached": True if small.can_generate() else None}
