@@ -54,13 +54,13 @@ def test_ranking_and_pruning_panels(browser, lab):
     page.wait_for_selector(".avss-panel >> nth=1")
     page.wait_for_selector(".avss-panel [role=status] >> text=Least important")
 
-    # The bars moved while the profile was made, the status said how far it was, and nothing jumped.
+    # The dots moved while the profile was made, the status said how far it was, and nothing jumped.
     assert frames_seen(page) >= 5
     said = r"batch \d+ of 75, [\d,]+ tokens, about \d+ (s|min) left; press ■ to stop"
     assert any(re.fullmatch(said, s) for s in statuses(page)), statuses(page)
     check_nothing_jumped(page)
 
-    # A layer by mouse on the strip, and by keyboard: its bar is pointed at and its histogram shown.
+    # A layer by mouse on the strip, and by keyboard: its dot is pointed at and its histogram shown.
     bars, other = picture(page), picture(page, 1)
     pick_layers(page, 7, 3, ";")
     new_picture(page, bars)
@@ -100,9 +100,9 @@ def test_ranking_and_pruning_panels(browser, lab):
     page.locator("button.avss-preview").focus()
     page.keyboard.press("Enter")
     page.wait_for_selector(".avss-panel >> nth=1 >> text=all layers")
-    kept = ask(page, "pruning.shares(pruning.removed)").strip("'")
-    assert re.fullmatch(r"\d+% of its accuracy and \d+% of its perplexity", kept)
-    page.wait_for_selector(f".avss-panel >> nth=1 >> [role=status] >> text=the model keeps {kept}.")
+    costs = ask(page, "pruning.costs(pruning.removed)").strip("'")
+    assert re.fullmatch(r"accuracy 0\.\d+ → 0\.\d+, perplexity \S+ → \S+ \(×\S+\)", costs)
+    page.wait_for_selector(f".avss-panel >> nth=1 >> [role=status] >> text=: {costs}.")
     assert "ε = 1)" in status(page)
     screenshot(page, "pruning_panel", 1)
     assert not page.outside

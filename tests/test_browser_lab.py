@@ -43,7 +43,7 @@ def test_the_dashboard(browser, lab):
     tabs.nth(2).click()
     page.wait_for_selector(".avss-alone >> text=Try without layer 7")
     page.locator(".avss-alone").click()
-    page.wait_for_selector(".avss-lab >> text=Without it alone the model keeps")
+    page.wait_for_selector(".avss-lab >> text=Without it alone: accuracy")
     screenshot(page, "lab_pruning", where=".avss-lab")
 
     # And the other way: picked above the tabs, by keyboard.

@@ -65,10 +65,12 @@ def test_the_line_beside_the_layer_says_what_each_tab_knows(lab):
     lab.layer = 9
     ranking, eavss = lab.ranking.scores, lab.hallucination.scores
     assert f"rank {ranking.order.index(9)} (0" in lab.facts.value and f"log EAVSS {eavss.log_eavss[9]:+.2g}" in lab.facts.value
-    kept = lab.pruning.compare((9,)).loc["accuracy", "kept"]
-    assert f"keeps {kept:.0%} of its accuracy" in lab.facts.value and lab.facts.value.endswith("; trained</div>")
+    table = lab.pruning.compare((9,))
+    accuracy = " → ".join(f"{x:.3f}" for x in table.loc["accuracy", ["before", "after"]])
+    assert f"without it alone: accuracy {accuracy}, perplexity" in lab.facts.value and f"(×{table.loc['perplexity', 'factor']:#.3g})" in lab.facts.value
+    assert lab.facts.value.endswith("; trained</div>")
     lab.layer = 2
-    assert "keeps" not in lab.facts.value and "not trained" in lab.facts.value
+    assert "without it" not in lab.facts.value and "not trained" in lab.facts.value
 
 def test_what_a_layer_costs_alone_is_what_the_model_without_it_does(lab):
     lab.layer = 5
@@ -76,7 +78,7 @@ def test_what_a_layer_costs_alone_is_what_the_model_without_it_does(lab):
     with lab.blocks.skip([5]): report = Evaluator(lab.model, lab.tokenizer, batch_size=16).evaluate(lab.test, lab.texts)
     table = lab.pruning.compare((5,))
     assert table.loc["perplexity", "after"] == pytest.approx(report.perplexity) and table.loc["accuracy", "after"] == report.accuracy
-    assert "Without it alone the model keeps" in lab.pruning.cost.value
+    assert "Without it alone: accuracy" in lab.pruning.cost.value
 
 def test_how_far_the_weights_of_a_trained_layer_moved(lab):
     lab.layer = 11

@@ -251,7 +251,7 @@ def test_a_profile_of_another_size_takes_its_place(profile):
     panel.layer = 3
     big = LayerProfiler(many_layers(80)).profile([[*range(3, 20)]] * 4, progress=silent)
     panel.load(big)
-    assert len(panel.strip.options) == 80 and panel.layer == 3 and len(panel._bars.bars) == 80
+    assert len(panel.strip.options) == 80 and panel.layer == 3 and panel._marks.layers == 80
     panel.layer = 79
     panel.load(profile)
     assert panel.layer == 0 and len(panel.pick.options) == 4
@@ -269,7 +269,7 @@ def test_the_bundle_holds_a_live_view_a_picture_and_words(profile):
     assert data["application/vnd.jupyter.widget-view+json"]["model_id"] == panel.widget.model_id
     assert Image.open(io.BytesIO(base64.b64decode(data["image/png"]))).size == (1520, 540)
     assert metadata["image/png"]["width"] == 760
-    assert "LayerRankingPanel: Bar chart of AVSS" in data["text/plain"] and "Least important" in data["text/plain"]
+    assert "LayerRankingPanel: Dot plot of AVSS" in data["text/plain"] and "Least important" in data["text/plain"]
     assert "image/png" not in LayerRankingPanel()._repr_mimebundle_()[0]            # nothing to show yet
 
 @pytest.mark.parametrize("last_line", ["panel", "display(panel)"])
@@ -462,7 +462,7 @@ def test_the_slider_marks_the_lowest_layers_and_says_what_they_save(pruning, mod
     block = sum(p.numel() for p in model.model.layers[0].parameters())
     whole = sum(p.numel() for p in model.parameters())
     assert f"{whole - 2 * block:,} of {whole:,} parameters" in pruning.savings.value and not passes
-    assert [bool(bar.get_hatch()) for bar in pruning._bars.bars] == [i in pruning.removed for i in range(4)]
+    assert tuple(pruning._marks.gone.get_xdata()) == pruning.removed and len(pruning._marks.columns.get_paths()) == 2
     front_end(pruning.slider, index=0)
     assert pruning.plan is None and "Nothing is removed" in pruning.savings.value
 
@@ -477,8 +477,9 @@ def test_the_button_measures_before_and_after_and_leaves_the_model_alone(pruning
     with pruning.plan.preview(): without = pruning.truth().to_dict()["perplexity"]
     assert pruning.compare().loc["perplexity", "before"] == pytest.approx(intact)
     assert pruning.compare().loc["perplexity", "after"] == pytest.approx(without)
-    assert pruning.compare().loc["perplexity", "kept"] == pytest.approx(intact / without)
-    assert "<td>100%</td>" in pruning.table.value and "keeps 100% of its accuracy" in pruning.text
+    assert pruning.compare().loc["perplexity", "factor"] == pytest.approx(without / intact)
+    assert "<td>+0.000</td>" in pruning.table.value and "accuracy 0.500 → 0.500, perplexity" in pruning.text
+    assert f"×{without / intact:#.3g}" in pruning.table.value and pruning.text.endswith(f"(×{without / intact:#.3g}).")
     assert pruning.truth().to_dict()["perplexity"] == intact and not pruning.button.disabled
 
 def test_what_was_measured_is_not_measured_again(pruning, passes):
@@ -537,7 +538,7 @@ def test_a_stopped_evaluation_keeps_what_was_measured(pruning, model, passes):
     assert list(pruning.reports) == [()] and not any(block._forward_hooks for block in model.model.layers)
     pruning.evaluate = truth
     pruning._press(None)
-    assert len(passes) == 2 and "keeps 100% of its accuracy" in pruning.text
+    assert len(passes) == 2 and "accuracy 0.500 → 0.500" in pruning.text
 
 def test_new_scores_mark_other_layers(pruning, profile):
     pruning.count = 2

@@ -64,18 +64,26 @@ def grey(ax):
     "The picture as a printer without colour gives it, (height, width)."
     return inked(ax)[..., :3] @ [0.299, 0.587, 0.114]
 
-def test_bars_have_the_heights_and_intervals_of_the_scores():
+def marks(ax, shape="o", filled=True):
+    "Where the marks of one shape stand: x, y; `filled=False`: the ring around the picked one."
+    line = next(line for line in ax.lines if line.get_marker() == shape and (line.get_markerfacecolor() != "none") == filled)
+    return [*map(float, line.get_xdata())], [*map(float, line.get_ydata())]
+
+def intervals(ax): return next(c for c in ax.collections if isinstance(c, matplotlib.collections.LineCollection)).get_segments()
+def columns(ax): return next(c for c in ax.collections if isinstance(c, matplotlib.collections.PolyCollection))
+
+def test_dots_have_the_heights_and_intervals_of_the_scores():
     s = scores([3., 1., 2., 5.])
     ax = plot_ranking(s, ax=axes())
-    assert [bar.get_height() for bar in ax.patches] == [3, 1, 2, 5]
-    segments = ax.collections[0].get_segments()
+    assert marks(ax) == ([0, 1, 2, 3], [3, 1, 2, 5]) and not ax.patches
+    segments = intervals(ax)
     assert np.allclose([(seg[0][1], seg[1][1]) for seg in segments], np.stack([s.low, s.high], 1))
     assert ax.get_ylim()[1] > 6
 
 def test_every_interval_end_is_inside_the_axes_when_the_scale_is_logarithmic():
     s = replace(scores([1e-3, 1., 50.]), low=np.array([-1., 0.5, 40]), high=np.array([2e-3, 2, 9e4]))
     ax = plot_ranking(s, ax=axes())
-    ends = np.concatenate([seg[:, 1] for seg in ax.collections[0].get_segments()])
+    ends = np.concatenate([seg[:, 1] for seg in intervals(ax)])
     assert ax.get_yscale() == "log" and (ends >= ax.get_ylim()[0]).all() and (ends <= ax.get_ylim()[1]).all()
 
 def test_large_numbers_stand_at_their_ticks():
@@ -84,27 +92,36 @@ def test_large_numbers_stand_at_their_ticks():
     assert ax.yaxis.get_offset_text().get_text() == "" and "3e8" in [t.get_text() for t in ax.get_yticklabels()]
     assert [plain_number(x) for x in (0, 1e-4, -2.5, 3000, 2.5e8, -3e-7, 0.1 + 0.2)] == ["0", "1e−4", "−2.5", "3000", "2.5e8", "−3e−7", "0.3"]
 
-@pytest.mark.parametrize("values, scale", [([1, 99.], "linear"), ([1, 101.], "log"), ([0, 1, 1000.], "linear"),
+@pytest.mark.parametrize("values, scale", [([1, 9.9], "linear"), ([1, 10.1], "log"), ([0, 1, 1000.], "linear"),
                                            ([-1, 1, 1000.], "linear")])
-def test_the_scale_is_logarithmic_only_for_positive_values_over_two_decades(values, scale):
+def test_the_scale_is_logarithmic_only_for_positive_values_over_a_decade(values, scale):
     assert plot_ranking(scores(values), ax=axes()).get_yscale() == scale
 
-def test_negative_scores_hang_below_zero():
+def test_on_a_logarithmic_scale_the_dots_use_the_height_and_start_nowhere():
+    "As met on a real model: one layer is a thousand times the others, which spread over a decade."
+    values = np.r_[3000., np.geomspace(1, 10, 11)]
+    ax = plot_ranking(replace(scores(values), low=values * 0.9, high=values * 1.1), ax=axes())
+    low, high = np.log(ax.get_ylim())
+    heights = (np.log(values[1:]) - low) / (high - low)
+    assert heights.min() < 0.06 and np.ptp(heights) > 0.2 and len(ax.get_yticks()) >= 3
+
+def test_negative_scores_stand_below_the_line_at_zero():
     ax = plot_ranking(scores([-0.5, 2.]), ax=axes())
     low, high = ax.get_ylim()
-    assert low < -0.5 and sorted(ax.patches[0].get_bbox().intervaly) == [-0.5, 0]
+    assert low < -0.5 and marks(ax)[1] == [-0.5, 2] and any(list(line.get_ydata()) == [0, 0] for line in ax.lines)
 
-def test_ordered_bars_carry_their_layer_numbers():
+def test_ordered_dots_carry_their_layer_numbers():
     s = scores([3., 1., 2., 5.])
     ax = plot_ranking(s, ax=axes(), ordered=True, remove=[1], highlight=3)
     assert [label.get_text() for label in ax.get_xticklabels()] == ["1", "2", "0", "3"]
-    assert [bar.get_height() for bar in ax.patches] == [1, 2, 3, 5]
-    assert [bool(bar.get_hatch()) for bar in ax.patches] == [True, False, False, False]
+    assert marks(ax, "X") == ([0], [1]) and marks(ax) == ([1, 2, 3], [2, 3, 5]) and marks(ax, filled=False) == ([3], [5])
 
-def test_removal_is_marked_by_hatch_and_colour_and_in_words():
-    ax = plot_ranking(scores([3., 1., 2., 5.]), ax=axes(), remove=(1, 2))
-    kept, gone = ax.patches[0], ax.patches[1]
-    assert gone.get_hatch() and not kept.get_hatch() and gone.get_facecolor() != kept.get_facecolor()
+def test_removal_is_marked_by_shape_hatch_and_colour_and_in_words():
+    ax = plot_ranking(scores([3., 1., 2., 5.], floored=[2]), ax=axes(), remove=(1, 2))
+    assert marks(ax, "X") == ([1, 2], [1, 2]) and marks(ax) == ([0, 3], [3, 5]) and columns(ax).get_hatch()
+    assert [path.get_extents().intervalx.tolist() for path in columns(ax).get_paths()] == [[0.5, 1.5], [1.5, 2.5]]
+    colours = [c.tolist() for c in next(c for c in ax.collections if len(c.get_colors() if hasattr(c, "get_colors") else []) == 4).get_colors()]
+    assert colours[0] == colours[3] != colours[1] == colours[2]                    # the intervals, too
     assert "2 of 4 removed" in all_text(ax)
 
 def test_lower_bounds_are_marked_where_they_are():
@@ -121,10 +138,10 @@ def test_layer_numbers_do_not_overlap(layers):
     assert len(boxes) >= min(layers, 5) and all(a.x1 < b.x0 for a, b in zip(boxes, boxes[1:]))
     assert ax.texts[0].get_window_extent().x1 <= ax.figure.bbox.x1
 
-def test_moving_the_bars_gives_the_picture_that_plotting_anew_gives():
+def test_moving_the_dots_gives_the_picture_that_plotting_anew_gives():
     first, second = scores([3., 1e3, 2., 5.], floored=[0]), scores([-1., 4., 2., 3.])
     moved = RankingBars(axes(), 4)
-    moved.update(first, remove=[1], highlight=2)
+    moved.update(first, remove=[1, 3], highlight=2)
     inked(moved.ax)
     moved.update(second, highlight=1)
     anew = RankingBars(axes(), 4)
@@ -136,11 +153,11 @@ def test_scores_without_intervals_and_constant_scores_draw():
     none = np.full(3, np.nan)
     for values in ([0., 0, 0], [1., 1, 1]):
         ax = plot_ranking(replace(scores(values), low=none, high=none), ax=axes())
-        assert len(ax.collections[0].get_segments()) == 0
+        assert len(intervals(ax)) == 0
         inked(ax)
 
 def test_the_result_plots_itself():
-    assert scores([1., 2.]).plot(highlight=1).patches[1].get_linewidth() > 0
+    assert marks(scores([1., 2.]).plot(highlight=1), filled=False) == ([1], [2])
 
 def test_pictures_are_opaque_and_dark_on_white_in_a_dark_style():
     with plt.style.context("dark_background"):
@@ -201,19 +218,19 @@ def test_words_of_the_ranking_do_not_overlap(layers, ordered):
 def test_a_layer_without_a_score_stays_blank_and_is_told():
     values = np.array([3., np.nan, 2., 500.])
     ax = plot_ranking(scores(values), highlight=1)
-    assert [bar.get_height() for bar in ax.patches][::2] == [3 - ax.get_ylim()[0], 2 - ax.get_ylim()[0]] and ax.get_yscale() == "log"
-    assert len(ax.collections[0].get_segments()) == 3 and "blank: no value" in all_text(ax)
+    assert [y for y in marks(ax)[1] if y == y] == [3, 2, 500] and ax.get_yscale() == "log"
+    assert len(intervals(ax)) == 3 and "blank: no value" in all_text(ax)
     apart(ax)
     apart(plot_ranking(scores([np.nan, np.nan])))
 
-def test_removed_bars_differ_in_grey_too():
-    "A hatch of white in a bar: the bar is not of one grey."
+def test_removed_layers_differ_in_grey_too():
+    "A hatch behind a dot: the column is not of one grey."
     ax = plot_ranking(scores([2., 2.]), axes(), remove=[1])
     picture = grey(ax)
-    def shades(bar):
-        b = bar.get_window_extent()
-        return np.ptp(picture[int(picture.shape[0] - b.y1) + 60:int(picture.shape[0] - b.y0) - 4, int(b.x0) + 4:int((b.x0 + b.x1) / 2) - 4])
-    assert shades(ax.patches[0]) < 5 and shades(ax.patches[1]) > 50
+    def shades(layer):
+        left, right = (int(ax.transData.transform((layer + side, 1))[0]) for side in (-0.35, -0.1))
+        return np.ptp(picture[picture.shape[0] // 2 - 30:picture.shape[0] // 2 + 30, left:right])
+    assert shades(0) < 5 and shades(1) > 20
 
 @pytest.mark.parametrize("layers", [1, 12, 80])
 def test_the_plane_of_many_layers(layers):

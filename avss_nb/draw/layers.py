@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 import numpy as np, pandas as pd, seaborn as sns, torch
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
+from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.patches import Rectangle
 from fastcore.basics import patch
 from ..base.basics import InputError
@@ -22,29 +22,33 @@ __all__ = ['SHADES', 'RankingBars', 'plot_ranking', 'HistogramSteps', 'per_decad
 
 # %% ../../nbs/04_draw/01_layers.ipynb #cell-004-1
 class RankingBars:
-    "The bars of `plot_ranking`: made once, moved by `update`."
+    "The marks of `plot_ranking`, a dot with its interval for each layer: made once, moved by `update`."
 
     def __init__(self,
         ax: Axes,
-        layers: int,  # how many bars
+        layers: int,  # how many dots
         ordered: bool = False,  # least important first, instead of in the order of depth
     ):
-        self.ax, self.layers, self.ordered, self.numbered = (
-            plain_axes(ax), layers, ordered, None
-        )
-        self.bars = ax.bar(range(layers), np.ones(layers), width=0.8, linewidth=0)
-        self.intervals = ax.add_collection(
-            LineCollection([], colors=INK, linewidths=1.5 if layers <= 40 else 0.8),
+        self.ax, self.layers = plain_axes(ax), layers
+        self.ordered, self.numbered = ordered, None
+        few = layers <= 40
+        def marks(shape, size, **look):
+            return ax.plot([], [], shape, ms=size if few else 0.6 * size, **look)[0]
+        self.columns = ax.add_collection(
+            PolyCollection([], fc="#fbeee2", ec="#e0bd9c", hatch="////", lw=0, zorder=0.2,
+                           transform=ax.get_xaxis_transform()),
             autolim=False,
         )
-        (self.floors,) = ax.plot(
-            [], [], "^", mfc="white", mec=INK, ms=6 if layers <= 40 else 4, zorder=4
-        )
-        (self.rounds,) = ax.plot(
-            [], [], "s", mfc="white", mec=INK, ms=5 if layers <= 40 else 3, zorder=4
-        )
-        self.zero = ax.axhline(0, color=FAINT, lw=0.8)
+        self.zero = ax.axhline(0, color=FAINT, lw=0.8, zorder=0.3)
         self.guide = ax.axvline(0, color=INK, lw=1, ls=":", zorder=0.5)
+        self.intervals = ax.add_collection(
+            LineCollection([], linewidths=1.8 if few else 1, zorder=2), autolim=False
+        )
+        self.kept = marks("o", 8, color=KEPT, zorder=3)
+        self.gone = marks("X", 10, color=REMOVED, mec=INK, zorder=3)
+        self.floors = marks("^", 8, mfc="white", mec=INK, zorder=4)
+        self.rounds = marks("s", 7, mfc="white", mec=INK, zorder=4)
+        self.ring = marks("o", 15, mfc="none", mec=INK, mew=1.5, zorder=5, clip_on=False)
         self.note = ax.text(
             0, 0.99, "", color=INK, size=9, weight="bold", va="top",
             transform=ax.get_xaxis_transform(),
@@ -54,6 +58,7 @@ class RankingBars:
             xlabel="layer, least important first" if ordered else "layer (0: first)",
             xlim=(-0.7, layers - 0.3),
         )
+        ax.set_autoscale_on(False)
 
 # %% ../../nbs/04_draw/01_layers.ipynb #cell-004-2
 @patch
@@ -61,55 +66,56 @@ def update(self: RankingBars, scores, remove=(), highlight=None) -> None:
     "Show these scores; the parameters are those of `plot_ranking`."
     if len(scores.values) != self.layers:
         raise InputError(
-            f"scores of {len(scores.values)} layers were given for {self.layers} bars"
+            f"scores of {len(scores.values)} layers were given for {self.layers} dots"
         )
     layers = [*scores.order] if self.ordered else [*range(self.layers)]
     values, low, high = (
         np.asarray(a, float)[layers] for a in (scores.values, scores.low, scores.high)
     )
     bottom = self._scale(values, low, high)
-    for bar, layer, value in zip(self.bars, layers, values):
-        gone, chosen = layer in remove, layer == highlight
-        bar.set_y(bottom); bar.set_height(value - bottom)
-        bar.set_facecolor(REMOVED if gone else KEPT); bar.set_hatch("////" if gone else "")
-        bar.set_edgecolor(INK if chosen else "white")
-        bar.set_linewidth(2 if chosen else 0)
-    low = np.fmax(low, bottom) if bottom else low
-    self.intervals.set_segments(
-        [[(x, low[x]), (x, high[x])] for x in np.flatnonzero(np.isfinite(low + high))]
-    )
-    for artist, marked in (self.floors, scores.floored), (self.rounds, scores.rounded):
-        at = [x for x, layer in enumerate(layers) if marked is not None and marked[layer]]
+    none = np.zeros(self.layers, bool)
+    def marked(flags): return none if flags is None else np.asarray(flags, bool)[layers]
+    gone, floored, rounded = np.isin(layers, [*remove]), marked(scores.floored), marked(scores.rounded)
+    for artist, where in (
+        (self.kept, ~gone & ~floored & ~rounded), (self.gone, gone),
+        (self.floors, floored), (self.rounds, rounded), (self.ring, np.equal(layers, highlight))
+    ):
+        at = np.flatnonzero(where)
         artist.set_data(at, values[at])
+    known = np.flatnonzero(np.isfinite(low + high))
+    self.intervals.set_segments([[(x, max(low[x], bottom)), (x, high[x])] for x in known])
+    self.intervals.set_color(np.where(gone, REMOVED, KEPT)[known])
+    self.columns.set_verts(
+        [[(x - 0.5, 0), (x + 0.5, 0), (x + 0.5, 1), (x - 0.5, 1)] for x in np.flatnonzero(gone)]
+    )
     self._words(scores, layers, remove, highlight)
 
 # %% ../../nbs/04_draw/01_layers.ipynb #cell-004-3
 @patch
 def _scale(self: RankingBars, values, low, high) -> float:
-    "Choose the scale and the limits; returns where the bars stand."
-    values = values[np.isfinite(values)]
-    top, least = (
-        f([*values, *ends[np.isfinite(ends)], *[0.0][len(values) :]])
-        for f, ends in ((max, high), (min, low))
-    )
-    log = bool(len(values) and (values > 0).all() and values.max() > 100 * values.min())
-    if (self.ax.get_yscale() == "log") != log:
-        self.ax.set_yscale("log" if log else "linear")
-    if not log: self.ax.yaxis.set_major_formatter(plain_number)
+    "Choose the scale and the limits; return the lowest number that they can show."
+    values, low, high = (a[np.isfinite(a)] for a in (values, low, high))
+    log = bool(len(values) and (values > 0).all() and values.max() > 10 * values.min())
+    was_log = self.ax.get_yscale() == "log"
     if log:
-        bottom = values.min() / 3
-        self.ax.set_ylim(bottom, top * (top / bottom) ** 0.14)
-        return bottom
-    least, top = min(least, 0), max(top, 0)
+        least = max(min([*values, *low[low > 0]]), values.min() / 3) / 1.25
+        top = max([*values, *high])
+        self.ax.set_ylim(least, top * (top / least) ** 0.14)
+        if not was_log: self.ax.set_yscale("log")
+        plain_log(self.ax.yaxis, top / least)
+        return least
+    if was_log: self.ax.set_yscale("linear")
+    self.ax.yaxis.set_major_formatter(plain_number)
+    least, top = min([*values, *low, 0]), max([*values, *high, 0])
     room = (top - least) or 1
-    self.ax.set_ylim(least - 0.05 * room * (least < 0), top + 0.14 * room)
-    return 0
+    self.ax.set_ylim(least - 0.05 * room, top + 0.14 * room)
+    return -np.inf
 
 # %% ../../nbs/04_draw/01_layers.ipynb #cell-004-4
 @patch
 def _number(self: RankingBars, layers) -> None:
-    """Layer numbers under the bars;
-    they cost as much as all the rest, and are set only when they change."""
+    """Write the layer numbers under the dots.
+    They cost as much as all the rest, and are set only when they change."""
     step = 1 if self.ordered or self.layers <= 40 else 5 * math.ceil(self.layers / 100)
     self.ax.set_xticks(
         range(0, self.layers, step), [layers[i] for i in range(0, self.layers, step)]
@@ -121,7 +127,7 @@ def _number(self: RankingBars, layers) -> None:
 # %% ../../nbs/04_draw/01_layers.ipynb #cell-004-5
 @patch
 def _words(self: RankingBars, scores, layers, remove, highlight) -> None:
-    "Title, labels and the note at the highlighted bar."
+    "Write title, labels and the note at the highlighted dot."
     if layers != self.numbered: self._number(layers)
     self.ax.set_ylabel(literal_text(scores.axis))
     # y: where it is anyway, unsearched
@@ -130,7 +136,7 @@ def _words(self: RankingBars, scores, layers, remove, highlight) -> None:
         size=10, color=INK, y=1
     )
     words = (
-        [f"hatched: {len([*remove])} of {self.layers} removed"] if len([*remove]) else []
+        [f"✖ hatched: {len([*remove])} of {self.layers} removed"] if len([*remove]) else []
     )
     words += ["△ lower bound"] if scores.floored.any() else []
     words += (
@@ -140,7 +146,7 @@ def _words(self: RankingBars, scores, layers, remove, highlight) -> None:
     )
     words += ["no intervals: too few texts"] if scores.too_few else []
     words += ["blank: no value"] if np.isnan(scores.values).any() else []
-    lines = "; lines: bootstrap intervals" if np.isfinite(scores.low).any() else ""
+    lines = "; lines: intervals" if np.isfinite(scores.low).any() else ""
     self.ax.set_title(
         "; ".join(words) or f"higher: more important{lines}", loc="right", size=9,
         color=INK, y=1
@@ -167,8 +173,8 @@ def plot_ranking(
     highlight: int | None = None,  # a layer to point at
     ordered: bool = False,  # least important first, instead of in the order of depth
 ) -> Axes:
-    """One bar a layer with its bootstrap interval;
-    a triangle marks a lower bound, a square a sparsity that is mostly rounding."""
+    """Draw a dot with its bootstrap interval for each layer.
+    A triangle marks a lower bound, a square a sparsity that is mostly rounding."""
     bars = RankingBars(plain_axes(ax), len(scores.values), ordered)
     bars.update(scores, remove, highlight)
     return bars.ax

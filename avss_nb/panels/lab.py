@@ -150,8 +150,8 @@ class LayerLab(Panel):
             )
         s = self.hallucination and self.hallucination.scores
         if s: known.append(f"log EAVSS {s.log_eavss[i]:+.2g} (q = {number_text(s.q[i])})")
-        if self.pruning and (shares := self.pruning.shares((i,))):
-            known.append(f"the model without it keeps {shares}")
+        if self.pruning and (costs := self.pruning.costs((i,))):
+            known.append(f"without it alone: {costs}")
         if self.mitigation:
             known.append("trained" if i in self.mitigation.mitigator.layers else "not trained")
         style = "display: flex; align-items: center; min-height: 40px; line-height: 1.4"
@@ -324,7 +324,7 @@ def hallucinations(self: LayerLab,
 def prune(self: LayerLab,
     # how many of the lowest, or which ones; None: as many as are marked
     layers: int | Sequence[int] | None = None,
-) -> pd.DataFrame:  # measures before and after, and the share kept
+) -> pd.DataFrame:  # measures before and after
     "Try the model without layers; it stays as it is."
     if self.ranking.scores is None:
         raise InputError("there is no ranking yet; call lab.profile() first")

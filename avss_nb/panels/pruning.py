@@ -22,28 +22,50 @@ from .live import Panel, row_of_controls, list_layers
 from .picture import DRAWING, Picture, sole_run
 
 # %% auto #0
-__all__ = ['compare_measures', 'PruningPanel']
+__all__ = ['PERPLEXITIES', 'compare_measures', 'three_figures', 'cost_in_words', 'PruningPanel']
 
 # %% ../../nbs/09_panels/04_pruning.ipynb #cell-004
+PERPLEXITIES = ("perplexity", "pseudo_perplexity")
+
 def compare_measures(
     before: dict,  # `Report.to_dict()` of the model as it is
     after: dict,  # of the model without some layers
 ) -> pd.DataFrame:
-    "Measures before and after, and the share kept."
+    """Put the measures before and after side by side, with their intervals.
+    `factor` is the growth of a perplexity; it has no meaning for the other measures."""
+    def row(name):
+        old, new = before[name], after[name]
+        values = {"before": old, "after": new, "change": new - old, "factor": np.nan}
+        if name in PERPLEXITIES and old: values["factor"] = new / old
+        for when, report in ("before", before), ("after", after):
+            ends = report.get("intervals", {}).get(name) or (None, None)
+            values |= {f"{when} low": ends[0], f"{when} high": ends[1]}
+        return values
     names = [
-        name for name in (*MEASURES, "perplexity", "pseudo_perplexity")
+        name for name in (*MEASURES, *PERPLEXITIES)
         if before.get(name) is not None and after.get(name) is not None
     ]
-    def kept(name):
-        if name not in ("accuracy", "perplexity") or not before[name]: return np.nan
-        return after[name] / before[name] if name == "accuracy" else before[name] / after[name]
-    rows = [
-        {"before": before[name], "after": after[name], "kept": kept(name)} for name in names
-    ]
-    return pd.DataFrame(
-        rows, index=[MEASURES.get(name, name) for name in names],
-        columns=["before", "after", "kept"]
-    )
+    rows = {MEASURES.get(name, name.replace("_", "-")): row(name) for name in names}
+    columns = "before after change factor".split()
+    columns += [f"{when} {end}" for when in columns[:2] for end in ("low", "high")]
+    return pd.DataFrame.from_dict(rows, "index", columns=columns).astype(float)
+
+# %% ../../nbs/09_panels/04_pruning.ipynb #c83f3867
+def three_figures(x: float) -> str:
+    "Write a number with three figures, zeros included: 0.500, 1.60, 12.3, 1,234."
+    return number_text(x) if abs(x) >= 1000 else f"{x:#.3g}".rstrip(".")
+
+def cost_in_words(
+    table: pd.DataFrame,  # from `compare_measures`
+) -> str:
+    "Say in a line what a cut costs: accuracy and perplexity, before → after."
+    parts = []
+    for name in "accuracy", "perplexity", "pseudo-perplexity":
+        if name not in table.index: continue
+        before, after, factor = table.loc[name, ["before", "after", "factor"]]
+        growth = f" (×{three_figures(factor)})" if np.isfinite(factor) else ""
+        parts.append(f"{name} {three_figures(before)} → {three_figures(after)}{growth}")
+    return ", ".join(parts)
 
 # %% ../../nbs/09_panels/04_pruning.ipynb #cell-004-1
 class PruningPanel(Panel):
@@ -64,65 +86,59 @@ class PruningPanel(Panel):
         # layers marked at the start; None: a quarter, as in arXiv 2411.02117
         count: int | None = None,
     ):
-        layers = len(scores.values)
-        super().__init__(
-            "How much can go?", "Hatched layers would be removed.", Picture(760, 270)
-        )
-        self.pruner, self.evaluate, self.reports, self._plans = (
-            LayerPruner(model, tokenizer), evaluate, {}, {}
-        )
-        self._bars = RankingBars(self.picture.ax, layers)
-        self.slider = widgets.SelectionSlider(
-            options=[(f"{k} of {layers} ({k / layers:.0%})", k) for k in range(layers)],
-            description="remove layers", layout=widgets.Layout(width="500px"),
-            style={"description_width": "100px"}
-        )
-        self.button = widgets.Button(
-            description="Try without them",
-            tooltip="evaluate the model with these layers skipped",
-            layout=widgets.Layout(width="180px", margin="0 0 0 16px"),
-        )
-        self.slider.add_class("avss-count")
-        self.button.add_class("avss-preview")
-        self.alone = widgets.Button(layout=widgets.Layout(width="180px", margin="0 12px 0 0"))
-        self.alone.add_class("avss-alone")
-        self.savings, self.table, self.cost = (widgets.HTML() for _ in range(3))
-        self.cost.layout.flex = "1 1 300px"
-        self.picked = row_of_controls(self.alone, self.cost)
-        self.picked.layout.display = "none"
-        row = row_of_controls(self.slider, self.button)
-        self.widget.children = [
-            self.head, row, self.savings, self.picture.widget, self.picked, self.row,
-            self.table
-        ]
-        self.slider.observe(lambda change: setattr(self, "count", change["new"]), "value")
-        self.button.on_click(self._press)
-        self.alone.on_click(lambda button: self._press(button, [self.layer]))
+        hint = "Hatched layers (✖) would be removed."
+        super().__init__("How much can go?", hint, Picture(760, 270))
+        layers, self.evaluate = len(scores.values), evaluate
+        self.pruner = LayerPruner(model, tokenizer)
+        self.reports, self._plans = {}, {}
+        self._marks = RankingBars(self.picture.ax, layers)
+        self._build(layers)
         with self.hold_trait_notifications():
             self.scores, self.count = scores, round(layers / 4) if count is None else count
 
     @validate("count")
     def _check_count(self, proposal):
-        layers = len(self.pruner.blocks)
-        if not 0 <= proposal["value"] < layers:
-            raise TraitError(
-                f"{proposal['value']} layers were to be removed; the model has {layers}, give"
-                f" 0 to {layers - 1}"
-            )
-        return proposal["value"]
+        count, layers = proposal["value"], len(self.pruner.blocks)
+        if 0 <= count < layers: return count
+        raise TraitError(
+            f"{count} layers were to be removed; the model has {layers}, give 0 to {layers - 1}"
+        )
 
-    @observe("scores")
-    def _new_scores(self, change) -> None:
-        self._plans = {}
+    @observe("scores", "count", "layer")
+    def _changed(self, change) -> None:
+        if change["name"] == "scores": self._plans = {}
+        if change["name"] == "count": self.slider.value = self.count
         self._show()
 
-    @observe("count")
-    def _new_count(self, change) -> None:
-        self.slider.value = self.count
-        self._show()
-
-    @observe("layer")
-    def _new_layer(self, change) -> None: self._show()
+# %% ../../nbs/09_panels/04_pruning.ipynb #e9b1be92
+@patch
+def _build(self: PruningPanel, layers: int) -> None:
+    "Make the widgets, and say what happens when they are used."
+    self.slider = widgets.SelectionSlider(
+        options=[(f"{k} of {layers} ({k / layers:.0%})", k) for k in range(layers)],
+        description="remove layers", layout=widgets.Layout(width="500px", max_width="100%"),
+        style={"description_width": "100px"}
+    )
+    def button(margin, **traits):
+        return widgets.Button(layout=widgets.Layout(width="180px", margin=margin), **traits)
+    self.button = button(
+        "0 0 0 16px", description="Try without them",
+        tooltip="evaluate the model with these layers skipped"
+    )
+    self.alone = button("0 12px 0 0")
+    for widget, name in (self.slider, "count"), (self.button, "preview"), (self.alone, "alone"):
+        widget.add_class(f"avss-{name}")
+    self.savings, self.table, self.cost = (widgets.HTML() for _ in range(3))
+    self.cost.layout.flex = "1 1 300px"
+    self.picked = row_of_controls(self.alone, self.cost)
+    self.picked.layout.display = "none"
+    self.widget.children = [
+        self.head, row_of_controls(self.slider, self.button), self.savings,
+        self.picture.widget, self.picked, self.row, self.table
+    ]
+    self.slider.observe(lambda change: setattr(self, "count", change["new"]), "value")
+    self.button.on_click(self._press)
+    self.alone.on_click(lambda button: self._press(button, [self.layer]))
 
 # %% ../../nbs/09_panels/04_pruning.ipynb #cell-004-2
 @patch(as_prop=True)
@@ -139,7 +155,7 @@ def removed(self: PruningPanel) -> tuple[int, ...]: return self.plan.removed if 
 # %% ../../nbs/09_panels/04_pruning.ipynb #cell-004-3
 @patch
 def _show(self: PruningPanel) -> None:
-    "Hatch the marked layers, say what they save, and show their report if it is known."
+    "Mark the layers that go, say what they save, and show their report if it is known."
     with DRAWING:
         plan, words = self.plan, "Nothing is removed."
         if plan:
@@ -150,9 +166,9 @@ def _show(self: PruningPanel) -> None:
                 f" ({1 - after / before:.0%} fewer)."
             )
         self.savings.value = f"<div>{html.escape(words)}</div>"
-        self._bars.update(self.scores, remove=self.removed, highlight=self.layer)
+        self._marks.update(self.scores, remove=self.removed, highlight=self.layer)
         self.picture.show(
-            f"Bar chart of {self.scores.title}; hatched:"
+            f"Dot plot of {self.scores.title}; hatched:"
             f" {list_layers(self.removed, 20) or 'none'}. {words}"
         )
         self._show_alone()
@@ -165,18 +181,15 @@ def _show(self: PruningPanel) -> None:
 # %% ../../nbs/09_panels/04_pruning.ipynb #cell-004-4
 @patch
 def _show_alone(self: PruningPanel) -> None:
-    "What the picked layer costs, if it is known."
+    "Say what the picked layer costs, if it is known."
     self.picked.layout.display = "none" if self.layer is None else ""
     if self.layer is None: return
     alone = (self.layer,)
     self.alone.description = f"Try without layer {self.layer}"
     self.alone.tooltip = f"evaluate the model with only layer {self.layer} skipped"
     fate = "is marked for removal" if self.layer in self.removed else "stays"
-    known = (
-        f"Without it alone the model keeps {self.shares(alone)}."
-        if self.shares(alone)
-        else ""
-    )
+    costs = self.costs(alone)
+    known = f"Without it alone: {costs}." if costs else ""
     self.cost.value = (
         f"<div style='line-height: 1.4'>Layer {self.layer} {fate}. {known}</div>"
     )
@@ -230,7 +243,7 @@ def compare(self: PruningPanel,
     # layers that were tried; None: those that are marked
     removed: tuple[int, ...] | None = None,
 ) -> pd.DataFrame:
-    "Measures of the model as it is, of the model without the layers, and the share kept."
+    "Compare the model as it is with the model without the layers."
     return compare_measures(
         self.reports[()], self.reports[self.removed if removed is None else removed]
     )
@@ -270,38 +283,37 @@ def code_data(self: PruningPanel, lab) -> dict[str, list]:
     return {"texts": lab.texts, "test": lab.test}
 
 @patch
-def shares(self: PruningPanel,
+def costs(self: PruningPanel,
     removed: tuple[int, ...],
 ) -> str:
-    "What is kept without the layers, in words; nothing where that was not measured."
+    "Say what the model loses without the layers; nothing where that was not measured."
     if not {(), removed} <= self.reports.keys(): return ""
-    return " and ".join(
-        f"{share:.0%} of its {name}"
-        for name, share in self.compare(removed)["kept"].dropna().items()
-    )
+    return cost_in_words(self.compare(removed))
 
 @patch
 def _verdict(self: PruningPanel) -> str:
-    shares = self.shares(self.removed)
-    return (
-        f"Without layers {list_layers(self.removed)} the model keeps {shares}."
-        if self.removed and shares
-        else "Measured."
-    )
+    costs = self.costs(self.removed)
+    if not (self.removed and costs): return "Measured."
+    return f"Without layers {list_layers(self.removed)}: {costs}."
 
 # %% ../../nbs/09_panels/04_pruning.ipynb #cell-004-9
 @patch
 def _table(self: PruningPanel) -> str:
-    def row(name, before, after, kept):
-        share = "" if np.isnan(kept) else f"{kept:.0%}"
-        return (
-            f"<tr><td>{html.escape(name)}</td><td>{number_text(before)}</td>"
-            f"<td><b>{number_text(after)}</b></td><td>{share}</td></tr>"
-        )
-    head = (
-        "<tr><th></th><th>all layers</th><th>without"
-        f" {len(self.removed)}</th><th>kept</th></tr>"
+    "Write the comparison as HTML: value and interval before and after, and what has changed."
+    table = self.compare()
+    def value(row, when):
+        low, high = row[f"{when} low"], row[f"{when} high"]
+        ends = f" ({three_figures(low)} to {three_figures(high)})" if low == low else ""
+        return f"<b>{three_figures(row[when])}</b>{ends}"
+    def change(row):
+        if np.isfinite(row["factor"]): return f"×{three_figures(row['factor'])}"
+        return f"{round(row['change'], 3) + 0:+.3f}".replace("-", "−")
+    rows = "".join(
+        f"<tr><td>{html.escape(name)}</td><td>{value(row, 'before')}</td>"
+        f"<td>{value(row, 'after')}</td><td>{change(row)}</td></tr>"
+        for name, row in table.iterrows()
     )
-    return (
-        f"<table>{head}{''.join(row(*values) for values in self.compare().itertuples())}</table>"
-    )
+    known = np.isfinite(table[["before low", "after low"]].to_numpy()).any()
+    note = "<div>In parentheses: 95 % intervals.</div>" if known else ""
+    head = f"<th></th><th>all layers</th><th>without {len(self.removed)}</th><th>change</th>"
+    return f"<table><tr>{head}</tr>{rows}</table>{note}"

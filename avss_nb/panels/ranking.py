@@ -44,7 +44,7 @@ class LayerRankingPanel(LayerPanel):
     ):
         super().__init__(
             "Which layers matter?",
-            "Higher bar: the model needs the layer more. Press a number to look inside.",
+            "Higher dot: higher score (predicted importance). Press a number to look inside.",
             Picture(760, 270),
         )
         scorer = scorer or LayerScorer()
@@ -102,10 +102,10 @@ def _build(self: LayerRankingPanel, scorer) -> None:
 # %% ../../nbs/09_panels/03_ranking.ipynb #cell-004-3
 @patch
 def _make_room(self: LayerRankingPanel, layers: int) -> None:
-    "Bars and buttons for this many layers."
+    "Make marks and buttons for this many layers."
     if self.layers == layers: return
     self.picture.ax.clear()
-    self._bars = RankingBars(self.picture.ax, layers)
+    self._marks = RankingBars(self.picture.ax, layers)
     self._number(layers)
 
 # --- while a profile is made
@@ -224,9 +224,9 @@ def code_data(self: LayerRankingPanel, lab) -> dict[str, list]:
 @patch
 def _draw(self: LayerRankingPanel, live: bool = False) -> None:
     with DRAWING:
-        self._bars.update(self.scores, highlight=self.layer)
+        self._marks.update(self.scores, highlight=self.layer)
         alt = (
-            f"Bar chart of {self.scores.title} for the {self.profile.layers} layers of"
+            f"Dot plot of {self.scores.title} for the {self.profile.layers} layers of"
             f" {self.profile.model}."
         )
         self._present(alt, live)
