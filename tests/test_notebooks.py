@@ -53,3 +53,12 @@ def test_notebook_runs(path, tmp_path):
     if path.parent.name == "tutorials": path = with_solutions(path, tmp_path)
     run = subprocess.run([BIN / "nbdev_test", "--path", path, "--n_workers", "0", "--do_print"], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, (run.stdout + run.stderr)[-3000:]
+
+def test_the_lesson_on_a_real_model_says_so_where_it_is_absent(tmp_path):
+    "Without SmolLM2 its cells do nothing, and the first one says how to bring it."
+    path = with_solutions(NBS / "tutorials/06_a_real_language_model.ipynb", tmp_path)
+    text = path.read_text(encoding="utf-8")
+    assert "make real-models" in text
+    path.write_text(text.replace("_real_models/smollm2", "_real_models/absent"), encoding="utf-8")
+    run = subprocess.run([BIN / "nbdev_test", "--path", path, "--n_workers", "0", "--do_print"], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, (run.stdout + run.stderr)[-3000:]
