@@ -106,7 +106,7 @@ def test_every_picture_of_a_notebook_is_on_its_page(site):
         assert not parsed(site / path.relative_to(NBS).with_suffix(".html")).select(".jupyter-widgets"), path
 
 def test_a_picture_is_shown_in_the_theme_that_is_on(site):
-    for page, times in ("index.html", 1), ("09_panels/09_lab.html", 4), ("tutorials/06_reading_the_panels.html", 1):
+    for page, times in ("index.html", 1), ("09_panels/09_lab.html", 4), ("tutorials/07_reading_the_panels.html", 1):
         shown = [image["src"] for image in parsed(site / page).select("p > img")]
         light, dark = ([name.split("#")[0] for name in shown if name.endswith(f"#only-{kind}")] for kind in ("light", "dark"))
         assert len(light) == times and dark == [name.replace("_light", "_dark") for name in light], page
@@ -128,7 +128,7 @@ def test_the_search_answers_from_a_folder(site, request):
     page.wait_for_selector(".md-search-result__link", timeout=20_000)
     found = page.eval_on_selector_all(".md-search-result__link", "links => links.map(a => a.getAttribute('href'))")
     assert any("08_hallucination/01_scores.html" in link for link in found), found
-    for name in ("tutorials/05_avss_by_hand.html", "05_layers/02_scores.html", "architectures.html"):
+    for name in ("tutorials/02_avss_by_hand.html", "05_layers/02_scores.html", "architectures.html"):
         for width in (390, 1280):                         # a phone, a laptop: no page is wider than the window
             page.set_viewport_size({"width": width, "height": 900})
             page.goto((site / name).as_uri())

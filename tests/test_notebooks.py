@@ -59,3 +59,12 @@ def test_a_notebook_that_fails_is_noticed(tmp_path):
     cells = [nbformat.v4.new_code_cell(code) for code in ("from avss_nb import Moments", "x = 1 / 0", "y = 2")]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "fails.ipynb")
     assert "ZeroDivisionError" in run_notebook(tmp_path / "fails.ipynb", tmp_path / "printed.txt")
+
+def test_the_lesson_on_a_real_model_says_so_where_it_is_absent(tmp_path):
+    "Without SmolLM2 its cells do nothing, and the first one says how to bring it."
+    path = with_solutions(NBS / "tutorials/06_a_real_language_model.ipynb", tmp_path)
+    text = path.read_text(encoding="utf-8")
+    assert "make real-models" in text
+    path.write_text(text.replace("_real_models/smollm2", "_real_models/absent"), encoding="utf-8")
+    failure = run_notebook(path, tmp_path / "printed.txt")
+    assert not failure, failure
