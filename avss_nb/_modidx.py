@@ -263,6 +263,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'avss_nb.base.processes.Processes.wait': ( '00_base/processes.html#processes.wait',
                                                                                    'avss_nb/base/processes.py'),
                                         'avss_nb.base.processes.Stopped': ('00_base/processes.html#stopped', 'avss_nb/base/processes.py'),
+                                        'avss_nb.base.processes._connect': ('00_base/processes.html#_connect', 'avss_nb/base/processes.py'),
                                         'avss_nb.base.processes.join_processes': ( '00_base/processes.html#join_processes',
                                                                                    'avss_nb/base/processes.py')},
             'avss_nb.cli': {'avss_nb.cli.main': ('cli.html#main', 'avss_nb/cli.py')},

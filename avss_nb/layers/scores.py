@@ -265,8 +265,8 @@ def axis(self: LayerScores) -> str:
 def too_few_note(groups: int) -> str:
     "Why scores have no intervals."
     return (
-        f"no intervals: {groups} {'text' if groups == 1 else 'texts'} to resample, and fewer"
-        f" than {FEWEST} tell too little"
+        f"no intervals: {groups} {'text' if groups == 1 else 'texts'} to resample, but at"
+        f" least {FEWEST} are needed"
     )
 
 @patch(as_prop=True)
