@@ -32,7 +32,7 @@ __all__ = ['count_in_words', 'tally_bar', 'example_table', 'HallucinationPanel']
 
 # %% ../../nbs/09_panels/05_hallucination.ipynb #cell-004
 def count_in_words(answers: Answers) -> str:
-    "Right, wrong and abstained answers in words."
+    "Count right, wrong and abstained answers in words."
     counts = {
         "right": answers.correct, "wrong": answers.hallucinated,
         "abstained": answers.abstained
@@ -40,7 +40,7 @@ def count_in_words(answers: Answers) -> str:
     return ", ".join(f"{int(what.sum()):,} {name}" for name, what in counts.items())
 
 def tally_bar(answers: Answers) -> str:
-    "The counts as a bar, in HTML."
+    "Draw the counts as a bar, in HTML."
     stripes = f"repeating-linear-gradient(45deg, {REMOVED} 0 5px, white 5px 7px)"
     parts = zip(
         (answers.correct, answers.hallucinated, answers.abstained), (KEPT, stripes, "#c4c4c4")
@@ -62,7 +62,7 @@ def example_table(
     answers: Answers,
     each: int = 3,  # right ones, and wrong ones
 ) -> str:
-    "The surest wrong and right answers with the truth, in HTML."
+    "List the surest wrong and right answers with the truth, in HTML."
     def short(text): return html.escape(text if len(text) <= 60 else text[:59] + "…")
     def row(i):
         q = answers.questions[i]
@@ -106,7 +106,7 @@ class HallucinationPanel(LayerPanel):
         self.analyzer, self.questions, self.evaluation = analyzer, questions, evaluation
         self.scorer = scorer or (analyzer.scorer if analyzer else EAVSSScorer())
         self._found, self._probes, self._new = {}, {}, True  # new: no layer was picked yet
-        self._brief = False  # scored in haste, because ■ was pressed?
+        self._brief = False  # a quick score, because ■ was pressed?
         self._build(self.scorer)
         if analyzer: self._make_room(len(analyzer.profiler.blocks))
         if profile is not None: self.load(profile)
@@ -116,7 +116,7 @@ class HallucinationPanel(LayerPanel):
 # %% ../../nbs/09_panels/05_hallucination.ipynb #cell-007-1
 @patch
 def _build(self: HallucinationPanel, scorer) -> None:
-    "The widgets, and what happens when they change."
+    "Make the widgets, and say what happens when they change."
     narrow = {
         "layout": widgets.Layout(width="235px"), "style": {"description_width": "80px"}
     }
@@ -145,7 +145,7 @@ def _build(self: HallucinationPanel, scorer) -> None:
     self.after = widgets.VBox(
         [row_of_controls(self.site, self.balanced), row_of_controls(self.eps, self.relative)]
     )
-    # it keeps its room, so that nothing jumps
+    # it keeps its room, so nothing jumps
     self.picked.layout.visibility, self.picked.layout.min_height = "hidden", "284px"
     (
         self.counts.layout.min_height, self.examples.layout.min_height,
@@ -159,16 +159,13 @@ def _build(self: HallucinationPanel, scorer) -> None:
 # %% ../../nbs/09_panels/05_hallucination.ipynb #cell-007-2
 @patch
 def _make_room(self: HallucinationPanel, layers: int) -> None:
-    "Marks and buttons for this many layers."
+    "Make marks and buttons for this many layers."
     if self.layers == layers: return
     self.picture.ax.clear()
     self._marks = EAVSSMarks(self.picture.ax, layers)
     self._number(layers)
 
 # %% ../../nbs/09_panels/05_hallucination.ipynb #cell-007-3
-# --- while it works
-# ----------------------------------------------------------------------------------------------
-
 @patch
 def run(self: HallucinationPanel,
     questions: Sequence[Question] | None = None,  # None: those given at the start
@@ -181,9 +178,8 @@ def run(self: HallucinationPanel,
             "this panel has no model; write"
             " HallucinationPanel(HallucinationAnalyzer(model, tokenizer))"
         )
-    questions, profiler = (
-        self.questions if questions is None else questions
-    ), self.analyzer.profiler
+    questions = self.questions if questions is None else questions
+    profiler = self.analyzer.profiler
     if answers is None and questions is None: answers = self.answers
     if answers is None and questions is None:
         raise InputError("there are neither questions nor answers; give one of them")
@@ -218,7 +214,7 @@ def _live(self: HallucinationPanel, progress: Progress) -> str:
 
 @patch
 def _so_far(self: HallucinationPanel) -> Answers | AnswerProfile:
-    "The result so far; a profile is partial where the total was not reached."
+    "Return the result so far; a profile is partial where the total was not reached."
     p = self._progress
     found = self.answers if p.partial is None else p.partial()
     return (
@@ -228,9 +224,6 @@ def _so_far(self: HallucinationPanel) -> Answers | AnswerProfile:
     )
 
 # %% ../../nbs/09_panels/05_hallucination.ipynb #cell-007-5
-# --- afterwards
-# --------------------------------------------------------------------------------------------------
-
 @patch
 def load(self: HallucinationPanel,
     result: Answers | AnswerProfile,
@@ -275,7 +268,7 @@ def _take(self: HallucinationPanel, profile, live: bool = False) -> None:
 
 @patch
 def _show(self: HallucinationPanel, live: bool = False) -> None:
-    "Score and draw; what stands against a score is said."
+    "Score and draw, or say why there is no score."
     try: self._score(live)
     except InputError as error: self.say(str(error))
     else:
@@ -293,8 +286,8 @@ def _point(self: HallucinationPanel, layer: int) -> None:
 
 @patch
 def _score(self: HallucinationPanel, live: bool) -> None:
-    """Scores by the present settings, from the stored profile: no forward pass.
-    Known ones are looked up."""
+    """Score by the present settings, from the stored profile: no forward pass.
+    Known scores are looked up."""
     s, balance = self.scorer, self.balance if self.balanced.value else ()
     settings = self.site.value, self.eps.value, self.relative.value, s.by, balance
     if live:
@@ -316,15 +309,12 @@ def _score(self: HallucinationPanel, live: bool) -> None:
 def present_scorer(self: HallucinationPanel,
     probe: bool | None = None,  # None: as at the start
 ) -> EAVSSScorer:
-    "The scorer of the present settings; after ■ it takes a fraction of a second."
-    s, balance, draws, halves = (
-        self.scorer, self.balance if self.balanced.value else (), self.scorer.draws,
-        self.scorer.halves
-    )
+    "Return the scorer of the present settings; after ■ a quick one."
+    s, balance = self.scorer, self.balance if self.balanced.value else ()
+    draws, halves = s.draws, s.halves
     if self._brief:
-        probe, halves, draws = (
-            False, 0, min(draws, max(99, 1_600_000 // (len(self.profile) * self.layers)))
-        )
+        probe, halves = False, 0
+        draws = min(draws, max(99, 1_600_000 // (len(self.profile) * self.layers)))
     return EAVSSScorer(
         self.site.value, self.eps.value, self.relative.value, s.by, balance, draws,
         s.probe if probe is None else probe, halves, s.confidence, s.seed
@@ -333,7 +323,7 @@ def present_scorer(self: HallucinationPanel,
 # %% ../../nbs/09_panels/05_hallucination.ipynb #cell-007-9
 @patch
 def code(self: HallucinationPanel, lab) -> list[str]:
-    "Lines of Python that give the table again."
+    "Return lines of Python that give the table again."
     stop = (
         f", progress=stop_after({len(self.profile)}, 'answers')"
         if self.profile.partial
@@ -351,13 +341,13 @@ def code(self: HallucinationPanel, lab) -> list[str]:
 
 @patch
 def code_data(self: HallucinationPanel, lab) -> dict[str, list]:
-    "The questions that these lines read."
+    "Return the questions that these lines read."
     return {"questions": self.answers.questions}
 
 # %% ../../nbs/09_panels/05_hallucination.ipynb #cell-007-10
 @patch
 def _probed(self: HallucinationPanel, balance) -> dict[str, np.ndarray]:
-    "The probes, which depend on the balance alone."
+    "Return the probes, which depend on the balance alone."
     if balance not in self._probes:
         found = probe_auroc(
             self.profile, strata_of(self.profile, balance), self.scorer.seed
@@ -378,15 +368,14 @@ def _draw(self: HallucinationPanel, live: bool = False) -> None:
 # %% ../../nbs/09_panels/05_hallucination.ipynb #cell-007-11
 @patch
 def _draw_layer(self: HallucinationPanel) -> None:
-    "The histograms and the numbers of the picked layer."
+    "Draw the histograms of the picked layer, and list its numbers."
     s, i, site = self.scores, self.layer, self.scores.site
     kinds = [
         kind.site(site).total()
         for kind in (self.profile.faithful, self.profile.hallucinated)
     ]
-    eps, words = s.eps * (
-        float(rms(self.profile.site(site).total())[i]) if s.relative else 1
-    ), site.replace("_", " ")
+    eps, words = s.eps, site.replace("_", " ")
+    if s.relative: eps *= float(rms(self.profile.site(site).total())[i])
     self._steps.update(
         *(m[i] for m in kinds), eps, histogram_limits(kinds[0]),
         f"layer {i}: |activation| of the {words}"
@@ -419,30 +408,21 @@ def _draw_layer(self: HallucinationPanel) -> None:
 # %% ../../nbs/09_panels/05_hallucination.ipynb #cell-007-12
 @patch
 def _rescore(self: HallucinationPanel, change=None) -> None:
-    "A control has changed."
+    "Score and draw again: a control has changed."
     with DRAWING:
         if not self._quiet and self.profile is not None: self._show()
 
 # %% ../../nbs/09_panels/05_hallucination.ipynb #cell-007-13
 @patch
 def _tell(self: HallucinationPanel) -> None:
-    "The result in a sentence."
-    s, out = self.scores, [
-        i for i in self.scores.layers(self.layers) if self.scores.q[i] < STANDS_OUT
-    ]
-    least = int(np.argmin(s.q))
-    found = (
-        f"Layers {list_layers(out)} stand out (q < 0.05)"
-        if len(out) > 1
-        else (
-            f"Layer {out[0]} stands out (q < 0.05)"
-            if out
-            else (
-                "No layer stands out from chance; the smallest q is"
-                f" {number_text(s.q[least])}, layer {least}"
-            )
-        )
-    )
+    "Say the result in a sentence."
+    s, least = self.scores, int(np.argmin(self.scores.q))
+    out = [i for i in s.layers(self.layers) if s.q[i] < STANDS_OUT]
+    found = f"Layers {list_layers(out)} stand out (q < 0.05)"
+    if len(out) == 1: found = f"Layer {out[0]} stands out (q < 0.05)"
+    if not out:
+        smallest = f"the smallest q is {number_text(s.q[least])}, layer {least}"
+        found = f"No layer stands out from chance; {smallest}"
     agree = "" if np.isnan(s.halves[0]) else f", halves agree with ρ = {s.halves[0]:.2f}"
     notes = "".join(f" {note[0].upper()}{note[1:]}." for note in s.notes)
     if self._brief:

@@ -23,7 +23,7 @@ from ..hallucination.mitigation import ContrastiveMitigator, Mitigation
 from ..hallucination.mitigation import development_measures
 
 # %% auto #0
-__all__ = ['SUMMARY', 'MEANINGS', 'before_after', 'weights_moved', 'MitigationPanel', 'three_digits']
+__all__ = ['SUMMARY', 'MEANINGS', 'before_after', 'weights_moved', 'three_digits', 'MitigationPanel']
 
 # %% ../../nbs/09_panels/06_mitigation.ipynb #cell-004
 SUMMARY = ("accuracy", "hallucination_rate", "abstention_rate", "ece", "reliability", "right")
@@ -37,7 +37,7 @@ def before_after(
     before: Answers,  # of the original
     after: Answers,  # of the student, to the same questions
 ) -> pd.DataFrame:
-    "Measures of the answers before and after a training."
+    "Compare the measures of the answers before and after a training."
     table = pd.DataFrame(
         {"before": development_measures(before), "after": development_measures(after)}
     )
@@ -50,24 +50,21 @@ def weights_moved(
     layer: int,
 # ‖trained − original‖ / ‖original‖; NaN with adapters, beside which the weights stay
 ) -> float:
-    "How far the weights of a layer have moved."
-    block = (
-        dict(mitigation.model.get_submodule(mitigation.blocks.path)[layer].named_parameters())
-        if mitigation.recipe.lora_rank is None
-        else {}
-    )
-    pairs = [
-        (p.detach().double().cpu(), q.detach().double().cpu())
-        for name, q in mitigation.blocks[layer].named_parameters()
-        if (p := block.get(name)) is not None
-    ]
-    if not pairs: return np.nan
-    return float(
-        np.sqrt(
-            sum(float((p - q).square().sum()) for p, q in pairs)
-            / sum(float(q.square().sum()) for _, q in pairs)
-        )
-    )
+    "Measure how far the weights of a layer have moved."
+    if mitigation.recipe.lora_rank is not None: return np.nan
+    trained = mitigation.model.get_submodule(mitigation.blocks.path)[layer]
+    trained, moved, norm = dict(trained.named_parameters()), 0., 0.
+    for name, original in mitigation.blocks[layer].named_parameters():
+        if name not in trained: continue
+        p, q = (x.detach().double().cpu() for x in (trained[name], original))
+        moved += float((p - q).square().sum())
+        norm += float(q.square().sum())
+    return float(np.sqrt(moved / norm)) if norm else np.nan
+
+# %% ../../nbs/09_panels/06_mitigation.ipynb #b650dd69
+def three_digits(x: float) -> str:
+    "Write three decimals; a dash where there is no number."
+    return "–" if np.isnan(x) else f"{round(x, 3) + 0:.3f}"
 
 # %% ../../nbs/09_panels/06_mitigation.ipynb #cell-004-2
 class MitigationPanel(LivePanel):
@@ -104,7 +101,7 @@ class MitigationPanel(LivePanel):
 
     @observe("layer", "mitigation")
     def _show_picked(self, change=None) -> None:
-        "What happened to the picked layer."
+        "Say what happened to the picked layer."
         i, m = self.layer, self.mitigation
         if i is None: return
         far = weights_moved(m, i) if m is not None and i in m.layers else np.nan
@@ -264,7 +261,7 @@ def _draw_test(self: MitigationPanel) -> None:
 
 @patch
 def compare(self: MitigationPanel) -> pd.DataFrame:
-    "Measures of the test answers, before and after."
+    "Compare the measures of the test answers, before and after."
     if self.after is None:
         raise InputError(
             "nothing was tested yet; give test questions and call panel.run, or panel.ask"
@@ -275,7 +272,7 @@ def compare(self: MitigationPanel) -> pd.DataFrame:
 # %% ../../nbs/09_panels/06_mitigation.ipynb #cell-004-10
 @patch
 def figures(self: MitigationPanel) -> dict[str, Picture]:
-    "The lines of the training, and the reliability before and after."
+    "Return the picture of the training, and of the reliability before and after."
     return super(MitigationPanel, self).figures() | {"reliability": self.diagrams}
 
 @patch
@@ -286,7 +283,7 @@ def to_frame(self: MitigationPanel) -> pd.DataFrame:
 # %% ../../nbs/09_panels/06_mitigation.ipynb #cell-004-11
 @patch
 def code(self: MitigationPanel, lab) -> list[str]:
-    "Lines of Python that give the table again."
+    "Return lines of Python that give the table again."
     m = self.mitigation
     settings = "".join(f", {name}={value!r}" for name, value in lab.evaluation.items())
     last = m.history[-1]["step"] if m.history else m.step
@@ -310,7 +307,7 @@ def code(self: MitigationPanel, lab) -> list[str]:
 # %% ../../nbs/09_panels/06_mitigation.ipynb #cell-004-12
 @patch
 def code_data(self: MitigationPanel, lab) -> dict[str, list]:
-    "The texts and questions that these lines read."
+    "Return the texts and questions that these lines read."
     return {
         "texts": lab.texts, "train": lab.training.questions,
         "development": lab.development, "test": lab.test
@@ -319,7 +316,7 @@ def code_data(self: MitigationPanel, lab) -> dict[str, list]:
 # %% ../../nbs/09_panels/06_mitigation.ipynb #cell-004-13
 @patch
 def _tell(self: MitigationPanel) -> None:
-    "The result in a sentence."
+    "Say the result in a sentence."
     m, steps = self.mitigation, self.mitigator.recipe.steps
     if m is None and not self.losses:
         return self.say("Stopped before the first training step: nothing is trained.")
@@ -343,6 +340,3 @@ def _tell(self: MitigationPanel) -> None:
     words = ", ".join(f"{name} {t.loc[name, 'before']:.3f} → {t.loc[name, 'after']:.3f}"
                       for name in ("right", "hallucination rate", "abstention rate"))
     self.say(f"{found}. On {len(self.before):,} test questions: {words}.")
-
-# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-004-14
-def three_digits(x: float) -> str: return "–" if np.isnan(x) else f"{round(x, 3) + 0:.3f}"

@@ -25,12 +25,11 @@ class TrainingPanel(LivePanel):
         callback: AVSSCallback | None = None,  # whose history is shown live
         history: TrainingHistory | None = None,  # or one from before, to look at
     ):
-        picture, self.losses = Picture(860, 330, left=62, right=90), Picture(
-            860, 190, left=62, right=90
-        )
+        picture = Picture(860, 330, left=62, right=90)
+        self.losses = Picture(860, 190, left=62, right=90)
         super().__init__(
             "How do the layers change in training?",
-            "Orange grew, blue shrank, white is as at the start.", picture
+            "Orange: increased. Blue, hatched: decreased. White: unchanged since the start.", picture
         )
         self.pictures.append(self.losses)
         self.callback, self._last = callback, None
@@ -123,7 +122,7 @@ def _draw(self: TrainingPanel, live: bool = False) -> None:
 # %% ../../nbs/09_panels/07_training.ipynb #cell-004-4
 @patch
 def _tell(self: TrainingPanel) -> None:
-    "The result in a sentence."
+    "Say the result in a sentence."
     h = self.history
     if not len(h): return self.say("Nothing was measured.")
     change = h.change()[-1]
