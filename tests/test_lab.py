@@ -336,7 +336,7 @@ def test_names_are_offered_and_nothing_is_replaced(lab):
     front_end(lab.name, value="pruning")
 
 @pytest.mark.parametrize("folder, name, words", [
-    ("{}/nowhere", "a", "there is no folder"), ("{}", "", "is no file name"), ("{}", "..", "is no file name"), ("{}", "b/a", "there is no folder"),
+    ("{}/nowhere", "a", "there is no folder"), ("{}", "", "is not a valid file name"), ("{}", "..", "is not a valid file name"), ("{}", "b/a", "there is no folder"),
     ("{}/file", "a", "there is no folder"), ("/proc", "a", "was not written"), ("{}", "x" * 300, "was not written"),
     ("x" * 5000, "a", "there is no folder"), ("~nobody/x", "a", "there is no folder"), ("\0", "a", "there is no folder")])
 def test_bad_paths_are_told(lab, tmp_path, folder, name, words):

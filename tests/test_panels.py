@@ -496,7 +496,7 @@ def test_what_was_measured_is_not_measured_again(pruning, passes):
 
 def test_the_button_refuses_while_another_run_is_going_on(pruning, passes):
     with sole_run(): pruning._press(None)
-    assert "run is going on" in pruning.text and not passes and not pruning.button.disabled
+    assert "another run is in progress" in pruning.text and not passes and not pruning.button.disabled
     pruning._press(None)
     assert len(passes) == 2
 
@@ -504,7 +504,7 @@ def test_a_callback_beside_a_running_cell_is_refused(pruning, passes, monkeypatc
     monkeypatch.setattr(picture.CELLS, "running", True)
     beside = threading.Thread(target=pruning._press, args=[None])
     beside.start(); beside.join()
-    assert "run is going on" in pruning.text and not passes
+    assert "another run is in progress" in pruning.text and not passes
     pruning._press(None)                       # from the cell itself it may
     assert len(passes) == 2
 

@@ -103,7 +103,7 @@ def test_on_a_logarithmic_scale_the_dots_use_the_height_and_start_nowhere():
     ax = plot_ranking(replace(scores(values), low=values * 0.9, high=values * 1.1), ax=axes())
     low, high = np.log(ax.get_ylim())
     heights = (np.log(values[1:]) - low) / (high - low)
-    assert heights.min() < 0.06 and np.ptp(heights) > 0.2 and len(ax.get_yticks()) >= 3
+    assert heights.min() < 0.1 and np.ptp(heights) > 0.2 and len(ax.get_yticks()) >= 3
 
 def test_negative_scores_stand_below_the_line_at_zero():
     ax = plot_ranking(scores([-0.5, 2.]), ax=axes())

@@ -17,10 +17,10 @@ from .style import FAINT, INK, KEPT, REMOVED, literal_text, number_text, numbere
 from .style import plain_axes, plain_log, plain_number, share_text
 
 # %% auto #0
-__all__ = ['SHADES', 'RankingBars', 'plot_ranking', 'HistogramSteps', 'per_decade', 'histogram_limits', 'plot_histogram',
+__all__ = ['SHADES', 'RankingBars', 'plot_ranking', 'per_decade', 'histogram_limits', 'HistogramSteps', 'plot_histogram',
            'plot_variance_sparsity', 'shade_rows', 'plot_layer_statistics', 'short_number', 'plot_first_token']
 
-# %% ../../nbs/04_draw/01_layers.ipynb #cell-004-1
+# %% ../../nbs/04_draw/01_layers.ipynb #cell-013
 class RankingBars:
     "The marks of `plot_ranking`, a dot with its interval for each layer: made once, moved by `update`."
 
@@ -60,7 +60,74 @@ class RankingBars:
         )
         ax.set_autoscale_on(False)
 
-# %% ../../nbs/04_draw/01_layers.ipynb #cell-004-2
+# %% ../../nbs/04_draw/01_layers.ipynb #cell-016
+@patch
+def _scale(self: RankingBars, values, low, high) -> float:
+    "Choose the scale and the limits; return the lowest number that they can show."
+    values, low, high = (a[np.isfinite(a)] for a in (values, low, high))
+    log = bool(len(values) and (values > 0).all() and values.max() > 10 * values.min())
+    was_log = self.ax.get_yscale() == "log"
+    if log:
+        least = max(min([*values, *low[low > 0]]), values.min() / 3)
+        top = max([*values, *high])
+        least /= max(1.25, (top / least) ** 0.06)  # room for half a dot
+        self.ax.set_ylim(least, top * (top / least) ** 0.14)
+        if not was_log: self.ax.set_yscale("log")
+        plain_log(self.ax.yaxis, top / least)
+        return least
+    if was_log: self.ax.set_yscale("linear")
+    self.ax.yaxis.set_major_formatter(plain_number)
+    least, top = min([*values, *low, 0]), max([*values, *high, 0])
+    room = (top - least) or 1
+    self.ax.set_ylim(least - 0.05 * room, top + 0.14 * room)
+    return -np.inf
+
+# %% ../../nbs/04_draw/01_layers.ipynb #cell-019
+@patch
+def _number(self: RankingBars, layers) -> None:
+    """Write the layer numbers under the dots.
+    They cost as much as all the rest, and are set only when they change."""
+    step = 1 if self.ordered or self.layers <= 40 else 5 * math.ceil(self.layers / 100)
+    self.ax.set_xticks(
+        range(0, self.layers, step), [layers[i] for i in range(0, self.layers, step)]
+    )
+    if self.ordered and self.layers > 40:
+        self.ax.tick_params("x", labelsize=6, rotation=90)
+    self.numbered = layers
+
+# %% ../../nbs/04_draw/01_layers.ipynb #cell-022
+@patch
+def _words(self: RankingBars, scores, layers, remove, highlight) -> None:
+    "Write title, legend and labels, and the note at the highlighted dot."
+    if layers != self.numbered: self._number(layers)
+    title = literal_text(scores.title.replace("relative_update", "relative update"))
+    self.ax.set_ylabel(literal_text(scores.axis))
+    # y: where it is anyway, unsearched
+    self.ax.set_title(title, loc="left", size=10, color=INK, y=1)
+    legend = _legend(scores, len([*remove]))
+    self.ax.set_title(legend, loc="right", size=9, color=INK, y=1)
+    for artist in self.note, self.guide: artist.set_visible(highlight is not None)
+    if highlight is None: return
+    x, text = layers.index(highlight), number_text(scores.values[highlight])
+    side, shift = "center", 0
+    if x < 0.1 * self.layers: side, shift = "left", -0.4
+    elif x > 0.9 * self.layers: side, shift = "right", 0.4
+    self.guide.set_xdata([x, x])
+    self.note.set(text=f"layer {highlight}: {text}", ha=side, x=x + shift)
+
+def _legend(scores, removed: int) -> str:
+    "Explain the marks that occur."
+    rounded = scores.rounded is not None and scores.rounded.any()
+    marks = {
+        f"✖ hatched: {removed} of {len(scores.values)} removed": removed,
+        "△ lower bound": scores.floored.any(), "□ mostly rounding": rounded,
+        "no intervals: too few texts": scores.too_few,
+        "blank: no value": np.isnan(scores.values).any(),
+    }
+    lines = "; lines: intervals" if np.isfinite(scores.low).any() else ""
+    return "; ".join(m for m, occurs in marks.items() if occurs) or f"higher: more important{lines}"
+
+# %% ../../nbs/04_draw/01_layers.ipynb #cell-024
 @patch
 def update(self: RankingBars, scores, remove=(), highlight=None) -> None:
     "Show these scores; the parameters are those of `plot_ranking`."
@@ -75,7 +142,8 @@ def update(self: RankingBars, scores, remove=(), highlight=None) -> None:
     bottom = self._scale(values, low, high)
     none = np.zeros(self.layers, bool)
     def marked(flags): return none if flags is None else np.asarray(flags, bool)[layers]
-    gone, floored, rounded = np.isin(layers, [*remove]), marked(scores.floored), marked(scores.rounded)
+    gone = np.isin(layers, [*remove])
+    floored, rounded = marked(scores.floored), marked(scores.rounded)
     for artist, where in (
         (self.kept, ~gone & ~floored & ~rounded), (self.gone, gone),
         (self.floors, floored), (self.rounds, rounded), (self.ring, np.equal(layers, highlight))
@@ -90,82 +158,7 @@ def update(self: RankingBars, scores, remove=(), highlight=None) -> None:
     )
     self._words(scores, layers, remove, highlight)
 
-# %% ../../nbs/04_draw/01_layers.ipynb #cell-004-3
-@patch
-def _scale(self: RankingBars, values, low, high) -> float:
-    "Choose the scale and the limits; return the lowest number that they can show."
-    values, low, high = (a[np.isfinite(a)] for a in (values, low, high))
-    log = bool(len(values) and (values > 0).all() and values.max() > 10 * values.min())
-    was_log = self.ax.get_yscale() == "log"
-    if log:
-        least = max(min([*values, *low[low > 0]]), values.min() / 3) / 1.25
-        top = max([*values, *high])
-        self.ax.set_ylim(least, top * (top / least) ** 0.14)
-        if not was_log: self.ax.set_yscale("log")
-        plain_log(self.ax.yaxis, top / least)
-        return least
-    if was_log: self.ax.set_yscale("linear")
-    self.ax.yaxis.set_major_formatter(plain_number)
-    least, top = min([*values, *low, 0]), max([*values, *high, 0])
-    room = (top - least) or 1
-    self.ax.set_ylim(least - 0.05 * room, top + 0.14 * room)
-    return -np.inf
-
-# %% ../../nbs/04_draw/01_layers.ipynb #cell-004-4
-@patch
-def _number(self: RankingBars, layers) -> None:
-    """Write the layer numbers under the dots.
-    They cost as much as all the rest, and are set only when they change."""
-    step = 1 if self.ordered or self.layers <= 40 else 5 * math.ceil(self.layers / 100)
-    self.ax.set_xticks(
-        range(0, self.layers, step), [layers[i] for i in range(0, self.layers, step)]
-    )
-    if self.ordered and self.layers > 40:
-        self.ax.tick_params("x", labelsize=6, rotation=90)
-    self.numbered = layers
-
-# %% ../../nbs/04_draw/01_layers.ipynb #cell-004-5
-@patch
-def _words(self: RankingBars, scores, layers, remove, highlight) -> None:
-    "Write title, labels and the note at the highlighted dot."
-    if layers != self.numbered: self._number(layers)
-    self.ax.set_ylabel(literal_text(scores.axis))
-    # y: where it is anyway, unsearched
-    self.ax.set_title(
-        literal_text(scores.title.replace("relative_update", "relative update")), loc="left",
-        size=10, color=INK, y=1
-    )
-    words = (
-        [f"✖ hatched: {len([*remove])} of {self.layers} removed"] if len([*remove]) else []
-    )
-    words += ["△ lower bound"] if scores.floored.any() else []
-    words += (
-        ["□ mostly rounding"]
-        if scores.rounded is not None and scores.rounded.any()
-        else []
-    )
-    words += ["no intervals: too few texts"] if scores.too_few else []
-    words += ["blank: no value"] if np.isnan(scores.values).any() else []
-    lines = "; lines: intervals" if np.isfinite(scores.low).any() else ""
-    self.ax.set_title(
-        "; ".join(words) or f"higher: more important{lines}", loc="right", size=9,
-        color=INK, y=1
-    )
-    for artist in self.note, self.guide: artist.set_visible(highlight is not None)
-    if highlight is None: return
-    x = layers.index(highlight)
-    side, shift = (
-        ("left", -0.4)
-        if x < 0.1 * self.layers
-        else ("right", 0.4) if x > 0.9 * self.layers else ("center", 0)
-    )
-    self.guide.set_xdata([x, x])
-    self.note.set(
-        text=f"layer {highlight}: {number_text(scores.values[highlight])}", ha=side,
-        x=x + shift
-    )
-
-# %% ../../nbs/04_draw/01_layers.ipynb #cell-004-6
+# %% ../../nbs/04_draw/01_layers.ipynb #cell-026
 def plot_ranking(
     scores,  # an `avss_nb.layers.scores.LayerScores`
     ax: Axes | None = None,
@@ -179,7 +172,27 @@ def plot_ranking(
     bars.update(scores, remove, highlight)
     return bars.ax
 
-# %% ../../nbs/04_draw/01_layers.ipynb #cell-012
+# %% ../../nbs/04_draw/01_layers.ipynb #cell-036
+def per_decade(
+    counts: torch.Tensor,  # int64, (bins,): of one layer's `Moments`
+) -> tuple[np.ndarray, np.ndarray]:  # edges, (bins - 1,), and percent, (bins - 2,)
+    """Return the edges and the percentage of activations per decade of |a|; areas are shares.
+    Values beyond the outermost edges are left out."""
+    edges = EDGES.numpy()
+    return edges, 100 * counts[1:-1].numpy() / max(int(counts.sum()), 1) / np.diff(
+        np.log10(edges)
+    )
+
+def histogram_limits(m: Moments) -> tuple[float, float]:
+    "Return the range of |a| over all leading dimensions, without the smallest 0.1 %."
+    counts = m.counts.reshape(-1, m.counts.shape[-1]).sum(0)
+    share = (counts.cumsum(0) / counts.sum().clamp_min(1)).numpy()
+    edges = EDGES.numpy()
+    return float(edges[max(np.searchsorted(share, 1e-3) - 1, 0)]), float(
+        edges[min(np.searchsorted(share, 1.0), len(edges) - 1)]
+    )
+
+# %% ../../nbs/04_draw/01_layers.ipynb #cell-039
 class HistogramSteps:
     "The histogram of `plot_histogram`: made once, moved by `update`."
 
@@ -195,10 +208,10 @@ class HistogramSteps:
             size=9, va="top"
         )
         ax.set(
-            xscale="log", xlabel="|activation| (no unit)", ylabel="activations a decade (%)"
+            xscale="log", xlabel="|activation| (no unit)", ylabel="% of activations per decade"
         )
 
-# %% ../../nbs/04_draw/01_layers.ipynb #cell-012-1
+# %% ../../nbs/04_draw/01_layers.ipynb #cell-040
 @patch
 def update(self: HistogramSteps,
     m: Moments,  # of one layer, without leading dimensions
@@ -217,40 +230,17 @@ def update(self: HistogramSteps,
     self.ax.set_title(title, loc="left", size=10, color=INK)
     if eps is None: return
     k = int(np.searchsorted(edges, eps))  # bins below ε; the last one is cut at ε
-    self.under.set_data(
-        *(
-            (percent[:k], [*edges[:k], eps])
-            if 0 < k < len(edges)
-            else ([0], [eps / 2, eps])
-        )
-    )
+    inside = 0 < k < len(edges)
+    self.under.set_data(*(
+        (percent[:k], [*edges[:k], eps]) if inside else ([0], [eps / 2, eps])
+    ))
     self.line.set_xdata([eps, eps])
     left = math.log(eps / low) > 0.5 * math.log(high / low)
     self.note.xy = (eps, 0.97)
     self.note.set(text=f"{share_text(float(sparsity(m, eps)))} under ε = {eps:g}",
                   ha="right" if left else "left", position=(-4 if left else 4, 0))
 
-# %% ../../nbs/04_draw/01_layers.ipynb #cell-012-2
-def per_decade(
-    counts: torch.Tensor,  # int64, (bins,): of one layer's `Moments`
-) -> tuple[np.ndarray, np.ndarray]:  # edges, (bins - 1,), and percent, (bins - 2,)
-    """Edges, and percent of the activations a decade of |a|, so that the area is the share.
-    What lies outside is left out."""
-    edges = EDGES.numpy()
-    return edges, 100 * counts[1:-1].numpy() / max(int(counts.sum()), 1) / np.diff(
-        np.log10(edges)
-    )
-
-def histogram_limits(m: Moments) -> tuple[float, float]:
-    "From where to where |a| reaches, but for the smallest 0.1 %; over all leading dimensions."
-    counts = m.counts.reshape(-1, m.counts.shape[-1]).sum(0)
-    share = (counts.cumsum(0) / counts.sum().clamp_min(1)).numpy()
-    edges = EDGES.numpy()
-    return float(edges[max(np.searchsorted(share, 1e-3) - 1, 0)]), float(
-        edges[min(np.searchsorted(share, 1.0), len(edges) - 1)]
-    )
-
-# %% ../../nbs/04_draw/01_layers.ipynb #cell-012-3
+# %% ../../nbs/04_draw/01_layers.ipynb #cell-041
 def plot_histogram(
     profile,  # an `avss_nb.layers.profiler.LayerProfile`
     site: str = "relative_update",  # one of the profile's sites
@@ -258,7 +248,7 @@ def plot_histogram(
     ax: Axes | None = None,
     eps: float | None = None,  # threshold ε: shade the share under it
 ) -> Axes:
-    "The log-scale histogram of |a| in one layer."
+    "Draw the log-scale histogram of |a| in one layer."
     if not 0 <= layer < profile.layers:
         raise InputError(
             f"there is no layer {layer}; the profile has layers 0 to {profile.layers - 1}"
@@ -270,15 +260,50 @@ def plot_histogram(
     )
     return steps.ax
 
-# %% ../../nbs/04_draw/01_layers.ipynb #cell-017
+# %% ../../nbs/04_draw/01_layers.ipynb #cell-046
+def _log_limits(a: np.ndarray) -> tuple[float, float]:
+    "Return limits with an eighth of the log range, but at least a quarter of the value, to spare."
+    room = max(1.25, (a.max() / a.min()) ** 0.125)
+    return a.min() / room, a.max() * room
+
+def _round_levels(low: float, high: float, most: int = 6) -> list[float]:
+    "Return round numbers between two, evenly spaced on the log scale."
+    mantissas = (1, 2, 5) if high < 1e3 * low else (1,)
+    grid = [
+        m * 10.0**d
+        for d in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        for m in mantissas
+    ]
+    grid = [c for c in grid if low < c < high]
+    return [float(f"{c:.0e}") for c in grid[::max(1, math.ceil(len(grid) / most))]]
+
+def _draw_levels(ax: Axes, x: np.ndarray, y: np.ndarray) -> None:
+    "Draw dotted lines of equal AVSS, each named where no layer is near."
+    (left, right), (low, high) = ax.get_xlim(), ax.get_ylim()
+    def free(a, b):  # no layer near?
+        across = np.log(x / a) / math.log(right / left)
+        along = np.log(y / b) / math.log(high / low)
+        return np.hypot(across, along).min() > 0.12
+    for c in _round_levels(low / right, high / left):
+        # where the line enters and leaves the picture
+        start, end = max(left, low / c), min(right, high / c)
+        if math.log(end / start) < 0.2 * math.log(right / left): continue
+        ax.plot([start, end], [c * start, c * end], color=FAINT, lw=0.8, ls=":", zorder=1)
+        places = end * (start / end) ** np.array([0.1, 0.3, 0.5, 0.7])
+        at = next((a for a in places if free(a, c * a)), places[0])
+        ax.text(
+            at, c * at, f"AVSS {number_text(c)}", ha="right", va="center", size=8, color=FAINT,
+            zorder=1.5, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1}
+        )
+
+# %% ../../nbs/04_draw/01_layers.ipynb #cell-049
 def plot_variance_sparsity(
     scores,  # an `avss_nb.layers.scores.LayerScores`
     ax: Axes | None = None,
 ) -> Axes:
-    "Every layer in the plane of sparsity and variance, with lines of equal AVSS."
-    x, y = np.asarray(scores.sparsity, float), np.maximum(
-        scores.variance, np.finfo(float).tiny
-    )
+    "Draw every layer in the plane of sparsity and variance, with lines of equal AVSS."
+    x = np.asarray(scores.sparsity, float)
+    y = np.maximum(scores.variance, np.finfo(float).tiny)
     known = np.isfinite(x + y)
     if not known.any():
         raise InputError(
@@ -291,66 +316,23 @@ def plot_variance_sparsity(
         xlabel="activation sparsity (share under ε)", ylabel="activation variance (no unit)"
     )
     for axis, span in (ax.xaxis, right / left), (ax.yaxis, high / low): plain_log(axis, span)
-    def free(a, b):  # no layer near?
-        return (
-            np.hypot(
-                np.log(x[known] / a) / math.log(right / left),
-                np.log(y[known] / b) / math.log(high / low),
-            ).min()
-            > 0.12
-        )
-    for c in _round_levels(low / right, high / left):
-        # where the line enters and leaves the picture
-        start, end = max(left, low / c), min(right, high / c)
-        if math.log(end / start) < 0.2 * math.log(right / left): continue
-        ax.plot([start, end], [c * start, c * end], color=FAINT, lw=0.8, ls=":", zorder=1)
-        at = next(
-            (
-                a for a in end * (start / end) ** np.array([0.1, 0.3, 0.5, 0.7])
-                if free(a, c * a)
-            ),
-            end * (start / end) ** 0.1,
-        )
-        ax.text(
-            at, c * at, f"AVSS {number_text(c)}", ha="right", va="center", size=8, color=FAINT,
-            zorder=1.5, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1}
-        )
+    _draw_levels(ax, x[known], y[known])
     numbered_discs(ax, x, y, scores.floored)
-    ax.set_title(
-        literal_text(scores.title.replace("relative_update", "relative update")), loc="left",
-        size=10, color=INK
-    )
-    words = ["white: nothing under ε"] * bool(scores.floored.any()) + [
-        f"{(~known).sum()} layers without a value"
-    ] * (not known.all())
+    title = literal_text(scores.title.replace("relative_update", "relative update"))
+    ax.set_title(title, loc="left", size=10, color=INK)
+    words = ["white: nothing under ε"] if scores.floored.any() else []
+    if not known.all(): words.append(f"{(~known).sum()} layers without a value")
     ax.set_title("; ".join(words), loc="right", size=9, color=INK)
     return ax
 
-# %% ../../nbs/04_draw/01_layers.ipynb #cell-017-1
-def _log_limits(a: np.ndarray) -> tuple[float, float]:
-    "Limits with an eighth of the range, but at least a quarter, on either side."
-    room = max(1.25, (a.max() / a.min()) ** 0.125)
-    return a.min() / room, a.max() * room
-
-def _round_levels(low: float, high: float, most: int = 6) -> list[float]:
-    "Round numbers between two, evenly on the log scale."
-    mantissas = (1, 2, 5) if high < 1e3 * low else (1,)
-    grid = [
-        m * 10.0**d
-        for d in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-        for m in mantissas
-    ]
-    grid = [c for c in grid if low < c < high]
-    return [float(f"{c:.0e}") for c in grid[::max(1, math.ceil(len(grid) / most))]]
-
-# %% ../../nbs/04_draw/01_layers.ipynb #cell-022
+# %% ../../nbs/04_draw/01_layers.ipynb #cell-056
 SHADES = sns.blend_palette(["#ffffff", KEPT, "#01243a"], as_cmap=True)
 
 def shade_rows(
     values: np.ndarray,  # float64, (statistics, layers)
 ) -> np.ndarray:  # the same; in [0, 1], NaN where there is no value
-    """How high each value stands in its row, on the log scale for positive rows over more
-    than a decade."""
+    """Return how high each value stands in its row, from 0 to 1.
+    Rows that are positive and span more than a decade are compared on the log scale."""
     shown = np.where(np.isfinite(values), values, np.nan).astype(float)
     for row in shown:
         known = row[~np.isnan(row)]
@@ -360,7 +342,7 @@ def shade_rows(
         row[:] = (row - low) / (high - low) if high > low else row * 0 + 0.5
     return shown
 
-# %% ../../nbs/04_draw/01_layers.ipynb #cell-022-1
+# %% ../../nbs/04_draw/01_layers.ipynb #cell-058
 def plot_layer_statistics(
     # a row for each layer, a column for each statistic; as `LayerProfile.statistics` gives it
     table: pd.DataFrame,
@@ -368,8 +350,8 @@ def plot_layer_statistics(
     highlight: int | None = None,  # a layer to frame
     site: str = "",  # named in the title
 ) -> Axes:
-    """A heat map, statistics against layers: dark is high in its row.
-    Numbers in the cells, or, of many layers, the ends of each row."""
+    """Draw a heat map of statistics against layers: dark is high in its row.
+    Up to twelve layers have numbers in their cells; of more, the ends of each row are named."""
     table = table.dropna(axis=1, how="all")
     if not table.size:
         raise InputError(
@@ -389,66 +371,64 @@ def plot_layer_statistics(
     )
     if layers <= 12: _numbers(ax, values, shown)
     else: _ends(ax, values)
-    ax.set_facecolor("0.9")
-    step = 1 if layers <= 40 else 5 * -(-layers // 100)
-    ax.set(
-        xlabel="layer (0: first)", xticks=range(0, layers, step),
-        ylim=(len(values) - 0.5, -0.5)
-    )
-    ax.set_yticks(range(len(values)), table.columns)
-    ax.tick_params("y", length=0)
-    ax.spines[:].set_visible(False)
+    _name_rows(ax, table.columns, layers)
     if highlight is not None:
-        ax.add_patch(
-            Rectangle(
-                (highlight - 0.5, -0.5), 1, len(values), fill=False, ec=INK, lw=2,
-                clip_on=False, zorder=3
-            )
-        )
-    ax.set_title(
-        "What was measured in each layer" + (f", {site}" if site else ""), loc="left", size=10,
-        color=INK
-    )
-    ax.set_title(
-        "dark: high in its row" + ("; grey: no value" if np.isnan(shown).any() else ""),
-        loc="right", size=9, color=INK
-    )
+        place = (highlight - 0.5, -0.5), 1, len(values)
+        ax.add_patch(Rectangle(*place, fill=False, ec=INK, lw=2, clip_on=False, zorder=3))
+    title, legend = "What was measured in each layer", "dark: high in its row"
+    if site: title += f", {site}"
+    if np.isnan(shown).any(): legend += "; grey: no value"
+    ax.set_title(title, loc="left", size=10, color=INK)
+    ax.set_title(legend, loc="right", size=9, color=INK)
     return ax
 
-# %% ../../nbs/04_draw/01_layers.ipynb #cell-022-2
+# %% ../../nbs/04_draw/01_layers.ipynb #cell-059
+def _name_rows(ax, names, layers: int) -> None:
+    "Name the rows after the statistics, and the columns after the layers."
+    step = 1 if layers <= 40 else 5 * -(-layers // 100)
+    ax.set(
+        xlabel="layer (0: first)", xticks=range(0, layers, step), facecolor="0.9",
+        ylim=(len(names) - 0.5, -0.5)
+    )
+    ax.set_yticks(range(len(names)), names)
+    ax.tick_params("y", length=0)
+    ax.spines[:].set_visible(False)
+
 def _numbers(ax, values, shown) -> None:
-    "Every value in its cell."
+    "Write every value in its cell."
     for row, layer in zip(*np.nonzero(~np.isnan(shown))):
+        color = "white" if shown[row, layer] > 0.47 else "black"
         ax.text(
-            layer, row, short_number(values[row, layer]), ha="center", va="center_baseline", size=7.5,
-            color="white" if shown[row, layer] > 0.47 else "black"
+            layer, row, short_number(values[row, layer]), ha="center", va="center_baseline",
+            size=7.5, color=color
         )
 
 def _ends(ax, values) -> None:
-    "The lowest and the highest value of every row, and their layers, at its right."
+    "Write the lowest and the highest value of every row, and their layers, at its right."
     for row, line in enumerate(values):
-        low, high = np.nanargmin(line), np.nanargmax(line)
+        low, high = (
+            f"{short_number(line[at])} (layer {at})" for at in (np.nanargmin(line), np.nanargmax(line))
+        )
         ax.annotate(
-            f"{short_number(line[low])} (layer {low})\nto {short_number(line[high])} (layer {high})",
-            (1.01, row), xycoords=ax.get_yaxis_transform(), size=7.5, color=INK, va="center"
+            f"{low}\nto {high}", (1.01, row), xycoords=ax.get_yaxis_transform(), size=7.5, color=INK, va="center"
         )
 
 def short_number(x: float) -> str:
-    "Two digits, and few characters: 0.012, 1234, 1.5e6."
+    "Write two digits in few characters: 0.012, 1234, 1.5e6."
     text = f"{x:.0f}" if 100 <= abs(x) < 1e4 else f"{x:.2g}"
     return text.replace("e+0", "e").replace("e-0", "e−").replace("-", "−")
 
-# %% ../../nbs/04_draw/01_layers.ipynb #cell-026
+# %% ../../nbs/04_draw/01_layers.ipynb #cell-064
 def plot_first_token(
     profile,  # an `avss_nb.layers.profiler.LayerProfile` that keeps the first tokens apart
     ax: Axes | None = None,
 ) -> Axes:
-    "RMS of the states that leave each layer: the first token of each text against all others."
+    "Draw the RMS of the states that leave each layer: the first token of each text against the rest."
     table, massive = first_token_rms(profile), profile.massive()
     ax = plain_axes(ax, 7.5, 3)
-    for name, colour, mark in (("first token", REMOVED, "o"), ("other tokens", KEPT, "s")):
+    for name, color, mark in (("first token", REMOVED, "o"), ("other tokens", KEPT, "s")):
         values = table[name].to_numpy()
-        ax.plot(table.index, values, f"{mark}-", color=colour, ms=4, lw=1.5, label=name)
+        ax.plot(table.index, values, f"{mark}-", color=color, ms=4, lw=1.5, label=name)
     ax.set(
         xlabel="layer (0: first)", ylabel="RMS of the state", yscale="log",
         xlim=(-0.7, len(table) - 0.3)

@@ -21,12 +21,12 @@ __all__ = ['LOOK', 'PACKAGES', 'free_name', 'new_file', 'save_picture', 'save_ta
            'python_script', 'save_data', 'load_data', 'stop_after', 'package_versions', 'rows_html', 'report_section',
            'report_page']
 
-# %% ../../nbs/09_panels/02_exports.ipynb #cell-004
+# %% ../../nbs/09_panels/02_exports.ipynb #cell-006
 def free_name(
     folder: str | Path,
     name: str,  # with its suffix
 ) -> str:
-    "The name, or with the first number that is free: `ranking.svg`, `ranking-2.svg`, …"
+    "Return the name, or the first one that is free: `ranking.svg`, `ranking-2.svg`, …"
     stem, suffix, number = Path(name).stem, Path(name).suffix, 1
     while os.path.exists(os.path.join(os.path.expanduser(folder), name)):
         name = f"{stem}-{(number := number + 1)}{suffix}"
@@ -37,12 +37,12 @@ def new_file(
     name: str,
     suffix: str,  # ".svg"
 ) -> Path:
-    "The path of a file that is not there yet; the suffix is added where it is missing."
+    "Return the path of a file that is not there yet; a missing suffix is added."
     folder, name = Path(os.path.expanduser(folder)), name.strip()
     if not name or name in (".", "..") or any(c in name for c in '/\\\0'):
         raise InputError(
-            f"{name!r} is no file name; write one without / and \\, for example"
-            f" ranking{suffix}, and the folder beside it"
+            f"{name!r} is not a valid file name. Enter only the name here, for example"
+            f" ranking{suffix}; the folder goes into its own field."
         )
     if not os.path.isdir(folder):
         raise InputError(f"there is no folder {folder}; make it first, or give another one")
@@ -51,7 +51,7 @@ def new_file(
         raise InputError(f"{folder / name} exists already; {free_name(folder, name)} is free")
     return folder / name
 
-# %% ../../nbs/09_panels/02_exports.ipynb #cell-007
+# %% ../../nbs/09_panels/02_exports.ipynb #cell-009
 def save_picture(
     picture: Picture,
     path: str | Path,  # ends in .svg or .png
@@ -77,13 +77,13 @@ def save_table(
         if Path(path).suffix == ".csv": table.to_csv(file, index=False)
         else: table.to_parquet(file, index=False)
 
-# %% ../../nbs/09_panels/02_exports.ipynb #cell-010
+# %% ../../nbs/09_panels/02_exports.ipynb #cell-017
 def source_of_call(
     thing,  # keeps its settings in attributes of the same names
     *args: str,  # source of the first arguments
     **attributes: str,  # parameter → attribute, where the names differ
 ) -> str:
-    "The source of the call that makes such an object."
+    "Return the source of the call that makes such an object."
     parameters = [
         p for p in inspect.signature(type(thing)).parameters.values()
         if p.kind == p.POSITIONAL_OR_KEYWORD
@@ -103,12 +103,12 @@ def evaluator_code(
     lab,  # a `LayerLab`
     model: str = "model",  # source of the model
 ) -> str:
-    "The source of the call that makes the laboratory's evaluator."
+    "Return the source of the call that makes the laboratory's evaluator."
     return source_of_call(Evaluator(lab.model, lab.tokenizer, **lab.evaluation), model, "tokenizer")
 
-# %% ../../nbs/09_panels/02_exports.ipynb #cell-013
+# %% ../../nbs/09_panels/02_exports.ipynb #cell-020
 def python_script(lines: Sequence[str]) -> str:
-    "Python source: the imports that the lines need, and the lines."
+    "Return Python source: the imports that the lines need, and the lines."
     from avss_nb import __all__ as door
     used = [
         name for name in door if any(re.search(rf"(?<![.\w]){name}\(", line) for line in lines)
@@ -116,7 +116,7 @@ def python_script(lines: Sequence[str]) -> str:
     imports = [f"from avss_nb import {', '.join(used)}"] if used else []
     return "\n".join([*imports, "", *lines, ""])
 
-# %% ../../nbs/09_panels/02_exports.ipynb #cell-016
+# %% ../../nbs/09_panels/02_exports.ipynb #cell-023
 def save_data(
     path: str | Path,
     **parts,  # name → texts or questions
@@ -142,36 +142,32 @@ def load_data(path: str | Path) -> dict[str, list]:  # name → texts or questio
             f"there is no file {path}; the script and its data belong in one folder, go there"
             " to run it"
         )
-    def whole_(x):
+    def restored(x):
         if not isinstance(x, dict): return x
         (kind, fields), = x.items()
-        return (
-            Labelled(**fields)
-            if kind == "Labelled"
-            else Question(
-                **{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-            )
-        )
+        if kind == "Labelled": return Labelled(**fields)
+        fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+        return Question(**fields)
     with report_damage(path, "data of a script", "save the script again"):
         return {
-            name: [*map(whole_, part)]
+            name: [*map(restored, part)]
             for name, part in json.loads(Path(path).read_text(encoding="utf-8")).items()
         }
 
-# %% ../../nbs/09_panels/02_exports.ipynb #cell-019
+# %% ../../nbs/09_panels/02_exports.ipynb #cell-027
 def stop_after(
     number: int,
     # a figure of the progress that is summed up, such as "tokens"; None: units done
     what: str | None = None,
 ):  # a listener
-    "Stops work like ■ when so much is done."
+    "Return a listener that stops work, as ■ does, when so much is done."
     seen = [0]
     def listener(progress: Progress) -> None:
         seen[0] = progress.done if what is None else seen[0] + progress.info[what]
         if seen[0] >= number: raise KeyboardInterrupt
     return listener
 
-# %% ../../nbs/09_panels/02_exports.ipynb #cell-022
+# %% ../../nbs/09_panels/02_exports.ipynb #cell-030
 LOOK = """body {font: 15px/1.5 system-ui, sans-serif; max-width: 900px; margin: 2em auto;
   padding: 0 1em; color: #222; background: #fff}
 h1 {font-size: 24px} h2 {font-size: 19px; margin-top: 2em; border-top: 1px solid #ccc; padding-top: 1em}
@@ -187,19 +183,19 @@ PACKAGES = (
 )
 
 def package_versions() -> dict[str, str]:
-    "Of what the numbers depend on."
+    "Return the versions of what the numbers depend on."
     from avss_nb import __version__
     return {"avss_nb": __version__, "Python": platform.python_version()} | {
         name: importlib.metadata.version(name) for name in PACKAGES
     }
 
 def rows_html(rows: dict) -> str:
-    "Names and values as a table."
+    "Write names and values as a table."
     def cell(value): return html.escape(str(value))
     lines = [f"<tr><th>{cell(k)}</th><td>{cell(v)}</td></tr>" for k, v in rows.items()]
     return f"<table>{''.join(lines)}</table>"
 
-# %% ../../nbs/09_panels/02_exports.ipynb #cell-022-1
+# %% ../../nbs/09_panels/02_exports.ipynb #cell-032
 def report_section(
     title: str,
     words: str,  # the result in a sentence
@@ -207,7 +203,7 @@ def report_section(
     table: pd.DataFrame | None,
     code: str,
 ) -> str:
-    "A part of the report, in HTML."
+    "Write a part of the report, in HTML."
     shown = "".join(
         f'<img alt="{html.escape(p.alt)}" width="{p.width}" height="{p.height}"'
         f' src="data:image/png;base64,{p.base64}">'
@@ -225,13 +221,13 @@ def report_section(
         f" code that gives these numbers</summary><pre>{html.escape(code)}</pre></details>"
     )
 
-# %% ../../nbs/09_panels/02_exports.ipynb #cell-022-2
+# %% ../../nbs/09_panels/02_exports.ipynb #cell-033
 def report_page(
     title: str,
     settings: dict,  # name → value
-    sections: Sequence[str],  # from `section`
+    sections: Sequence[str],  # from `report_section`
 ) -> str:
-    "The whole report."
+    "Write the whole report."
     return (
         f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><meta name="viewport"'
         f' content="width=device-width">'

@@ -30,9 +30,9 @@ from ..draw.layers import histogram_limits
 # %% auto #0
 __all__ = ['count_in_words', 'tally_bar', 'example_table', 'HallucinationPanel']
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-004
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-008
 def count_in_words(answers: Answers) -> str:
-    "Right, wrong and abstained answers in words."
+    "Count right, wrong and abstained answers in words."
     counts = {
         "right": answers.correct, "wrong": answers.hallucinated,
         "abstained": answers.abstained
@@ -40,7 +40,7 @@ def count_in_words(answers: Answers) -> str:
     return ", ".join(f"{int(what.sum()):,} {name}" for name, what in counts.items())
 
 def tally_bar(answers: Answers) -> str:
-    "The counts as a bar, in HTML."
+    "Draw the counts as a bar, in HTML."
     stripes = f"repeating-linear-gradient(45deg, {REMOVED} 0 5px, white 5px 7px)"
     parts = zip(
         (answers.correct, answers.hallucinated, answers.abstained), (KEPT, stripes, "#c4c4c4")
@@ -57,12 +57,12 @@ def tally_bar(answers: Answers) -> str:
         f" striped, grey)</div>{doubts}"
     )
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-004-1
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-009
 def example_table(
     answers: Answers,
     each: int = 3,  # right ones, and wrong ones
 ) -> str:
-    "The surest wrong and right answers with the truth, in HTML."
+    "List the surest wrong and right answers with the truth, in HTML."
     def short(text): return html.escape(text if len(text) <= 60 else text[:59] + "…")
     def row(i):
         q = answers.questions[i]
@@ -84,7 +84,7 @@ def example_table(
     lines = [f"<tr>{head}</tr>", *rows] if rows else []
     return f"<table>{''.join(lines)}</table>"
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-007
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-014
 class HallucinationPanel(LayerPanel):
     """log EAVSS of the layers, live while a model answers and is profiled, and adjustable
     afterwards."""
@@ -106,17 +106,17 @@ class HallucinationPanel(LayerPanel):
         self.analyzer, self.questions, self.evaluation = analyzer, questions, evaluation
         self.scorer = scorer or (analyzer.scorer if analyzer else EAVSSScorer())
         self._found, self._probes, self._new = {}, {}, True  # new: no layer was picked yet
-        self._brief = False  # scored in haste, because ■ was pressed?
+        self._brief = False  # a quick score, because ■ was pressed?
         self._build(self.scorer)
         if analyzer: self._make_room(len(analyzer.profiler.blocks))
         if profile is not None: self.load(profile)
         elif answers is not None: self.load(answers)
         else: self.say("Waiting: panel.run() asks the questions and compares the layers.")
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-007-1
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-016
 @patch
 def _build(self: HallucinationPanel, scorer) -> None:
-    "The widgets, and what happens when they change."
+    "Make the widgets, and say what happens when they change."
     narrow = {
         "layout": widgets.Layout(width="235px"), "style": {"description_width": "80px"}
     }
@@ -145,7 +145,7 @@ def _build(self: HallucinationPanel, scorer) -> None:
     self.after = widgets.VBox(
         [row_of_controls(self.site, self.balanced), row_of_controls(self.eps, self.relative)]
     )
-    # it keeps its room, so that nothing jumps
+    # it keeps its room, so nothing jumps
     self.picked.layout.visibility, self.picked.layout.min_height = "hidden", "284px"
     (
         self.counts.layout.min_height, self.examples.layout.min_height,
@@ -156,19 +156,16 @@ def _build(self: HallucinationPanel, scorer) -> None:
     for control in self.site, self.eps, self.relative, self.balanced:
         control.observe(self._rescore, "value")
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-007-2
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-017
 @patch
 def _make_room(self: HallucinationPanel, layers: int) -> None:
-    "Marks and buttons for this many layers."
+    "Make marks and buttons for this many layers."
     if self.layers == layers: return
     self.picture.ax.clear()
     self._marks = EAVSSMarks(self.picture.ax, layers)
     self._number(layers)
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-007-3
-# --- while it works
-# ----------------------------------------------------------------------------------------------
-
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-019
 @patch
 def run(self: HallucinationPanel,
     questions: Sequence[Question] | None = None,  # None: those given at the start
@@ -181,9 +178,8 @@ def run(self: HallucinationPanel,
             "this panel has no model; write"
             " HallucinationPanel(HallucinationAnalyzer(model, tokenizer))"
         )
-    questions, profiler = (
-        self.questions if questions is None else questions
-    ), self.analyzer.profiler
+    questions = self.questions if questions is None else questions
+    profiler = self.analyzer.profiler
     if answers is None and questions is None: answers = self.answers
     if answers is None and questions is None:
         raise InputError("there are neither questions nor answers; give one of them")
@@ -203,7 +199,7 @@ def run(self: HallucinationPanel,
         if self._progress is not None: self._end(profile)  # it was stopped
     return self.scores
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-007-4
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-021
 @patch
 def _live(self: HallucinationPanel, progress: Progress) -> str:
     if progress.unit == "question":
@@ -218,7 +214,7 @@ def _live(self: HallucinationPanel, progress: Progress) -> str:
 
 @patch
 def _so_far(self: HallucinationPanel) -> Answers | AnswerProfile:
-    "The result so far; a profile is partial where the total was not reached."
+    "Return the result so far; a profile is partial where the total was not reached."
     p = self._progress
     found = self.answers if p.partial is None else p.partial()
     return (
@@ -227,10 +223,7 @@ def _so_far(self: HallucinationPanel) -> Answers | AnswerProfile:
         else found
     )
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-007-5
-# --- afterwards
-# --------------------------------------------------------------------------------------------------
-
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-023
 @patch
 def load(self: HallucinationPanel,
     result: Answers | AnswerProfile,
@@ -256,7 +249,7 @@ def _take_answers(self: HallucinationPanel, answers) -> None:
         answers, tally_bar(answers), example_table(answers)
     )
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-007-6
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-024
 @patch
 def _take(self: HallucinationPanel, profile, live: bool = False) -> None:
     with DRAWING:
@@ -275,7 +268,7 @@ def _take(self: HallucinationPanel, profile, live: bool = False) -> None:
 
 @patch
 def _show(self: HallucinationPanel, live: bool = False) -> None:
-    "Score and draw; what stands against a score is said."
+    "Score and draw, or say why there is no score."
     try: self._score(live)
     except InputError as error: self.say(str(error))
     else:
@@ -283,7 +276,7 @@ def _show(self: HallucinationPanel, live: bool = False) -> None:
         self._draw(live)
         if not live: self._tell()
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-007-7
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-026
 @patch
 def _point(self: HallucinationPanel, layer: int) -> None:
     "Open at this layer, unless one was picked meanwhile."
@@ -293,8 +286,8 @@ def _point(self: HallucinationPanel, layer: int) -> None:
 
 @patch
 def _score(self: HallucinationPanel, live: bool) -> None:
-    """Scores by the present settings, from the stored profile: no forward pass.
-    Known ones are looked up."""
+    """Score by the present settings, from the stored profile: no forward pass.
+    Known scores are looked up."""
     s, balance = self.scorer, self.balance if self.balanced.value else ()
     settings = self.site.value, self.eps.value, self.relative.value, s.by, balance
     if live:
@@ -311,29 +304,26 @@ def _score(self: HallucinationPanel, live: bool) -> None:
         )
     if not live: self.scores = self._found[settings]
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-007-8
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-028
 @patch
 def present_scorer(self: HallucinationPanel,
     probe: bool | None = None,  # None: as at the start
 ) -> EAVSSScorer:
-    "The scorer of the present settings; after ■ it takes a fraction of a second."
-    s, balance, draws, halves = (
-        self.scorer, self.balance if self.balanced.value else (), self.scorer.draws,
-        self.scorer.halves
-    )
+    "Return the scorer of the present settings; after ■ a quick one."
+    s, balance = self.scorer, self.balance if self.balanced.value else ()
+    draws, halves = s.draws, s.halves
     if self._brief:
-        probe, halves, draws = (
-            False, 0, min(draws, max(99, 1_600_000 // (len(self.profile) * self.layers)))
-        )
+        probe, halves = False, 0
+        draws = min(draws, max(99, 1_600_000 // (len(self.profile) * self.layers)))
     return EAVSSScorer(
         self.site.value, self.eps.value, self.relative.value, s.by, balance, draws,
         s.probe if probe is None else probe, halves, s.confidence, s.seed
     )
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-007-9
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-030
 @patch
 def code(self: HallucinationPanel, lab) -> list[str]:
-    "Lines of Python that give the table again."
+    "Return lines of Python that give the table again."
     stop = (
         f", progress=stop_after({len(self.profile)}, 'answers')"
         if self.profile.partial
@@ -351,13 +341,13 @@ def code(self: HallucinationPanel, lab) -> list[str]:
 
 @patch
 def code_data(self: HallucinationPanel, lab) -> dict[str, list]:
-    "The questions that these lines read."
+    "Return the questions that these lines read."
     return {"questions": self.answers.questions}
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-007-10
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-031
 @patch
 def _probed(self: HallucinationPanel, balance) -> dict[str, np.ndarray]:
-    "The probes, which depend on the balance alone."
+    "Return the probes, which depend on the balance alone."
     if balance not in self._probes:
         found = probe_auroc(
             self.profile, strata_of(self.profile, balance), self.scorer.seed
@@ -375,18 +365,17 @@ def _draw(self: HallucinationPanel, live: bool = False) -> None:
         )
         self._present(alt, live)
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-007-11
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-033
 @patch
 def _draw_layer(self: HallucinationPanel) -> None:
-    "The histograms and the numbers of the picked layer."
+    "Draw the histograms of the picked layer, and list its numbers."
     s, i, site = self.scores, self.layer, self.scores.site
     kinds = [
         kind.site(site).total()
         for kind in (self.profile.faithful, self.profile.hallucinated)
     ]
-    eps, words = s.eps * (
-        float(rms(self.profile.site(site).total())[i]) if s.relative else 1
-    ), site.replace("_", " ")
+    eps, words = s.eps, site.replace("_", " ")
+    if s.relative: eps *= float(rms(self.profile.site(site).total())[i])
     self._steps.update(
         *(m[i] for m in kinds), eps, histogram_limits(kinds[0]),
         f"layer {i}: |activation| of the {words}"
@@ -416,33 +405,24 @@ def _draw_layer(self: HallucinationPanel) -> None:
     )
     self.numbers.value = f"<table style='margin-top: 4px'>{cells}</table>"
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-007-12
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-034
 @patch
 def _rescore(self: HallucinationPanel, change=None) -> None:
-    "A control has changed."
+    "Score and draw again: a control has changed."
     with DRAWING:
         if not self._quiet and self.profile is not None: self._show()
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-007-13
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-036
 @patch
 def _tell(self: HallucinationPanel) -> None:
-    "The result in a sentence."
-    s, out = self.scores, [
-        i for i in self.scores.layers(self.layers) if self.scores.q[i] < STANDS_OUT
-    ]
-    least = int(np.argmin(s.q))
-    found = (
-        f"Layers {list_layers(out)} stand out (q < 0.05)"
-        if len(out) > 1
-        else (
-            f"Layer {out[0]} stands out (q < 0.05)"
-            if out
-            else (
-                "No layer stands out from chance; the smallest q is"
-                f" {number_text(s.q[least])}, layer {least}"
-            )
-        )
-    )
+    "Say the result in a sentence."
+    s, least = self.scores, int(np.argmin(self.scores.q))
+    out = [i for i in s.layers(self.layers) if s.q[i] < STANDS_OUT]
+    found = f"Layers {list_layers(out)} stand out (q < 0.05)"
+    if len(out) == 1: found = f"Layer {out[0]} stands out (q < 0.05)"
+    if not out:
+        smallest = f"the smallest q is {number_text(s.q[least])}, layer {least}"
+        found = f"No layer stands out from chance; {smallest}"
     agree = "" if np.isnan(s.halves[0]) else f", halves agree with ρ = {s.halves[0]:.2f}"
     notes = "".join(f" {note[0].upper()}{note[1:]}." for note in s.notes)
     if self._brief:

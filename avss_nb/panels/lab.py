@@ -25,7 +25,8 @@ from .hallucination import HallucinationPanel
 from ..model.heads import find_head
 from .exports import free_name, new_file, report_page, save_data, save_picture
 from .exports import save_table, python_script, report_section
-from .tabs import View, further_tabs, set_aside, source_of_table, without_questions
+from .tabs import View, further_tabs, set_aside, source_of_table
+from .tabs import without_questions
 from .live import Panel, row_of_controls, list_layers
 from .picture import DRAWING, Throttle
 from ..hallucination.mitigation import ContrastiveMitigator, Mitigation, Recipe
@@ -71,129 +72,139 @@ class LayerLab(Panel):
         **evaluation,  # settings of `Evaluator`: stop, max_new_tokens, batch_size …
     ):
         check_texts(texts)
-        self.model, self.tokenizer, self.texts, self.evaluation = (
-            model, tokenizer, [*texts], evaluation
-        )
+        self.model, self.tokenizer, self.texts = model, tokenizer, [*texts]
         if not self.texts: raise InputError("there are no texts; give at least one")
-        self.profiler = profiler or LayerProfiler(model, tokenizer)
+        self.evaluation, self.profiler = evaluation, profiler or LayerProfiler(model, tokenizer)
         self.blocks = self.profiler.blocks
         questions = [Question.of(q) for q in questions or ()]
         why = without_questions(model, tokenizer, questions)
         self.questions, self.test = ([], []) if why else set_aside(questions, test)
         self.development, self.training = [], None
         self.ranking = LayerRankingPanel(len(self.blocks), scorer=scorer)
-        super().__init__(
-            f"Layers of `{model_name(self.blocks)}`", "Pick one; every tab shows it.",
-            self.ranking.picture
-        )
-        self.views = [
-            View(name) for name in ("ranking", "hallucination", "pruning", "mitigation")
-        ]
+        title = f"Layers of `{model_name(self.blocks)}`"
+        super().__init__(title, "Pick one; every tab shows it.", self.ranking.picture)
+        self.views = [View(n) for n in ("ranking", "hallucination", "pruning", "mitigation")]
         self._links, self._scored = {}, None
         self._build(str(folder))
-        self._enter(0, self.ranking)
-        if why:
-            for view in self.views[1], self.views[3]: view.explain(why)
-        else:
-            panel = HallucinationPanel(
-                HallucinationAnalyzer(model, tokenizer, scorer=eavss),
-                self.questions,
-                **evaluation
-            )
-            self._enter(1, panel)
-            aside = f"; {len(self.test):,} others are set aside for tests" if self.test else ""
-            panel.say(
-                f"Waiting: lab.hallucinations() asks {len(self.questions):,} questions and"
-                f" compares the layers{aside}."
-            )
-            self.views[3].explain(
-                "Training needs to know the layers: first `lab.hallucinations()`, then"
-                " `lab.mitigate()`."
-            )
-        self.views[2].explain("Pruning needs a ranking: first `lab.profile()`.")
-        self.ranking.say(f"Waiting: lab.profile() reads {len(self.texts):,} texts.")
-        self.ranking.observe(self._ranked, "scores")
-        self.ranking.bar.layout.observe(self._ranked, "display")
-        self.say(
-            "Nothing is measured yet. lab.run() does"
-            f" {'the first two steps' if self.hallucination else 'the first step'}."
-        )
+        self._fill_tabs(why, eavss)
         self._add_tabs()
-
-    hallucination = property(lambda self: self.views[1].panel)
-    pruning = property(lambda self: self.views[2].panel)
-    mitigation = property(lambda self: self.views[3].panel)
-    view = property(
-        lambda self: self.views[self.tabs.selected_index or 0], doc="The tab on show."
-    )
-
-    # --- one layer
-    # ---------------------------------------------------------------------------------------------------
 
     @validate("layer")
     def _check_layer(self, proposal):
-        if not 0 <= proposal["value"] < len(self.blocks):
-            raise TraitError(
-                f"there is no layer {proposal['value']}; the model has layers 0 to"
-                f" {len(self.blocks) - 1}"
-            )
-        return proposal["value"]
+        if 0 <= proposal["value"] < len(self.blocks): return proposal["value"]
+        raise TraitError(
+            f"there is no layer {proposal['value']}; the model has layers 0 to"
+            f" {len(self.blocks) - 1}"
+        )
 
     @observe("layer")
-    def _tell_facts(self, change=None) -> None:
-        "What all tabs know of the picked layer, in a line."
-        i, known, s = self.layer, [], self.ranking.scores
-        if s is not None:
-            known.append(
-                f"{s.name} {number_text(s.values[i])}, rank {s.order.index(i)} (0 is the lowest,"
-                f" {len(s.values) - 1} the highest)"
-            )
-        s = self.hallucination and self.hallucination.scores
-        if s: known.append(f"log EAVSS {s.log_eavss[i]:+.2g} (q = {number_text(s.q[i])})")
-        if self.pruning and (costs := self.pruning.costs((i,))):
-            known.append(f"without it alone: {costs}")
-        if self.mitigation:
-            known.append("trained" if i in self.mitigation.mitigator.layers else "not trained")
-        style = "display: flex; align-items: center; min-height: 40px; line-height: 1.4"
-        self.facts.value = (
-            f"<div style='{style}'>{'; '.join(known) or 'nothing is known of it yet'}</div>"
-        )
+    def _layer_changed(self, change) -> None: self._tell_facts()
 
-    # --- what stays
-    # --------------------------------------------------------------------------------------------------
+# %% ../../nbs/09_panels/09_lab.ipynb #6a4a778a
+@patch(as_prop=True)
+def hallucination(self: LayerLab) -> HallucinationPanel | None: return self.views[1].panel
 
-    def __repr__(self):
-        told = [f"{view.name}: {view.panel.text}" for view in self.views if view.pictures]
-        return (
-            f"LayerLab({model_name(self.blocks)}, layer {self.layer})."
-            f" {' '.join(told) or self.text}"
+@patch(as_prop=True)
+def pruning(self: LayerLab) -> PruningPanel | None: return self.views[2].panel
+
+@patch(as_prop=True)
+def mitigation(self: LayerLab) -> MitigationPanel | None: return self.views[3].panel
+
+@patch(as_prop=True)
+def view(self: LayerLab) -> View:
+    "The tab on show."
+    return self.views[self.tabs.selected_index or 0]
+
+# %% ../../nbs/09_panels/09_lab.ipynb #0fc64d90
+@patch
+def _fill_tabs(self: LayerLab, why: str, eavss: EAVSSScorer | None) -> None:
+    "Show the panels that can work already, and say what the others wait for; `why`: no questions."
+    self._enter(0, self.ranking)
+    self.views[2].explain("Pruning needs a ranking: first `lab.profile()`.")
+    if why:
+        for view in self.views[1], self.views[3]: view.explain(why)
+    else:
+        self._enter(1, HallucinationPanel(
+            HallucinationAnalyzer(self.model, self.tokenizer, scorer=eavss), self.questions,
+            **self.evaluation
+        ))
+        aside = f"; {len(self.test):,} others are set aside for tests" if self.test else ""
+        self.hallucination.say(
+            f"Waiting: lab.hallucinations() asks {len(self.questions):,} questions and"
+            f" compares the layers{aside}."
         )
+        self.views[3].explain(
+            "Training needs to know the layers: first `lab.hallucinations()`, then"
+            " `lab.mitigate()`."
+        )
+    self.ranking.say(f"Waiting: lab.profile() reads {len(self.texts):,} texts.")
+    self.ranking.observe(self._ranked, "scores")
+    self.ranking.bar.layout.observe(self._ranked, "display")
+    steps = "the first step" if why else "the first two steps"
+    self.say(f"Nothing is measured yet. lab.run() does {steps}.")
+
+# %% ../../nbs/09_panels/09_lab.ipynb #ae41aa6d
+@patch
+def _tell_facts(self: LayerLab, change=None) -> None:
+    "Say what all tabs know of the picked layer, in a line."
+    i, known, s = self.layer, [], self.ranking.scores
+    if s is not None:
+        ends = f"0 is the lowest, {len(s.values) - 1} the highest"
+        known.append(f"{s.name} {number_text(s.values[i])}, rank {s.order.index(i)} ({ends})")
+    s = self.hallucination and self.hallucination.scores
+    if s: known.append(f"log EAVSS {s.log_eavss[i]:+.2g} (q = {number_text(s.q[i])})")
+    if self.pruning and (costs := self.pruning.costs((i,))):
+        known.append(f"without it alone: {costs}")
+    if self.mitigation:
+        known.append("trained" if i in self.mitigation.mitigator.layers else "not trained")
+    style = "display: flex; align-items: center; min-height: 40px; line-height: 1.4"
+    words = "; ".join(known) or "nothing is known of it yet"
+    self.facts.value = f"<div style='{style}'>{words}</div>"
+
+@patch
+def __repr__(self: LayerLab):
+    said = [f"{view.name}: {view.panel.text}" for view in self.views if view.pictures]
+    words = " ".join(said) or self.text
+    return f"LayerLab({model_name(self.blocks)}, layer {self.layer}). {words}"
 
 # %% ../../nbs/09_panels/09_lab.ipynb #cell-004-2
 @patch
 def _build(self: LayerLab, folder: str) -> None:
-    "The widgets around the panels."
-    def sized(kind, width, label, **traits):
-        return kind(
-            layout=widgets.Layout(width=f"{width}px"),
-            style={"description_width": f"{label}px"}, **traits
-        )
+    "Make the widgets around the panels."
+    def sized(kind, width, label, name, **traits):
+        style = {"description_width": f"{label}px"}
+        made = kind(layout=widgets.Layout(width=f"{width}px"), style=style, **traits)
+        made.add_class(f"avss-{name}")
+        return made
     # a number: the keys of a dropdown are taken by JupyterLab (arrows move from cell to
     # cell)
     self.pick = sized(
-        widgets.BoundedIntText, 125, 45, max=len(self.blocks) - 1, description="layer"
+        widgets.BoundedIntText, 125, 45, "pick", max=len(self.blocks) - 1, description="layer"
     )
-    self.facts = widgets.HTML(
-        layout=widgets.Layout(
-            min_height="40px", flex="1 1 600px", margin="2px 2px 2px 12px"
-        )
-    )
+    self.facts = widgets.HTML(layout=widgets.Layout(
+        min_height="40px", flex="1 1 600px", margin="2px 2px 2px 12px"
+    ))
+    names = [view.name for view in self.views]
     self.tabs = widgets.Tab(
-        [view.box for view in self.views],
-        titles=[view.name.capitalize() for view in self.views], selected_index=0
+        [view.box for view in self.views], titles=[*map(str.capitalize, names)],
+        selected_index=0
     )
-    self.folder = sized(widgets.Text, 360, 55, value=folder, description="folder")
-    self.name = sized(widgets.Text, 240, 50, value=self.views[0].name, description="name")
+    self.folder = sized(widgets.Text, 360, 55, "folder", value=folder, description="folder")
+    self.name = sized(widgets.Text, 240, 50, "name", value=names[0], description="name")
+    buttons = self._save_buttons()
+    self.exports = widgets.VBox([buttons, row_of_controls(self.folder, self.name)])
+    top = row_of_controls(self.pick, self.facts)
+    self.widget.children = [self.head, top, self.tabs, self.exports, self.row]
+    self.widget.layout.width = "920px"
+    self.widget.add_class("avss-lab")
+    self._links["pick"] = link((self, "layer"), (self.pick, "value"))
+    self.tabs.observe(self._propose, "selected_index")
+    self._tell_facts()
+
+# %% ../../nbs/09_panels/09_lab.ipynb #92cbc099
+@patch
+def _save_buttons(self: LayerLab):
+    "Make a button for each kind of file."
     self.buttons = {
         kind: widgets.Button(
             description=label, tooltip=f"save {what} ({kind})",
@@ -201,37 +212,10 @@ def _build(self: LayerLab, folder: str) -> None:
         )
         for kind, (label, what) in KINDS.items()
     }
-    for widget, name in (self.pick, "pick"), (self.name, "name"), (self.folder, "folder"):
-        widget.add_class(f"avss-{name}")
     for kind, button in self.buttons.items():
         button.add_class(f"avss-save-{kind[1:]}")
         button.on_click(lambda _, kind=kind: self._press(kind))
-    self.exports = widgets.VBox(
-        [
-            row_of_controls(widgets.HTML("save"), *self.buttons.values()),
-            row_of_controls(self.folder, self.name),
-        ]
-    )
-    self.widget.children = [
-        self.head, row_of_controls(self.pick, self.facts), self.tabs, self.exports, self.row
-    ]
-    self.widget.layout.width = "920px"
-    self.widget.add_class("avss-lab")
-    self._links["pick"] = link((self, "layer"), (self.pick, "value"))
-    self.tabs.observe(self._propose, "selected_index")
-    self._tell_facts()
-
-# %% ../../nbs/09_panels/09_lab.ipynb #tabs-0
-@patch
-def _add_tabs(self: LayerLab) -> None:
-    "The tabs of the table `TABS`, after the first four."
-    for number, (name, make) in enumerate(further_tabs().items(), start=len(self.views)):
-        view = View(name)
-        self.views.append(view)
-        self.tabs.children = [*self.tabs.children, view.box]
-        self.tabs.set_title(number, name.capitalize())
-        try: self._enter(number, make(self))
-        except InputError as error: view.explain(str(error))
+    return row_of_controls(widgets.HTML("save"), *self.buttons.values())
 
 # %% ../../nbs/09_panels/09_lab.ipynb #cell-004-3
 @patch
@@ -256,6 +240,18 @@ def _ranked(self: LayerLab, change=None) -> None:
     except InputError as error: self.views[2].explain(str(error)); return
     self._enter(2, panel)
     panel.cost.observe(self._tell_facts, "value")
+
+# %% ../../nbs/09_panels/09_lab.ipynb #tabs-0
+@patch
+def _add_tabs(self: LayerLab) -> None:
+    "Add the tabs of the table `TABS` after the first four."
+    for number, (name, make) in enumerate(further_tabs().items(), start=len(self.views)):
+        view = View(name)
+        self.views.append(view)
+        self.tabs.children = [*self.tabs.children, view.box]
+        self.tabs.set_title(number, name.capitalize())
+        try: self._enter(number, make(self))
+        except InputError as error: view.explain(str(error))
 
 # %% ../../nbs/09_panels/09_lab.ipynb #cell-004-4
 # --- the steps

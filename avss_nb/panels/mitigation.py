@@ -23,9 +23,9 @@ from ..hallucination.mitigation import ContrastiveMitigator, Mitigation
 from ..hallucination.mitigation import development_measures
 
 # %% auto #0
-__all__ = ['SUMMARY', 'MEANINGS', 'before_after', 'weights_moved', 'MitigationPanel', 'three_digits']
+__all__ = ['SUMMARY', 'MEANINGS', 'before_after', 'weights_moved', 'three_digits', 'MitigationPanel']
 
-# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-004
+# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-006
 SUMMARY = ("accuracy", "hallucination_rate", "abstention_rate", "ece", "reliability", "right")
 
 MEANINGS = {
@@ -37,39 +37,36 @@ def before_after(
     before: Answers,  # of the original
     after: Answers,  # of the student, to the same questions
 ) -> pd.DataFrame:
-    "Measures of the answers before and after a training."
+    "Compare the measures of the answers before and after a training."
     table = pd.DataFrame(
         {"before": development_measures(before), "after": development_measures(after)}
     )
     table = table.loc[[*SUMMARY]].astype(float)
     return table.assign(change=table["after"] - table["before"]).rename(index=MEASURE_NAMES)
 
-# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-004-1
+# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-010
 def weights_moved(
     mitigation: Mitigation,
     layer: int,
 # ‖trained − original‖ / ‖original‖; NaN with adapters, beside which the weights stay
 ) -> float:
-    "How far the weights of a layer have moved."
-    block = (
-        dict(mitigation.model.get_submodule(mitigation.blocks.path)[layer].named_parameters())
-        if mitigation.recipe.lora_rank is None
-        else {}
-    )
-    pairs = [
-        (p.detach().double().cpu(), q.detach().double().cpu())
-        for name, q in mitigation.blocks[layer].named_parameters()
-        if (p := block.get(name)) is not None
-    ]
-    if not pairs: return np.nan
-    return float(
-        np.sqrt(
-            sum(float((p - q).square().sum()) for p, q in pairs)
-            / sum(float(q.square().sum()) for _, q in pairs)
-        )
-    )
+    "Measure how far the weights of a layer have moved."
+    if mitigation.recipe.lora_rank is not None: return np.nan
+    trained = mitigation.model.get_submodule(mitigation.blocks.path)[layer]
+    trained, moved, norm = dict(trained.named_parameters()), 0., 0.
+    for name, original in mitigation.blocks[layer].named_parameters():
+        if name not in trained: continue
+        p, q = (x.detach().double().cpu() for x in (trained[name], original))
+        moved += float((p - q).square().sum())
+        norm += float(q.square().sum())
+    return float(np.sqrt(moved / norm)) if norm else np.nan
 
-# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-004-2
+# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-013
+def three_digits(x: float) -> str:
+    "Write three decimals; a dash where there is no number."
+    return "–" if np.isnan(x) else f"{round(x, 3) + 0:.3f}"
+
+# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-015
 class MitigationPanel(LivePanel):
     "Training of chosen layers, live, and the test questions before and after."
     mitigation = Any(help="the `Mitigation`, when there is one")
@@ -104,7 +101,7 @@ class MitigationPanel(LivePanel):
 
     @observe("layer", "mitigation")
     def _show_picked(self, change=None) -> None:
-        "What happened to the picked layer."
+        "Say what happened to the picked layer."
         i, m = self.layer, self.mitigation
         if i is None: return
         far = weights_moved(m, i) if m is not None and i in m.layers else np.nan
@@ -113,7 +110,7 @@ class MitigationPanel(LivePanel):
         state = f"trained{by}" if trained else "not trained and stays as it is"
         self.picked.value = f"<div>Layer {i} is {state}.</div>"
 
-# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-004-3
+# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-017
 @patch
 def run(self: MitigationPanel,
     answers: Answers,  # of the original to the training questions
@@ -136,7 +133,7 @@ def run(self: MitigationPanel,
         self._end(found)
     return found
 
-# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-004-4
+# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-018
 @patch
 def ask(self: MitigationPanel) -> pd.DataFrame:
     "Ask the trained model the test questions, where ■ came before; returns `compare()`."
@@ -165,7 +162,7 @@ def _begin(self: MitigationPanel, progress) -> None:
     super(MitigationPanel, self)._begin(progress)
     if progress.unit == "training step": self.losses, self.looks = [], []
 
-# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-004-5
+# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-020
 @patch
 def _hear(self: MitigationPanel, progress: Progress) -> None:
     if progress.unit != "training step": return
@@ -186,7 +183,7 @@ def _live(self: MitigationPanel, progress: Progress) -> str:
     self._draw(live=True)
     return self._words(progress)
 
-# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-004-6
+# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-021
 @patch
 def _words(self: MitigationPanel, progress: Progress) -> str:
     if progress.unit == "question": return " of the test"
@@ -208,7 +205,7 @@ def best(self: MitigationPanel) -> int | None:
         max(self.looks, key=lambda row: row["reliability"])["step"] if self.looks else None
     )
 
-# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-004-7
+# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-023
 @patch
 def load(self: MitigationPanel,
     mitigation: Mitigation | None,  # None: what was heard so far
@@ -227,7 +224,7 @@ def load(self: MitigationPanel,
         if self.after is not None: self._draw_test()
         self._tell()
 
-# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-004-8
+# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-024
 @patch
 def _draw(self: MitigationPanel, live: bool = False) -> None:
     with DRAWING:
@@ -244,7 +241,7 @@ def _draw(self: MitigationPanel, live: bool = False) -> None:
             sharp=not live,
         )
 
-# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-004-9
+# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-025
 @patch
 def _draw_test(self: MitigationPanel) -> None:
     for ax in self.diagrams.axs: ax.clear()
@@ -264,7 +261,7 @@ def _draw_test(self: MitigationPanel) -> None:
 
 @patch
 def compare(self: MitigationPanel) -> pd.DataFrame:
-    "Measures of the test answers, before and after."
+    "Compare the measures of the test answers, before and after."
     if self.after is None:
         raise InputError(
             "nothing was tested yet; give test questions and call panel.run, or panel.ask"
@@ -272,10 +269,10 @@ def compare(self: MitigationPanel) -> pd.DataFrame:
         )
     return before_after(self.before, self.after)
 
-# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-004-10
+# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-026
 @patch
 def figures(self: MitigationPanel) -> dict[str, Picture]:
-    "The lines of the training, and the reliability before and after."
+    "Return the picture of the training, and of the reliability before and after."
     return super(MitigationPanel, self).figures() | {"reliability": self.diagrams}
 
 @patch
@@ -283,10 +280,10 @@ def to_frame(self: MitigationPanel) -> pd.DataFrame:
     "`compare()`; InputError where nothing was tested."
     return self.compare().rename_axis("measure")
 
-# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-004-11
+# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-028
 @patch
 def code(self: MitigationPanel, lab) -> list[str]:
-    "Lines of Python that give the table again."
+    "Return lines of Python that give the table again."
     m = self.mitigation
     settings = "".join(f", {name}={value!r}" for name, value in lab.evaluation.items())
     last = m.history[-1]["step"] if m.history else m.step
@@ -307,19 +304,19 @@ def code(self: MitigationPanel, lab) -> list[str]:
         "table = before_after(before, after)",
     ]
 
-# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-004-12
+# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-029
 @patch
 def code_data(self: MitigationPanel, lab) -> dict[str, list]:
-    "The texts and questions that these lines read."
+    "Return the texts and questions that these lines read."
     return {
         "texts": lab.texts, "train": lab.training.questions,
         "development": lab.development, "test": lab.test
     }
 
-# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-004-13
+# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-030
 @patch
 def _tell(self: MitigationPanel) -> None:
-    "The result in a sentence."
+    "Say the result in a sentence."
     m, steps = self.mitigation, self.mitigator.recipe.steps
     if m is None and not self.losses:
         return self.say("Stopped before the first training step: nothing is trained.")
@@ -343,6 +340,3 @@ def _tell(self: MitigationPanel) -> None:
     words = ", ".join(f"{name} {t.loc[name, 'before']:.3f} → {t.loc[name, 'after']:.3f}"
                       for name in ("right", "hallucination rate", "abstention rate"))
     self.say(f"{found}. On {len(self.before):,} test questions: {words}.")
-
-# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-004-14
-def three_digits(x: float) -> str: return "–" if np.isnan(x) else f"{round(x, 3) + 0:.3f}"

@@ -18,13 +18,13 @@ from ..draw.layers import RankingBars
 from ..layers.scores import LayerScores
 from ..prune.pruner import LayerPruner, PrunePlan
 from .exports import evaluator_code
-from .live import Panel, row_of_controls, list_layers
+from .live import Panel, list_layers, name_layers, row_of_controls
 from .picture import DRAWING, Picture, sole_run
 
 # %% auto #0
 __all__ = ['PERPLEXITIES', 'compare_measures', 'three_figures', 'cost_in_words', 'PruningPanel']
 
-# %% ../../nbs/09_panels/04_pruning.ipynb #cell-004
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-010
 PERPLEXITIES = ("perplexity", "pseudo_perplexity")
 
 def compare_measures(
@@ -50,7 +50,7 @@ def compare_measures(
     columns += [f"{when} {end}" for when in columns[:2] for end in ("low", "high")]
     return pd.DataFrame.from_dict(rows, "index", columns=columns).astype(float)
 
-# %% ../../nbs/09_panels/04_pruning.ipynb #c83f3867
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-013
 def three_figures(x: float) -> str:
     "Write a number with three figures, zeros included: 0.500, 1.60, 12.3, 1,234."
     return number_text(x) if abs(x) >= 1000 else f"{x:#.3g}".rstrip(".")
@@ -67,7 +67,7 @@ def cost_in_words(
         parts.append(f"{name} {three_figures(before)} → {three_figures(after)}{growth}")
     return ", ".join(parts)
 
-# %% ../../nbs/09_panels/04_pruning.ipynb #cell-004-1
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-016
 class PruningPanel(Panel):
     "Mark the lowest layers for removal and try the model without them."
     count = Int(0, help="how many layers go")
@@ -110,7 +110,7 @@ class PruningPanel(Panel):
         if change["name"] == "count": self.slider.value = self.count
         self._show()
 
-# %% ../../nbs/09_panels/04_pruning.ipynb #e9b1be92
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-018
 @patch
 def _build(self: PruningPanel, layers: int) -> None:
     "Make the widgets, and say what happens when they are used."
@@ -140,10 +140,10 @@ def _build(self: PruningPanel, layers: int) -> None:
     self.button.on_click(self._press)
     self.alone.on_click(lambda button: self._press(button, [self.layer]))
 
-# %% ../../nbs/09_panels/04_pruning.ipynb #cell-004-2
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-020
 @patch(as_prop=True)
 def plan(self: PruningPanel) -> PrunePlan | None:
-    "The plan for the marked layers; None for none."
+    "The plan for the marked layers; None where no layer is marked."
     if not self.count: return None
     if self.count not in self._plans:
         self._plans[self.count] = self.pruner.plan(self.scores, count=self.count)
@@ -152,7 +152,7 @@ def plan(self: PruningPanel) -> PrunePlan | None:
 @patch(as_prop=True)
 def removed(self: PruningPanel) -> tuple[int, ...]: return self.plan.removed if self.plan else ()
 
-# %% ../../nbs/09_panels/04_pruning.ipynb #cell-004-3
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-022
 @patch
 def _show(self: PruningPanel) -> None:
     "Mark the layers that go, say what they save, and show their report if it is known."
@@ -161,7 +161,7 @@ def _show(self: PruningPanel) -> None:
         if plan:
             before, after = plan.parameters_before, plan.parameters_after
             words = (
-                f"Without layers {list_layers(self.removed, 20)}: {len(plan.kept)} of"
+                f"Without {name_layers(self.removed, 20)}: {len(plan.kept)} of"
                 f" {plan.layers} layers stay, {after:,} of {before:,} parameters"
                 f" ({1 - after / before:.0%} fewer)."
             )
@@ -178,7 +178,7 @@ def _show(self: PruningPanel) -> None:
             self._verdict() if known else "Press the button to measure what would be lost."
         )
 
-# %% ../../nbs/09_panels/04_pruning.ipynb #cell-004-4
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-023
 @patch
 def _show_alone(self: PruningPanel) -> None:
     "Say what the picked layer costs, if it is known."
@@ -204,7 +204,7 @@ def _press(self: PruningPanel, button, layers=None) -> None:
         raise
     finally: self.button.disabled = self.alone.disabled = False
 
-# %% ../../nbs/09_panels/04_pruning.ipynb #cell-004-5
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-025
 @patch
 def preview(self: PruningPanel,
     layers=None,  # to try; None: those that are marked
@@ -222,15 +222,15 @@ def preview(self: PruningPanel,
     self.keep_picture()
     return self.compare(plan.removed if plan else ())
 
-# %% ../../nbs/09_panels/04_pruning.ipynb #cell-004-6
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-026
 @patch
 def _measure(self: PruningPanel, plan: PrunePlan | None) -> None:
-    """Reports of the model as it is and without the plan's layers;
-    those that are known stay."""
+    """Measure the model as it is and without the plan's layers;
+    what is known is not measured again."""
     try:
         for removed in dict.fromkeys([(), plan.removed if plan else ()]):
             if removed in self.reports: continue
-            which = f"without layers {list_layers(removed)}" if removed else "as it is"
+            which = f"without {name_layers(removed)}" if removed else "as it is"
             self.say(f"Measuring the model {which} …")
             with plan.preview() if removed else nullcontext(): report = self.evaluate()
             self.reports[removed] = (
@@ -248,20 +248,20 @@ def compare(self: PruningPanel,
         self.reports[()], self.reports[self.removed if removed is None else removed]
     )
 
-# %% ../../nbs/09_panels/04_pruning.ipynb #cell-004-7
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-028
 @patch
 def to_frame(self: PruningPanel) -> pd.DataFrame:
-    "`compare()` for the marked layers; InputError where they were not tried."
+    "Return `compare()` for the marked layers; InputError where they were not tried."
     if not {(), self.removed} <= self.reports.keys():
         raise InputError(
-            "it was not measured yet what is lost without the marked layers; call"
-            " lab.prune(), or press the button"
+            "the model without the marked layers is not measured yet; call lab.prune(), or"
+            " press the button"
         )
     return self.compare().rename_axis("measure")
 
 @patch
 def code(self: PruningPanel, lab) -> list[str]:
-    "Lines of Python that give the table again."
+    "Return lines of Python that give the table again."
     given = (
         "data['texts']"
         if find_head(lab.model) == "classes"
@@ -276,10 +276,10 @@ def code(self: PruningPanel, lab) -> list[str]:
         lines.append(f"with {plan}.preview(): after = evaluator.evaluate({given})")
     return [*lines, "table = compare_measures(before.to_dict(), after.to_dict())"]
 
-# %% ../../nbs/09_panels/04_pruning.ipynb #cell-004-8
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-029
 @patch
 def code_data(self: PruningPanel, lab) -> dict[str, list]:
-    "The texts and questions that these lines read."
+    "Return the texts and questions that these lines read."
     return {"texts": lab.texts, "test": lab.test}
 
 @patch
@@ -294,9 +294,9 @@ def costs(self: PruningPanel,
 def _verdict(self: PruningPanel) -> str:
     costs = self.costs(self.removed)
     if not (self.removed and costs): return "Measured."
-    return f"Without layers {list_layers(self.removed)}: {costs}."
+    return f"Without {name_layers(self.removed)}: {costs}."
 
-# %% ../../nbs/09_panels/04_pruning.ipynb #cell-004-9
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-030
 @patch
 def _table(self: PruningPanel) -> str:
     "Write the comparison as HTML: value and interval before and after, and what has changed."

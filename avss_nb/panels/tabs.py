@@ -20,9 +20,9 @@ from .picture import Picture
 # %% auto #0
 __all__ = ['TABS', 'View', 'further_tabs', 'without_questions', 'set_aside', 'source_of_table']
 
-# %% ../../nbs/09_panels/08_tabs.ipynb #cell-004
+# %% ../../nbs/09_panels/08_tabs.ipynb #cell-006
 class View:
-    "One tab."
+    "One tab: a panel, or words that say why there is none."
     def __init__(self, name: str): self.name, self.panel, self.box = name, None, widgets.VBox()
 
     def explain(self,
@@ -37,6 +37,7 @@ class View:
         )
 
     def show(self, panel: Panel) -> None:
+        "Show a panel in place of what was there."
         self.panel = panel
         self._fill(panel.widget)
 
@@ -65,9 +66,9 @@ def further_tabs() -> dict[str, Callable]:
     for found in iter_modules(panels.__path__): import_module(f"{panels.__name__}.{found.name}")
     return TABS
 
-# %% ../../nbs/09_panels/08_tabs.ipynb #cell-006
+# %% ../../nbs/09_panels/08_tabs.ipynb #cell-009
 def without_questions(model, tokenizer, questions) -> str:
-    "Why there can be no answers; empty where there can."
+    "Say why there can be no answers; empty where there can."
     try: kind = find_head(model)
     except InputError as error: return str(error)
     if kind != "causal":
@@ -86,18 +87,18 @@ def set_aside(
     questions: Sequence[Question],
     test: Iterable[Question] | None,  # None: a third of the questions, by subject
 ) -> tuple[list[Question], list[Question]]:
-    "Questions to learn from, and questions to judge by."
+    "Split questions into those to learn from and those to judge by."
     if test is not None: return [*questions], [Question.of(q) for q in test]
     parts = split_questions(questions, {"learn": 2 / 3, "test": 1 / 3})
     return (parts["learn"], parts["test"]) if parts["learn"] else ([*questions], [])
 
-# %% ../../nbs/09_panels/08_tabs.ipynb #cell-009
+# %% ../../nbs/09_panels/08_tabs.ipynb #cell-014
 def source_of_table(
     lab,  # a `LayerLab`
     view: View,
     data: str,  # name of the file with texts and questions
 ) -> list[str]:
-    "Lines of Python that end with the table of the tab."
+    "Return lines of Python that end with the table of the tab."
     return [*_loading(lab, data), *view.panel.code(lab), "print(table.to_string())"]
 
 def _loading(lab, data) -> list[str]:
