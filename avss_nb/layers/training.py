@@ -58,7 +58,9 @@ class TrainingHistory:
 def layers(self: TrainingHistory) -> int: return self.scores.shape[1]
 
 @patch
-def values(self: TrainingHistory, what: str = "score") -> np.ndarray:  # float64, (measurements, layers)
+def values(self: TrainingHistory,
+    what: str = "score",  # one of `SHOWN_STATISTICS`
+) -> np.ndarray:  # float64, (measurements, layers)
     "Return one of the tables."
     if what not in SHOWN_STATISTICS:
         raise InputError(f"{what!r} is not one of {', '.join(SHOWN_STATISTICS)}")
