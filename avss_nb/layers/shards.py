@@ -83,7 +83,8 @@ class _Shares:
             torch.tensor([self.groups.index(g) for g in _numbers(p)]) for p in self.profiles
         ]
 
-    def has(self, name: str) -> bool: return all(getattr(p, name) is not None for p in self.profiles)
+    def has(self, name: str) -> bool:
+        return all(getattr(p, name) is not None for p in self.profiles)
 
     def spread(self, get: Callable[[LayerProfile], torch.Tensor]) -> list[torch.Tensor]:
         "Return a tensor of each share, with zeros for the groups that it does not have."
@@ -159,7 +160,7 @@ def keep_partial(
         due = time.monotonic() + max(seconds, 20 * (time.monotonic() - start))
     return listen
 
-# %% ../../nbs/05_layers/01_shards.ipynb #cell-033
+# %% ../../nbs/05_layers/01_shards.ipynb #cell-035
 def merge_profiles(
     paths: Iterable[str | Path],  # shards and whole profiles
     partial: bool = False,  # take what is there of a run whose shards are not complete?
@@ -181,7 +182,7 @@ def merge_profiles(
     first, *others = map(whole, runs.values())
     return sum(others, first)
 
-# %% ../../nbs/05_layers/01_shards.ipynb #cell-038
+# %% ../../nbs/05_layers/01_shards.ipynb #cell-042
 def find_usable_shards(
     shards: Iterable[Path],
     out: str | Path,
@@ -198,7 +199,7 @@ def find_usable_shards(
 def _merge_command(shards: Iterable[Path], out: str | Path) -> str:
     return f"avss-nb merge {' '.join(map(str, shards))} --out {out}"
 
-# %% ../../nbs/05_layers/01_shards.ipynb #cell-040
+# %% ../../nbs/05_layers/01_shards.ipynb #cell-044
 def profile_together(
     profiler: LayerProfiler,
     texts: Iterable,  # the same for all processes
@@ -228,7 +229,7 @@ def profile_together(
     for path in shards: path.unlink()
     return whole
 
-# %% ../../nbs/05_layers/01_shards.ipynb #cell-041
+# %% ../../nbs/05_layers/01_shards.ipynb #cell-045
 def _write_share(profiler, texts, path, processes, progress) -> None:
     "Measure and write this process's share, and wait for the others."
     share = processes.rank, processes.of
