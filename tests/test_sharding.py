@@ -109,7 +109,7 @@ def test_texts_that_only_begin_alike_are_refused():
     made = profiler(batch_size=1)
     rows = [[5, 6, 7]] * 70
     for other in rows[:64], rows[:64] + [[5, 6, 8]] * 6:
-        with pytest.raises(InputError, match="only begin alike"): interleave_shards([made.profile(rows, silent, share=(0, 2)), made.profile(other, silent, share=(1, 2))])
+        with pytest.raises(InputError, match="only begin the same way"): interleave_shards([made.profile(rows, silent, share=(0, 2)), made.profile(other, silent, share=(1, 2))])
 
 def test_texts_count_once(tmp_path):
     "However they come: a copy, a share of the whole, other batches, a merged profile, the same texts read in part."

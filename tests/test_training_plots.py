@@ -62,7 +62,7 @@ def test_what_shrank_is_hatched_cell_by_cell():
     ax = plot_layer_changes(h)
     inside = np.array([[ax.patches[0].get_path().contains_point((step, layer)) for step in (0, 10, 25)] for layer in range(3)])
     assert inside.tolist() == [[False, False, True], [False] * 3, [False, True, False]]   # ÷1.1 is under a twentieth of the scale: not hatched
-    assert ax.patches[0].get_hatch() and "hatched: shrank" in ax.get_ylabel()
+    assert ax.patches[0].get_hatch() and "hatched: decreased" in ax.get_ylabel()
 
 def test_growth_and_shrinking_differ_in_grey():
     "A print without colour: only what shrank is textured."
@@ -89,14 +89,15 @@ def test_losses():
     assert ax.lines[0].get_xydata().tolist() == [[5, 2], [10, 1.5], [30, 1]] and ax.lines[1].get_xydata().tolist() == [[30, 1.2]]
     assert "evaluation" in ax.get_title("right") and "now 1" in ax.get_title("left")
 
-def test_healing_shows_what_is_kept():
+def test_healing_shows_before_and_after():
     h = healing()
     ax = plot_healing(h)
     marks = [line.get_xydata()[0] for line in ax.lines if len(line.get_xdata()) == 1]
-    assert [x for x, _ in marks] == pytest.approx([h.kept(name=n)[0] for n in h.measured]) and [y for _, y in marks] == [0, 1, 2, 3]
+    assert [x for x, _ in marks] == pytest.approx([1 / h.kept(name=n)[0] for n in h.measured]) and [y for _, y in marks] == [0, 1, 2, 3]
     spans = [line.get_xdata() for line in ax.lines if line.get_linewidth() == 2.5]
-    assert np.allclose(spans, [h.kept(name=n)[1:] for n in h.measured])
-    assert f"{h.kept(name='pruned')[0]:.1%} after the cut" in ax.get_title("left")
+    assert np.allclose(spans, [[1 / x for x in h.kept(name=n)[:0:-1]] for n in h.measured])
+    whole, cut = (h.measured[n].perplexity.value for n in ("original", "pruned"))
+    assert ax.get_title("left").startswith(f"perplexity {whole:.3g} → {cut:.3g} (×{cut / whole:.2f}) after the cut, ")
     with pytest.raises(InputError, match="'accuracy' was not measured"): plot_healing(h, measure="accuracy")
 
 def test_healing_losses():
