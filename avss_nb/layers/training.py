@@ -16,7 +16,7 @@ from transformers import TrainerCallback
 from fastcore.basics import patch
 from ..base.basics import InputError, Progress, load_tensors, save_tensors, silent
 from ..data.batches import Text, tokenize
-from ..model.handling import unwrap_fully, leave_no_trace
+from ..model.handling import unwrap_model, leave_no_trace
 from .profiler import LayerProfiler
 from .scores import LayerScorer, LayerScores, score_in_words
 
@@ -234,7 +234,7 @@ def _measure(self: AVSSCallback, args, state, model) -> None:
     each step once, in the main process only."""
     steps = [row["step"] for row in state.log_history if MARK in row]
     if not state.is_world_process_zero or state.global_step in steps: return
-    model, half = unwrap_fully(model), torch.bfloat16 if args.bf16 else torch.float16
+    model, half = unwrap_model(model), torch.bfloat16 if args.bf16 else torch.float16
     with leave_no_trace(model), torch.autocast(args.device.type, half, args.bf16 or args.fp16):
         scores = self._scores(model)
     digits = max(2, len(str(len(scores.values) - 1)))
