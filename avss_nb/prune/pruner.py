@@ -349,7 +349,7 @@ def plan(self: LayerPruner,
     if search is None: return self._by_scores(scores, number, threshold, protect)
     found = self._searches.get(search)
     if found is None:
-        names = " or ".join(map(repr, self._searches))
+        names = ", ".join(map(repr, self._searches))
         raise InputError(f"search {search!r} was given; give {names}, or scores= and no search")
     if scores is not None or texts is None:
         raise InputError("a search measures on texts: give texts=, no scores")
