@@ -154,7 +154,7 @@ def share_kept(
     value = float(share(np.ones((1, len(groups))))[0])
     return value, *interval(drawn[np.isfinite(drawn)])
 
-# %% ../../nbs/07_prune/02_recovery.ipynb #cell-035
+# %% ../../nbs/07_prune/02_recovery.ipynb #cell-037
 @dataclass(frozen=True, eq=False)
 class Healing:
     "Hold a healed model, and what came back."
@@ -182,7 +182,7 @@ class Healing:
         if self.partial: words.append("PARTIAL")
         return f"Healing({', '.join(words)})"
 
-# %% ../../nbs/07_prune/02_recovery.ipynb #cell-037
+# %% ../../nbs/07_prune/02_recovery.ipynb #cell-039
 @patch(as_prop=True)
 def measures(self: Healing) -> tuple[str, ...]:
     "The names of what can be compared."
@@ -206,7 +206,7 @@ def kept(self: Healing,
         raise InputError(f"measure {measure!r} is not one of {known}")
     return share_kept(self.measured[to], self.measured[name], measure)
 
-# %% ../../nbs/07_prune/02_recovery.ipynb #cell-042
+# %% ../../nbs/07_prune/02_recovery.ipynb #cell-046
 @patch
 def to_frame(self: Healing) -> pd.DataFrame:
     """Make a table with a row for each model: size, perplexity and accuracy, and the share
@@ -225,7 +225,7 @@ def _row(self: Healing, name) -> dict:
     for measure in self.measures: add(f"{measure} kept", *self.kept(measure, name))
     return row
 
-# %% ../../nbs/07_prune/02_recovery.ipynb #cell-043
+# %% ../../nbs/07_prune/02_recovery.ipynb #cell-047
 @patch
 def summary(self: Healing) -> pd.DataFrame:
     "Make the table for people: every cell a value with its interval."
@@ -239,7 +239,7 @@ def summary(self: Healing) -> pd.DataFrame:
     cells = {name: [cell(row, name) for _, row in table.iterrows()] for name in names}
     return pd.DataFrame(cells, index=table.index)
 
-# %% ../../nbs/07_prune/02_recovery.ipynb #cell-045
+# %% ../../nbs/07_prune/02_recovery.ipynb #cell-049
 @patch
 def _repr_html_(self: Healing):
     return (
@@ -253,7 +253,7 @@ def plot(self: Healing, ax=None):
     from avss_nb.draw.training import plot_healing
     return plot_healing(self, ax)
 
-# %% ../../nbs/07_prune/02_recovery.ipynb #cell-048
+# %% ../../nbs/07_prune/02_recovery.ipynb #cell-052
 @patch
 def to_dict(self: Healing) -> dict:
     "Return recipe, history and figures, for JSON; undefined numbers are None."
@@ -268,7 +268,7 @@ def to_dict(self: Healing) -> dict:
         "history": [*self.history], "control_history": [*self.control_history]
     }
 
-# %% ../../nbs/07_prune/02_recovery.ipynb #cell-049
+# %% ../../nbs/07_prune/02_recovery.ipynb #cell-053
 @patch
 def save(self: Healing,
     path: str | Path,  # a folder: new, empty, or an earlier result, which is replaced
