@@ -195,7 +195,7 @@ def similarity(self: PrunePlan,
             with self.preview(): losses.append(state_losses(model, batch)[0])
     return Similarity.of(1 - torch.cat(losses).cpu().numpy())
 
-# %% ../../nbs/07_prune/00_pruner.ipynb #cell-044
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-046
 def how_many(
     layers: int,
     fraction: float | None = None,  # of the layers, between 0 and 1
@@ -229,7 +229,7 @@ def _checked_count(count, layers) -> int:
         raise InputError(f"count {count} was given; it must be between 1 and {layers - 1}")
     return count
 
-# %% ../../nbs/07_prune/00_pruner.ipynb #cell-050
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-052
 def mean_loss(
     blocks: Blocks,
     batches: Sequence[dict],  # from `target_batch`
@@ -240,7 +240,7 @@ def mean_loss(
     loss = float(sum(total for total, _ in parts)) / sum(predicted for _, predicted in parts)
     return loss if math.isfinite(loss) else math.inf
 
-# %% ../../nbs/07_prune/00_pruner.ipynb #cell-052
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-054
 def greedy_search(
     blocks: Blocks,
     batches: Sequence[dict],
@@ -276,7 +276,7 @@ def _so_far(partial, steps):
     "A function that makes the result of these steps; None where there is nothing to make."
     return functools.partial(partial, tuple(steps)) if partial and steps else None
 
-# %% ../../nbs/07_prune/00_pruner.ipynb #cell-056
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-058
 def iterative_search(
     blocks: Blocks,
     measure: Callable[[], LayerScores],  # called with the removed blocks skipped
@@ -297,10 +297,10 @@ def iterative_search(
         progress(Progress(number + 1, count, "block", info, _so_far(partial, steps)))
     return steps
 
-# %% ../../nbs/07_prune/00_pruner.ipynb #cell-058
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-060
 BATCH, LENGTH = 16, 256  # texts in a batch, tokens in a text, for the search
 
-# %% ../../nbs/07_prune/00_pruner.ipynb #cell-059
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-061
 class LayerPruner:
     "Make a `PrunePlan` from scores, by search, or by hand."
 
@@ -317,13 +317,13 @@ class LayerPruner:
             raise
         self.model, self.tokenizer, self.stack = model, tokenizer, stack
 
-# %% ../../nbs/07_prune/00_pruner.ipynb #cell-060
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-062
 @patch
 def remove(self: LayerPruner, layers: Iterable[int], how: str = "chosen by hand") -> PrunePlan:
     "Plan to remove exactly these layers."
     return PrunePlan(layers, len(self.blocks), how, self.blocks, self.tokenizer)
 
-# %% ../../nbs/07_prune/00_pruner.ipynb #cell-063
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-065
 @patch
 def plan(self: LayerPruner,
     # `LayerScores` of this model, or `AngularDistances`: then the blocks are contiguous
@@ -370,7 +370,7 @@ def _check_free(self: LayerPruner, number, protect) -> None:
 def _searches(self: LayerPruner) -> dict[str, Callable]:
     return {"greedy": self._greedily, "iterative": self._iteratively}
 
-# %% ../../nbs/07_prune/00_pruner.ipynb #cell-065
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-067
 @patch
 def _by_scores(self: LayerPruner, scores, number, threshold, protect) -> PrunePlan:
     if scores is None:
@@ -401,7 +401,7 @@ def _up_to(self: LayerPruner, scores, threshold, protect) -> list[int]:
         f" may go, the cumulative score is already {up_to[order[0]]:.3g}; give at least that"
     )
 
-# %% ../../nbs/07_prune/00_pruner.ipynb #cell-067
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-069
 @patch
 def _found(self: LayerPruner, how, steps) -> PrunePlan:
     removed = tuple(layer for layer, _ in steps)
@@ -430,7 +430,7 @@ def _batches(self: LayerPruner, rows, bare) -> list[dict]:
     if bare: return [state_batch(self.model, batch) for batch in batches]
     return [target_batch(self.model, self.tokenizer, batch) for batch in batches]
 
-# %% ../../nbs/07_prune/00_pruner.ipynb #cell-068
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-070
 @patch
 def _iteratively(self: LayerPruner, texts, number, protect, progress, scorer) -> PrunePlan:
     texts, scorer = [*texts], scorer or LayerScorer(draws=0)
