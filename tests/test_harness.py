@@ -108,7 +108,7 @@ def test_a_report_is_plain():
     (lambda m, t, d: run_tasks(m, None, ["rare_people"], include=d), "needs a tokenizer"),
     (lambda m, t, d: run_tasks({}, t, ["rare_people"], include=d), "there is no model"),
     (lambda m, t, d: run_tasks(m, t, ["rare_people"], include=d, limit=0), "at least 1 question"),
-    (lambda m, t, d: run_tasks(tiny("bert"), t, ["rare_people"], include=d), "BertForMaskedLM is no causal language model"),
+    (lambda m, t, d: run_tasks(tiny("bert"), t, ["rare_people"], include=d), "BertForMaskedLM is not a causal language model"),
     (lambda m, t, d: run_tasks(m, t, ["gone"], include=d), "could not be loaded .* from the hub unless")])
 def test_errors_say_what_to_do(run, message, teaching, tmp_path):
     needs_harness()

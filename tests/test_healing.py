@@ -275,6 +275,8 @@ def test_nothing_to_keep_is_not_a_number():
     answers = Answers.judge([Question("a?", ("yes",)), Question("b?", ("yes",))], ["no", "no"], [[-1.], [-1.]])
     value, *_ = share_kept(Measured(1, 1, answers=answers), Measured(1, 1, answers=answers), "answers")
     assert math.isnan(value)
+    now = Answers.judge(answers.questions, ["yes", "no"], [[-1.], [-1.]])  # luck where nothing was known: no share either
+    assert math.isnan(share_kept(Measured(1, 1, answers=answers), Measured(1, 1, answers=now), "accuracy")[0])
 
 # --- saving -------------------------------------------------------------------------------------------------------------
 

@@ -32,13 +32,13 @@ from ..model.handling import quiet_transformers
 __all__ = ['WRONG', 'MITIGATION_CHECKPOINT', 'supervised_contrast', 'Recipe', 'student_of', 'Example', 'examples_of', 'losses_of',
            'retention_loss', 'development_measures', 'Mitigation', 'ContrastiveMitigator']
 
-# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-005
+# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-008
 def supervised_contrast(
     states: Tensor,  # (n, hidden)
     labels: Tensor,  # bool, (n,)
     temperature: float = 0.1,
 ) -> Tensor:  # scalar; 0 where no two states are of one kind
-    "The supervised contrastive loss (arXiv 2004.11362, equation 2)."
+    "Compute the supervised contrastive loss (arXiv 2004.11362, equation 2)."
     z = nn.functional.normalize(states.float(), dim=1)
     self_ = torch.eye(len(z), dtype=torch.bool, device=z.device)
     likeness = (z @ z.T / temperature).masked_fill(self_, -torch.inf)
@@ -47,13 +47,13 @@ def supervised_contrast(
     pairs = same.sum(1)
     return -(logs.sum(1) / pairs.clamp_min(1)).sum() / (pairs > 0).sum().clamp_min(1)
 
-# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-008
+# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-014
 WRONG = ("ignore", "abstain", "learn")
 
-# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-008-1
+# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-015
 @dataclass(frozen=True)
 class Recipe:
-    "How to train; a term with weight 0 is switched off."
+    "Say how to train; a term with weight 0 is switched off."
     answer: float = 1.  # weight of the loss on right answers
     abstain: float = 1.  # weight of the loss on abstaining where no answer can be known
     contrast: float = 0.3  # λ: weight of the contrastive term
@@ -78,23 +78,18 @@ class Recipe:
 
     def __post_init__(self):
         for name in ("answer", "abstain", "contrast", "retention", "weight_decay"):
-            if not getattr(self, name) >= 0:
-                raise InputError(
-                    f"{name}={getattr(self, name)} was given; a weight is 0 or more"
-                )
-        check_counts(
-            **{
-                name: getattr(self, name)
-                for name in ("steps", "batch_size", "text_batch", "text_length", "every")
-            }
-        )
+            value = getattr(self, name)
+            if not value >= 0: raise InputError(f"{name}={value} was given; a weight is 0 or more")
+        counts = "steps", "batch_size", "text_batch", "text_length", "every"
+        check_counts(**{name: getattr(self, name) for name in counts})
         for name in ("lora_rank", "patience"):
-            if (value := getattr(self, name)) is not None and value < 1:
+            value = getattr(self, name)
+            if value is not None and value < 1:
                 raise InputError(f"{name}={value} was given; give at least 1, or None")
         if self.batch_size < 4:
             raise InputError(
-                f"batch_size={self.batch_size} was given; two right and two wrong answers are"
-                " the least"
+                f"batch_size={self.batch_size} was given; at least 4 are needed: two right and"
+                " two wrong answers"
             )
         if not self.temperature > 0 or not self.learning_rate > 0:
             raise InputError("temperature and learning_rate must be positive")
@@ -103,14 +98,14 @@ class Recipe:
         if not self.answer + self.abstain + self.contrast + self.retention:
             raise InputError("every term is switched off; nothing would be trained")
 
-# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-010
+# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-018
 def student_of(
     blocks: Blocks,  # of the original
     layers: Sequence[int],  # that will be trained
     lora_rank: int | None = None,
     seed: int = 0,  # of the adapters
 ) -> nn.Module:
-    """A copy whose chosen blocks can be trained;
+    """Copy a model so that the chosen blocks can be trained;
     everything else is frozen and shares the original's memory."""
     own = {id(p) for layer in layers for p in blocks[layer].parameters()}
     def frozen(p):  # what was made in inference mode cannot take part in a training
@@ -120,114 +115,94 @@ def student_of(
     student = forget_quantisation(copy.deepcopy(blocks.model, others)).eval()
     chosen = student.get_submodule(blocks.path)
     for layer in layers: chosen[layer].requires_grad_(lora_rank is None)
-    return (
-        student
-        if lora_rank is None
-        else with_adapters(
-            student, {layer: f"{blocks.path}.{layer}" for layer in layers}, lora_rank, seed
-        )
-    )
+    if lora_rank is None: return student
+    paths = {layer: f"{blocks.path}.{layer}" for layer in layers}
+    return with_adapters(student, paths, lora_rank, seed)
 
-# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-013
+# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-022
 @dataclass(frozen=True)
 class Example:
-    "One row of a training batch."
+    "Hold one row of a training batch."
     ids: tuple[int, ...]  # prompt and target
     start: int  # where the target begins
     wrong: bool  # did the original answer wrongly?
     abstain: bool  # is the target the abstention?
     target: bool  # is there one?
 
-# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-013-1
+# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-023
 def examples_of(
     answers: Answers,  # of the original, with verdicts
     evaluator: Evaluator,  # knows the prompts and the ends of answers
     recipe: Recipe,
 ) -> list[Example]:
-    "What each answer teaches."
-    def target(q, text, right):
-        if right:
-            return (
-                text
-                if not q.answers or (q.accepts(text) and q.rules != "starts")
-                else q.answers[0]
-            )
-        if not q.answerable or recipe.wrong == "abstain": return recipe.abstention
-        if recipe.wrong == "learn" and not q.answers:
-            raise InputError(f"{q.text!r} has no accepted answer to learn; give it one")
-        return q.answers[0] if q.answers else text
+    "Say what each answer teaches."
     questions, verdicts = answers.questions, answers.correct.tolist()
     targets = [
-        target(q, text, right) + (q.stop or evaluator.stop or ("",))[0]
+        _target(q, text, right, recipe) + (q.stop or evaluator.stop or ("",))[0]
         for q, text, right in zip(questions, answers.texts, verdicts)
     ]
-    rows, starts = evaluator.as_asked(answers).prompt.answered(
-        questions, targets, evaluator.tokenizer
-    )
-    return [
-        Example(
-            tuple(row), start, not right,
-            not right and (not q.answerable or recipe.wrong == "abstain"),
-            right or not q.answerable or recipe.wrong != "ignore"
-        )
-        for row, start, right, q in zip(rows, starts, verdicts, questions)
-    ]
+    prompt = evaluator.as_asked(answers).prompt
+    rows, starts = prompt.answered(questions, targets, evaluator.tokenizer)
+    examples = []
+    for row, start, right, q in zip(rows, starts, verdicts, questions):
+        abstain = not right and (not q.answerable or recipe.wrong == "abstain")
+        target = right or not q.answerable or recipe.wrong != "ignore"
+        examples.append(Example(tuple(row), start, not right, abstain, target))
+    return examples
 
-# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-013-2
+def _target(q, text, right, recipe) -> str:
+    "What should follow the question."
+    if right:
+        own = not q.answers or (q.accepts(text) and q.rules != "starts")
+        return text if own else q.answers[0]
+    if not q.answerable or recipe.wrong == "abstain": return recipe.abstention
+    if recipe.wrong == "learn" and not q.answers:
+        raise InputError(f"{q.text!r} has no accepted answer to learn; give it one")
+    return q.answers[0] if q.answers else text
+
+# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-026
 def losses_of(
     student: nn.Module,
     blocks: Sequence[nn.Module],  # the student's chosen blocks
     batch: Sequence[Example],
     recipe: Recipe,
 ) -> dict[str, Tensor]:  # scalars: answer, abstain, contrast
-    "The terms that depend on answers."
-    device, states = next(student.parameters()).device, []
+    "Compute the terms that depend on answers."
+    device = next(student.parameters()).device
     padded = right_padded([e.ids for e in batch], device)
-    rows = torch.arange(len(batch), device=device)
-    starts, ends = (
-        torch.tensor(values, device=device)
-        for values in ([e.start for e in batch], [len(e.ids) for e in batch])
-    )
-    handles = [
-        block.register_forward_hook(
-            lambda _, __, out: states.append(block_output(out)[rows, starts - 1])
-        )
-        for block in blocks
-    ]
-    try: logits = student(**padded).logits
-    finally:
-        for handle in handles: handle.remove()
+    def column(values): return torch.tensor([*values], device=device)
+    starts, ends = column(e.start for e in batch), column(len(e.ids) for e in batch)
+    wrong, abstain = column(e.wrong for e in batch), column(e.abstain for e in batch)
+    logits, states = _read_with_states(student, blocks, padded, starts - 1)
     at = torch.arange(padded["input_ids"].shape[1], device=device)
-    inside = (
-        (at >= starts[:, None])
-        & (at < ends[:, None])
-        & torch.tensor([e.target for e in batch], device=device)[:, None]
-    )
+    inside = (at >= starts[:, None]) & (at < ends[:, None])
+    inside &= column(e.target for e in batch)[:, None]
     losses = nn.functional.cross_entropy(
         logits[:, :-1].float().transpose(1, 2), padded["input_ids"][:, 1:], reduction="none"
-    )
-    abstain, wrong = (
-        torch.tensor(values, device=device)
-        for values in ([e.abstain for e in batch], [e.wrong for e in batch])
     )
     def mean(chosen):
         weights = (inside & chosen[:, None])[:, 1:]
         return (losses * weights).sum() / weights.sum().clamp_min(1)
+    contrasts = [supervised_contrast(z, wrong, recipe.temperature) for z in states]
     return {
-        "answer": mean(~abstain),
-        "abstain": mean(abstain),
-        "contrast": (
-            torch.stack(
-                [supervised_contrast(z, wrong, recipe.temperature) for z in states]
-            ).mean()
-        ),
+        "answer": mean(~abstain), "abstain": mean(abstain),
+        "contrast": torch.stack(contrasts).mean()
     }
 
-# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-013-3
+def _read_with_states(student, blocks, padded, at) -> tuple[Tensor, list[Tensor]]:
+    "The logits, and what each block returns at one token of each row."
+    rows, states = torch.arange(len(at), device=at.device), []
+    def keep(_, __, out): states.append(block_output(out)[rows, at])
+    handles = [block.register_forward_hook(keep) for block in blocks]
+    try: return student(**padded).logits, states
+    finally:
+        for handle in handles: handle.remove()
+
+# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-029
 def retention_loss(
     student: nn.Module, original: nn.Module, rows: Sequence[Sequence[int]]
 ) -> Tensor:
-    "KL(original ‖ student) of the next token, mean over the tokens of neutral texts."
+    "Compute KL(original ‖ student) of the next token, mean over the tokens of neutral texts."
     batch = right_padded(rows, next(student.parameters()).device)
     with torch.no_grad(): before = original(**batch).logits.float().log_softmax(-1)
     after = student(**batch).logits.float().log_softmax(-1)
@@ -235,25 +210,23 @@ def retention_loss(
     real = batch["attention_mask"].bool()
     return divergence[real].mean()
 
-# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-015
+# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-032
 def development_measures(answers: Answers) -> dict[str, float]:
-    """What is watched on the development questions.
+    """Measure what is watched on the development questions.
     `reliability`: right minus wrong answers, as a share of all; an abstention costs nothing
     and earns nothing (effective reliability, Whitehead and others, 2022, arXiv 2204.13631,
     cost 1)."""
     found, _ = confidence_measures(answers.confidences, answers.correct, answers.abstained, draws=0)
-    return {
-        "reliability": float(answers.correct.mean() - answers.hallucinated.mean()),
-        "right": float(answers.right.mean()),
-    } | {
-        name: found.get(name)
-        for name in ("accuracy", "hallucination_rate", "abstention_rate", "ece")
+    reliability = float(answers.correct.mean() - answers.hallucinated.mean())
+    others = "accuracy", "hallucination_rate", "abstention_rate", "ece"
+    return {"reliability": reliability, "right": float(answers.right.mean())} | {
+        name: found.get(name) for name in others
     }
 
-# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-015-1
+# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-035
 @dataclass(frozen=True, eq=False)
 class Mitigation:
-    "A trained student, beside the untouched original."
+    "Hold a trained student, beside the untouched original."
     # the student, with the weights of its best look at the development questions
     model: nn.Module = field(repr=False)
     tokenizer: object = field(repr=False)
@@ -267,40 +240,27 @@ class Mitigation:
     # of adapters: the model they belong to
     base: dict | None = field(default=None, repr=False)
 
-    def apply(self) -> nn.Module:
-        """Write the trained blocks into the original model (adapters are merged), and
-        return it."""
-        trained = self._inner().get_submodule(self.blocks.path)
-        for layer in self.layers:
-            block = copy.deepcopy(trained[layer])
-            for module in block.modules():
-                if hasattr(module, "lora_A"): module.merge()
-            weights = {
-                re.sub(r"(\.base_layer)+\.", ".", name): t
-                for name, t in block.state_dict().items() if ".lora_" not in name
-            }
-            self.blocks[layer].load_state_dict(weights)
-        return self.blocks.model
-
     def __repr__(self):
+        words = [f"step {self.step} of {self.recipe.steps}"]
         looked = next((row for row in self.history if row["step"] == self.step), {})
-        right = (
-            f", {looked['right']:.1%} right on the development questions"
-            if looked.get("right") is not None
-            else ""
-        )
-        return (
-            f"Mitigation(layers {', '.join(map(str, self.layers))}; step {self.step} of"
-            f" {self.recipe.steps}{right}{', PARTIAL' if self.partial else ''})"
-        )
+        if looked.get("right") is not None:
+            words.append(f"{looked['right']:.1%} right on the development questions")
+        if self.partial: words.append("PARTIAL")
+        return f"Mitigation(layers {', '.join(map(str, self.layers))}; {', '.join(words)})"
 
-# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-015-2
+# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-036
 @patch
-def _inner(self: Mitigation) -> nn.Module:
-    return (
-        self.model.get_base_model() if hasattr(self.model, "peft_config") else self.model
-    )
+def to_frame(self: Mitigation) -> pd.DataFrame:
+    "Make a table with a row for each look at the development questions."
+    columns = None if self.history else ["step"]
+    return pd.DataFrame([*self.history], columns=columns).set_index("step")
 
+@patch
+def _repr_html_(self: Mitigation):
+    table = self.to_frame().tail(8).to_html(float_format="{:.3g}".format, na_rep="–")
+    return f"<p>{escape(repr(self))}</p>{table}"
+
+# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-038
 @patch
 def save(self: Mitigation,
     path: str | Path,  # a folder: new, empty, or an earlier result, which is replaced
@@ -310,37 +270,44 @@ def save(self: Mitigation,
     check_replaceable(path, "mitigation.json", "mitigation")
     with write_whole(path) as folder, quiet_transformers():
         save_model(self.model, self.tokenizer, folder)
-        (folder / "mitigation.json").write_text(
-            json.dumps(self.to_dict(), indent=2) + "\n"
-        )
-    if self.base is None: rename_model(self.model, path)  # an adapter keeps the name of its base
+        notes = json.dumps(self.to_dict(), indent=2)
+        (folder / "mitigation.json").write_text(notes + "\n")
+    # an adapter keeps the name of its base
+    if self.base is None: rename_model(self.model, path)
     return Path(path)
 
 @patch
 def to_dict(self: Mitigation) -> dict:
-    "What was trained and how, for JSON."
+    "Return what was trained and how, for JSON."
     return {
         "layers": [*self.layers], "recipe": asdict(self.recipe), "step": self.step,
         "partial": self.partial, "base": self.base, "history": [*self.history]
     }
 
-# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-015-3
+# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-039
 @patch
-def to_frame(self: Mitigation) -> pd.DataFrame:
-    "A row for each look at the development questions."
-    return pd.DataFrame(
-        [*self.history], columns=None if self.history else ["step"]
-    ).set_index("step")
+def apply(self: Mitigation) -> nn.Module:
+    """Write the trained blocks into the original model (adapters are merged), and
+    return it."""
+    trained = self._inner().get_submodule(self.blocks.path)
+    for layer in self.layers:
+        block = copy.deepcopy(trained[layer])
+        for module in block.modules():
+            if hasattr(module, "lora_A"): module.merge()
+        weights = {
+            re.sub(r"(\.base_layer)+\.", ".", name): t
+            for name, t in block.state_dict().items() if ".lora_" not in name
+        }
+        self.blocks[layer].load_state_dict(weights)
+    return self.blocks.model
 
 @patch
-def _repr_html_(self: Mitigation):
-    return f"<p>{escape(repr(self))}</p>" + self.to_frame().tail(8).to_html(
-        float_format="{:.3g}".format, na_rep="–"
-    )
+def _inner(self: Mitigation) -> nn.Module:
+    return self.model.get_base_model() if hasattr(self.model, "peft_config") else self.model
 
-# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-017
+# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-041
 class ContrastiveMitigator:
-    "Trains chosen blocks to keep right answers and withhold wrong ones."
+    "Train chosen blocks to keep right answers and withhold wrong ones."
 
     def __init__(self,
         model: nn.Module,  # causal language model, in float32 or bfloat16; it is never changed
@@ -360,54 +327,38 @@ class ContrastiveMitigator:
             )
         find_head(model)  # refuses a model that sees the tokens of its loss
         self.model, self.tokenizer, self.evaluation = model, tokenizer, evaluation
-        self.evaluator, silence = (
-            Evaluator(model, tokenizer, **evaluation), self.recipe.abstention
-        )
-        if not silence.strip() or not (
-            is_abstention(silence) or is_correct(silence, self.evaluator.abstentions)
-        ):
+        self.evaluator = Evaluator(model, tokenizer, **evaluation)
+        self._check_abstention(self.recipe.abstention)
+
+    def _check_abstention(self, silence) -> None:
+        known = is_abstention(silence) or is_correct(silence, self.evaluator.abstentions)
+        if not silence.strip() or not known:
             raise InputError(
                 f'abstention={silence!r} would be judged a wrong answer; teach "unknown", or'
                 " name it in abstentions= too"
             )
 
-# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-017-1
+# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-043
 @patch
 @gradients_on()
 def train(self: ContrastiveMitigator,
     # of the original to the training questions, with verdicts; abstentions are left out
     answers: Answers,
-    texts: Iterable[Text] | None = None,  # neutral text for the retention term; None: none
+    texts: Iterable[Text] | None = None,  # neutral text for the retention term; None: without
     development: Sequence[Question] = (),  # other questions: choose the best step by them
     progress: Callable[[Progress], None] | None = None,  # a listener; None: a tqdm bar
     # a file: continue from it, and keep it up to date
     checkpoint: str | Path | None = None,
 ) -> Mitigation:
     "Train a student of the model."
-    recipe, progress, development = (
-        self.recipe, progress or Bar("training"), [*development]
-    )
+    recipe, progress, rows = self.recipe, progress or Bar("training"), []
     examples = examples_of(both_kinds(answers[~answers.abstained]), self.evaluator, recipe)
-    rows = (
-        tokenize(texts, self.tokenizer, recipe.text_length, fewest=2)
-        if texts is not None and recipe.retention
-        else []
-    )
-    there = {
-        "answer": any(e.target and not e.abstain for e in examples),
-        "abstain": any(e.abstain for e in examples), "contrast": True,
-        "retention": bool(rows)
-    }
-    if not any(there[term] and getattr(recipe, term) for term in there):
-        on = ", ".join(term for term in there if getattr(recipe, term))
-        raise InputError(
-            f"there is nothing to train on for what is switched on ({on}); give neutral"
-            " texts for retention, unanswerable questions for abstain, or switch on"
-            " another term"
-        )
-    run = _Run(self, examples, rows, development, self.evaluator.as_asked(answers).prompt)
+    if texts is not None and recipe.retention:
+        rows = tokenize(texts, self.tokenizer, recipe.text_length, fewest=2)
+    self._check_terms(examples, rows)
+    prompt = self.evaluator.as_asked(answers).prompt
+    run = _Run(self, examples, rows, [*development], prompt)
     run.load(checkpoint)
-    complete = False
     try:
         with evaluation_mode(self.model):
             while run.step < recipe.steps and not run.tired():
@@ -415,47 +366,50 @@ def train(self: ContrastiveMitigator,
                 if run.step % recipe.every == 0 or run.step == recipe.steps:
                     run.look(losses)
                     run.save(checkpoint)
-                progress(
-                    Progress(
-                        run.step, recipe.steps, "training step",
-                        (run.history[-1] if run.history else {}) | losses, run.result
-                    )
-                )
-        complete = True
-    except KeyboardInterrupt: pass
-    return run.result(partial=not complete)
+                info = (run.history[-1] if run.history else {}) | losses
+                progress(Progress(run.step, recipe.steps, "training step", info, run.result))
+    except KeyboardInterrupt: return run.result()
+    return run.result(partial=False)
 
-# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-017-2
+@patch
+def _check_terms(self: ContrastiveMitigator, examples, rows) -> None:
+    "Raise InputError if no term that is switched on has anything to train on."
+    there = {
+        "answer": any(e.target and not e.abstain for e in examples),
+        "abstain": any(e.abstain for e in examples), "contrast": True,
+        "retention": bool(rows)
+    }
+    on = [term for term in there if getattr(self.recipe, term)]
+    if not any(there[term] for term in on):
+        raise InputError(
+            f"there is nothing to train on for what is switched on ({', '.join(on)}); give"
+            " neutral texts for retention, unanswerable questions for abstain, or switch on"
+            " another term"
+        )
+
+# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-045
 MITIGATION_CHECKPOINT = "avss_nb.mitigation/1"
 
-# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-017-3
+# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-046
 class _Run:
     "One training in progress."
 
     def __init__(self, mitigator, examples, rows, development, prompt):
-        self.mitigator, self.recipe, self.rows, self.development = (
-            mitigator, mitigator.recipe, rows, development
-        )
-        self.right, self.wrong = (
-            [e for e in examples if e.wrong == wrong] for wrong in (False, True)
-        )
-        self.student = student_of(
-            mitigator.blocks, mitigator.layers, self.recipe.lora_rank, self.recipe.seed
-        )
-        inner = self.student.get_base_model() if self.recipe.lora_rank else self.student
-        self.blocks = [
-            inner.get_submodule(mitigator.blocks.path)[layer] for layer in mitigator.layers
-        ]
-        self.trained = {
-            name: p for name, p in self.student.named_parameters() if p.requires_grad
-        }
+        self.mitigator, self.recipe = mitigator, mitigator.recipe
+        self.rows, self.development = rows, development
+        self.right = [e for e in examples if not e.wrong]
+        self.wrong = [e for e in examples if e.wrong]
+        blocks, layers, recipe = mitigator.blocks, mitigator.layers, self.recipe
+        self.student = student_of(blocks, layers, recipe.lora_rank, recipe.seed)
+        inner = self.student.get_base_model() if recipe.lora_rank else self.student
+        self.blocks = [inner.get_submodule(blocks.path)[layer] for layer in layers]
+        self.trained = {n: p for n, p in self.student.named_parameters() if p.requires_grad}
         self.optimizer = torch.optim.AdamW(
-            self.trained.values(), lr=self.recipe.learning_rate, betas=(0.9, 0.95),
-            weight_decay=self.recipe.weight_decay
+            self.trained.values(), lr=recipe.learning_rate, betas=(0.9, 0.95),
+            weight_decay=recipe.weight_decay
         )
-        self.evaluator = Evaluator(
-            self.student, mitigator.tokenizer, **mitigator.evaluation
-        ).asking(prompt)
+        evaluator = Evaluator(self.student, mitigator.tokenizer, **mitigator.evaluation)
+        self.evaluator = evaluator.asking(prompt)
         # best: weights of the best look so far
         self.step, self.history, self.best, self.best_row = 0, [], None, None
         self.identity = self._identity(examples)
@@ -469,17 +423,15 @@ class _Run:
         ]
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
-# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-017-4
+# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-047
 @patch
 def rate(self: _Run) -> float:
     "Learning rate of this step, as a share of the peak."
     warm = max(1, self.recipe.steps // 20)
-    return min(
-        (self.step + 1) / warm,
-        0.5 * (1 + math.cos(math.pi * self.step / self.recipe.steps)),
-    )
+    cosine = 0.5 * (1 + math.cos(math.pi * self.step / self.recipe.steps))
+    return min((self.step + 1) / warm, cosine)
 
-# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-017-5
+# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-050
 @patch
 def advance(self: _Run) -> dict[str, float]:
     "One step; returns its losses."
@@ -490,12 +442,10 @@ def advance(self: _Run) -> dict[str, float]:
     if r.answer or r.abstain or r.contrast:
         terms |= losses_of(self.student, self.blocks, batch, r)
     if self.rows and r.retention:
-        terms["retention"] = retention_loss(
-            self.student, self.mitigator.model, rng.choices(self.rows, k=r.text_batch)
-        )
-    loss = sum(
-        getattr(r, name) * value for name, value in terms.items() if getattr(r, name)
-    )
+        texts = rng.choices(self.rows, k=r.text_batch)
+        terms["retention"] = retention_loss(self.student, self.mitigator.model, texts)
+    weights = {name: getattr(r, name) for name in terms}
+    loss = sum(weights[name] * value for name, value in terms.items() if weights[name])
     if not torch.isfinite(loss):
         raise InputError(
             f"the loss is not a number at step {self.step}; lower the learning rate, or"
@@ -509,55 +459,43 @@ def advance(self: _Run) -> dict[str, float]:
     self.step += 1
     return {name: float(value.detach()) for name, value in {"loss": loss, **terms}.items()}
 
-# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-017-6
+# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-051
 @patch
 def look(self: _Run, losses) -> None:
     """Measure the development questions;
     keep the weights if they are the best so far (without such questions: the latest)."""
-    found = (
-        development_measures(self.evaluator.answer(self.development))
-        if self.development
-        else {}
-    )
-    self.history.append({"step": self.step} | losses | found)
-    if (
-        self.best_row
-        and self.development
-        and found["reliability"] <= self.best_row["reliability"]
-    ):
-        return
-    self.best_row, self.best = self.history[-1], {
-        name: p.detach().clone() for name, p in self.trained.items()
-    }
+    found = {}
+    if self.development: found = development_measures(self.evaluator.answer(self.development))
+    row = {"step": self.step} | losses | found
+    self.history.append(row)
+    if self.best_row and found and found["reliability"] <= self.best_row["reliability"]: return
+    self.best_row = row
+    self.best = {name: p.detach().clone() for name, p in self.trained.items()}
 
-# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-017-7
+# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-052
 @patch
 def tired(self: _Run) -> bool:
     "Have the last looks brought nothing?"
     if self.recipe.patience is None or not self.best_row: return False
-    return (
-        sum(row["step"] > self.best_row["step"] for row in self.history)
-        >= self.recipe.patience
-    )
+    since = sum(row["step"] > self.best_row["step"] for row in self.history)
+    return since >= self.recipe.patience
 
 @patch
 def save(self: _Run, path) -> None:
     "Replace the checkpoint by one of this step."
     if path is None: return
-    tensors = {f"now.{name}": p.detach() for name, p in self.trained.items()} | {
-        f"best.{name}": t for name, t in self.best.items()
-    }
+    tensors = {f"best.{name}": t for name, t in self.best.items()}
     for name, p in self.trained.items():
-        tensors |= {
-            f"{key}.{name}": value for key, value in self.optimizer.state[p].items()
-        }
+        tensors[f"now.{name}"] = p.detach()
+        state = self.optimizer.state[p].items()
+        tensors |= {f"{key}.{name}": value for key, value in state}
     header = {
         "identity": self.identity, "step": self.step, "history": self.history,
         "best": self.best_row
     }
     save_tensors(path, tensors, MITIGATION_CHECKPOINT, header)
 
-# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-017-8
+# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-055
 @patch
 def load(self: _Run, path) -> None:
     "Continue from a checkpoint, if there is one."
@@ -574,24 +512,21 @@ def load(self: _Run, path) -> None:
             f"{path} belongs to a training with another model, layers, recipe or data;"
             " give another name, or delete it"
         )
-    self.step, self.history, self.best_row = (
-        header["step"], header["history"], header["best"]
-    )
-    self.best = {
-        name: tensors[f"best.{name}"].to(p.device) for name, p in self.trained.items()
-    }
+    self.step, self.history, self.best_row = header["step"], header["history"], header["best"]
+    self.best = {name: tensors[f"best.{name}"].to(p.device) for name, p in self.trained.items()}
     for name, p in self.trained.items():
         with torch.no_grad(): p.copy_(tensors[f"now.{name}"])
-        state = {
-            key: tensors[at] for key in ("step", "exp_avg", "exp_avg_sq")
-            if (at := f"{key}.{name}") in tensors
-        }
-        # none: no gradient yet
-        self.optimizer.state[p] = {
-            key: t.to(p.device if key != "step" else "cpu") for key, t in state.items()
-        }
+        self.optimizer.state[p] = _optimizer_state(tensors, name, p.device)
 
-# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-017-9
+def _optimizer_state(tensors, name, device) -> dict[str, Tensor]:
+    "The state of one parameter; empty if it has had no gradient yet."
+    places = {"step": "cpu", "exp_avg": device, "exp_avg_sq": device}
+    return {
+        key: tensors[f"{key}.{name}"].to(place) for key, place in places.items()
+        if f"{key}.{name}" in tensors
+    }
+
+# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-057
 @patch
 def result(self: _Run, partial: bool = True) -> Mitigation:
     "The best weights so far, in a model of their own."
@@ -601,8 +536,8 @@ def result(self: _Run, partial: bool = True) -> Mitigation:
     named = dict(model.named_parameters())
     with torch.no_grad():
         for name, value in (self.best or {}).items(): named[name].copy_(value)
-    m, step = self.mitigator, self.best_row["step"] if self.best_row else self.step
-    lora = self.recipe.lora_rank is not None
+    m, lora = self.mitigator, self.recipe.lora_rank is not None
+    step = self.best_row["step"] if self.best_row else self.step
     if not lora: rename_model(model, f"{name_of(m.model)}, layers {number_spans(m.layers)} trained")
     return Mitigation(
         model, m.tokenizer, m.blocks, m.layers, self.recipe, tuple(self.history), step,

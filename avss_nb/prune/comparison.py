@@ -27,13 +27,13 @@ from .pruner import LayerPruner, PrunePlan, how_many
 from ..layers.scores import SCORES, LayerScorer, LayerScores, score_in_words
 
 # %% auto #0
-__all__ = ['RANKINGS', 'Ranking', 'COMPARISON_FORMAT', 'Calibration', 'reraise_interrupt', 'ranking_row', 'choose_layers',
-           'random_choices', 'RankingComparison', 'compare_rankings', 'chosen_layers', 'checked_rankings',
-           'checked_counts', 'check_apart', 'digest_values']
+__all__ = ['RANKINGS', 'Ranking', 'COMPARISON_FORMAT', 'FRAME_COLUMNS', 'Calibration', 'reraise_interrupt', 'ranking_row',
+           'choose_layers', 'random_choices', 'RankingComparison', 'check_apart', 'checked_rankings', 'checked_counts',
+           'chosen_layers', 'digest_values', 'compare_rankings']
 
-# %% ../../nbs/07_prune/01_comparison.ipynb #cell-005
+# %% ../../nbs/07_prune/01_comparison.ipynb #cell-010
 class Calibration:
-    "What the usual rankings are computed from, measured when it is first needed."
+    "Measure what the usual rankings are computed from, when it is first needed."
     def __init__(self,
         blocks: Blocks,
         tokenizer,
@@ -54,10 +54,13 @@ class Calibration:
     def ablation(self): return self._profile(self.few, ["output"], ablation=True)
 
     def _profile(self, texts, sites, **settings):
-        profiler = LayerProfiler(
-            self.model, self.tokenizer, sites, max_length=self.max_length, **settings
-        )
+        length = self.max_length
+        profiler = LayerProfiler(self.model, self.tokenizer, sites, max_length=length, **settings)
         return reraise_interrupt(profiler.profile(texts, silent))
+
+    def score(self, *args, **settings) -> LayerScores:
+        "Score the profile by `LayerScorer`."
+        return LayerScorer(*args, **settings).score(self.profile)
 
     def search(self, kind: str, texts: Sequence[Text], **settings) -> PrunePlan:
         pruner = LayerPruner(self.model, self.tokenizer)
@@ -66,21 +69,13 @@ class Calibration:
         )
 
     def measure(self, function, **settings):
-        "The result of `taylor_importance` or `angular_distances`."
-        return reraise_interrupt(
-            function(
-                self.model,
-                self.tokenizer,
-                self.texts,
-                max_length=self.max_length,
-                progress=silent,
-                **settings
-            )
-        )
+        "Call `taylor_importance` or `angular_distances`."
+        settings |= {"max_length": self.max_length, "progress": silent}
+        return reraise_interrupt(function(self.model, self.tokenizer, self.texts, **settings))
 
-# %% ../../nbs/07_prune/01_comparison.ipynb #cell-005-1
+# %% ../../nbs/07_prune/01_comparison.ipynb #cell-012
 def reraise_interrupt(result):
-    "A result as it is; one that was interrupted goes on interrupting."
+    "Return a result as it is; one that was interrupted goes on interrupting."
     if result.partial: raise KeyboardInterrupt
     return result
 
@@ -90,23 +85,24 @@ RANKINGS = {  # name → its label, and how it is made
         "single-block ablation",
         lambda c: LayerScorer("ablation", site="output").score(c.ablation),
     ),
-    "avss": ("AVSS, relative update", lambda c: LayerScorer().score(c.profile)),
+    "avss": ("AVSS, relative update", lambda c: c.score()),
     "iterative_avss": ("iterative AVSS", lambda c: c.search("iterative", c.texts)),
     "avss_published": (
         "AVSS as published", lambda c: LayerScorer.published().score(c.profile)
     ),
-    "update_norm": ("update norm", lambda c: LayerScorer("update_norm").score(c.profile)),
-    "block_influence": (
-        "Block Influence", lambda c: LayerScorer("block_influence").score(c.profile)
-    ),
+    "update_norm": ("update norm", lambda c: c.score("update_norm")),
+    "block_influence": ("Block Influence", lambda c: c.score("block_influence")),
     "angular_distance": ("angular distance, in a row", lambda c: c.measure(angular_distances)),
     "taylor": ("Taylor", lambda c: c.measure(taylor_importance)),
     "magnitude": ("magnitude", lambda c: weight_magnitude(c.model)),
     "last": ("last blocks", lambda c: range(len(c.blocks))[::-1]),
 }
 
-def ranking_row(name: str) -> tuple[str, Callable | None]:  # label; None: there is no such ranking
-    "The row of a ranking in `RANKINGS`, or one made of a score of the table `SCORES`."
+# %% ../../nbs/07_prune/01_comparison.ipynb #row-1
+def ranking_row(
+    name: str,
+) -> tuple[str, Callable | None]:  # label, and how it is made; None: there is no such ranking
+    "Return the row of a ranking in `RANKINGS`, or one made of a score of the table `SCORES`."
     if name in RANKINGS: return RANKINGS[name]
     if name not in SCORES or not SCORES[name].measured: return name, None
     def made(c):
@@ -114,48 +110,47 @@ def ranking_row(name: str) -> tuple[str, Callable | None]:  # label; None: there
         return LayerScorer(name, site="output").score(profile)
     return score_in_words(name), made
 
-# %% ../../nbs/07_prune/01_comparison.ipynb #cell-007
+# %% ../../nbs/07_prune/01_comparison.ipynb #cell-020
 Ranking = (
     LayerScores | AngularDistances | PrunePlan | Sequence[int] | Callable[[int], Iterable[int]]
 )
 
 def choose_layers(
-    # scores, distances, a plan or a search, layers in the order of removal, or a function of
-    # the count
+    # scores, distances, a plan, layers in the order of removal, or a function of the count
     ranking: Ranking,
     count: int,  # of layers to remove
     protect: Iterable[int] = (),  # layers that stay (for scores, distances and orders)
 ) -> tuple[int, ...] | None:  # ascending; None: it says nothing about this count
-    "The layers that a ranking would remove."
+    "Return the layers that a ranking would remove."
     if isinstance(ranking, PrunePlan):
-        order = [layer for layer, _ in ranking.trace] or ranking.removed * (
-            count == len(ranking.removed)
-        )
+        order = [layer for layer, _ in ranking.trace]
+        if not order and count == len(ranking.removed): order = ranking.removed
     elif hasattr(ranking, "lowest"): order = ranking.lowest(count, protect)
     elif callable(ranking): order = [*ranking(count)]
     else: order = [layer for layer in ranking if layer not in set(protect)]
     return tuple(sorted(map(int, order[:count]))) if len(order) >= count else None
 
+# %% ../../nbs/07_prune/01_comparison.ipynb #cell-024
 def random_choices(
     layers: Sequence[int],  # that may go
     count: int,
     draws: int,  # how many choices; all there are, where there are no more
     seed: int = 0,
 ) -> tuple[tuple[int, ...], ...]:
-    "Different random choices: the control."
+    "Draw different random choices: the control."
     if math.comb(len(layers), count) <= draws:
         return tuple(itertools.combinations(layers, count))
     rng, found = random.Random(f"{seed} {count}"), {}
     while len(found) < draws: found[tuple(sorted(rng.sample(layers, count)))] = None
     return tuple(found)
 
-# %% ../../nbs/07_prune/01_comparison.ipynb #cell-010
+# %% ../../nbs/07_prune/01_comparison.ipynb #cell-027
 COMPARISON_FORMAT = "avss_nb.RankingComparison/1"
 
-# %% ../../nbs/07_prune/01_comparison.ipynb #cell-010-1
+# %% ../../nbs/07_prune/01_comparison.ipynb #cell-028
 @dataclass(frozen=True, eq=False)
 class RankingComparison:
-    "What is left when rankings choose what to remove."
+    "Hold what is left when rankings choose what to remove."
     removed: dict[str, dict[int, tuple[int, ...]]]  # ranking → number of layers → layers
     controls: dict[int, tuple[tuple[int, ...], ...]]  # number of layers → random choices
     # removed layers → float64, (texts,): summed losses
@@ -175,30 +170,26 @@ class RankingComparison:
     def _weights(self) -> dict[str, np.ndarray]:
         "How often each text or question counts, (1 + draws, n); the first row is the data."
         def drawn(n):
-            return np.concatenate(
-                [np.ones((1, n)), bootstrap(lambda weights: weights, n, self.draws, self.seed)]
-            )
-        found = {"perplexity": drawn(len(self.tokens))} if self.losses else {}
-        return found | (
-            {"accuracy": drawn(self.subjects.max() + 1)[:, self.subjects]}
-            if self.correct
-            else {}
-        )
+            weights = bootstrap(lambda weights: weights, n, self.draws, self.seed)
+            return np.concatenate([np.ones((1, n)), weights])
+        found = {}
+        if self.losses: found["perplexity"] = drawn(len(self.tokens))
+        if self.correct: found["accuracy"] = drawn(self.subjects.max() + 1)[:, self.subjects]
+        return found
 
     def __repr__(self):
         original = ", ".join(
             f"{measure} {self.values((), measure)[0]:.4g}" for measure in self.measures
         )
-        return (
-            f"RankingComparison({Path(self.model).name}: {len(self.removed)} rankings,"
-            f" {len(self.losses or self.correct)} sets of"
-            f" layers{', PARTIAL' if self.partial else ''}; original: {original})"
-        )
+        sets = f"{len(self.losses or self.correct)} sets of layers"
+        sets += ", PARTIAL" if self.partial else ""
+        name = Path(self.model).name
+        return f"RankingComparison({name}: {len(self.removed)} rankings, {sets}; original: {original})"
 
-# %% ../../nbs/07_prune/01_comparison.ipynb #cell-010-2
+# %% ../../nbs/07_prune/01_comparison.ipynb #cell-032
 @patch(as_prop=True)
 def measures(self: RankingComparison) -> list[str]:
-    "What was measured: perplexity, accuracy."
+    "The names of what was measured: perplexity, accuracy."
     return ["perplexity"] * bool(self.losses) + ["accuracy"] * bool(self.correct)
 
 @patch
@@ -206,27 +197,27 @@ def values(self: RankingComparison,
     removed: Sequence[int] = (),  # layers
     measure: str = "perplexity",  # one of `measures`
 ) -> np.ndarray:  # float64, (1 + draws,)
-    "A measure on the data, and on every draw of texts or questions."
+    "Compute a measure on the data, and on every draw of texts or questions."
     if measure not in self.measures:
         raise InputError(
-            f"{measure!r} was not measured; there is {', '.join(self.measures)}"
+            f"{measure!r} was not measured; choose among {', '.join(self.measures)}"
         )
     weights, removed = self._weights[measure], tuple(removed)
     known = self.losses if measure == "perplexity" else self.correct
     if removed not in known:
         raise InputError(f"the model without layers {removed} was not measured")
     if measure == "accuracy": return weights @ known[removed] / weights.sum(1)
-    # the model broke
-    if not np.isfinite(known[removed]).all(): return np.full(len(weights), np.inf)
+    broken = not np.isfinite(known[removed]).all()
+    if broken: return np.full(len(weights), np.inf)
     with np.errstate(over="ignore"):
         return np.exp(weights @ known[removed] / (weights @ self.tokens))
 
-# %% ../../nbs/07_prune/01_comparison.ipynb #cell-010-3
+# %% ../../nbs/07_prune/01_comparison.ipynb #cell-033
 @patch
 def retention(
     self: RankingComparison, removed: Sequence[int] = (), measure: str = "perplexity"
 ) -> np.ndarray:
-    """Share of performance kept, on the data and on every draw:
+    """Compute the share of performance kept, on the data and on every draw:
     both models on the same texts or questions, (1 + draws,)."""
     original, pruned = self.values((), measure), self.values(removed, measure)
     above, below = (original, pruned) if measure == "perplexity" else (pruned, original)
@@ -234,168 +225,137 @@ def retention(
 
 @patch
 def measured(self: RankingComparison, removed: Sequence[int]) -> bool:
-    "Is the result for this set of layers there?"
+    "Whether this set of layers was measured."
     return all(tuple(removed) in known for known in (self.losses, self.correct) if known)
 
-# %% ../../nbs/07_prune/01_comparison.ipynb #cell-010-4
+# %% ../../nbs/07_prune/01_comparison.ipynb #cell-038
+@patch
+def random_draws(self: RankingComparison) -> pd.DataFrame:
+    "Make a table with a row for each measure and random choice."
+    sets = [(count, layers) for count, drawn in self.controls.items() for layers in drawn]
+    rows = [
+        [measure, count, layers, self.values(layers, measure)[0], self.retention(layers, measure)[0]]
+        for measure in self.measures for count, layers in sets if self.measured(layers)
+    ]
+    columns = ["measure", "removed", "layers", "value", "retention"]
+    return pd.DataFrame(rows, columns=columns)
+
+# %% ../../nbs/07_prune/01_comparison.ipynb #cell-041
+FRAME_COLUMNS = ["measure", "ranking", "removed", "layers", "value", "retention", "low", "high",
+                 "beats random"]
+
 @patch
 def to_frame(self: RankingComparison) -> pd.DataFrame:
-    """A row for each measure, ranking and number of layers;
+    """Make a table with a row for each measure, ranking and number of layers;
     of the random choices median and range."""
-    rows = []
-    for measure in self.measures:
-        drawn = {
-            count: [
-                (self.values(s, measure)[0], self.retention(s, measure)[0]) for s in sets
-                if self.measured(s)
-            ]
-            for count, sets in self.controls.items()
-        }
-        for ranking, sets in self.removed.items():
-            for count, layers in sets.items():
-                if not self.measured(layers): continue
-                kept = self.retention(layers, measure)
-                beats = (
-                    np.mean([kept[0] > other for _, other in drawn[count]])
-                    if drawn.get(count)
-                    else np.nan
-                )
-                value = self.values(layers, measure)[0]
-                rows.append(
-                    [
-                        measure, ranking, count, layers, value, kept[0],
-                        *interval(kept[1:]), beats
-                    ]
-                )
-        for count, pairs in drawn.items():
-            if not pairs: continue
-            values, kept = np.array(pairs).T
-            rows.append(
-                [
-                    measure, "random", count, None, np.median(values), np.median(kept),
-                    kept.min(), kept.max(), np.nan
-                ]
-            )
-    columns = [
-        "measure", "ranking", "removed", "layers", "value", "retention", "low", "high",
-        "beats random"
-    ]
-    table = pd.DataFrame(rows, columns=columns)
+    rows = [row for measure in self.measures for row in self._rows(measure)]
+    table = pd.DataFrame(rows, columns=FRAME_COLUMNS)
     table.insert(3, "share", table["removed"] / self.layers)
     return table
 
-# %% ../../nbs/07_prune/01_comparison.ipynb #cell-010-5
 @patch
-def random_draws(self: RankingComparison) -> pd.DataFrame:
-    "A row for each measure and random choice."
-    rows = [
-        [
-            measure, count, layers, self.values(layers, measure)[0],
-            self.retention(layers, measure)[0]
-        ]
-        for measure in self.measures
-        for count, sets in self.controls.items()
-        for layers in sets
-        if self.measured(layers)
-    ]
-    return pd.DataFrame(
-        rows, columns=["measure", "removed", "layers", "value", "retention"]
-    )
+def _rows(self: RankingComparison, measure) -> list[list]:
+    "The rows of one measure."
+    rows, random = [], self.random_draws().query("measure == @measure").groupby("removed")
+    kept_by_chance = {count: found["retention"] for count, found in random}
+    for ranking, sets in self.removed.items():
+        for count, layers in sets.items():
+            if not self.measured(layers): continue
+            value, kept = self.values(layers, measure)[0], self.retention(layers, measure)
+            chance = kept_by_chance.get(count)
+            beats = np.nan if chance is None else (kept[0] > chance).mean()
+            rows.append([measure, ranking, count, layers, value, kept[0], *interval(kept[1:]), beats])
+    for count, found in random:
+        value, kept = found["value"].median(), found["retention"]
+        row = [None, value, kept.median(), kept.min(), kept.max(), np.nan]
+        rows.append([measure, "random", count, *row])
+    return rows
 
-# %% ../../nbs/07_prune/01_comparison.ipynb #cell-010-6
+# %% ../../nbs/07_prune/01_comparison.ipynb #cell-044
 @patch
 def keeps(self: RankingComparison,
     level: float = 0.9,  # of retention
     measure: str | None = None,  # None: the first of `measures`
 ) -> pd.Series:  # int, index ranking
-    """Up to how many layers each ranking keeps that share, without falling below it on
-    the way."""
-    table = self.to_frame().query(
-        "measure == @wanted", local_dict={"wanted": measure or self.measures[0]}
-    )
+    """Count how many layers each ranking may remove and keep that share, without falling
+    below it on the way."""
     def furthest(rows):
-        return max(rows.loc[(rows["retention"] >= level).cummin(), "removed"], default=0)
-    return pd.Series(
-        {
-            name: int(furthest(rows.sort_values("removed")))
-            for name, rows in table.groupby("ranking", sort=False)
-        }
-    )
+        rows = rows.sort_values("removed")
+        return int(max(rows.loc[(rows["retention"] >= level).cummin(), "removed"], default=0))
+    rankings = self._table_of(measure).groupby("ranking", sort=False)
+    return pd.Series({name: furthest(rows) for name, rows in rankings})
 
-# %% ../../nbs/07_prune/01_comparison.ipynb #cell-010-7
+@patch
+def _table_of(self: RankingComparison, measure) -> pd.DataFrame:
+    table = self.to_frame()
+    return table[table["measure"] == (measure or self.measures[0])]
+
+# %% ../../nbs/07_prune/01_comparison.ipynb #cell-047
 @patch
 def differences(self: RankingComparison,
     to: str,  # a ranking
     measure: str | None = None,  # None: the first of `measures`
 ) -> pd.DataFrame:
-    """Retention of every ranking minus that of another, paired over texts or questions,
-    with intervals."""
+    """Subtract the retention of one ranking from that of every other, paired over texts or
+    questions, with intervals."""
     if to not in self.removed:
         raise InputError(
             f"there is no ranking {to!r}; there are {', '.join(self.removed)}"
         )
     measure, rows = measure or self.measures[0], []
+    other = self.removed[to]
     for ranking, sets in self.removed.items():
-        for count in sets.keys() & self.removed[to].keys() if ranking != to else ():
-            both = sets[count], self.removed[to][count]
-            if not all(map(self.measured, both)): continue
-            gap = self.retention(both[0], measure) - self.retention(both[1], measure)
+        for count in sets.keys() & other.keys():
+            both = self.measured(sets[count]) and self.measured(other[count])
+            if ranking == to or not both: continue
+            gap = self.retention(sets[count], measure) - self.retention(other[count], measure)
             rows.append([ranking, count, gap[0], *interval(gap[1:])])
     table = pd.DataFrame(rows, columns=["ranking", "removed", "difference", "low", "high"])
     return table.sort_values(["removed", "ranking"], ignore_index=True)
 
-# %% ../../nbs/07_prune/01_comparison.ipynb #cell-010-8
+# %% ../../nbs/07_prune/01_comparison.ipynb #cell-050
 @patch
 def summary(self: RankingComparison,
     measure: str | None = None,  # None: the first of `measures`
 ) -> pd.DataFrame:
-    """The table for people: retention with its interval (random:
+    """Make the table for people: retention with its interval (random:
     median and range), best ranking first."""
     measure = measure or self.measures[0]
-    table = self.to_frame().query("measure == @wanted", local_dict={"wanted": measure})
+    table = self._table_of(measure)
     def cell(row): return f"{row['retention']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
-    cells = (
-        table.assign(cell=table.apply(cell, axis=1))
-        .pivot(index="ranking", columns="removed", values="cell")
-        .fillna("–")
-    )
-    order = (
-        table.groupby("ranking")["retention"]
-        .mean()
-        .sort_values(ascending=False, kind="stable")
-        .index
-    )
-    cells = cells.loc[order].rename(
-        columns=lambda count: f"−{count} ({count / self.layers:.0%})"
-    )
+    table = table.assign(cell=table.apply(cell, axis=1))
+    means = table.groupby("ranking")["retention"].mean()
+    order = means.sort_values(ascending=False, kind="stable").index
+    cells = table.pivot(index="ranking", columns="removed", values="cell").fillna("–").loc[order]
+    cells = cells.rename(columns=lambda count: f"−{count} ({count / self.layers:.0%})")
     cells.insert(0, "keeps 90 % up to", self.keeps(0.9, measure)[order])
-    return cells.rename_axis(index=f"{measure} kept", columns=None).rename(
-        index={"random": "random: median [range]"}
-    )
+    cells = cells.rename_axis(index=f"{measure} kept", columns=None)
+    return cells.rename(index={"random": "random: median [range]"})
 
-# %% ../../nbs/07_prune/01_comparison.ipynb #cell-010-9
+# %% ../../nbs/07_prune/01_comparison.ipynb #cell-051
 @patch
 def _repr_html_(self: RankingComparison):
-    n = {
+    sizes = {
         "perplexity": f"{len(self.tokens):,} texts",
         "accuracy": f"{len(self.subjects):,} questions",
     }
-    def part(m):
+    partial = "; PARTIAL" if self.partial else ""
+    def part(measure):
+        original = f"original {measure} {self.values((), measure)[0]:.4g}"
         return (
-            f"<p>{escape(Path(self.model).name)}, {self.layers} layers, {n[m]}, original"
-            f" {m} {self.values((), m)[0]:.4g}; share kept "
-            "with its 95 % paired bootstrap"
-            f" interval{'; PARTIAL' if self.partial else ''}.</p>{self.summary(m).to_html()}"
+            f"<p>{escape(Path(self.model).name)}, {self.layers} layers, {sizes[measure]},"
+            f" {original}; share kept with its 95 % paired bootstrap interval{partial}.</p>"
+            + self.summary(measure).to_html()
         )
     return "".join(map(part, self.measures))
 
 @patch
 def plot(self: RankingComparison, ax=None, **kwargs):
-    "Retention against layers removed (see `avss_nb.draw.comparison.plot_rankings`)."
+    "Draw retention against layers removed (see `avss_nb.draw.comparison.plot_rankings`)."
     from avss_nb.draw.comparison import plot_rankings
     return plot_rankings(self, ax=ax, **kwargs)
 
-# %% ../../nbs/07_prune/01_comparison.ipynb #cell-010-10
+# %% ../../nbs/07_prune/01_comparison.ipynb #cell-056
 @patch
 def save(self: RankingComparison, path: str | Path, **notes) -> None:
     "Write one safetensors file; its header holds the rest as JSON."
@@ -422,38 +382,219 @@ def load(cls: RankingComparison, path: str | Path) -> RankingComparison:
     "Read a comparison written by `save` or by `compare_rankings(…, path=…)`."
     return cls._read(path)[0]
 
-# %% ../../nbs/07_prune/01_comparison.ipynb #cell-010-11
+# %% ../../nbs/07_prune/01_comparison.ipynb #cell-057
 @patch(cls_method=True)
 def _read(cls: RankingComparison, path) -> tuple[RankingComparison, dict]:
-    "The comparison and its notes."
+    "Return the comparison and its notes."
     header, tensors = load_tensors(
         path, COMPARISON_FORMAT, "comparison of rankings",
         "make one with `compare_rankings`"
     )
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
     sets = [*map(tuple, header["sets"])]
-    losses, correct = (
-        dict(zip(sets, arrays.get(name, ()))) for name in ("losses", "correct")
-    )
+    losses = dict(zip(sets, arrays.get("losses", ())))
+    correct = dict(zip(sets, arrays.get("correct", ())))
     removed = {
         name: {len(layers): tuple(layers) for layers in chosen}
         for name, chosen in header["removed"].items()
     }
     controls = {count: tuple(map(tuple, drawn)) for count, drawn in header["controls"]}
-    return (
-        cls(
-            removed,
-            controls,
-            losses,
-            arrays["tokens"],
-            correct,
-            arrays["subjects"],
-            *(header[name] for name in ("layers", "model", "partial", "draws", "seed"))
-        ),
-        header["notes"],
-    )
+    rest = {name: header[name] for name in ("layers", "model", "partial", "draws", "seed")}
+    tokens, subjects = arrays["tokens"], arrays["subjects"]
+    found = cls(removed, controls, losses, tokens, correct, subjects, **rest)
+    return found, header["notes"]
 
-# %% ../../nbs/07_prune/01_comparison.ipynb #cell-012
+# %% ../../nbs/07_prune/01_comparison.ipynb #cell-060
+def check_apart(texts, held_out, questions) -> None:
+    "Raise InputError if the data that measure were seen by the rankings."
+    if not texts: raise InputError("there are no texts for the rankings; give at least one")
+    if not held_out and not questions:
+        raise InputError("nothing to measure with: give held_out texts, questions or both")
+    def key(text): return text if isinstance(text, (str, Labelled)) else tuple(map(int, text))
+    labelled = [q for q in questions if isinstance(q, Labelled)]
+    both = {*map(key, texts)} & {*map(key, [*held_out, *labelled])}
+    if both:
+        raise InputError(
+            f"{len(both)} held-out texts are among the calibration texts; give texts that no"
+            " ranking has seen"
+        )
+    read = "\0".join(text for text in texts if isinstance(text, str))
+    seen = [q.text for q in questions if q.text in read]
+    if seen:
+        raise InputError(
+            f"{len(seen)} questions are asked in the calibration texts, for example"
+            f" {seen[0]!r}; give others"
+        )
+
+# %% ../../nbs/07_prune/01_comparison.ipynb #cell-063
+def checked_rankings(rankings, blocks: Blocks) -> dict[str, str | Ranking]:
+    """Return label → name of a usual ranking, or the user's own;
+    refuse one that was made for another model."""
+    if isinstance(rankings, str):
+        raise InputError(
+            f"one name was given where a list of names is expected; write [{rankings!r}]"
+        )
+    names = [*RANKINGS] if rankings is None else [*rankings]
+    if not names:
+        raise InputError(
+            f"no rankings were given; choose among {', '.join(RANKINGS)}, or give your own"
+        )
+    labelled = isinstance(rankings, dict)
+    found = dict(rankings) if labelled else {ranking_row(name)[0]: name for name in names}
+    if "random" in found:
+        raise InputError(
+            "the label 'random' belongs to the control; give your ranking another"
+        )
+    mine = fingerprint_blocks(blocks)
+    for label, ranking in found.items():
+        if isinstance(ranking, str) and ranking_row(ranking)[1] is None:
+            raise InputError(
+                f"there is no ranking {ranking!r}; choose among {', '.join(RANKINGS)}, or give"
+                " your own"
+            )
+        if _fingerprint_of(ranking, mine) != mine:
+            raise InputError(
+                f"ranking {label!r} was made for another model; make it for this one"
+            )
+    return found
+
+def _fingerprint_of(ranking, unknown) -> str:
+    "Of the model for which a ranking was made."
+    if isinstance(ranking, PrunePlan): return fingerprint_blocks(ranking.blocks)
+    return getattr(ranking, "fingerprint", unknown)
+
+# %% ../../nbs/07_prune/01_comparison.ipynb #cell-064
+def checked_counts(counts, layers: int, free: int) -> list[int]:
+    "Return numbers of layers, ascending, from numbers or shares."
+    if counts is None: counts = range(1, max(2, min(layers // 2, free, layers - 1) + 1))
+    def number(given):
+        if isinstance(given, float): return how_many(layers, fraction=given)
+        return how_many(layers, count=given)
+    found = sorted({number(given) for given in counts})
+    if not found:
+        raise InputError(
+            "no counts were given; give numbers of layers to remove, or shares of them"
+        )
+    if found[-1] > free:
+        raise InputError(
+            f"{found[-1]} of {layers} layers must go, but only {free} are unprotected; protect"
+            " fewer"
+        )
+    return found
+
+# %% ../../nbs/07_prune/01_comparison.ipynb #cell-067
+def chosen_layers(label, ranking, counts, calibration, known) -> dict[int, tuple[int, ...]]:
+    """Ask a ranking what it removes for each count;
+    what is known of a usual one is not measured again."""
+    usual = isinstance(ranking, str)
+    found = {len(layers): tuple(layers) for layers in known.get(ranking, ())} if usual else {}
+    if not set(counts) <= found.keys():
+        made = ranking_row(ranking)[1](calibration) if usual else ranking
+        found = {count: choose_layers(made, count, calibration.protect) for count in counts}
+        found = {count: layers for count, layers in found.items() if layers is not None}
+        for count, layers in found.items():
+            if len(calibration.blocks.check(layers)) != count:
+                raise InputError(
+                    f"Ranking {label!r} returned {layers}; {count} different layers are needed."
+                )
+        if usual: known[ranking] = [*found.values()]
+    return {count: found[count] for count in counts if count in found}
+
+# %% ../../nbs/07_prune/01_comparison.ipynb #cell-071
+class _Measurement:
+    "One comparison in progress: what is measured so far, and the file that keeps it."
+
+    def __init__(self, blocks, evaluator, held_out, questions, max_length, path):
+        self.blocks, self.evaluator, self.max_length = blocks, evaluator, max_length
+        self.held_out, self.questions, self.path = held_out, questions, path
+        names = [getattr(q, "subject", "") or q.text for q in questions]
+        self.subjects = np.unique(names or [""], return_inverse=True)[1][: len(names)]
+        self.removed, self.controls, self.losses, self.correct = {}, {}, {}, {}
+        self.tokens, self.notes = np.zeros(0, int), {}
+
+    @property
+    def known(self) -> dict: return self.losses if self.held_out else self.correct
+
+    def result(self, partial=True) -> RankingComparison:
+        "The comparison as far as it has come; later measurements do not change it."
+        return RankingComparison(
+            dict(self.removed), self.controls, dict(self.losses), self.tokens,
+            dict(self.correct), self.subjects, len(self.blocks), model_name(self.blocks), partial
+        )
+
+    def save(self, partial=True) -> None:
+        if self.path: self.result(partial).save(self.path, **self.notes)
+
+# %% ../../nbs/07_prune/01_comparison.ipynb #cell-072
+@patch
+def take_up(self: _Measurement, calibration: Calibration, search_texts: int) -> None:
+    "Read what the file holds already; refuse one that belongs to another comparison."
+    model = self.evaluator.model
+    identity = [fingerprint_blocks(self.blocks), str(model.dtype), self.max_length]
+    asked = [self.questions, self.evaluator.settings]
+    seen = calibration.texts, calibration.protect, search_texts
+    self.notes = {
+        "evaluation": digest_values(identity, self.held_out, asked),
+        "calibration": digest_values(identity, *seen), "chosen": {}
+    }
+    if not self.path: return
+    if not (os.path.isfile(self.path) and os.path.getsize(self.path)):
+        return check_place(self.path, COMPARISON_FORMAT, "compare_rankings", folder=False)
+    earlier, notes = RankingComparison._read(self.path)
+    if notes.get("evaluation") != self.notes["evaluation"]:
+        raise InputError(
+            f"{self.path} belongs to another comparison (model, held-out texts or questions"
+            " differ); give another file"
+        )
+    self.losses, self.correct, self.tokens = earlier.losses, earlier.correct, earlier.tokens
+    if notes["calibration"] == self.notes["calibration"]: self.notes["chosen"] = notes["chosen"]
+
+def digest_values(*parts) -> str:
+    "Hash values, in 16 letters."
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+# %% ../../nbs/07_prune/01_comparison.ipynb #cell-074
+@patch
+def choose(self: _Measurement, rankings, counts, calibration, progress) -> None:
+    "Ask each ranking what it removes."
+    for number, (label, ranking) in enumerate(rankings.items(), start=1):
+        known = self.notes["chosen"]
+        self.removed[label] = chosen_layers(label, ranking, counts, calibration, known)
+        self.save()
+        progress(Progress(number, 0, "step", {"ranking": label}))
+
+@patch
+def sets(self: _Measurement, counts) -> list[tuple[int, ...]]:
+    "Every set of layers once; that of the intact model (none) comes first."
+    found = [()]
+    for count in counts:
+        found += [chosen[count] for chosen in self.removed.values() if count in chosen]
+        found += self.controls.get(count, ())
+    return [*dict.fromkeys(found)]
+
+@patch
+def measure_all(self: _Measurement, counts, progress) -> None:
+    "Measure the model without each set of layers, unless that is known."
+    sets, before = self.sets(counts), len(self.removed)
+    for number, layers in enumerate(sets, start=before + 1):
+        if layers not in self.known:
+            self.measure(layers)
+            self.save()
+        info = {"removed": [*layers]}
+        progress(Progress(number, before + len(sets), "step", info, self.result))
+
+@patch
+def measure(self: _Measurement, layers) -> None:
+    "Measure the model without these layers; an interruption leaves nothing half done."
+    evaluator = self.evaluator
+    ask = evaluator.classify if evaluator.head == "classes" else evaluator.ask
+    with self.blocks.skip(layers):
+        if self.questions: verdicts = ask(self.questions).correct
+        if self.held_out: losses, self.tokens = evaluator.text_losses(self.held_out, self.max_length)
+    if self.held_out: self.losses[layers] = losses
+    if self.questions: self.correct[layers] = verdicts
+
+# %% ../../nbs/07_prune/01_comparison.ipynb #cell-080
 def compare_rankings(
     # with a head that is known to `avss_nb.model.heads.find_head`; it is never changed
     model: nn.Module,
@@ -478,188 +619,25 @@ def compare_rankings(
 ) -> RankingComparison:
     """Compare rankings on data that they have not seen.
     An interruption returns what is complete so far, marked partial."""
-    blocks, evaluator, progress = (
-        Blocks(model), Evaluator(model, tokenizer, **evaluation), progress or Bar("rankings")
-    )
+    blocks, evaluator = Blocks(model), Evaluator(model, tokenizer, **evaluation)
+    progress = progress or Bar("rankings")
     texts, held_out, questions = ([*(given or ())] for given in (texts, held_out, questions))
     questions = [q if isinstance(q, Labelled) else Question.of(q) for q in questions]
-    ask = evaluator.classify if evaluator.head == "classes" else evaluator.ask
     check_apart(texts, held_out, questions)
-    protect, labels = blocks.check(protect), checked_rankings(rankings, blocks)
+    protect, rankings = blocks.check(protect), checked_rankings(rankings, blocks)
     free = [layer for layer in range(len(blocks)) if layer not in protect]
     counts = checked_counts(counts, len(blocks), len(free))
     calibration = Calibration(
         blocks, tokenizer, texts, max(counts), protect, search_texts, max_length
     )
-    asked = [questions, evaluator.settings]
-    identity = [fingerprint_blocks(blocks), str(model.dtype), max_length]
-    notes = {
-        "evaluation": digest_values(identity, held_out, asked),
-        "calibration": digest_values(identity, texts, protect, search_texts), "chosen": {}
-    }
-    losses, correct, tokens = {}, {}, np.zeros(0, int)
-    known = path and os.path.isfile(path) and os.path.getsize(path)
-    if path and not known:
-        check_place(path, COMPARISON_FORMAT, "compare_rankings", folder=False)
-    if known:
-        earlier, kept = RankingComparison._read(path)
-        if kept.get("evaluation") != notes["evaluation"]:
-            raise InputError(
-                f"{path} belongs to another comparison (model, held-out texts or questions"
-                " differ); give another file"
-            )
-        losses, correct, tokens = earlier.losses, earlier.correct, earlier.tokens
-        if kept["calibration"] == notes["calibration"]: notes["chosen"] = kept["chosen"]
-    subjects = np.unique(
-        [getattr(q, "subject", "") or q.text for q in questions] or [""], return_inverse=True
-    )[1][: len(questions)]
-    controls = (
-        {count: random_choices(free, count, draws, seed) for count in counts} if draws else {}
-    )
-    removed = {}
-    def so_far(partial=True):
-        found = dict(removed), controls, dict(losses), tokens, dict(correct), subjects
-        return RankingComparison(*found, len(blocks), model_name(blocks), partial)
+    run = _Measurement(blocks, evaluator, held_out, questions, max_length, path)
+    run.take_up(calibration, search_texts)
+    if draws: run.controls = {count: random_choices(free, count, draws, seed) for count in counts}
     try:
-        for number, (label, ranking) in enumerate(labels.items()):
-            removed[label] = chosen_layers(
-                label, ranking, counts, calibration, notes["chosen"]
-            )
-            if path: so_far().save(path, **notes)
-            progress(Progress(number + 1, 0, "step", {"ranking": label}))
-        sets = [
-            s
-            for count in counts
-            for s in [
-                *(c[count] for c in removed.values() if count in c), *controls.get(count, ())
-            ]
-        ]
-        sets = [*dict.fromkeys([(), *sets])]
-        for number, layers in enumerate(sets):
-            if layers not in (losses if held_out else correct):
-                with blocks.skip(layers):
-                    if questions: verdicts = ask(questions).correct
-                    if held_out: found, tokens = evaluator.text_losses(held_out, max_length)
-                if held_out: losses[layers] = found
-                if questions: correct[layers] = verdicts
-                if path: so_far().save(path, **notes)
-            progress(
-                Progress(
-                    len(labels) + number + 1, len(labels) + len(sets), "step",
-                    {"removed": [*layers]}, so_far
-                )
-            )
-        result = so_far(partial=False)
+        run.choose(rankings, counts, calibration, progress)
+        run.measure_all(counts, progress)
     except KeyboardInterrupt:
-        if () not in (losses or correct): raise
-        return so_far()
-    if path: result.save(path, **notes)
-    return result
-
-# %% ../../nbs/07_prune/01_comparison.ipynb #cell-012-1
-def chosen_layers(label, ranking, counts, calibration, known) -> dict[int, tuple[int, ...]]:
-    """What a ranking removes for each count;
-    what is known of a usual one is not measured again."""
-    found = (
-        {len(layers): tuple(layers) for layers in known.get(ranking, ())}
-        if isinstance(ranking, str)
-        else {}
-    )
-    if not set(counts) <= found.keys():
-        made = ranking_row(ranking)[1](calibration) if isinstance(ranking, str) else ranking
-        found = {count: choose_layers(made, count, calibration.protect) for count in counts}
-        found = {count: layers for count, layers in found.items() if layers is not None}
-        for count, layers in found.items():
-            if len(calibration.blocks.check(layers)) != count:
-                raise InputError(
-                    f"Ranking {label!r} returned {layers}; {count} different layers are needed."
-                )
-        if isinstance(ranking, str): known[ranking] = [*found.values()]
-    return {count: found[count] for count in counts if count in found}
-
-# %% ../../nbs/07_prune/01_comparison.ipynb #cell-012-2
-def checked_rankings(rankings, blocks: Blocks) -> dict[str, str | Ranking]:
-    "Label → name of a usual ranking, or the user's own; refused where it is of another model."
-    if isinstance(rankings, str):
-        raise InputError(
-            f"one name was given where a list of names is expected; write [{rankings!r}]"
-        )
-    names = [*RANKINGS] if rankings is None else [*rankings]
-    if not names:
-        raise InputError(
-            f"no rankings were given; choose among {', '.join(RANKINGS)}, or give your own"
-        )
-    found = (
-        dict(rankings)
-        if isinstance(rankings, dict)
-        else {ranking_row(name)[0]: name for name in names}
-    )
-    if "random" in found:
-        raise InputError(
-            "the label 'random' belongs to the control; give your ranking another"
-        )
-    mine = fingerprint_blocks(blocks)
-    for label, ranking in found.items():
-        if isinstance(ranking, str) and ranking_row(ranking)[1] is None:
-            raise InputError(
-                f"there is no ranking {ranking!r}; choose among {', '.join(RANKINGS)}, or give"
-                " your own"
-            )
-        its = (
-            fingerprint_blocks(ranking.blocks)
-            if isinstance(ranking, PrunePlan)
-            else getattr(ranking, "fingerprint", mine)
-        )
-        if its != mine:
-            raise InputError(
-                f"ranking {label!r} was made for another model; make it for this one"
-            )
-    return found
-
-# %% ../../nbs/07_prune/01_comparison.ipynb #cell-012-3
-def checked_counts(counts, layers: int, free: int) -> list[int]:
-    "Numbers of layers, ascending, from numbers or shares."
-    if counts is None: counts = range(1, max(2, min(layers // 2, free, layers - 1) + 1))
-    found = sorted(
-        {
-            how_many(layers, **{"fraction" if isinstance(c, float) else "count": c})
-            for c in counts
-        }
-    )
-    if not found:
-        raise InputError(
-            "no counts were given; give numbers of layers to remove, or shares of them"
-        )
-    if found[-1] > free:
-        raise InputError(
-            f"{found[-1]} of {layers} layers must go, but only {free} are unprotected; protect"
-            " fewer"
-        )
-    return found
-
-# %% ../../nbs/07_prune/01_comparison.ipynb #cell-012-4
-def check_apart(texts, held_out, questions) -> None:
-    "Refuse data that rankings have seen."
-    if not texts: raise InputError("there are no texts for the rankings; give at least one")
-    if not held_out and not questions:
-        raise InputError("nothing to measure with: give held_out texts, questions or both")
-    def key(text): return text if isinstance(text, (str, Labelled)) else tuple(map(int, text))
-    both = {*map(key, texts)} & {
-        *map(key, [*held_out, *(q for q in questions if isinstance(q, Labelled))])
-    }
-    if both:
-        raise InputError(
-            f"{len(both)} held-out texts are among the calibration texts; give texts that no"
-            " ranking has seen"
-        )
-    read = "\0".join(text for text in texts if isinstance(text, str))
-    seen = [q.text for q in questions if q.text in read]
-    if seen:
-        raise InputError(
-            f"{len(seen)} questions are asked in the calibration texts, for example"
-            f" {seen[0]!r}; give others"
-        )
-
-def digest_values(*parts) -> str:
-    "A short hash of values."
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+        if () not in run.known: raise
+        return run.result()
+    run.save(partial=False)
+    return run.result(partial=False)

@@ -19,13 +19,13 @@ from ..model.heads import find_head
 from .pruner import PrunePlan
 
 # %% auto #0
-__all__ = ['HarnessReport', 'find_tasks', 'quiet_harness', 'run_tasks']
+__all__ = ['Tested', 'HarnessReport', 'quiet_harness', 'find_tasks', 'run_tasks']
 
-# %% ../../nbs/07_prune/04_harness.ipynb #cell-005
+# %% ../../nbs/07_prune/04_harness.ipynb #cell-008
 @dataclass(frozen=True)
 class HarnessReport:
-    """Results of lm-evaluation-harness for several models;
-    the first is the one that the others are held against."""
+    """Hold results of lm-evaluation-harness for several models;
+    the others are compared with the first."""
     # model → (task, metric) → value, standard error (NaN: none)
     scores: dict[str, dict[tuple[str, str], tuple[float, float]]]
     higher: dict[tuple[str, str], bool | None]  # is more better? None: the task does not say
@@ -34,58 +34,50 @@ class HarnessReport:
     settings: dict = field(default_factory=dict)
 
     def kept(self, model: str, measure: tuple[str, str]) -> float:
-        """Share of the first model's performance;
+        """Compute the share of the first model's performance;
         NaN where that is nothing, or where it is not known whether more is better."""
-        (before, _), (after, _) = (
-            next(iter(self.scores.values()))[measure], self.scores[model][measure]
-        )
-        above, below = (after, before) if self.higher[measure] else (before, after)
-        return above / below if self.higher[measure] is not None and below else math.nan
+        first, more_is_better = next(iter(self.scores.values())), self.higher[measure]
+        (before, _), (after, _) = first[measure], self.scores[model][measure]
+        above, below = (after, before) if more_is_better else (before, after)
+        return above / below if more_is_better is not None and below else math.nan
 
     def to_frame(self) -> pd.DataFrame:
-        """One row for each task and metric:
+        """Make a table with one row for each task and metric:
         value and standard error of each model, and the share kept."""
         first, *others = self.scores
         columns = {}
         for name, values in self.scores.items():
-            columns |= {
-                name: [v for v, _ in values.values()],
-                f"± {name}": [e for _, e in values.values()],
-            }
+            columns[name] = [value for value, _ in values.values()]
+            columns[f"± {name}"] = [error for _, error in values.values()]
         for name in others:
             columns[f"kept by {name}"] = [self.kept(name, measure) for measure in self.higher]
-        return pd.DataFrame(
-            columns, index=pd.MultiIndex.from_tuples(self.higher, names=["task", "metric"])
-        )
+        index = pd.MultiIndex.from_tuples(self.higher, names=["task", "metric"])
+        return pd.DataFrame(columns, index=index)
 
     def __repr__(self):
         tasks = ", ".join(f"{task} ({n:,})" for task, n in self.samples.items())
         return f"HarnessReport({', '.join(self.scores)}; {tasks})"
 
-# %% ../../nbs/07_prune/04_harness.ipynb #cell-005-1
+# %% ../../nbs/07_prune/04_harness.ipynb #cell-012
 @patch
 def to_dict(self: HarnessReport) -> dict:
-    "For JSON: undefined numbers are None."
-    def plain(x): return x if math.isfinite(x) else None
+    "Return everything for JSON: undefined numbers are None."
     rows = [
         {
-            "task": task,
-            "metric": metric,
-            "higher_is_better": self.higher[task, metric],
-            "models": {
-                name: {
-                    "value": plain(values[task, metric][0]),
-                    "standard_error": plain(values[task, metric][1]),
-                    "kept": plain(self.kept(name, (task, metric))),
-                }
-                for name, values in self.scores.items()
-            },
+            "task": task, "metric": metric, "higher_is_better": self.higher[task, metric],
+            "models": {name: self._entry(name, (task, metric)) for name in self.scores},
         }
         for task, metric in self.higher
     ]
     return {"results": rows, "samples": self.samples, **self.settings}
 
-# %% ../../nbs/07_prune/04_harness.ipynb #cell-005-2
+@patch
+def _entry(self: HarnessReport, name, measure) -> dict:
+    value, error = self.scores[name][measure]
+    found = {"value": value, "standard_error": error, "kept": self.kept(name, measure)}
+    return {key: x if math.isfinite(x) else None for key, x in found.items()}
+
+# %% ../../nbs/07_prune/04_harness.ipynb #cell-013
 @patch
 def _repr_html_(self: HarnessReport):
     shots = self.settings.get("num_fewshot")
@@ -93,16 +85,49 @@ def _repr_html_(self: HarnessReport):
         f"lm-evaluation-harness {self.settings.get('version', '')}; ± standard error;"
         f" shots: {'as the task says' if shots is None else shots}"
     )
-    return f"<p>{escape(title)}</p>" + self.to_frame().to_html(
-        float_format="{:.4g}".format, na_rep="–"
-    )
+    table = self.to_frame().to_html(float_format="{:.4g}".format, na_rep="–")
+    return f"<p>{escape(title)}</p>{table}"
 
-# %% ../../nbs/07_prune/04_harness.ipynb #cell-007
+# %% ../../nbs/07_prune/04_harness.ipynb #cell-017
+def _report(found: dict[str, dict], settings: dict) -> HarnessReport:
+    from importlib.metadata import version
+    first = next(iter(found.values()))
+    scores = {name: _scores_of(result) for name, result in found.items()}
+    def higher(task, metric):
+        return first["higher_is_better"].get(task, {}).get(metric.partition(",")[0])
+    measures = next(iter(scores.values()))
+    samples = {task: n["effective"] for task, n in first["n-samples"].items()}
+    versions = {"version": version("lm_eval"), "task_versions": dict(first["versions"])}
+    better = {measure: higher(*measure) for measure in measures}
+    return HarnessReport(scores, better, samples, settings | versions)
+
+def _scores_of(result: dict) -> dict[tuple[str, str], tuple[float, float]]:
+    "(task, metric) → value and standard error, from keys such as `acc,none`, `acc_stderr,none`."
+    def number(x): return float(x) if isinstance(x, (int, float)) else math.nan
+    return {
+        (task, key.removesuffix(",none")): (
+            number(value), number(values.get(key.replace(",", "_stderr,", 1)))
+        )
+        for task, values in result["results"].items() for key, value in values.items()
+        if "," in key and "_stderr," not in key
+    }
+
+# %% ../../nbs/07_prune/04_harness.ipynb #cell-020
+@contextmanager
+def quiet_harness() -> Iterator[None]:
+    "Let the harness log errors only inside the `with` block."
+    logger = logging.getLogger("lm_eval")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try: yield
+    finally: logger.setLevel(level)
+
+# %% ../../nbs/07_prune/04_harness.ipynb #cell-021
 def find_tasks(
     tasks: Sequence[str],  # names, or task files
     include: str | Path | None = None,  # a folder of task files
 ):
-    "The harness's `TaskManager` that knows the tasks."
+    "Return the harness's `TaskManager` that knows the tasks."
     try:
         from lm_eval.tasks import TaskManager
     except ImportError:
@@ -116,102 +141,64 @@ def find_tasks(
             f"there is no folder {include}; give one that holds task files (.yaml)"
         )
     where = {} if include is None else {"include_path": str(include)}
-    def missing(manager):
-        return [
-            task
-            for task in tasks
-            if task not in manager.task_index
-            and not (task.endswith(".yaml") and os.path.isfile(task))
-        ]
     manager = TaskManager(**where, include_defaults=False)
-    if missing(manager): manager = TaskManager(**where)
-    if unknown := missing(manager):
-        near = difflib.get_close_matches(unknown[0], manager.all_tasks, 3)
-        raise InputError(
-            f"there is no task {unknown[0]!r}"
-            + (
-                f"; did you mean {', '.join(near)}?"
-                if near
-                else (
-                    "; give a name that the harness knows, or include= a folder with its task"
-                    " file"
-                )
-            )
-        )
+    if _unknown_tasks(tasks, manager): manager = TaskManager(**where)
+    for task in _unknown_tasks(tasks, manager):
+        near = difflib.get_close_matches(task, manager.all_tasks, 3)
+        advice = "give a name that the harness knows, or include= a folder with its task file"
+        if near: advice = f"did you mean {', '.join(near)}?"
+        raise InputError(f"there is no task {task!r}; {advice}")
     return manager
 
-# %% ../../nbs/07_prune/04_harness.ipynb #cell-007-1
-@contextmanager
-def quiet_harness() -> Iterator[None]:
-    "The harness logs errors only inside the `with` block."
-    logger = logging.getLogger("lm_eval")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try: yield
-    finally: logger.setLevel(level)
+def _unknown_tasks(tasks, manager) -> list[str]:
+    def is_file(task): return task.endswith(".yaml") and os.path.isfile(task)
+    return [task for task in tasks if task not in manager.task_index and not is_file(task)]
 
-# %% ../../nbs/07_prune/04_harness.ipynb #cell-009
-def run_tasks(
-    # a plan alone: the original and the pruned model
-    models: nn.Module | PrunePlan | Mapping[str, nn.Module | PrunePlan],
-    tokenizer=None,  # None: that of the plan
-    tasks: Sequence[str] = (),  # names, or task files
-    include: str | Path | None = None,  # a folder of task files (.yaml)
-    limit: int | None = None,  # questions of each task
-    num_fewshot: int | None = None,  # examples before a question; None: as the task says
-    batch_size: int = 16,
-    progress: Callable[[Progress], None] = silent,
-) -> HarnessReport:
-    """Run tasks of lm-evaluation-harness on one or several models;
-    a plan among several is previewed."""
+# %% ../../nbs/07_prune/04_harness.ipynb #cell-023
+def _named_models(models, tokenizer) -> tuple[dict, object]:
+    "Models and plans by name, and their tokenizer; refused where the harness cannot ask them."
     if isinstance(models, PrunePlan):
         tokenizer = tokenizer or models.tokenizer
         models = {"original": models.blocks.model, "pruned": models.apply().model}
     elif isinstance(models, nn.Module): models = {"model": models}
     if not models:
         raise InputError("there is no model; give one, a plan, or a dictionary of both")
-    tokenizer = tokenizer or next(
-        (m.tokenizer for m in models.values() if isinstance(m, PrunePlan)), None
-    )
+    plans = [m for m in models.values() if isinstance(m, PrunePlan)]
+    if tokenizer is None and plans: tokenizer = plans[0].tokenizer
     if tokenizer is None:
         raise InputError("the harness needs a tokenizer; give that of the model")
     for model in models.values():
-        if (
-            find_head(plain := model.blocks.model if isinstance(model, PrunePlan) else model)
-            != "causal"
-        ):
+        plain = _plain_model(model)
+        if find_head(plain) != "causal":
             raise InputError(
-                f"{type(plain).__name__} is no causal language model, and the harness asks"
+                f"{type(plain).__name__} is not a causal language model, and the harness asks"
                 " only those"
             )
-    if limit is not None and limit < 1:
-        raise InputError(f"limit {limit} was given; it must be at least 1 question")
-    with quiet_harness():
-        manager, found = find_tasks(tasks, include), {}
-        try: manager.load([*tasks])
-        except Exception as error:
-            what = (str(error).strip() or "no message").splitlines()[0]
-            raise InputError(
-                f"the tasks {', '.join(tasks)} could not be loaded ({type(error).__name__}:"
-                f" {what}); the harness takes their data from the hub unless their task file"
-                " says where they lie (dataset_path: json, dataset_kwargs)"
-            ) from None
-        for name, model in models.items():
-            found[name] = _evaluate(
-                model, copy.deepcopy(text_tokenizer(tokenizer)), manager, tasks, limit,
-                num_fewshot, batch_size
-            )
-            progress(Progress(len(found), len(models), "model"))
-    return _report(found, {"limit": limit, "num_fewshot": num_fewshot})
+    return dict(models), tokenizer
 
-# %% ../../nbs/07_prune/04_harness.ipynb #cell-009-1
+def _plain_model(model: nn.Module | PrunePlan) -> nn.Module:
+    return model.blocks.model if isinstance(model, PrunePlan) else model
+
+def _loaded_tasks(tasks, include):
+    manager = find_tasks(tasks, include)
+    try: manager.load([*tasks])
+    except Exception as error:
+        what = (str(error).strip() or "no message").splitlines()[0]
+        raise InputError(
+            f"the tasks {', '.join(tasks)} could not be loaded ({type(error).__name__}:"
+            f" {what}); the harness takes their data from the hub unless their task file"
+            " says where they are (dataset_path: json, dataset_kwargs)"
+        ) from None
+    return manager
+
+# %% ../../nbs/07_prune/04_harness.ipynb #cell-024
 def _evaluate(model, tokenizer, manager, tasks, limit, num_fewshot, batch_size) -> dict:
     "What the harness returns for one model."
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
-    plan = model if isinstance(model, PrunePlan) else None
-    model = plan.blocks.model if plan else model
-    with evaluation_mode(model), plan.preview() if plan else nullcontext():
+    cut = model.preview() if isinstance(model, PrunePlan) else nullcontext()
+    model = _plain_model(model)
+    with evaluation_mode(model), cut:
         asked = HFLM(
             pretrained=model, tokenizer=tokenizer, batch_size=batch_size,
             softmax_dtype="float32"
@@ -222,25 +209,30 @@ def _evaluate(model, tokenizer, manager, tasks, limit, num_fewshot, batch_size) 
             torch_random_seed=None
         )
 
-# %% ../../nbs/07_prune/04_harness.ipynb #cell-009-2
-def _report(found: dict[str, dict], settings: dict) -> HarnessReport:
-    from importlib.metadata import version
-    first, scores = next(iter(found.values())), {}
-    def number(x): return float(x) if isinstance(x, (int, float)) else math.nan
-    for name, result in found.items():
-        scores[name] = {
-            (task, key.removesuffix(",none")): (
-                number(value), number(values.get(key.replace(",", "_stderr,", 1)))
-            )
-            for task, values in result["results"].items()
-            for key, value in values.items()
-            if "," in key and "_stderr," not in key
-        }
-    higher = {
-        (task, metric): first["higher_is_better"].get(task, {}).get(metric.partition(",")[0])
-        for task, metric in next(iter(scores.values()))
-    }
-    return HarnessReport(
-        scores, higher, {task: n["effective"] for task, n in first["n-samples"].items()},
-        settings | {"version": version("lm_eval"), "task_versions": dict(first["versions"])}
-    )
+# %% ../../nbs/07_prune/04_harness.ipynb #cell-025
+Tested = nn.Module | PrunePlan
+
+def run_tasks(
+    # a plan alone: the original and the pruned model
+    models: Tested | Mapping[str, Tested],
+    tokenizer=None,  # None: that of the plan
+    tasks: Sequence[str] = (),  # names, or task files
+    include: str | Path | None = None,  # a folder of task files (.yaml)
+    limit: int | None = None,  # questions of each task
+    num_fewshot: int | None = None,  # examples before a question; None: as the task says
+    batch_size: int = 16,
+    progress: Callable[[Progress], None] = silent,
+) -> HarnessReport:
+    """Run tasks of lm-evaluation-harness on one or several models;
+    a plan among several is previewed."""
+    models, tokenizer = _named_models(models, tokenizer)
+    if limit is not None and limit < 1:
+        raise InputError(f"limit {limit} was given; it must be at least 1 question")
+    found = {}
+    with quiet_harness():
+        manager = _loaded_tasks(tasks, include)
+        for name, model in models.items():
+            own = copy.deepcopy(text_tokenizer(tokenizer))
+            found[name] = _evaluate(model, own, manager, tasks, limit, num_fewshot, batch_size)
+            progress(Progress(len(found), len(models), "model"))
+    return _report(found, {"limit": limit, "num_fewshot": num_fewshot})

@@ -6,7 +6,7 @@
 from __future__ import annotations
 import copy, functools, hashlib, importlib.util, itertools, json, math, random, shutil, tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 import numpy as np, torch
@@ -31,30 +31,25 @@ from ..model.surgery import refuse_surgery
 # %% auto #0
 __all__ = ['HEALING_CHECKPOINT', 'HEALING_MARK', 'pack_windows', 'healing_terms', 'take_up', 'LayerHealer']
 
-# %% ../../nbs/07_prune/03_healing.ipynb #cell-006
+# %% ../../nbs/07_prune/03_healing.ipynb #cell-010
 def pack_windows(
     texts: Iterable[Text],  # strings, or lists of token ids
     tokenizer,
     window: int = 256,  # tokens
     count: int | None = None,  # windows that are needed; the rest of the texts is not read
-    chunk: int = 256,  # texts tokenised together
+    chunk: int = 256,  # texts tokenized together
     bos: bool = True,  # does every window begin with the tokenizer's BOS?
 ) -> Tensor:  # int32, (windows, window)
-    "Texts end to end, cut into windows of equal length; the incomplete last one is dropped."
+    "Join texts end to end, cut into windows of equal length; the incomplete last one is dropped."
     if isinstance(texts, str):
         raise InputError(
             "one string was given where a list of texts is expected; write [text]"
         )
-    tokenizer = text_tokenizer(tokenizer)
-    end, stream, parts, size = getattr(tokenizer, "eos_token_id", None), iter(texts), [], 0
-    while (count is None or size < count * window) and (
-        some := list(itertools.islice(stream, chunk))
-    ):
-        ids = [
-            row + [end] * (end is not None and row[-1] != end) for row in _ids(some, tokenizer)
-            if row
-        ]
-        parts.append(np.fromiter(itertools.chain.from_iterable(ids), np.int32))
+    tokenizer, stream, parts, size = text_tokenizer(tokenizer), iter(texts), [], 0
+    while count is None or size < count * window:
+        some = list(itertools.islice(stream, chunk))
+        if not some: break
+        parts.append(_joined(_ids(some, tokenizer), tokenizer))
         size += len(parts[-1])
     if size < window:
         raise InputError(
@@ -64,9 +59,15 @@ def pack_windows(
     rows = _begun(np.concatenate(parts), window, text_frame(tokenizer)[0] if bos else [])
     return torch.from_numpy(np.stack([*itertools.islice(rows, count)]))
 
-# %% ../../nbs/07_prune/03_healing.ipynb #cell-006-1
+def _joined(rows, tokenizer) -> np.ndarray:
+    "Rows of token ids end to end, each closed by the end-of-text token."
+    end = getattr(tokenizer, "eos_token_id", None)
+    rows = [row if end in (None, row[-1]) else [*row, end] for row in rows if row]
+    return np.fromiter(itertools.chain.from_iterable(rows), np.int32)
+
+# %% ../../nbs/07_prune/03_healing.ipynb #cell-012
 def _begun(ids, window, before) -> Iterator[np.ndarray]:
-    "Windows that all begin with `before`: once, also where a text begins there."
+    "Cut windows that all begin with `before`: once, also where a text begins there."
     at, before = 0, np.array(before, np.int32)
     while True:
         added = before[:0] if (ids[at:at + len(before)] == before).all() else before
@@ -91,7 +92,7 @@ def _ids(texts, tokenizer) -> list[list[int]]:
         for text in texts
     ]
 
-# %% ../../nbs/07_prune/03_healing.ipynb #cell-009
+# %% ../../nbs/07_prune/03_healing.ipynb #cell-018
 def healing_terms(
     logits: Tensor,  # (rows, sequence, vocabulary), of the model in training
     ids: Tensor,  # (rows, sequence)
@@ -99,26 +100,21 @@ def healing_terms(
 # (2,): cross-entropy of the next token, and KL(original ‖ trained), nats, summed over the
 # predicted tokens
 ) -> Tensor:
-    "The two terms of the loss."
+    "Compute the two terms of the loss."
     after = logits[:, :-1].float().log_softmax(-1)
     next_token = -after.gather(-1, ids[:, 1:, None]).sum()
     if original is None: return torch.stack([next_token, torch.zeros_like(next_token)])
     before = original[:, :-1].float().log_softmax(-1)
-    return torch.stack(
-        [next_token, nn.functional.kl_div(after, before, reduction="sum", log_target=True)]
-    )
+    distillation = nn.functional.kl_div(after, before, reduction="sum", log_target=True)
+    return torch.stack([next_token, distillation])
 
-# %% ../../nbs/07_prune/03_healing.ipynb #cell-012
+# %% ../../nbs/07_prune/03_healing.ipynb #cell-021
 class _Windows(Dataset):
     "The windows in the order of the training: as many rounds as it takes, each shuffled."
     def __init__(self, windows, count, seed):
-        generator, rounds = torch.Generator().manual_seed(seed), math.ceil(
-            count / len(windows)
-        )
-        self.windows = windows
-        self.order = torch.cat(
-            [torch.randperm(len(windows), generator=generator) for _ in range(rounds)]
-        )[:count]
+        generator, rounds = torch.Generator().manual_seed(seed), math.ceil(count / len(windows))
+        shuffled = [torch.randperm(len(windows), generator=generator) for _ in range(rounds)]
+        self.windows, self.order = windows, torch.cat(shuffled)[:count]
 
     def __len__(self): return len(self.order)
     def __getitem__(self, place): return self.__getitems__([place])
@@ -127,17 +123,13 @@ class _Windows(Dataset):
         return {"input_ids": ids, "labels": ids}
 
 def _check_extra(recipe) -> None:
-    "Are the packages there that train?"
-    missing = [
-        name for name in ("accelerate", *["peft"] * (recipe.lora_rank is not None))
-        if not importlib.util.find_spec(name)
-    ]
+    "Raise InputError if a package that trains is not installed."
+    needed = ["accelerate"] if recipe.lora_rank is None else ["accelerate", "peft"]
+    missing = [name for name in needed if not importlib.util.find_spec(name)]
     if missing:
-        raise InputError(
-            f"healing needs {' and '.join(missing)}: pip install 'avss_nb[train]'"
-        )
+        raise InputError(f"healing needs {' and '.join(missing)}: pip install 'avss_nb[train]'")
 
-# %% ../../nbs/07_prune/03_healing.ipynb #cell-012-1
+# %% ../../nbs/07_prune/03_healing.ipynb #cell-024
 def _student(model: nn.Module, recipe: HealingRecipe) -> nn.Module:
     "A copy to be trained: all parameters in float32, or frozen with adapters."
     student = forget_quantisation(copy.deepcopy(model))
@@ -148,7 +140,7 @@ def _student(model: nn.Module, recipe: HealingRecipe) -> nn.Module:
     paths = {layer: f"{blocks.path}.{layer}" for layer in range(len(blocks))}
     return with_adapters(student, paths, recipe.lora_rank, recipe.seed)
 
-# %% ../../nbs/07_prune/03_healing.ipynb #cell-012-2
+# %% ../../nbs/07_prune/03_healing.ipynb #cell-027
 @functools.cache
 def _classes():
     """A Trainer with data of its own order, and the listener;
@@ -169,7 +161,7 @@ def _classes():
         def on_log(self, args, state, control, **_): self.run.add_row(state)
     return Ordered, Listener
 
-# %% ../../nbs/07_prune/03_healing.ipynb #cell-012-3
+# %% ../../nbs/07_prune/03_healing.ipynb #cell-028
 class _Run:
     "One training in progress."
 
@@ -180,57 +172,45 @@ class _Run:
         windows: Tensor,
         tell: Callable[[int, list], None],  # hears the step and the history
     ):
-        self.model, self.original, self.recipe, self.windows, self._tell = (
-            model, original, recipe, windows, tell
-        )
+        self.model, self.original = model, original
+        self.recipe, self.windows, self._tell = recipe, windows, tell
         self.device = next(model.parameters()).device
-        self.bf16 = (
-            recipe.precision == "bf16"
-            or recipe.precision == "auto"
-            and self.device.type == "cuda"
-        )
-        self.student, self.step, self.history = _student(model, recipe), 0, []
+        on_cuda = recipe.precision == "auto" and self.device.type == "cuda"
+        self.bf16 = recipe.precision == "bf16" or on_cuda
+        self.student = _student(model, recipe)
         self.adapted = tuple(sorted(adapted_weights(self.student)))
-        self.sums, self.counted, self.final = torch.zeros(2, device=self.device), 0, None
+        self.step, self.history, self.final = 0, [], None
+        self.sums, self.counted = torch.zeros(2, device=self.device), 0
 
     def identity(self) -> str:
         "A hash of everything that the course of the training depends on."
-        def embeddings(model):
-            return (
-                model.get_input_embeddings()
-                .weight.detach()
-                .flatten()[::1009]
-                .float()
-                .cpu()
-                .tolist()
-            )
-        models = [self.model, *[self.original] * bool(self.recipe.distill)]
+        models = [self.model, self.original] if self.recipe.distill else [self.model]
         parts = [
-            [(fingerprint_blocks(Blocks(m)), embeddings(m), str(m.dtype)) for m in models],
-            asdict(self.recipe), self.bf16, self.windows.shape,
-            hashlib.sha256(self.windows.numpy()).hexdigest()
+            [_model_facts(model) for model in models], asdict(self.recipe), self.bf16,
+            self.windows.shape, hashlib.sha256(self.windows.numpy()).hexdigest()
         ]
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
-# %% ../../nbs/07_prune/03_healing.ipynb #cell-012-4
+def _model_facts(model) -> tuple:
+    "What tells one model from another: blocks, some of the embeddings, precision."
+    embeddings = model.get_input_embeddings().weight.detach().flatten()[::1009]
+    blocks = fingerprint_blocks(Blocks(model))
+    return blocks, embeddings.float().cpu().tolist(), str(model.dtype)
+
+# %% ../../nbs/07_prune/03_healing.ipynb #cell-031
 @patch
 def loss(self: _Run, outputs, labels, num_items_in_batch=None) -> Tensor:
     "The loss of a micro-batch, as a share of the step's."
     weight, before = self.recipe.distill, None
     if weight:
-        cast = (
-            torch.autocast(self.device.type, torch.bfloat16)
-            if self.bf16
-            else nullcontext()
-        )
+        cast = torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
         with torch.no_grad(), cast: before = self.original(input_ids=labels).logits
-    terms = healing_terms(outputs.logits, labels, before) / (
-        self.recipe.batch_size * (self.recipe.window - 1)
-    )
+    predicted = self.recipe.batch_size * (self.recipe.window - 1)
+    terms = healing_terms(outputs.logits, labels, before) / predicted
     self.sums += terms.detach()
     return (1 - weight) * terms[0] + weight * terms[1] if weight else terms[0]
 
-# %% ../../nbs/07_prune/03_healing.ipynb #cell-012-5
+# %% ../../nbs/07_prune/03_healing.ipynb #cell-033
 @patch
 def add_row(self: _Run, state) -> None:
     "Put the terms into the Trainer's newest row, which its checkpoints keep."
@@ -238,27 +218,22 @@ def add_row(self: _Run, state) -> None:
     if "loss" not in row: return
     if not math.isfinite(row["loss"]):
         raise InputError(
-            f"the loss is not a number at step {state.global_step}; lower the learning"
-            " rate"
+            f"the loss is not a number at step {state.global_step}; lower the learning rate"
         )
     next_token, distillation = (self.sums / (state.global_step - self.counted)).tolist()
-    row |= {"next_token": next_token} | (
-        {"distillation": distillation} if self.recipe.distill else {}
-    )
+    row["next_token"] = next_token
+    if self.recipe.distill: row["distillation"] = distillation
     self.sums.zero_()
     self.counted = state.global_step
     self._read(state)
 
-# %% ../../nbs/07_prune/03_healing.ipynb #cell-012-6
+# %% ../../nbs/07_prune/03_healing.ipynb #cell-034
 @patch
 def _read(self: _Run, state) -> None:
-    names = {
-        "step": "step", "loss": "loss", "next_token": "next_token",
-        "distillation": "distillation", "learning_rate": "learning_rate",
-        "grad_norm": "gradient_norm"
-    }
+    names = "step", "loss", "next_token", "distillation", "learning_rate", "grad_norm"
+    new = {"grad_norm": "gradient_norm"}
     self.history = [
-        {new: row[old] for old, new in names.items() if old in row}
+        {new.get(name, name): row[name] for name in names if name in row}
         for row in state.log_history if "loss" in row
     ]
 
@@ -267,7 +242,7 @@ def tell(self: _Run, step: int) -> None:
     self.step = step
     self._tell(step, self.history)
 
-# %% ../../nbs/07_prune/03_healing.ipynb #cell-012-7
+# %% ../../nbs/07_prune/03_healing.ipynb #cell-036
 @patch
 def train(self: _Run, folder: Path | None) -> bool:
     "Train to the end, or to an interruption (False)."
@@ -286,7 +261,7 @@ def train(self: _Run, folder: Path | None) -> bool:
     self.tell(self.step)
     return True
 
-# %% ../../nbs/07_prune/03_healing.ipynb #cell-012-8
+# %% ../../nbs/07_prune/03_healing.ipynb #cell-037
 @patch
 def _trainer(self: _Run, folder, keep):
     from transformers import PrinterCallback, TrainingArguments
@@ -316,34 +291,37 @@ def _trainer(self: _Run, folder, keep):
     trainer.remove_callback(PrinterCallback)
     return trainer
 
-# %% ../../nbs/07_prune/03_healing.ipynb #cell-012-9
+# %% ../../nbs/07_prune/03_healing.ipynb #cell-038
 @patch
 def result(self: _Run) -> nn.Module:
     "The trained model as it is now, a copy in the precision and mode of the given one."
     if self.final is not None: return self.final
-    own = vars(self.student)
-    wrapped = {
-        name: own.pop(name) for name in ("forward", "_original_forward")
-        if "_original_forward" in own
-    }
-    try: model = copy.deepcopy(self.student)
-    finally: own.update(wrapped)  # by accelerate, for autocast
-    model.zero_grad(set_to_none=True)
+    model, adapters = self._copied(), self.recipe.lora_rank is not None
     if hasattr(self.model, "generation_config"):
         unwrap_model(model).generation_config = copy.deepcopy(self.model.generation_config)
-    if self.recipe.merge or self.recipe.lora_rank is None:
+    if self.recipe.merge or not adapters:
         rename_model(model, f"{name_of(self.model)}, healed")
-    if self.recipe.lora_rank is not None:
-        return (model.merge_and_unload() if self.recipe.merge else model).train(
-            self.model.training
-        )
+    if adapters:
+        model = model.merge_and_unload() if self.recipe.merge else model
+        return model.train(self.model.training)
     for p, before in zip(model.parameters(), self.model.parameters()):
         p.data = p.data.to(before.dtype)
     for p, before in zip(model.parameters(), self.model.parameters()):
         p.requires_grad_(before.requires_grad)
     return model.train(self.model.training)
 
-# %% ../../nbs/07_prune/03_healing.ipynb #cell-013
+@patch
+def _copied(self: _Run) -> nn.Module:
+    "A copy of the student without what accelerate wraps around it for autocast."
+    own = vars(self.student)
+    names = ("forward", "_original_forward") if "_original_forward" in own else ()
+    wrapped = {name: own.pop(name) for name in names if name in own}
+    try: model = copy.deepcopy(self.student)
+    finally: own.update(wrapped)
+    model.zero_grad(set_to_none=True)
+    return model
+
+# %% ../../nbs/07_prune/03_healing.ipynb #cell-040
 HEALING_CHECKPOINT, HEALING_MARK = "avss_nb.healing/1", "healing_run.json"
 
 def take_up(
@@ -353,17 +331,8 @@ def take_up(
     "Make the folder this run's own, or refuse; what was written only in part is deleted."
     mark = folder / HEALING_MARK
     check_regular(mark)
-    if mark.is_file():
-        try: header = json.loads(mark.read_text())
-        except ValueError: header = {}
-        if header.get("format") != HEALING_CHECKPOINT:
-            raise InputError(f"{mark} is damaged; delete {folder}, or give another folder")
-        if header.get("identity") != identity:
-            raise InputError(
-                f"{folder} belongs to a healing of another model, with another recipe or other"
-                " texts; give another folder, or delete it"
-            )
-    elif folder.exists() and (not folder.is_dir() or any(not path.name.startswith(".") for path in folder.iterdir())):
+    if mark.is_file(): _check_mark(mark, identity)
+    elif _is_used(folder):
         raise InputError(
             f"{folder} exists and holds no checkpoints of healing; give a folder that does not"
             " exist yet"
@@ -378,7 +347,24 @@ def take_up(
         else: complete.append(path)
     return max(complete, key=lambda path: int(path.name.split("-")[1]), default=None)
 
-# %% ../../nbs/07_prune/03_healing.ipynb #cell-015
+def _check_mark(mark, identity) -> None:
+    folder = mark.parent
+    try: header = json.loads(mark.read_text())
+    except ValueError: header = {}
+    if header.get("format") != HEALING_CHECKPOINT:
+        raise InputError(f"{mark} is damaged; delete {folder}, or give another folder")
+    if header.get("identity") != identity:
+        raise InputError(
+            f"{folder} belongs to a healing of another model, with another recipe or other"
+            " texts; give another folder, or delete it"
+        )
+
+def _is_used(folder) -> bool:
+    "Whether there is something; hidden files do not count."
+    if not folder.exists(): return False
+    return not folder.is_dir() or any(not p.name.startswith(".") for p in folder.iterdir())
+
+# %% ../../nbs/07_prune/03_healing.ipynb #cell-043
 class LayerHealer:
     "Train a pruned model to bring its performance back."
 
@@ -392,10 +378,9 @@ class LayerHealer:
         self.pruning = None
         if isinstance(pruned, PrunedModel):
             self.pruning = pruned.to_dict() | {"how": pruned.plan.how}
-            pruned, tokenizer, original = (
-                pruned.model, tokenizer or pruned.tokenizer,
-                original or pruned.plan.blocks.model
-            )
+            tokenizer = tokenizer or pruned.tokenizer
+            original = original or pruned.plan.blocks.model
+            pruned = pruned.model
         elif place := getattr(pruned, "name_or_path", ""):  # the folder that it was read from
             note = Path(place) / "pruning.json"
             if Path(place).is_dir() and note.is_file():
@@ -409,10 +394,10 @@ class LayerHealer:
         self.recipe, self.evaluation = recipe or HealingRecipe(), evaluation
         self._check()
 
-# %% ../../nbs/07_prune/03_healing.ipynb #cell-015-1
+# %% ../../nbs/07_prune/03_healing.ipynb #cell-044
 @patch
 def _check(self: LayerHealer) -> None:
-    "Do the two models belong together, and can the smaller one be trained?"
+    "Raise InputError if a model cannot be trained, or the two do not belong together."
     for model in self.model, self.original:
         refuse_surgery(model)
         if find_head(model) != "causal":
@@ -421,31 +406,74 @@ def _check(self: LayerHealer) -> None:
                 " are healed"
             )
         Evaluator(model, self.tokenizer, **self.evaluation)
-    (a, small), (b, whole_) = ((m, len(Blocks(m))) for m in (self.model, self.original))
-    shapes = [tuple(m.get_input_embeddings().weight.shape) for m in (a, b)]
-    if (
-        a.config.model_type != b.config.model_type
-        or small > whole_
-        or shapes[0][1] != shapes[1][1]
-    ):
+    self._check_pair(self.model, self.original)
+
+@patch
+def _check_pair(self: LayerHealer, a, b) -> None:
+    small, large = len(Blocks(a)), len(Blocks(b))
+    tables = [model.get_input_embeddings().weight for model in (a, b)]
+    (words, hidden), (all_words, all_hidden) = (tuple(table.shape) for table in tables)
+    same_type = a.config.model_type == b.config.model_type
+    if not same_type or small > large or hidden != all_hidden:
         raise InputError(
-            f"the model ({a.config.model_type}, {small} blocks, hidden {shapes[0][1]}) is"
-            f" not what is left of the original ({b.config.model_type}, {whole_} blocks,"
-            f" hidden {shapes[1][1]}); give the pair that belongs together"
+            f"the model ({a.config.model_type}, {small} blocks, hidden {hidden}) is not what"
+            f" is left of the original ({b.config.model_type}, {large} blocks, hidden"
+            f" {all_hidden}); give the pair that belongs together"
         )
-    if shapes[0][0] != shapes[1][0]:
+    if words != all_words:
         raise InputError(
-            f"the model has a vocabulary of {shapes[0][0]:,}, the original one of"
-            f" {shapes[1][0]:,}; give the pair that belongs together"
+            f"the model has a vocabulary of {words:,}, the original one of {all_words:,};"
+            " give the pair that belongs together"
         )
-    devices = {m.get_input_embeddings().weight.device for m in (a, b)}
+    devices = {table.device for table in tables}
     if len(devices) > 1 or devices - {torch.device("cpu"), torch.device("cuda", 0)}:
         raise InputError(
             f"the models are on {', '.join(map(str, sorted(devices, key=str)))}; put both"
             " on cpu, or both on cuda:0"
         )
 
-# %% ../../nbs/07_prune/03_healing.ipynb #cell-015-2
+# %% ../../nbs/07_prune/03_healing.ipynb #cell-047
+class _Job:
+    "One call of `heal`: what was trained and measured so far."
+
+    def __init__(self, healer, windows, measure, progress, total, checkpoint):
+        self.healer, self.windows, self.measure = healer, windows, measure
+        self.progress, self.total, self.checkpoint = progress, total, checkpoint
+        self.measured = {
+            "original": measure(healer.original), "pruned": measure(healer.model)
+        }
+        self.runs = {}
+        apart = healer.recipe.lora_rank is not None and not healer.recipe.merge
+        self.base = base_of(Blocks(healer.model)) if apart else None
+
+    @property
+    def started(self) -> bool: return "healed" in self.runs and self.runs["healed"].step > 0
+
+    def train(self, name, model) -> bool:
+        "Train a copy and measure it; False where the training was interrupted."
+        done = len(self.runs) * self.healer.recipe.steps
+        def tell(step, history):
+            info = (history[-1] if history else {}) | {"model": name}
+            self.progress(Progress(done + step, self.total, "training step", info, self.result))
+        run = _Run(model, self.healer.original, self.healer.recipe, self.windows, tell)
+        self.runs[name] = run
+        complete = run.train(None if self.checkpoint is None else Path(self.checkpoint) / name)
+        if not complete and not self.started: raise KeyboardInterrupt
+        if complete: self.measured[name] = self.measure(run.result())
+        return complete
+
+    def result(self, partial=True) -> Healing:
+        "What there is so far; later training does not change it."
+        healer, healed, control = self.healer, self.runs["healed"], self.runs.get("control")
+        return Healing(
+            healed.result(), healer.tokenizer, healer.recipe, tuple(healed.history),
+            healed.step, dict(self.measured), partial, healed.adapted,
+            control=control.result() if control else None,
+            control_history=tuple(control.history) if control else (),
+            pruning=healer.pruning, base=self.base
+        )
+
+# %% ../../nbs/07_prune/03_healing.ipynb #cell-048
 @patch
 @gradients_on()
 def heal(self: LayerHealer,
@@ -462,53 +490,33 @@ def heal(self: LayerHealer,
 ) -> Healing:
     """Train a copy. An interruption (Ctrl-C, ■) returns the model as it is then, marked
     partial."""
-    r, progress, questions = self.recipe, progress or Bar("healing"), [*questions]
-    _check_extra(r)
-    rows = (
-        None
-        if held_out is None
-        else tokenize(held_out, self.tokenizer, r.window, fewest=2)
-    )
-    windows = pack_windows(texts, self.tokenizer, r.window, r.steps * r.batch_size)
+    recipe, questions, rows = self.recipe, [*questions], None
+    _check_extra(recipe)
+    if held_out is not None:
+        rows = tokenize(held_out, self.tokenizer, recipe.window, fewest=2)
+    windows = self._windows(texts)
+    def measure(model):
+        return measure_recovery(model, self.tokenizer, rows, questions, **self.evaluation)
+    total = recipe.steps * (1 + control)
+    job = _Job(self, windows, measure, progress or Bar("healing"), total, checkpoint)
+    try:
+        complete = job.train("healed", self.model)
+        if complete and control: complete = job.train("control", self.original)
+    except KeyboardInterrupt:
+        if not job.started: raise
+        complete = False
+    return job.result(partial=not complete)
+
+@patch
+def _windows(self: LayerHealer, texts) -> Tensor:
+    "The windows of the training; the model must know all of their tokens."
+    recipe = self.recipe
+    count = recipe.steps * recipe.batch_size
+    windows = pack_windows(texts, self.tokenizer, recipe.window, count)
     vocabulary = self.model.get_input_embeddings().weight.shape[0]
     if not 0 <= int(windows.min()) <= int(windows.max()) < vocabulary:
         raise InputError(
             f"the texts have token ids from {windows.min()} to {windows.max()}, the model"
             f" knows 0 to {vocabulary - 1}; give its own tokenizer"
         )
-    total, runs = r.steps * (1 + control), {}
-    def measured(model):
-        return measure_recovery(model, self.tokenizer, rows, questions, **self.evaluation)
-    found = {
-        name: measured(model)
-        for name, model in {"original": self.original, "pruned": self.model}.items()
-    }
-    apart = r.lora_rank is not None and not r.merge
-    base = base_of(Blocks(self.model)) if apart else None
-    def result(partial=True):
-        first, second = runs["healed"], runs.get("control")
-        return Healing(
-            first.result(), self.tokenizer, r, tuple(first.history), first.step,
-            dict(found), partial, first.adapted, second.result() if second else None,
-            tuple(second.history) if second else (), self.pruning, base
-        )
-    def train(name, model, done):
-        def tell(step, history):
-            info = (history[-1] if history else {}) | {"model": name}
-            progress(Progress(done + step, total, "training step", info, result))
-        runs[name] = _Run(model, self.original, r, windows, tell)
-        complete = runs[name].train(
-            None if checkpoint is None else Path(checkpoint) / name
-        )
-        if not complete and not runs["healed"].step: raise KeyboardInterrupt
-        if complete: found[name] = measured(runs[name].result())
-        return complete
-    try:
-        complete = train("healed", self.model, 0) and (
-            not control or train("control", self.original, r.steps)
-        )
-    except KeyboardInterrupt:
-        if not runs["healed"].step:
-            raise
-        complete = False
-    return result(partial=not complete)
+    return windows

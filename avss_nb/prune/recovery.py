@@ -22,19 +22,39 @@ from ..model.saving import rename_model, save_model
 from ..model.handling import quiet_transformers
 
 # %% auto #0
-__all__ = ['PRECISIONS', 'HealingRecipe', 'Measured', 'measure_recovery', 'share_kept', 'Healing']
+__all__ = ['PRECISIONS', 'RECIPE_RULES', 'SHARES', 'HealingRecipe', 'Measured', 'measure_recovery', 'share_kept', 'Healing']
 
-# %% ../../nbs/07_prune/02_recovery.ipynb #cell-006
+# %% ../../nbs/07_prune/02_recovery.ipynb #cell-012
 PRECISIONS = ("auto", "bf16", "float32")
 
-# %% ../../nbs/07_prune/02_recovery.ipynb #cell-006-1
+def _at_least(least, value) -> bool: return value is None or value >= least
+
+RECIPE_RULES = [  # what holds for a recipe `r`, and what to say where it does not
+    (lambda r: _at_least(1, r.micro_batch),
+     "micro_batch={r.micro_batch} was given; give at least 1, or None"),
+    (lambda r: _at_least(1, r.lora_rank),
+     "lora_rank={r.lora_rank} was given; give at least 1, or None"),
+    (lambda r: r.window >= 2,
+     "window={r.window} was given; a window needs 2 tokens to predict one"),
+    (lambda r: r.batch_size % (r.micro_batch or 1) == 0,
+     "micro_batch={r.micro_batch} does not divide batch_size={r.batch_size}; give a divisor"),
+    (lambda r: r.checkpoint_every % r.every == 0,
+     "checkpoint_every={r.checkpoint_every} is not a multiple of every={r.every}; give one"),
+    (lambda r: 0 <= r.warmup <= 1, "warmup={r.warmup} was given; it must be between 0 and 1"),
+    (lambda r: 0 <= r.distill <= 1, "distill={r.distill} was given; it must be between 0 and 1"),
+    (lambda r: r.learning_rate > 0 and r.clip > 0, "learning_rate and clip must be positive"),
+    (lambda r: r.weight_decay >= 0, "weight_decay={r.weight_decay} was given; it must be 0 or more"),
+    (lambda r: r.precision in PRECISIONS,
+     "precision={r.precision!r} is not one of " + ", ".join(PRECISIONS)),
+]
+
+# %% ../../nbs/07_prune/02_recovery.ipynb #cell-013
 @dataclass(frozen=True)
 class HealingRecipe:
-    "How to train after the cut."
+    "Say how to train after the cut."
     steps: int = 500
     batch_size: int = 16  # windows in a step
-    # windows on the device at a time: gradients are summed up to `batch_size`; None: all of
-    # them
+    # windows on the device at a time: gradients are summed up to `batch_size`; None: all
     micro_batch: int | None = None
     window: int = 256  # tokens
     learning_rate: float = 3e-4  # peak; linear warm-up, then a cosine to zero
@@ -55,48 +75,15 @@ class HealingRecipe:
     seed: int = 0  # of the order of the windows, of dropout and of the adapters
 
     def __post_init__(self):
-        check_counts(
-            **{
-                name: getattr(self, name)
-                for name in ("steps", "batch_size", "every", "checkpoint_every")
-            }
-        )
-        for name in ("micro_batch", "lora_rank"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"{name}={value} was given; give at least 1, or None")
-        if self.window < 2:
-            raise InputError(
-                f"window={self.window} was given; a window needs 2 tokens to predict one"
-            )
-        if self.batch_size % (self.micro_batch or 1):
-            raise InputError(
-                f"micro_batch={self.micro_batch} does not divide batch_size={self.batch_size};"
-                " give a divisor"
-            )
-        if self.checkpoint_every % self.every:
-            raise InputError(
-                f"checkpoint_every={self.checkpoint_every} is not a multiple of"
-                f" every={self.every}; give one"
-            )
-        for name in ("warmup", "distill"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(
-                    f"{name}={getattr(self, name)} was given; it lies between 0 and 1"
-                )
-        if not self.learning_rate > 0 or not self.clip > 0:
-            raise InputError("learning_rate and clip must be positive")
-        if not self.weight_decay >= 0:
-            raise InputError(f"weight_decay={self.weight_decay} was given; it is 0 or more")
-        if self.precision not in PRECISIONS:
-            raise InputError(
-                f"precision={self.precision!r} is not one of {', '.join(PRECISIONS)}"
-            )
+        counts = "steps", "batch_size", "every", "checkpoint_every"
+        check_counts(**{name: getattr(self, name) for name in counts})
+        for holds, message in RECIPE_RULES:
+            if not holds(self): raise InputError(message.format(r=self))
 
-# %% ../../nbs/07_prune/02_recovery.ipynb #cell-009
+# %% ../../nbs/07_prune/02_recovery.ipynb #cell-019
 @dataclass(frozen=True, eq=False)
 class Measured:
-    "What a model can do."
+    "Hold what a model can do."
     blocks: int
     parameters: int
     losses: np.ndarray | None = None  # float64, (texts,): summed negative log-likelihood
@@ -107,7 +94,7 @@ class Measured:
     def perplexity(self) -> Perplexity | None:
         return None if self.losses is None else Perplexity.of(self.losses, self.tokens)
 
-# %% ../../nbs/07_prune/02_recovery.ipynb #cell-009-1
+# %% ../../nbs/07_prune/02_recovery.ipynb #cell-021
 def measure_recovery(
     model: nn.Module,
     tokenizer,
@@ -115,49 +102,62 @@ def measure_recovery(
     questions: Sequence[Question] = (),
     **evaluation,  # settings of `Evaluator`
 ) -> Measured:
-    "Size, perplexity and answers of a model."
+    "Measure size, perplexity and answers of a model."
     evaluator = Evaluator(model, tokenizer, **evaluation)
-    losses, tokens = (
-        (None, None) if rows is None else evaluator.text_losses(rows, max(map(len, rows)))
-    )
+    losses = tokens = None
+    if rows is not None: losses, tokens = evaluator.text_losses(rows, max(map(len, rows)))
     answers = evaluator.ask(questions) if questions else None
     inner = model.get_base_model() if hasattr(model, "peft_config") else model
-    return Measured(
-        len(Blocks(inner)), sum(p.numel() for p in model.parameters()), losses, tokens, answers
-    )
+    parameters = sum(p.numel() for p in model.parameters())
+    return Measured(len(Blocks(inner)), parameters, losses, tokens, answers)
 
-# %% ../../nbs/07_prune/02_recovery.ipynb #cell-009-2
+# %% ../../nbs/07_prune/02_recovery.ipynb #cell-025
+def _perplexity_kept(before: Measured, after: Measured):
+    "The share for weights of the texts, (draws, texts), and the group of each text."
+    def share(weights):
+        first = weights @ before.losses / (weights @ before.tokens)
+        return np.exp(first - weights @ after.losses / (weights @ after.tokens))
+    return share, np.arange(len(before.losses))
+
+def _answers_kept(before: Measured, after: Measured, counted):
+    "The share for weights of the questions, and the group of each question: its subject."
+    right, of = counted.astype(float), before.answers.correct.astype(float)
+    def share(weights):
+        kept, base = weights @ right, weights @ of
+        return np.divide(kept, base, out=np.full(len(base), np.nan), where=base > 0)
+    subjects = [q.subject or q.text for q in before.answers.questions]
+    return share, np.unique(subjects, return_inverse=True)[1]
+
+def _right_after(before, after): return _answers_kept(before, after, after.answers.correct)
+
+def _right_still(before, after):
+    return _answers_kept(before, after, before.answers.correct & after.answers.correct)
+
+SHARES = {  # measure → two `Measured` to the share as a function of weights, and the groups
+    "perplexity": _perplexity_kept,  # before / after
+    "accuracy": _right_after,  # after / before
+    "answers": _right_still,  # of the right answers those that are still right
+}
+
+# %% ../../nbs/07_prune/02_recovery.ipynb #cell-026
 def share_kept(
     before: Measured,
     after: Measured,
-    # before / after; "accuracy": after / before; "answers": share of the right answers that
-    # are right still
-    measure: str = "perplexity",
+    measure: str = "perplexity",  # one of `SHARES`
     draws: int = 1000,
     seed: int = 0,
 # value, and its 95 % interval; NaN where there is nothing to keep
 ) -> tuple[float, float, float]:
-    "Share of performance kept, paired over texts, or over the subjects of questions."
-    if measure == "perplexity":
-        (a, b), n, m = (before.losses, after.losses), before.tokens, after.tokens
-        def share(w): return np.exp(w @ a / (w @ n) - w @ b / (w @ m))
-        groups = np.arange(len(a))
-    else:
-        questions, a, b = (
-            before.answers.questions, before.answers.correct, after.answers.correct
-        )
-        top = (b if measure == "accuracy" else a & b).astype(float)
-        def share(w):
-            with np.errstate(invalid="ignore", divide="ignore"):
-                return (w @ top) / (w @ a.astype(float))
-        groups = np.unique([q.subject or q.text for q in questions], return_inverse=True)[1]
+    "Compute the share of performance kept, paired over texts, or over the subjects of questions."
+    share, groups = SHARES[measure](before, after)
     drawn = bootstrap(lambda w: share(w[:, groups]), groups.max() + 1, draws, seed)
-    return float(share(np.ones((1, len(groups))))[0]), *interval(drawn[np.isfinite(drawn)])
+    value = float(share(np.ones((1, len(groups))))[0])
+    return value, *interval(drawn[np.isfinite(drawn)])
 
-# %% ../../nbs/07_prune/02_recovery.ipynb #cell-012
+# %% ../../nbs/07_prune/02_recovery.ipynb #cell-037
 @dataclass(frozen=True, eq=False)
 class Healing:
-    "A healed model, and what came back."
+    "Hold a healed model, and what came back."
     model: nn.Module = field(repr=False)
     tokenizer: object = field(repr=False)
     recipe: HealingRecipe
@@ -176,86 +176,99 @@ class Healing:
     base: dict | None = field(default=None, repr=False)
 
     def __repr__(self):
-        found = (
-            f", perplexity kept {self.kept()[0]:.1%}"
-            if "healed" in self.measured and "perplexity" in self.measures
-            else ""
-        )
-        return (
-            f"Healing(step {self.step} of"
-            f" {self.recipe.steps}{found}{', PARTIAL' if self.partial else ''})"
-        )
+        words = [f"step {self.step} of {self.recipe.steps}"]
+        if "healed" in self.measured and "perplexity" in self.measures:
+            words.append(f"perplexity kept {self.kept()[0]:.1%}")
+        if self.partial: words.append("PARTIAL")
+        return f"Healing({', '.join(words)})"
 
-# %% ../../nbs/07_prune/02_recovery.ipynb #cell-012-1
+# %% ../../nbs/07_prune/02_recovery.ipynb #cell-039
+@patch(as_prop=True)
+def measures(self: Healing) -> tuple[str, ...]:
+    "The names of what can be compared."
+    first = next(iter(self.measured.values()), Measured(0, 0))
+    found = () if first.losses is None else ("perplexity",)
+    return found if first.answers is None else (*found, "accuracy", "answers")
+
 @patch
 def kept(self: Healing,
     measure: str = "perplexity",  # one of `measures`
     name: str = "healed",
     to: str = "original",  # or "control": what the same training makes of the whole model
 ) -> tuple[float, float, float]:  # value, and its 95 % interval
-    "Share of performance kept (see `share_kept`)."
+    "Compute the share of performance kept (see `share_kept`)."
     for key in (name, to):
         if key not in self.measured:
-            raise InputError(
-                f"{key!r} was not measured; there are {', '.join(self.measured) or 'none'}"
-            )
+            known = ", ".join(self.measured) or "nothing yet"
+            raise InputError(f"{key!r} was not measured; there is {known}")
     if measure not in self.measures:
-        raise InputError(
-            f"measure {measure!r} is not one of {', '.join(self.measures) or 'none'}"
-        )
+        known = ", ".join(self.measures) or "those measured (nothing was)"
+        raise InputError(f"measure {measure!r} is not one of {known}")
     return share_kept(self.measured[to], self.measured[name], measure)
 
-@patch(as_prop=True)
-def measures(self: Healing) -> tuple[str, ...]:
-    "What can be compared."
-    first = next(iter(self.measured.values()), Measured(0, 0))
-    return ("perplexity",) * (first.losses is not None) + ("accuracy", "answers") * (
-        first.answers is not None
-    )
-
-# %% ../../nbs/07_prune/02_recovery.ipynb #cell-012-2
+# %% ../../nbs/07_prune/02_recovery.ipynb #cell-046
 @patch
 def to_frame(self: Healing) -> pd.DataFrame:
-    """A row for each model: size, perplexity and accuracy, and the share kept of each,
-    with intervals."""
-    rows = {}
-    for name, m in self.measured.items():
-        row = {"blocks": m.blocks, "parameters": m.parameters}
-        if m.losses is not None:
-            p = m.perplexity
-            row |= {
-                "perplexity": p.value, "perplexity low": p.low, "perplexity high": p.high
-            }
-        if m.answers is not None: row["accuracy"] = float(m.answers.correct.mean())
-        for measure in self.measures:
-            row |= dict(
-                zip(
-                    (f"{measure} kept", f"{measure} kept low", f"{measure} kept high"),
-                    self.kept(measure, name),
-                )
-            )
-        rows[name] = row
+    """Make a table with a row for each model: size, perplexity and accuracy, and the share
+    kept of each, with intervals."""
+    rows = {name: self._row(name) for name in self.measured}
     return pd.DataFrame(rows).T.astype({"blocks": int, "parameters": int} if rows else {})
 
-# %% ../../nbs/07_prune/02_recovery.ipynb #cell-012-3
+@patch
+def _row(self: Healing, name) -> dict:
+    m = self.measured[name]
+    row = {"blocks": m.blocks, "parameters": m.parameters}
+    def add(key, value, low, high):
+        row.update({key: value, f"{key} low": low, f"{key} high": high})
+    if p := m.perplexity: add("perplexity", p.value, p.low, p.high)
+    if m.answers is not None: row["accuracy"] = float(m.answers.correct.mean())
+    for measure in self.measures: add(f"{measure} kept", *self.kept(measure, name))
+    return row
+
+# %% ../../nbs/07_prune/02_recovery.ipynb #cell-047
 @patch
 def summary(self: Healing) -> pd.DataFrame:
-    "The table for people: every cell a value with its interval."
+    "Make the table for people: every cell a value with its interval."
     table = self.to_frame()
     def cell(row, name):
         if name in ("blocks", "parameters"): return f"{int(row[name]):,}"
         if f"{name} low" not in row: return f"{row[name]:.3f}"
         low, high = row[f"{name} low"], row[f"{name} high"]
         return f"{row[name]:.3g} [{low:.3g}, {high:.3g}]"
-    return pd.DataFrame(
-        {
-            name: [cell(row, name) for _, row in table.iterrows()] for name in table
-            if not name.endswith((" low", " high"))
-        },
-        index=table.index,
+    names = [name for name in table if not name.endswith((" low", " high"))]
+    cells = {name: [cell(row, name) for _, row in table.iterrows()] for name in names}
+    return pd.DataFrame(cells, index=table.index)
+
+# %% ../../nbs/07_prune/02_recovery.ipynb #cell-049
+@patch
+def _repr_html_(self: Healing):
+    return (
+        f"<p>{escape(repr(self))}; brackets: paired 95 % intervals.</p>"
+        + self.summary().to_html()
     )
 
-# %% ../../nbs/07_prune/02_recovery.ipynb #cell-012-4
+@patch
+def plot(self: Healing, ax=None):
+    "Draw the share kept by each model (see `avss_nb.draw.training.plot_healing`)."
+    from avss_nb.draw.training import plot_healing
+    return plot_healing(self, ax)
+
+# %% ../../nbs/07_prune/02_recovery.ipynb #cell-052
+@patch
+def to_dict(self: Healing) -> dict:
+    "Return recipe, history and figures, for JSON; undefined numbers are None."
+    def plain(x): return None if isinstance(x, float) and not math.isfinite(x) else x
+    figures = {
+        name: {key: plain(x) for key, x in row.items()}
+        for name, row in self.to_frame().to_dict("index").items()
+    }
+    return {
+        "recipe": asdict(self.recipe), "step": self.step, "partial": self.partial,
+        "adapted": [*self.adapted], "base": self.base, "figures": figures,
+        "history": [*self.history], "control_history": [*self.control_history]
+    }
+
+# %% ../../nbs/07_prune/02_recovery.ipynb #cell-053
 @patch
 def save(self: Healing,
     path: str | Path,  # a folder: new, empty, or an earlier result, which is replaced
@@ -268,33 +281,6 @@ def save(self: Healing,
         for name, content in {"pruning": self.pruning, "healing": self.to_dict()}.items():
             if content is not None:
                 (folder / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
-    if self.base is None: rename_model(self.model, path)  # an adapter keeps the name of its base
+    # an adapter keeps the name of its base
+    if self.base is None: rename_model(self.model, path)
     return Path(path)
-
-# %% ../../nbs/07_prune/02_recovery.ipynb #cell-012-5
-@patch
-def to_dict(self: Healing) -> dict:
-    "Recipe, history and figures, for JSON; undefined numbers are None."
-    def plain(x): return None if isinstance(x, float) and not math.isfinite(x) else x
-    figures = {
-        name: {key: plain(x) for key, x in row.items()}
-        for name, row in self.to_frame().to_dict("index").items()
-    }
-    return {
-        "recipe": asdict(self.recipe), "step": self.step, "partial": self.partial,
-        "adapted": [*self.adapted], "base": self.base, "figures": figures,
-        "history": [*self.history], "control_history": [*self.control_history]
-    }
-
-@patch
-def _repr_html_(self: Healing):
-    return (
-        f"<p>{escape(repr(self))}; brackets: paired 95 % intervals.</p>"
-        + self.summary().to_html()
-    )
-
-@patch
-def plot(self: Healing, ax=None):
-    "The share kept by each model (see `avss_nb.draw.training.plot_healing`)."
-    from avss_nb.draw.training import plot_healing
-    return plot_healing(self, ax)
