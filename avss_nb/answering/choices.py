@@ -72,7 +72,7 @@ def choose_most_likely(
     confidences = np.array([share[i] for share, i in zip(shares, picks)])
     return replace(answers, confidences=confidences)
 
-# %% ../../nbs/06_answering/03_choices.ipynb #cell-021
+# %% ../../nbs/06_answering/03_choices.ipynb #cell-025
 def length_baseline(
     questions: Sequence[Question],  # with choices
     longest: bool = True,  # or the shortest one
@@ -83,7 +83,7 @@ def length_baseline(
     texts = [(max if longest else min)(q.choices, key=len) for q in questions]
     return _chosen(questions, texts, [[-math.log(len(q.choices))] for q in questions])
 
-# %% ../../nbs/06_answering/03_choices.ipynb #cell-024
+# %% ../../nbs/06_answering/03_choices.ipynb #cell-028
 def mc2(
     questions: Sequence[Question],  # with choices, of which several may be right
     token_logprobs: Sequence[Sequence[Sequence[float]]],  # of each question's choices

@@ -63,7 +63,7 @@ class Perplexity:
             f" {self.tokens:,} tokens)"
         )
 
-# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-012
+# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-016
 def left_padded(
     rows: Sequence[Sequence[int]],  # token ids
     device="cpu",
@@ -73,7 +73,7 @@ def left_padded(
     batch = right_padded([row[::-1] for row in rows], device, vocabulary=vocabulary)
     return {name: t.flip(1) for name, t in batch.items()}
 
-# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-015
+# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-019
 @contextmanager
 def generation_settings(
     model: nn.Module,
@@ -89,7 +89,7 @@ def generation_settings(
     finally:
         for m, setting in settings.items(): m.generation_config = setting
 
-# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-018
+# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-024
 @remember_per_model
 def reads_left_padding(model: nn.Module) -> bool:
     """Do continuations depend on the padding before a prompt, in spite of the mask? Found
@@ -116,7 +116,7 @@ def check_numbers(values: Iterable[float]) -> None:
             " weights"
         )
 
-# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-021
+# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-027
 LOGITS = 2**27  # numbers: the logits of a batch of texts stay under 512 MB of float32
 
 class Evaluator:
@@ -156,7 +156,7 @@ class Evaluator:
 def _as_tuple(texts: str | Sequence[str]) -> tuple[str, ...]:
     return (texts,) if isinstance(texts, str) else tuple(texts)
 
-# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-023
+# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-029
 @patch(as_prop=True)
 def stop(self: Evaluator) -> tuple[str, ...]:
     "Strings that end an answer."
@@ -179,7 +179,7 @@ def settings(self: Evaluator) -> dict:
         "max_new_tokens": self.max_new_tokens, "abstentions": self.abstentions
     }
 
-# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-025
+# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-031
 @patch
 def asking(self: Evaluator,
     prompt: Prompt,
@@ -198,7 +198,7 @@ def as_asked(self: Evaluator,
     if not self.chosen: return self.asking(answers.prompt)
     raise another_prompt(answers.prompt, self.prompt)
 
-# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-028
+# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-036
 @patch
 def _need(self: Evaluator, kind, what):
     if self.head != kind:
@@ -238,7 +238,7 @@ def _loss_rows(self: Evaluator, texts, max_length: int) -> list:
     check_length(position_limit(self.model), max(map(len, rows)), advice)
     return rows
 
-# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-030
+# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-040
 @patch
 def text_losses(self: Evaluator,
     # strings, lists of token ids (`avss_nb.data.batches.windows`), or `Labelled` texts for
@@ -257,7 +257,7 @@ def text_losses(self: Evaluator,
     def add(owners, *seen):
         for total, values in zip((losses, tokens), seen): np.add.at(total, owners, values)
     def result(): return Perplexity.of(losses[tokens > 0], tokens[tokens > 0])
-    def tell():
+    def show():
         with np.errstate(over="ignore"): so_far = np.exp(losses.sum() / tokens.sum())
         done, shown = int((tokens > 0).sum()), {"perplexity": so_far}
         progress(Progress(done, n, "text", shown, result))
@@ -268,7 +268,7 @@ def text_losses(self: Evaluator,
             check_numbers(values[0])
             found[number] = [[*map(int, owners)], *values]
             add(*found[number])
-            tell()
+            show()
     losses[:], tokens[:] = 0, 0
     for seen in self.processes.together(found).values(): add(*seen)
     return losses, tokens
@@ -289,7 +289,7 @@ def perplexity(self: Evaluator,
         )
     return Perplexity.of(*self.text_losses(texts, max_length, progress))
 
-# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-036
+# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-050
 @patch
 def _check_asked(self: Evaluator, questions) -> None:
     self._need("causal", "answer questions")
@@ -325,7 +325,7 @@ def _greedy(self: Evaluator) -> GenerationConfig:
         eos_token_id=self._ends() or None, pad_token_id=0
     )
 
-# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-037
+# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-051
 @patch
 def _generate(
     self: Evaluator, prompts, stops, thinking, generation
@@ -353,7 +353,7 @@ def _generate(
     )[:, start:].tolist()
     return [*map(found, generated, torch.stack(logprobs, 1).tolist(), stops, thinking)]
 
-# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-040
+# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-056
 def _digest(value) -> str:
     text = json.dumps(value, default=lambda x: x.item())
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -382,7 +382,7 @@ def _log(self: Evaluator, resume, questions, prompts, batches) -> AnswerLog | No
     if resume is None: return None
     return AnswerLog(resume, self._run(questions, prompts), batches)
 
-# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-043
+# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-059
 @patch
 def _answer_batches(self: Evaluator, prompts) -> list[list[int]]:
     equal = kept_apart(self.model, prompts, self.batch_size, reads_left_padding)
@@ -415,8 +415,8 @@ def answer(self: Evaluator,
             warn, token_ids, self.prompt
         )
     def result(): return judged(sorted(found))
-    def tell(): progress(Progress(len(found), len(questions), "question", partial=result))
-    if found: tell()
+    def show(): progress(Progress(len(found), len(questions), "question", partial=result))
+    if found: show()
     settings = generation_settings(self.model, generation)
     with torch.no_grad(), evaluation_mode(self.model), settings:
         for indices in self.processes.mine(batches):
@@ -424,11 +424,11 @@ def answer(self: Evaluator,
             asked, read = zip(*((questions[i], prompts[i]) for i in indices))
             found |= zip(indices, self._answer_batch(asked, read, generation))
             if log: log.add(indices, judged(indices))
-            tell()
+            show()
     found = self.processes.together(found)
     return judged(sorted(found), warn=True)
 
-# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-059
+# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-079
 def answers_as_rows(
     answers: Answers,
     prompt: Prompt,
@@ -458,7 +458,7 @@ def _batches(self: Evaluator, rows) -> Iterator[tuple[list[int], dict[str, Tenso
         chosen = [rows[i] for i in indices]
         yield indices, right_padded(chosen, self.device, vocabulary=vocabulary)
 
-# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-060
+# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-080
 def _next_token_losses(logits: Tensor, ids: Tensor) -> list[list[float]]:
     "The loss of each token, from the logits at the one before it."
     logits = logits[:, :-1].float()
@@ -487,7 +487,7 @@ def _score_rows(
     found = self.processes.together(found)
     return tuple(tuple(found[i]) for i in range(len(rows)))
 
-# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-061
+# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-081
 def _check_texts(questions, texts) -> None:
     if len(texts) != len(questions):
         raise InputError(
@@ -529,7 +529,7 @@ def _score_again(self: Evaluator, answers, progress):
     rows, starts = answers_as_rows(answers, self.prompt, self.tokenizer)
     return self._score_rows(answers.questions, rows, starts, progress)
 
-# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-066
+# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-089
 @patch
 def score_choices(self: Evaluator,
     questions: Iterable[Question],  # with choices
@@ -566,7 +566,7 @@ def ask(self: Evaluator,
         return self.choose(questions, progress=progress)
     return self.answer(questions, progress)
 
-# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-071
+# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-098
 @patch
 def _class_logprobs(self: Evaluator, rows, progress) -> list[tuple[int, float]]:
     "The most probable class of each row, and its log-probability."
@@ -614,7 +614,7 @@ def classify(self: Evaluator,
     said, logprobs = [names[best] for best, _ in found], [(value,) for _, value in found]
     return Answers.given(questions, said, correct, logprobs)
 
-# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-080
+# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-109
 @patch
 def _evaluate_classes(self: Evaluator, labelled, texts, progress, max_length) -> Report:
     if texts is not None:
@@ -627,7 +627,7 @@ def _evaluate_classes(self: Evaluator, labelled, texts, progress, max_length) ->
 
 @patch
 def evaluate(self: Evaluator,
-    # of a classifier: labelled texts
+    # of a classifier: labeled texts
     questions: Iterable[Question | Labelled] | None = None,
     # for the perplexity (of a masked model the pseudo-perplexity)
     texts: Iterable[Text] | None = None,
@@ -646,7 +646,7 @@ def evaluate(self: Evaluator,
     intervals = report.intervals | {name: (found.low, found.high)}
     return replace(report, **{name: found.value}, intervals=intervals)
 
-# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-084
+# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-113
 def retention(
     before: Report,  # of the original
     after: Report,  # of the changed model, on the same questions and texts
