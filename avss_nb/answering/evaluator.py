@@ -273,6 +273,7 @@ def text_losses(self: Evaluator,
     for seen in self.processes.together(found).values(): add(*seen)
     return losses, tokens
 
+# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-042
 @patch
 def perplexity(self: Evaluator,
     # strings, or lists of token ids, for example from `avss_nb.data.batches.windows`
@@ -289,7 +290,7 @@ def perplexity(self: Evaluator,
         )
     return Perplexity.of(*self.text_losses(texts, max_length, progress))
 
-# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-050
+# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-052
 @patch
 def _check_asked(self: Evaluator, questions) -> None:
     self._need("causal", "answer questions")
@@ -325,7 +326,7 @@ def _greedy(self: Evaluator) -> GenerationConfig:
         eos_token_id=self._ends() or None, pad_token_id=0
     )
 
-# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-051
+# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-053
 @patch
 def _generate(
     self: Evaluator, prompts, stops, thinking, generation
@@ -353,7 +354,7 @@ def _generate(
     )[:, start:].tolist()
     return [*map(found, generated, torch.stack(logprobs, 1).tolist(), stops, thinking)]
 
-# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-056
+# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-058
 def _digest(value) -> str:
     text = json.dumps(value, default=lambda x: x.item())
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -382,7 +383,7 @@ def _log(self: Evaluator, resume, questions, prompts, batches) -> AnswerLog | No
     if resume is None: return None
     return AnswerLog(resume, self._run(questions, prompts), batches)
 
-# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-059
+# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-061
 @patch
 def _answer_batches(self: Evaluator, prompts) -> list[list[int]]:
     equal = kept_apart(self.model, prompts, self.batch_size, reads_left_padding)
@@ -428,7 +429,7 @@ def answer(self: Evaluator,
     found = self.processes.together(found)
     return judged(sorted(found), warn=True)
 
-# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-079
+# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-081
 def answers_as_rows(
     answers: Answers,
     prompt: Prompt,
@@ -458,7 +459,7 @@ def _batches(self: Evaluator, rows) -> Iterator[tuple[list[int], dict[str, Tenso
         chosen = [rows[i] for i in indices]
         yield indices, right_padded(chosen, self.device, vocabulary=vocabulary)
 
-# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-080
+# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-082
 def _next_token_losses(logits: Tensor, ids: Tensor) -> list[list[float]]:
     "The loss of each token, from the logits at the one before it."
     logits = logits[:, :-1].float()
@@ -487,7 +488,7 @@ def _score_rows(
     found = self.processes.together(found)
     return tuple(tuple(found[i]) for i in range(len(rows)))
 
-# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-081
+# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-083
 def _check_texts(questions, texts) -> None:
     if len(texts) != len(questions):
         raise InputError(
@@ -529,7 +530,7 @@ def _score_again(self: Evaluator, answers, progress):
     rows, starts = answers_as_rows(answers, self.prompt, self.tokenizer)
     return self._score_rows(answers.questions, rows, starts, progress)
 
-# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-089
+# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-091
 @patch
 def score_choices(self: Evaluator,
     questions: Iterable[Question],  # with choices
@@ -566,7 +567,7 @@ def ask(self: Evaluator,
         return self.choose(questions, progress=progress)
     return self.answer(questions, progress)
 
-# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-098
+# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-100
 @patch
 def _class_logprobs(self: Evaluator, rows, progress) -> list[tuple[int, float]]:
     "The most probable class of each row, and its log-probability."
@@ -614,7 +615,7 @@ def classify(self: Evaluator,
     said, logprobs = [names[best] for best, _ in found], [(value,) for _, value in found]
     return Answers.given(questions, said, correct, logprobs)
 
-# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-109
+# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-111
 @patch
 def _evaluate_classes(self: Evaluator, labelled, texts, progress, max_length) -> Report:
     if texts is not None:
@@ -646,7 +647,7 @@ def evaluate(self: Evaluator,
     intervals = report.intervals | {name: (found.low, found.high)}
     return replace(report, **{name: found.value}, intervals=intervals)
 
-# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-113
+# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-115
 def retention(
     before: Report,  # of the original
     after: Report,  # of the changed model, on the same questions and texts
