@@ -83,7 +83,7 @@ def length_baseline(
     texts = [(max if longest else min)(q.choices, key=len) for q in questions]
     return _chosen(questions, texts, [[-math.log(len(q.choices))] for q in questions])
 
-# %% ../../nbs/06_answering/03_choices.ipynb #cell-028
+# %% ../../nbs/06_answering/03_choices.ipynb #cell-030
 def mc2(
     questions: Sequence[Question],  # with choices, of which several may be right
     token_logprobs: Sequence[Sequence[Sequence[float]]],  # of each question's choices

@@ -35,7 +35,7 @@ def answer_lines(
     "Return a line for each answer."
     return "".join(json_line({"at": place} | row) for place, row in zip(places, rows))
 
-# %% ../../nbs/06_answering/00_files.ipynb #cell-014
+# %% ../../nbs/06_answering/00_files.ipynb #cell-016
 ROUNDING = 1e-3  # a log-probability may be above 0 by no more than that
 
 DEFAULTS = {"cut_off": False, "labelled": False, "token_ids": ()}  # of earlier versions
@@ -59,7 +59,7 @@ def _entry(line: bytes) -> dict:
         "token_logprobs": logprobs, "token_ids": tuple(row["token_ids"])
     }
 
-# %% ../../nbs/06_answering/00_files.ipynb #cell-018
+# %% ../../nbs/06_answering/00_files.ipynb #cell-020
 _HEADER = {"format": str, "n": int, "run": dict, "about": dict}
 
 def _header(line: bytes, path) -> dict:
@@ -97,7 +97,7 @@ def read_answers_file(
     ends = itertools.accumulate(len(line) + 1 for line in lines)
     return header, _entries(lines[1:], path), [*ends]
 
-# %% ../../nbs/06_answering/00_files.ipynb #cell-027
+# %% ../../nbs/06_answering/00_files.ipynb #cell-033
 class AnswerLog:
     "A file of answers that grows by whole batches."
     kept = "text", "token_logprobs", "cut_off", "token_ids"  # entries that `take_up` returns
@@ -110,7 +110,7 @@ class AnswerLog:
     ):
         self.path, self.run, self.batches = Path(path), json.loads(json_line(run)), batches
 
-# %% ../../nbs/06_answering/00_files.ipynb #cell-030
+# %% ../../nbs/06_answering/00_files.ipynb #cell-036
 @patch
 def add(self: AnswerLog,
     places: Sequence[int],  # the next batch
@@ -138,7 +138,7 @@ def _begin(self: AnswerLog) -> None:
         self._write("wb", first)
     except OSError as error: raise not_written(self.path, error) from error
 
-# %% ../../nbs/06_answering/00_files.ipynb #cell-033
+# %% ../../nbs/06_answering/00_files.ipynb #cell-039
 def _same(there, here) -> bool:
     numbers = isinstance(there, float) and isinstance(here, float)
     return there == here or (numbers and abs(there - here) < 1e-3)
@@ -157,7 +157,7 @@ def _check_run(self: AnswerLog, run: dict) -> None:
             " what that run had"
         )
 
-# %% ../../nbs/06_answering/00_files.ipynb #cell-036
+# %% ../../nbs/06_answering/00_files.ipynb #cell-042
 @patch
 def take_up(self: AnswerLog) -> dict[int, tuple]:  # place → entries `kept` of the answer
     """Return what is done. A torn line and an incomplete batch are cut off;

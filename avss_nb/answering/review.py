@@ -51,7 +51,7 @@ class Verdicts:
         rules = q.rules if q.rules in RULES else "squad"  # a function of an earlier session
         return bool(self.abstained[i]) and is_abstention(self.texts[i], rules, q.language)
 
-# %% ../../nbs/06_answering/01_review.ipynb #cell-012
+# %% ../../nbs/06_answering/01_review.ipynb #cell-014
 FEWEST_ANSWERS = 20  # answers; shares of fewer say little
 
 TOO_FEW, TOO_MANY = 0.02, 0.05  # shares: almost none are right; too many are empty or cut off
@@ -91,7 +91,7 @@ def warnings(self: Verdicts) -> list[str]:
              self._too_many(self.cut_off, cut_off)]
     return [line for line in found if line]
 
-# %% ../../nbs/06_answering/01_review.ipynb #cell-019
+# %% ../../nbs/06_answering/01_review.ipynb #cell-021
 @patch
 def rules(self: Verdicts) -> pd.DataFrame:
     """Return a row for each rule: the share of answers that are right by it, and the share on
@@ -120,7 +120,7 @@ def judged(self: Verdicts,
     abstained = np.where(self.labelled, self.abstained, withheld)
     return replace(self, questions=questions, correct=correct, abstained=abstained)
 
-# %% ../../nbs/06_answering/01_review.ipynb #cell-027
+# %% ../../nbs/06_answering/01_review.ipynb #cell-029
 @patch
 def _why(self: Verdicts, i: int, lonely: bool) -> str:
     "Why a person should look at an answer; empty: no reason."
@@ -154,7 +154,7 @@ def _to_look_at(self: Verdicts, reasons: Mapping[int, str]) -> pd.DataFrame:
     index = pd.Index([*reasons], dtype=int, name="at")
     return pd.DataFrame(rows, index, columns, dtype=object).astype({"confidence": float})
 
-# %% ../../nbs/06_answering/01_review.ipynb #cell-032
+# %% ../../nbs/06_answering/01_review.ipynb #cell-034
 @patch
 def _key(self: Verdicts, i) -> str:
     "Identifies an answer by letters that no spreadsheet changes, as it does 3.0 or 1/2."
@@ -166,7 +166,7 @@ def _cell(text) -> str:
     text = str(text).encode("utf-8", "replace").decode()
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
-# %% ../../nbs/06_answering/01_review.ipynb #cell-034
+# %% ../../nbs/06_answering/01_review.ipynb #cell-036
 @patch
 def to_csv(self: Verdicts,
     path: str | Path,  # of a new file: one that exists may hold labels
@@ -183,7 +183,7 @@ def to_csv(self: Verdicts,
     table = table.assign(label="", key=[*map(self._key, table.index)])
     with write_whole(path) as file: table.to_csv(file, encoding="utf-8")
 
-# %% ../../nbs/06_answering/01_review.ipynb #cell-039
+# %% ../../nbs/06_answering/01_review.ipynb #cell-041
 # verdicts as a person writes them
 VERDICT_WORDS = {"right": True, "wrong": False, "abstained": None}
 
@@ -208,7 +208,7 @@ def _labels(self: Verdicts, path) -> dict[int, str]:
             raise wrong(f"answer {at} has two labels; leave one")
     return found
 
-# %% ../../nbs/06_answering/01_review.ipynb #cell-040
+# %% ../../nbs/06_answering/01_review.ipynb #cell-042
 @patch
 def relabel(self: Verdicts,
     # None: abstained; or a table of `to_csv`

@@ -118,7 +118,7 @@ def table_text(table, **options) -> str:
     settings = {"index": False, "float_format": "{:.4g}".format, "na_rep": "–"}
     return table.to_string(**settings | options)
 
-# %% ../../nbs/10_commands/00_shared.ipynb #cell-034
+# %% ../../nbs/10_commands/00_shared.ipynb #cell-036
 # suffix → the field of the file's metadata that names the format
 PICTURE, PICTURES = "avss_nb.Picture/1", {
     ".png": "Software", ".svg": "Creator", ".pdf": "Creator"
@@ -145,7 +145,7 @@ def save_figure(figure, path: str) -> None:
     about = {PICTURES[Path(path).suffix.lower()]: PICTURE}
     with write_whole(path) as file: figure.savefig(file, dpi=150, metadata=about)
 
-# %% ../../nbs/10_commands/00_shared.ipynb #cell-042
+# %% ../../nbs/10_commands/00_shared.ipynb #cell-044
 @contextmanager
 def share_work(
     device_map: str | None = None,  # which leaves no device for a second process
@@ -171,7 +171,7 @@ def exit_interrupted(consequence: str, resume: str | None = None) -> None:
     echo(f"interrupted: {consequence}{again}", err=True)
     raise Exit(130)
 
-# %% ../../nbs/10_commands/00_shared.ipynb #cell-045
+# %% ../../nbs/10_commands/00_shared.ipynb #cell-047
 def asked_how(
     evaluator, questions: list, prompt: str, shots: int | None, system: str, progress=silent
 ):
@@ -201,7 +201,7 @@ def print_asked(chosen, lines: list[str], result: dict, to: str | None) -> None:
         result = result | {"asked": asking_dict(chosen)}
     print_result("\n".join(lines), result, to)
 
-# %% ../../nbs/10_commands/00_shared.ipynb #cell-050
+# %% ../../nbs/10_commands/00_shared.ipynb #cell-054
 Model = Annotated[str, Argument(
     metavar="MODEL",
     help="`teaching`, a local folder, a .gguf file, or a name on the Hugging Face hub."
@@ -219,7 +219,7 @@ Labels = Annotated[str | None, Option(
 QUESTIONS = Option(help="`teaching`, a table (.csv, …), a data set, or one of nq_open, sciq,"
                         " triviaqa, truthfulqa, wikiqa.")
 
-# %% ../../nbs/10_commands/00_shared.ipynb #cell-052
+# %% ../../nbs/10_commands/00_shared.ipynb #cell-056
 Limit = Annotated[int | None, Option(min=1, help="Use at most this many texts (and questions).")]
 
 Tokens = Annotated[int | None, Option(
@@ -246,7 +246,7 @@ Streaming = Annotated[bool, Option(
     "--streaming", help="Read texts as they are needed: for corpora larger than memory or disk."
 )]
 
-# %% ../../nbs/10_commands/00_shared.ipynb #cell-054
+# %% ../../nbs/10_commands/00_shared.ipynb #cell-058
 Dtype = Annotated[str, Option(help="auto (as stored), float32, bfloat16 or float16.")]
 
 Device = Annotated[str | None, Option(
@@ -260,7 +260,7 @@ DeviceMap = Annotated[str | None, Option(
 
 Stack = Annotated[str | None, Option(help="encoder or decoder, for a model that has both.")]
 
-# %% ../../nbs/10_commands/00_shared.ipynb #cell-056
+# %% ../../nbs/10_commands/00_shared.ipynb #cell-060
 HowAsked = Annotated[str, Option(
     "--prompt", help="auto (tries shots and chat on a few questions), plain, shots or chat."
 )]
@@ -282,7 +282,7 @@ Rules = Annotated[str | None, Option(
          " contains or number."
 )]
 
-# %% ../../nbs/10_commands/00_shared.ipynb #cell-058
+# %% ../../nbs/10_commands/00_shared.ipynb #cell-062
 Score = Annotated[str | None, Option(
     help="avss (default), normalized_avss, block_influence, update_norm, ablation, random."
 )]
@@ -307,7 +307,7 @@ Published = Annotated[bool, Option(
     "--published", help="AVSS as arXiv 2411.02117 has it: site output, ε = 1e-5."
 )]
 
-# %% ../../nbs/10_commands/00_shared.ipynb #cell-059
+# %% ../../nbs/10_commands/00_shared.ipynb #cell-063
 Protect = Annotated[str | None, Option(
     help="Comma-separated layers that stay, for example 0,1."
 )]
@@ -316,7 +316,7 @@ Json = Annotated[str | None, Option(
     "--json", metavar="FILE|-", help="Write the result as JSON; - means stdout."
 )]
 
-# %% ../../nbs/10_commands/00_shared.ipynb #cell-064
+# %% ../../nbs/10_commands/00_shared.ipynb #cell-070
 def split_names(text: str | None) -> list[str] | None:
     "Return the names in `a,b`, without spaces; None where nothing was given."
     return text.replace(" ", "").split(",") if text else None
