@@ -3,7 +3,7 @@ import json, math, random, subprocess, sys, warnings
 from dataclasses import replace
 import numpy as np, pandas as pd, pytest
 from avss_nb import Answers, InputError, Prompt, Question, Report, length_baseline
-from avss_nb.answering.answers import choice_shares, choose_most_likely, mc2
+from avss_nb.answering.choices import choice_shares, choose_most_likely, mc2
 
 ASKED = [Question("a", ("Paris",), group="known", kind="city"), Question("b", ("Rome",), group="known", kind="city"),
          Question("c", ("1990",), group="rare", kind="year"),

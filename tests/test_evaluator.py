@@ -6,7 +6,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from avss_nb import (
     Answers, Evaluator, InputError, Labelled, Perplexity, Question, Report, load_texts, windows
 )
-from avss_nb.answering.answers import mc2
+from avss_nb.answering.choices import mc2
 from avss_nb.answering.evaluator import (
     answer_ended, answer_span, generation_settings, left_padded, reads_left_padding, retention
 )

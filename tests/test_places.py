@@ -14,7 +14,8 @@ from avss_nb import (
 from avss_nb.base.basics import (
     check_place, check_replaceable, format_of, load_tensors, save_tensors
 )
-from avss_nb.commands import answers as answers_commands, comparison as comparison_commands, layers
+from avss_nb.commands import answers as answers_commands, comparison as comparison_commands
+from avss_nb.commands import hallucination as hallucination_commands, layers
 from avss_nb.commands.shared import PICTURE, PICTURES, RESULT, save_figure
 from avss_nb.hallucination.mitigation import MITIGATION_CHECKPOINT
 from avss_nb.layers.profiler import PROFILE
@@ -135,7 +136,7 @@ def commands(folder, path):
 
 @pytest.mark.parametrize("option", commands(Path("."), "x"))
 def test_no_command_begins_work_for_a_place_that_it_must_not_take(place, model, option, monkeypatch):
-    for module in layers, answers_commands, comparison_commands:
+    for module in layers, answers_commands, hallucination_commands, comparison_commands:
         monkeypatch.setattr(module, "load_model", lambda *_: pytest.fail("work was begun"))
     before, started = contents(place), contents(model)
     for name in PRECIOUS: refused(*commands(model, place / name)[option], match="exists|is a folder|ends in .png")

@@ -14,22 +14,199 @@ from .files import ANSWERS_FORMAT, ROUNDING, answer_lines, header_line
 from .files import read_answers_file
 from .review import Verdicts
 from ..base.basics import InputError, check_replaceable, report_damage, write_whole
-from ..maths.calibration import MEASURES, confidence_measures, is_withheld
-from ..maths.bootstrap import bootstrap, interval
-from ..data.questions import Question
 from ..data.prompts import Prompt
+from ..data.questions import Question
+from ..maths.bootstrap import bootstrap, interval
+from ..maths.calibration import MEASURES, confidence_measures, is_withheld
 
 # %% auto #0
-__all__ = ['MEASURE_LABELS', 'CHOICE_SCORES', 'Report', 'Answers', 'check_choices', 'choice_shares', 'choose_most_likely', 'mc2',
-           'length_baseline']
+__all__ = ['MEASURE_LABELS', 'Answers', 'Report']
 
-# %% ../../nbs/06_answering/02_answers.ipynb #cell-005
+# %% ../../nbs/06_answering/02_answers.ipynb #cell-007
+def _answer_field(entry: str, kind: type | None = None, **more):
+    """A field with an entry for each answer:
+    its name in a file, and the type of numbers in an array."""
+    return field(metadata={"entry": entry, "kind": kind}, **more)
+
+def _set_field(
+    pack: Callable,  # makes a value ready for JSON
+    unpack: Callable,  # and back
+):
+    "A field about all answers, None where it is not known."
+    return field(default=None, metadata={"pack": pack, "unpack": unpack})
+
+# %% ../../nbs/06_answering/02_answers.ipynb #cell-008
+@dataclass(frozen=True, eq=False)
+class Answers(Verdicts):
+    "What a model answered, one entry for each question."
+    questions: tuple[Question, ...] = _answer_field("question")
+    texts: tuple[str, ...] = _answer_field("text")
+    # float64, in (0, 1]: geometric mean of the answer's token probabilities; of a choice: see
+    # `avss_nb.answering.choices`
+    confidences: np.ndarray = _answer_field("confidence", float)
+    # bool: right, by the question's rule or by a person
+    correct: np.ndarray = _answer_field("correct", bool)
+    # bool: said that no answer is known (and that is not an accepted answer)
+    abstained: np.ndarray = _answer_field("abstained", bool)
+    # of the answer's own tokens
+    token_logprobs: tuple[tuple[float, ...], ...] = _answer_field("token_logprobs")
+    # bool: ended by the limit of tokens; None: not one was
+    cut_off: np.ndarray = _answer_field("cut_off", bool, default=None)
+    # bool: the verdict was given, not found by a rule; None: not one was
+    labelled: np.ndarray = _answer_field("labelled", bool, default=None)
+    # all that was generated up to the answer's end, with what came before it; (): not known
+    token_ids: tuple[tuple[int, ...], ...] = _answer_field("token_ids", default=None)
+    # how the questions were put; None: not known
+    prompt: Prompt | None = _set_field(asdict, lambda settings: Prompt(**settings))
+
+    def __post_init__(self):
+        n = len(self.questions)
+        defaults = {"cut_off": np.zeros(n, bool), "labelled": np.zeros(n, bool),
+                    "token_ids": ((),) * n}
+        for name, value in defaults.items():
+            if getattr(self, name) is None: object.__setattr__(self, name, value)
+
+    def __len__(self) -> int: return len(self.questions)
+
+    def __repr__(self):
+        contained, doubt = int(self.contained.sum()), ""
+        if contained:
+            doubt = f" ({contained:,} contain{'s' if contained == 1 else ''} an accepted answer)"
+        return (
+            f"Answers({len(self):,} questions: {self.correct.sum():,} right,"
+            f" {self.hallucinated.sum():,} wrong{doubt}, {self.abstained.sum():,} abstained)"
+        )
+
+# %% ../../nbs/06_answering/02_answers.ipynb #cell-010
+def _check_given(counts: dict[str, int], logprobs) -> None:
+    if len({*counts.values()}) > 1:
+        given = ", ".join(f"{n} {name}" for name, n in counts.items())
+        raise InputError(f"{given} were given; give one of each for every question")
+    if not all(logprobs):
+        raise InputError(
+            "an answer has no token log-probability; give at least one for each answer"
+        )
+    if (largest := max(map(max, logprobs), default=0)) > ROUNDING:
+        raise InputError(
+            f"a token log-probability of {largest:g} was given; give natural logarithms of"
+            " probabilities, which are at most 0"
+        )
+
+@patch(cls_method=True)
+def given(cls: Answers,
+    questions: Iterable[Question],
+    texts: Iterable[str],
+    correct: Iterable[bool],
+    # of each answer's own tokens, at least one; see `Evaluator.score`
+    token_logprobs: Iterable[Sequence[float]],
+    # how the questions were put, for example `Evaluator.prompt`; None: not known
+    prompt: Prompt | None = None,
+) -> Answers:
+    "Return answers whose labels are given; not one of them is an abstention."
+    questions, texts, correct = tuple(questions), tuple(texts), np.array([*correct], bool)
+    logprobs = tuple(tuple(map(float, row)) for row in token_logprobs)
+    n = len(texts)
+    _check_given({"questions": len(questions), "texts": n, "verdicts": len(correct),
+                  "token_logprobs": len(logprobs)}, logprobs)
+    confidences = np.array([math.exp(np.mean(row)) for row in logprobs], np.float64)
+    no, yes = np.zeros(n, bool), np.ones(n, bool)
+    return cls(
+        questions, texts, confidences, correct, no, logprobs, labelled=yes, prompt=prompt
+    )
+
+# %% ../../nbs/06_answering/02_answers.ipynb #cell-015
+@patch(cls_method=True)
+def judge(cls: Answers,
+    questions: Iterable[Question],
+    texts: Iterable[str],
+    token_logprobs: Iterable[Sequence[float]],  # of each answer's own tokens, at least one
+    # phrases that are abstentions, besides those of the question's language
+    abstentions: Sequence[str] = (),
+    # ended by the limit of tokens? None: not one was
+    cut_off: Iterable[bool] | None = None,
+    warn: bool = True,  # say how many wrong answers contain an accepted one?
+    token_ids: Iterable[Sequence[int]] | None = None,  # see the field; None: not known
+    prompt: Prompt | None = None,  # how the questions were put; None: not known
+) -> Answers:
+    "Compare answers with the accepted ones, by the rule of each question."
+    texts = tuple(texts)
+    found = cls.given(questions, texts, np.zeros(len(texts)), token_logprobs, prompt)
+    token_ids = None if token_ids is None else tuple(map(tuple, token_ids))
+    cut_off = np.zeros(len(texts), bool) if cut_off is None else np.array([*cut_off], bool)
+    if len(cut_off) != len(texts):
+        raise InputError(
+            f"{len(cut_off)} of cut_off and {len(texts)} texts were given; give one for each"
+        )
+    pairs = [*zip(found.questions, texts)]
+    correct = np.array([q.accepts(text) for q, text in pairs], bool)
+    silent = np.array([q.abstains(text, abstentions) for q, text in pairs], bool)
+    found = replace(
+        found, correct=correct, abstained=silent & ~correct, cut_off=cut_off,
+        labelled=np.zeros(len(texts), bool), token_ids=token_ids
+    )
+    if warn and (doubt := found._doubt()): warnings.warn(doubt, stacklevel=2)
+    return found
+
+# %% ../../nbs/06_answering/02_answers.ipynb #cell-016
+@patch(as_prop=True)
+def right(self: Answers) -> np.ndarray:
+    "bool: correct, or abstained where no answer is known."
+    unknown = np.array([not q.answerable for q in self.questions], bool)
+    return self.correct | (self.abstained & unknown)
+
+# %% ../../nbs/06_answering/02_answers.ipynb #cell-024
+@patch
+def _columns(self: Answers) -> dict[str, np.ndarray | tuple]:
+    "The fields with an entry for each answer."
+    return {f.name: getattr(self, f.name) for f in fields(self) if "entry" in f.metadata}
+
+@patch
+def __getitem__(self: Answers, where) -> Answers:
+    "Return a selection, by a boolean mask, indices or a slice."
+    chosen = np.arange(len(self))[where].reshape(-1)
+    def pick(values):
+        if isinstance(values, np.ndarray): return values[chosen]
+        return tuple(values[i] for i in chosen)
+    return replace(self, **{name: pick(values) for name, values in self._columns().items()})
+
+@patch
+def _shared(self: Answers, other: Answers, name: str):
+    "A field about all answers, of two sets of them."
+    found = getattr(self, name), getattr(other, name)
+    if None in found: return None
+    if found[0] != found[1]:
+        raise InputError(
+            f"answers with different {name}s were added ({found}); keep them apart"
+        )
+    return found[0]
+
+@patch
+def __add__(self: Answers, other: Answers) -> Answers:
+    "Return these answers, then those."
+    names, theirs = [f.name for f in fields(self) if "pack" in f.metadata], other._columns()
+    known = {name: self._shared(other, name) for name in names}
+    def join(a, b): return np.concatenate([a, b]) if isinstance(a, np.ndarray) else a + b
+    joined = {name: join(values, theirs[name]) for name, values in self._columns().items()}
+    return replace(self, **known, **joined)
+
+# %% ../../nbs/06_answering/02_answers.ipynb #cell-031
+@patch
+def abstain_below(self: Answers,
+    threshold: float,  # in [0, 1]; an answer whose confidence is above it stays
+    # in [0, 1], (answers,): compared with it instead of the answers' own
+    confidences: np.ndarray | None = None,
+) -> Answers:
+    """Withhold answers whose confidence does not exceed a threshold:
+    the cheapest competitor of every mitigation."""
+    silent = is_withheld(self.confidences if confidences is None else confidences, threshold)
+    return replace(self, correct=self.correct & ~silent, abstained=self.abstained | silent)
+
+# %% ../../nbs/06_answering/02_answers.ipynb #cell-034
 MEASURE_LABELS = MEASURES | {
     "right": "right (or rightly abstained)", "perplexity": "perplexity",
     "pseudo_perplexity": "pseudo-perplexity"
 }
 
-# %% ../../nbs/06_answering/02_answers.ipynb #cell-005-1
 @dataclass(frozen=True)
 class Report:
     """Measures with 95 % bootstrap intervals; None where undefined.
@@ -47,7 +224,7 @@ class Report:
     # share of all questions: correct, or abstained where nothing is known
     right: float | None = None
     perplexity: float | None = None
-    # of a masked language model: no perplexity, and not to be compared with one
+    # of a masked language model, which has no perplexity; not to be compared with one
     pseudo_perplexity: float | None = None
     # measure → low, high
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
@@ -60,55 +237,51 @@ class Report:
     def rule_gap(self) -> float | None:
         """By how much the share of right answers depends on the rule:
         the largest share less the smallest."""
-        return (
-            max(self.by_rule.values()) - min(self.by_rule.values()) if self.by_rule else None
-        )
+        shares = self.by_rule.values()
+        return max(shares) - min(shares) if shares else None
 
-    def __repr__(self):
-        values = self.to_frame()["value"]
-        return (
-            f"Report({self.n:,} questions; "
-            + ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-            + ")"
-        )
+# %% ../../nbs/06_answering/02_answers.ipynb #cell-035
+@patch
+def report(self: Answers,
+    draws: int = 1000,  # of the bootstrap over questions; 0: no intervals
+    seed: int = 0,
+) -> Report:
+    "Return all measures with 95 % intervals, the rule, and what other rules would say."
+    values, intervals = confidence_measures(
+        self.confidences, self.correct, self.abstained, draws, seed
+    )
+    n, right = len(self), self.right
+    if intervals:
+        intervals["right"] = interval(bootstrap(lambda w: w @ right / n, n, draws, seed))
+    shares = {} if self.labelled.all() else self.rules()["right"].drop("in force").to_dict()
+    return Report(
+        n, **values, right=float(right.mean()), intervals=intervals, rules=self.rule,
+        by_rule=shares, warnings=tuple(self.warnings())
+    )
 
-# %% ../../nbs/06_answering/02_answers.ipynb #cell-005-2
+# %% ../../nbs/06_answering/02_answers.ipynb #cell-037
+@patch
+def to_frame(self: Report) -> pd.DataFrame:
+    "Return one row for each measure that is defined: value and interval."
+    names = [name for name in MEASURE_LABELS if getattr(self, name) is not None]
+    bounds = [self.intervals.get(name, (math.nan, math.nan)) for name in names]
+    values = [[getattr(self, name), low, high] for name, (low, high) in zip(names, bounds)]
+    labels = [MEASURE_LABELS[name] for name in names]
+    return pd.DataFrame(values, labels, ["value", "low", "high"])
+
 @patch
 def notes(self: Report) -> list[str]:
-    "The rule, what other rules would say, and warnings: a line each."
+    "Return the rule, what other rules would say, and warnings: a line each."
     shares = ", ".join(f"{name} {share:.1%}" for name, share in self.by_rule.items())
     lines = [f"judged by {self.rules}"] if self.rules else []
     if shares: lines.append(f"right by other rules: {shares} (gap {self.rule_gap:.1%})")
     return lines + [f"warning: {line}" for line in self.warnings]
 
 @patch
-def to_dict(self: Report) -> dict:
-    "For JSON: undefined numbers are None."
-    def plain(x): return None if isinstance(x, float) and not math.isfinite(x) else x
-    values = {
-        name: plain(value) for name, value in asdict(self).items() if name != "intervals"
-    }
-    return values | {
-        "intervals": {
-            name: [plain(x) for x in bounds] for name, bounds in self.intervals.items()
-        },
-        "warnings": [*self.warnings],
-        "rule_gap": self.rule_gap,
-    }
-
-# %% ../../nbs/06_answering/02_answers.ipynb #cell-005-3
-@patch
-def to_frame(self: Report) -> pd.DataFrame:
-    "One row for each measure that is defined: value and interval."
-    names = [name for name in MEASURE_LABELS if getattr(self, name) is not None]
-    bounds = [self.intervals.get(name, (math.nan, math.nan)) for name in names]
-    return pd.DataFrame(
-        {
-            "value": [getattr(self, name) for name in names],
-            "low": [low for low, _ in bounds], "high": [high for _, high in bounds]
-        },
-        index=[MEASURE_LABELS[name] for name in names],
-    )
+def __repr__(self: Report):
+    values = self.to_frame()["value"]
+    shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+    return f"Report({self.n:,} questions; {shown})"
 
 @patch
 def _repr_html_(self: Report):
@@ -117,270 +290,66 @@ def _repr_html_(self: Report):
     head = f"<p>{'.<br>'.join(lines)}.</p>" if lines else ""
     return head + self.to_frame().to_html(float_format="{:.4g}".format, na_rep="–")
 
-# %% ../../nbs/06_answering/02_answers.ipynb #cell-007
-def _answer_field(entry: str, kind: type | None = None, **more):
-    """A field with an entry for each answer:
-    its name in a file, and the type of numbers in an array."""
-    return field(metadata={"entry": entry, "kind": kind}, **more)
-
-def _set_field(
-    pack: Callable,  # makes a value ready for JSON
-    unpack: Callable,  # and back
-):
-    "A field about all answers, None where it is not known."
-    return field(default=None, metadata={"pack": pack, "unpack": unpack})
-
-# %% ../../nbs/06_answering/02_answers.ipynb #cell-007-1
-@dataclass(frozen=True, eq=False)
-class Answers(Verdicts):
-    "What a model answered, one entry for each question."
-    questions: tuple[Question, ...] = _answer_field("question")
-    texts: tuple[str, ...] = _answer_field("text")
-    # float64, in (0, 1]: geometric mean of the answer's token probabilities; of a choice: see
-    # `chosen`
-    confidences: np.ndarray = _answer_field("confidence", float)
-    # bool: right, by the question's rule or by a person
-    correct: np.ndarray = _answer_field("correct", bool)
-    # bool: said that no answer is known (and that is not an accepted answer)
-    abstained: np.ndarray = _answer_field("abstained", bool)
-    # of the answer's own tokens
-    token_logprobs: tuple[tuple[float, ...], ...] = _answer_field("token_logprobs")
-    # bool: ended by the limit of tokens; None: none of them
-    cut_off: np.ndarray = _answer_field("cut_off", bool, default=None)
-    # bool: the verdict was given, not found by a rule; None: none
-    labelled: np.ndarray = _answer_field("labelled", bool, default=None)
-    # all that was generated up to the answer's end, with what stood before it; (): not known
-    token_ids: tuple[tuple[int, ...], ...] = _answer_field("token_ids", default=None)
-    # how the questions were put; None: not known
-    prompt: Prompt | None = _set_field(asdict, lambda settings: Prompt(**settings))
-
-    def __post_init__(self):
-        for name in "cut_off", "labelled":
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, np.zeros(len(self.questions), bool))
-        if self.token_ids is None:
-            object.__setattr__(self, "token_ids", ((),) * len(self.questions))
-
-    def __len__(self) -> int: return len(self.questions)
-
-    def __getitem__(self, where) -> Answers:
-        "A selection, by a boolean mask, indices or a slice."
-        chosen = np.arange(len(self))[where].reshape(-1)
-        def pick(values):
-            return (
-                values[chosen]
-                if isinstance(values, np.ndarray)
-                else tuple(values[i] for i in chosen)
-            )
-        return replace(
-            self, **{name: pick(values) for name, values in self._columns().items()}
-        )
-
-    def __add__(self, other: Answers) -> Answers:
-        "These answers, then those."
-        theirs, known = other._columns(), {}
-        for name in (f.name for f in fields(self) if "pack" in f.metadata):
-            found = getattr(self, name), getattr(other, name)
-            if None not in found and found[0] != found[1]:
-                raise InputError(
-                    f"answers with different {name}s were added ({found}); keep them apart"
-                )
-            known[name] = None if None in found else found[0]
-        def join(a, b): return np.concatenate([a, b]) if isinstance(a, np.ndarray) else a + b
-        return replace(
-            self,
-            **known,
-            **{name: join(values, theirs[name]) for name, values in self._columns().items()}
-        )
-
-    def __repr__(self):
-        contained = int(self.contained.sum())
-        doubt = (
-            f" ({contained:,} contain{'s' if contained == 1 else ''} an accepted answer)"
-            if contained
-            else ""
-        )
-        return (
-            f"Answers({len(self):,} questions: {self.correct.sum():,} right,"
-            f" {self.hallucinated.sum():,} wrong{doubt}, {self.abstained.sum():,} abstained)"
-        )
-
-# %% ../../nbs/06_answering/02_answers.ipynb #cell-007-2
-@patch(cls_method=True)
-def given(cls: Answers,
-    questions: Iterable[Question],
-    texts: Iterable[str],
-    correct: Iterable[bool],
-    # of each answer's own tokens, at least one; see `Evaluator.score`
-    token_logprobs: Iterable[Sequence[float]],
-    # how the questions were put, for example `Evaluator.prompt`; None: not known
-    prompt: Prompt | None = None,
-) -> Answers:
-    "Answers whose labels are given; none of them is an abstention."
-    questions, texts, correct = tuple(questions), tuple(texts), np.array([*correct], bool)
-    logprobs = tuple(tuple(map(float, row)) for row in token_logprobs)
-    counts = {
-        "questions": len(questions), "texts": len(texts), "verdicts": len(correct),
-        "token_logprobs": len(logprobs)
+# %% ../../nbs/06_answering/02_answers.ipynb #cell-046
+@patch
+def to_dict(self: Report) -> dict:
+    "Return the report for JSON: undefined numbers are None."
+    def plain(x): return None if isinstance(x, float) and not math.isfinite(x) else x
+    values = {name: plain(value) for name, value in asdict(self).items()}
+    bounds = {name: [*map(plain, pair)] for name, pair in self.intervals.items()}
+    return values | {
+        "intervals": bounds, "warnings": [*self.warnings], "rule_gap": self.rule_gap
     }
-    if len({*counts.values()}) > 1:
-        given = ", ".join(f"{n} {name}" for name, n in counts.items())
-        raise InputError(f"{given} were given; give one of each for every question")
-    if not all(logprobs):
-        raise InputError(
-            "an answer has no token log-probability; give at least one for each answer"
-        )
-    if (largest := max(map(max, logprobs), default=0)) > ROUNDING:
-        raise InputError(
-            f"a token log-probability of {largest:g} was given; give natural logarithms of"
-            " probabilities, which are at most 0"
-        )
-    confidences = np.array([math.exp(np.mean(row)) for row in logprobs], np.float64)
-    labelled = np.ones(len(texts), bool)
-    return cls(
-        questions, texts, confidences, correct, np.zeros(len(texts), bool), logprobs,
-        labelled=labelled, prompt=prompt
-    )
 
-# %% ../../nbs/06_answering/02_answers.ipynb #cell-007-3
-@patch(cls_method=True)
-def judge(cls: Answers,
-    questions: Iterable[Question],
-    texts: Iterable[str],
-    token_logprobs: Iterable[Sequence[float]],  # of each answer's own tokens, at least one
-    # phrases that are abstentions, besides those of the question's language
-    abstentions: Sequence[str] = (),
-    # ended by the limit of tokens? None: none of them
-    cut_off: Iterable[bool] | None = None,
-    warn: bool = True,  # say how many wrong answers contain an accepted one?
-    token_ids: Iterable[Sequence[int]] | None = None,  # see the field; None: not known
-    prompt: Prompt | None = None,  # how the questions were put; None: not known
-) -> Answers:
-    "Compare answers with the accepted ones, by the rule of each question."
-    texts = tuple(texts)
-    found = cls.given(questions, texts, np.zeros(len(texts)), token_logprobs, prompt)
-    token_ids = None if token_ids is None else tuple(map(tuple, token_ids))
-    cut_off = np.zeros(len(texts), bool) if cut_off is None else np.array([*cut_off], bool)
-    if len(cut_off) != len(texts):
-        raise InputError(
-            f"{len(cut_off)} of cut_off and {len(texts)} texts were given; give one for"
-            " each"
-        )
-    correct = np.array([q.accepts(text) for q, text in zip(found.questions, texts)], bool)
-    silent = np.array(
-        [q.abstains(text, abstentions) for q, text in zip(found.questions, texts)], bool
-    )
-    found = replace(
-        found, correct=correct, abstained=silent & ~correct, cut_off=cut_off,
-        labelled=np.zeros(len(texts), bool), token_ids=token_ids
-    )
-    if warn and (doubt := found._doubt()): warnings.warn(doubt, stacklevel=2)
-    return found
-
-# %% ../../nbs/06_answering/02_answers.ipynb #cell-007-4
-@patch(as_prop=True)
-def right(self: Answers) -> np.ndarray:
-    "bool: correct, or abstained where no answer is known."
-    return self.correct | (
-        self.abstained & np.array([not q.answerable for q in self.questions], bool)
-    )
-
-@patch
-def _columns(self: Answers) -> dict[str, np.ndarray | tuple]:
-    "The fields with an entry for each answer."
-    return {f.name: getattr(self, f.name) for f in fields(self) if "entry" in f.metadata}
-
-@patch
-def abstain_below(self: Answers,
-    threshold: float,  # in [0, 1]; an answer whose confidence is above it stays
-    # in [0, 1], (answers,): compared with it instead of the answers' own
-    confidences: np.ndarray | None = None,
-) -> Answers:
-    """Withhold answers whose confidence does not exceed a threshold:
-    the cheap rival of every mitigation."""
-    silent = is_withheld(self.confidences if confidences is None else confidences, threshold)
-    return replace(self, correct=self.correct & ~silent, abstained=self.abstained | silent)
-
-# %% ../../nbs/06_answering/02_answers.ipynb #cell-007-5
-@patch
-def report(self: Answers,
-    draws: int = 1000,  # of the bootstrap over questions; 0: no intervals
-    seed: int = 0,
-) -> Report:
-    "All measures with their 95 % intervals, the rule, and what other rules would say."
-    values, intervals = confidence_measures(
-        self.confidences, self.correct, self.abstained, draws, seed
-    )
-    if intervals:
-        intervals["right"] = interval(
-            bootstrap(lambda w: w @ self.right / len(self), len(self), draws, seed)
-        )
-    shares = (
-        {} if self.labelled.all() else self.rules()["right"].drop("in force").to_dict()
-    )
-    return Report(
-        len(self),
-        **values,
-        right=float(self.right.mean()),
-        intervals=intervals,
-        rules=self.rule,
-        by_rule=shares,
-        warnings=tuple(self.warnings())
-    )
-
-# %% ../../nbs/06_answering/02_answers.ipynb #cell-007-6
+# %% ../../nbs/06_answering/02_answers.ipynb #cell-049
 @patch
 def by_group(self: Answers,
     by: str = "group",  # an attribute of `Question`: "group", "kind" or "answerable"
     draws: int = 0,  # of the bootstrap; 0: no columns for intervals
 ) -> pd.DataFrame:
-    "A row of measures for each group of questions, and one for all."
-    keys, names = [getattr(question, by) for question in self.questions], [
-        *MEASURES, "right"
-    ]
-    parts = {
-        key: self[np.array([k == key for k in keys])] for key in dict.fromkeys(keys)
-    } | {"all": self}
-    reports = {key: part.report(draws) for key, part in parts.items()}
-    rows = [
-        {"n": r.n}
-        | {name: getattr(r, name) for name in names}
-        | {
-            f"{name} {side}": bound for name, pair in r.intervals.items()
-            for side, bound in zip(("low", "high"), pair)
-        }
-        for r in reports.values()
-    ]
-    return pd.DataFrame(rows, index=pd.Index([*reports], name=by)).astype(
-        {name: float for name in names}
-    )
+    "Return a row of measures for each group of questions, and one for all."
+    names, keys = [*MEASURES, "right"], [getattr(question, by) for question in self.questions]
+    parts = {key: self[np.array([k == key for k in keys])] for key in dict.fromkeys(keys)}
+    reports = {key: part.report(draws) for key, part in (parts | {"all": self}).items()}
+    def row(r):
+        bounds = {f"{name} {side}": bound for name, pair in r.intervals.items()
+                  for side, bound in zip(("low", "high"), pair)}
+        return {"n": r.n} | {name: getattr(r, name) for name in names} | bounds
+    table = pd.DataFrame([*map(row, reports.values())], index=pd.Index([*reports], name=by))
+    return table.astype({name: float for name in names})
 
-# %% ../../nbs/06_answering/02_answers.ipynb #cell-007-7
+# %% ../../nbs/06_answering/02_answers.ipynb #cell-052
 @patch
 def to_frame(self: Answers) -> pd.DataFrame:
-    "One row for each question."
-    return pd.DataFrame(
-        {
-            "question": [q.text for q in self.questions], "answer": self.texts,
-            "accepted": [q.answers for q in self.questions],
-            "group": [q.group for q in self.questions],
-            "kind": [q.kind for q in self.questions],
-            "answerable": [q.answerable for q in self.questions],
-            "confidence": self.confidences, "correct": self.correct,
-            "abstained": self.abstained, "hallucinated": self.hallucinated
-        }
-    )
+    "Return one row for each question."
+    about = {name: [getattr(q, name) for q in self.questions]
+             for name in ("group", "kind", "answerable")}
+    return pd.DataFrame({
+        "question": [q.text for q in self.questions], "answer": self.texts,
+        "accepted": [q.answers for q in self.questions], **about,
+        "confidence": self.confidences, "correct": self.correct,
+        "abstained": self.abstained, "hallucinated": self.hallucinated
+    })
 
 @patch
-def rows(self: Answers) -> Iterator[dict]:
-    "The entries of each answer, by their names in a file."
-    names = [f.metadata["entry"] for f in fields(self) if "entry" in f.metadata]
-    columns = (
-        c.tolist() if isinstance(c, np.ndarray) else c for c in self._columns().values()
+def _repr_html_(self: Answers):
+    shown = ["question", "answer", "accepted", "group", "confidence", "correct", "abstained"]
+    table = self.to_frame()[shown].head(10).to_html(index=False, float_format="{:.3f}".format)
+    notes = "".join(f"<br>{html.escape(line)}" for line in self.warnings())
+    return (
+        f"<p>{html.escape(repr(self))}; judged by {html.escape(self.rule)}; the first"
+        f" 10:{notes}</p>{table}"
     )
+
+# %% ../../nbs/06_answering/02_answers.ipynb #cell-055
+@patch
+def rows(self: Answers) -> Iterator[dict]:
+    "Yield the entries of each answer, by their names in a file."
+    names = [f.metadata["entry"] for f in fields(self) if "entry" in f.metadata]
+    columns = self._columns().values()
+    columns = (c.tolist() if isinstance(c, np.ndarray) else c for c in columns)
     for row in zip(*columns): yield dict(zip(names, row)) | {"question": asdict(row[0])}
 
-# %% ../../nbs/06_answering/02_answers.ipynb #cell-007-8
 @patch
 def save(self: Answers,
     path: str | Path,  # JSON lines; whole or absent
@@ -389,139 +358,37 @@ def save(self: Answers,
     about = {f.name: f.metadata["pack"](value) for f in fields(self)
              if "pack" in f.metadata and (value := getattr(self, f.name)) is not None}
     check_replaceable(path, ANSWERS_FORMAT, "Answers.save", folder=False)
-    with write_whole(path) as file:
-        file.write_text(
-            header_line(len(self), {}, about)
-            + answer_lines(self.rows(), itertools.count())
+    text = header_line(len(self), {}, about) + answer_lines(self.rows(), itertools.count())
+    with write_whole(path) as file: file.write_text(text)
+
+# %% ../../nbs/06_answering/02_answers.ipynb #cell-057
+def _check_places(places: list[int], n: int, path, partial: bool) -> None:
+    if len(places) < n and not partial:
+        raise InputError(
+            f"{path} holds {len(places)} of {n} answers; finish it with"
+            " Evaluator.answer(resume=), or take what is there with partial=True"
+        )
+    if len({*places} & {*range(n)}) < len(places):
+        raise InputError(
+            f"{path} is damaged: it holds an answer twice, or one too many; make it again"
         )
 
-# %% ../../nbs/06_answering/02_answers.ipynb #cell-007-9
 @patch(cls_method=True)
 def load(cls: Answers,
     path: str | Path,  # made by `save`, or by `Evaluator.answer(resume=)`
     partial: bool = False,  # take what is there of a run that has not finished
 ) -> Answers:
-    "Answers from a file, in the order of their questions."
+    "Load answers from a file, in the order of their questions."
     header, entries, _ = read_answers_file(Path(path))
     entries = sorted(entries, key=lambda entry: entry["at"])
-    places = [entry["at"] for entry in entries]
-    if len(places) < header["n"] and not partial:
-        raise InputError(
-            f"{path} holds {len(places)} of {header['n']} answers; finish it with"
-            " Evaluator.answer(resume=), or take what is there with partial=True"
-        )
-    if len({*places} & {*range(header["n"])}) < len(places):
-        raise InputError(
-            f"{path} is damaged: it holds an answer twice, or one too many; make it again"
-        )
+    _check_places([entry["at"] for entry in entries], header["n"], path, partial)
     found, about = {}, header["run"] | header.get("about", {})
     for f in fields(cls):
         if "entry" in f.metadata:
-            values, kind = [entry[f.metadata["entry"]] for entry in entries], f.metadata[
-                "kind"
-            ]
+            entry, kind = f.metadata["entry"], f.metadata["kind"]
+            values = [row[entry] for row in entries]
             found[f.name] = np.array(values, kind) if kind else tuple(values)
         elif f.name in about:
             with report_damage(path, "file of answers"):
                 found[f.name] = f.metadata["unpack"](about[f.name])
     return cls(**found)
-
-# %% ../../nbs/06_answering/02_answers.ipynb #cell-007-10
-@patch
-def _repr_html_(self: Answers):
-    table = self.to_frame()[
-        ["question", "answer", "accepted", "group", "confidence", "correct", "abstained"]
-    ]
-    shown = table.head(10).to_html(index=False, float_format="{:.3f}".format)
-    notes = "".join(f"<br>{html.escape(line)}" for line in self.warnings())
-    return (
-        f"<p>{html.escape(repr(self))}; judged by {html.escape(self.rule)}; the first"
-        f" 10:{notes}</p>{shown}"
-    )
-
-# %% ../../nbs/06_answering/02_answers.ipynb #cell-020
-CHOICE_SCORES = {"mean": np.mean, "sum": np.sum}
-
-def check_choices(
-    questions: Iterable[Question],
-    by: str = "mean",
-) -> None:
-    """Refuse a score that does not exist, and questions between whose choices no choice can
-    be made."""
-    if by not in CHOICE_SCORES:
-        raise InputError(
-            f"by={by!r} was given; choose by {' or '.join(map(repr, CHOICE_SCORES))}"
-        )
-    for q in questions:
-        if not q.choices:
-            raise InputError(
-                f"{q.text!r} has no choices; give it candidate answers, or ask with"
-                " `Evaluator.answer`"
-            )
-        if q.answerable and not {*q.choices} & {*q.answers}:
-            raise InputError(
-                f"no choice of {q.text!r} is among its accepted answers {q.answers}; write"
-                " both alike, to the letter"
-            )
-
-# %% ../../nbs/06_answering/02_answers.ipynb #cell-020-1
-def choice_shares(
-    # of each question's choices, as `Evaluator.score_choices` returns them
-    token_logprobs: Iterable[Sequence[Sequence[float]]],
-    by: str = "mean",  # or "sum"
-) -> list[np.ndarray]:  # for each question float64 (choices,), summing to 1
-    "Softmax over the choices of each one's mean or summed token log-probability."
-    def softmax(scores):
-        weights = np.exp(scores - scores.max())
-        return weights / weights.sum()
-    return [
-        softmax(np.array([CHOICE_SCORES[by](row) for row in rows])) for rows in token_logprobs
-    ]
-
-# %% ../../nbs/06_answering/02_answers.ipynb #cell-020-2
-def choose_most_likely(
-    questions: Sequence[Question],  # with choices
-    token_logprobs: Sequence[Sequence[Sequence[float]]],  # of each question's choices
-    by: str = "mean",  # or "sum"
-) -> Answers:  # confidences: the share of the chosen one in `choice_shares`
-    "The most probable choice for each question (the first one of equals)."
-    check_choices(questions, by)
-    shares = choice_shares(token_logprobs, by)
-    picks = [int(share.argmax()) for share in shares]
-    texts = [q.choices[i] for q, i in zip(questions, picks, strict=True)]
-    answers = Answers.given(
-        questions, texts, [text in q.answers for q, text in zip(questions, texts)],
-        [rows[i] for rows, i in zip(token_logprobs, picks)]
-    )
-    return replace(
-        answers, confidences=np.array([share[i] for share, i in zip(shares, picks)])
-    )
-
-# %% ../../nbs/06_answering/02_answers.ipynb #cell-020-3
-def mc2(
-    questions: Sequence[Question],  # with choices, of which several may be right
-    token_logprobs: Sequence[Sequence[Sequence[float]]],  # of each question's choices
-    by: str = "sum",  # as TruthfulQA has it
-) -> np.ndarray:  # float64 (questions,), in [0, 1]
-    """The share of probability that falls on right choices (MC2 of TruthfulQA, arXiv
-    2109.07958)."""
-    check_choices(questions, by)
-    return np.array(
-        [
-            sum(share[[choice in q.answers for choice in q.choices]])
-            for q, share in zip(questions, choice_shares(token_logprobs, by), strict=True)
-        ]
-    )
-
-def length_baseline(
-    questions: Sequence[Question],  # with choices
-    longest: bool = True,  # or the shortest one
-) -> Answers:  # confidences: those of chance
-    """The longest or shortest choice (in characters), without any model:
-    how much do the choices give away?"""
-    check_choices(questions)
-    texts = [(max if longest else min)(q.choices, key=len) for q in questions]
-    return Answers.given(
-        questions, texts, [text in q.answers for q, text in zip(questions, texts)],
-        [[-math.log(len(q.choices))] for q in questions]
-    )

@@ -6,54 +6,56 @@
 from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
-from typer import Argument, Exit, Option, echo
+from typer import Argument, Option, echo
 from ..base.basics import InputError, default_progress, silent
-from .shared import LABELS, TEXTS, Aggregation, BatchSize, Column, Device
-from .shared import DeviceMap, Dtype, Eps, FirstToken, Json, Limit, MaxLength
-from .shared import Model, Published, Relative, ScoreName, ScoringCommand, Site, Split, Stack
-from .shared import Streaming, Tokens, WindowBos, app, check_out
-from .shared import layer_numbers, print_result, table_text, share_work
-from ..data.sources import cut_windows, given_options, load_model, prepare_hub, read_corpus
+from .shared import Aggregation, BatchSize, Column, Device, DeviceMap, Dtype, Eps
+from .shared import FirstToken, Json, Labels, Limit, MaxLength, Model, Protect
+from .shared import Published, Relative, ScoreName, ScoringCommand, Site, Split, Stack, Streaming
+from .shared import Texts, Tokens, WindowBos, app, check_out, exit_interrupted
+from .shared import layer_numbers, print_result, share_work, split_names
+from .shared import table_text
+from ..data.sources import cut_windows, given_options, load_model
+from ..data.sources import prepare_hub, read_corpus
 
 # %% auto #0
-__all__ = ['PROFILE_FILE', 'profile', 'merge', 'score_profile', 'ranking_table', 'rank', 'prune', 'plan_text']
+__all__ = ['PROFILE_FILE', 'Sites', 'Ablation', 'Partial', 'BOUNDS', 'Fraction', 'Count', 'Threshold', 'Search', 'Profile',
+           'named_sites', 'report_profile', 'profile', 'merge', 'score_profile', 'ranking_table', 'rank', 'check_prune',
+           'plan_text', 'prune']
 
-# %% ../../nbs/10_commands/01_layers.ipynb #cell-007
+# %% ../../nbs/10_commands/01_layers.ipynb #cell-009
 PROFILE_FILE = "avss_nb.LayerProfile/1", "profiling"  # by which an earlier one is known
 
-# %% ../../nbs/10_commands/01_layers.ipynb #cell-007-1
+def named_sites(text: str | None):
+    "Return the sites that an option names."
+    from avss_nb.layers.profiler import DEFAULT_SITES, SITES
+    if text == "all": return SITES
+    return split_names(text) or DEFAULT_SITES
+
+def report_profile(profile, out: str) -> None:
+    "Say what was measured, and whether that is everything."
+    echo(f"{profile}\nsaved to {out}")
+    if profile.partial:
+        exit_interrupted("the profile holds the texts until then, and is marked partial")
+
+# %% ../../nbs/10_commands/01_layers.ipynb #cell-011
+Sites = Annotated[str | None, Option(
+    help="Some of output,update,relative_update,attention,mlp, or all (default:"
+         " output,relative_update)."
+)]
+
+Ablation = Annotated[bool, Option(
+    "--ablation", help="Also measure the loss without each block (layers + 1 passes)."
+)]
+
 @app.command()
 def profile(
     model: Model,
     out: Annotated[str, Option(help="File for the profile (safetensors).")],
-    texts: Annotated[str | None, TEXTS] = None,
-    labels: Annotated[str | None, LABELS] = None,
-    sites: Annotated[
-        str | None,
-        Option(
-            help=(
-                "Some of output,update,relative_update,attention,mlp, or all (default:"
-                " output,relative_update)."
-            )
-        ),
-    ] = None,
-    ablation: Annotated[
-        bool,
-        Option(
-            "--ablation", help="Also measure the loss without each block (layers + 1 passes)."
-        ),
-    ] = False,
-    batch_size: BatchSize = 16,
-    max_length: MaxLength = 256,
-    window_bos: WindowBos = True,
-    limit: Limit = None,
-    tokens: Tokens = None,
-    split: Split = None,
-    column: Column = None,
-    streaming: Streaming = False,
-    dtype: Dtype = "auto",
-    device: Device = None,
-    device_map: DeviceMap = None,
+    texts: Texts = None, labels: Labels = None, sites: Sites = None, ablation: Ablation = False,
+    batch_size: BatchSize = 16, max_length: MaxLength = 256, window_bos: WindowBos = True,
+    limit: Limit = None, tokens: Tokens = None,
+    split: Split = None, column: Column = None, streaming: Streaming = False,
+    dtype: Dtype = "auto", device: Device = None, device_map: DeviceMap = None,
     stack: Stack = None,
 ) -> None:
     """Measure every layer over texts. Ctrl-C saves what is complete.
@@ -61,50 +63,31 @@ def profile(
     check_out(out, *PROFILE_FILE)
     prepare_hub(model, texts)
     with share_work(device_map) as processes:
-        found = read_corpus(
-            texts, labels, model, limit, split=split, column=column,
-            streaming=streaming or None
-        )
+        where = dict(split=split, column=column, streaming=streaming or None)
+        found = read_corpus(texts, labels, model, limit, **where)
         loaded, tokenizer = load_model(model, dtype, processes.device(device), device_map)
-        from avss_nb.layers.profiler import DEFAULT_SITES, SITES, LayerProfiler
+        from avss_nb.layers.profiler import LayerProfiler
         from avss_nb.layers.shards import profile_together
-        chosen = (
-            SITES
-            if sites == "all"
-            else sites.replace(" ", "").split(",") if sites else DEFAULT_SITES
-        )
         profiler = LayerProfiler(
-            loaded, tokenizer, chosen, ablation, batch_size, max_length, stack=stack
+            loaded, tokenizer, named_sites(sites), ablation, batch_size, max_length, stack=stack
         )
+        found = cut_windows(found, tokenizer, tokens, max_length, window_bos)
         progress = silent if processes.rank else default_progress("profile")
-        result = profile_together(
-            profiler, cut_windows(found, tokenizer, tokens, max_length, window_bos), out, processes,
-            progress
-        )
-    if result is None: return
-    echo(f"{result}\nsaved to {out}")
-    if result.partial:
-        echo(
-            "interrupted: the profile holds the texts until then, and is marked partial",
-            err=True,
-        )
-        raise Exit(130)
+        result = profile_together(profiler, found, out, processes, progress)
+    if result is not None: report_profile(result, out)
 
-# %% ../../nbs/10_commands/01_layers.ipynb #cell-010
+# %% ../../nbs/10_commands/01_layers.ipynb #cell-023
+Partial = Annotated[bool, Option(
+    "--partial", help="Take what is there, where shards are missing or were interrupted."
+)]
+
 @app.command()
 def merge(
-    profiles: Annotated[
-        list[str],
-        Argument(metavar="PROFILE…", help="Shards of a run, or profiles of different texts."),
-    ],
+    profiles: Annotated[list[str], Argument(
+        metavar="PROFILE…", help="Shards of a run, or profiles of different texts."
+    )],
     out: Annotated[str, Option(help="File for the profile (safetensors).")],
-    partial: Annotated[
-        bool,
-        Option(
-            "--partial",
-            help="Take what is there, where shards are missing or were interrupted.",
-        ),
-    ] = False,
+    partial: Partial = False,
     to: Json = None,
 ) -> None:
     """Make one profile of several:
@@ -114,55 +97,40 @@ def merge(
     from avss_nb.layers.shards import merge_profiles
     result = merge_profiles(profiles, partial)
     result.save(out)
-    facts = {
-        "model": result.model, "layers": result.layers, "groups": result.groups,
-        "sites": [*result.sites], "texts": result.texts, "tokens": result.tokens,
-        "partial": result.partial, "path": out
-    }
+    names = "model", "layers", "groups", "texts", "tokens", "partial"
+    facts = {name: getattr(result, name) for name in names}
+    facts |= {"sites": [*result.sites], "path": out}
     print_result(f"{result}\nsaved to {out}", facts, to)
 
-# %% ../../nbs/10_commands/01_layers.ipynb #cell-013
+# %% ../../nbs/10_commands/01_layers.ipynb #cell-030
 def score_profile(path: str, published: bool, **settings):
-    "The scores of a saved profile, as the options ask for them."
+    "Return the scores of a saved profile, as the options ask for them."
     from avss_nb.layers.profiler import LayerProfile
     from avss_nb.layers.scores import LayerScorer
     scorer = (LayerScorer.published if published else LayerScorer)(**given_options(**settings))
     return scorer.score(LayerProfile.load(path))
 
-def ranking_table(scores) -> str:
-    "A ranking in words, least important first."
-    columns = [
-        "rank", "layer", "score", "low", "high", "rank low", "rank high", "variance",
-        "sparsity"
-    ]
-    table = scores.to_frame().sort_values("rank")
-    bounds = "" if scores.too_few else "; 95 % intervals"
-    notes = [
-        f"{scores.model}: {scores.title}; {scores.tokens:,} tokens; least important"
-        f" first{bounds}"
-    ]
-    if scores.partial: notes.append("partial: the profile was interrupted")
-    notes += scores.notes
-    columns += [mark for mark in ("floored", "rounded") if table[mark].any()]
-    if scores.too_few:
-        columns = [
-            name for name in columns if name not in ("low", "high", "rank low", "rank high")
-        ]
-    return "\n".join([notes[0], table_text(table[columns]), *notes[1:]])
+BOUNDS = ["low", "high", "rank low", "rank high"]  # columns of intervals
 
-# %% ../../nbs/10_commands/01_layers.ipynb #cell-013-1
+def ranking_table(scores) -> str:
+    "Return a ranking in words, least important first."
+    table = scores.to_frame().sort_values("rank")
+    bounds = [] if scores.too_few else BOUNDS
+    marks = [mark for mark in ("floored", "rounded") if table[mark].any()]
+    columns = ["rank", "layer", "score", *bounds, "variance", "sparsity", *marks]
+    title = f"{scores.model}: {scores.title}; {scores.tokens:,} tokens; least important first"
+    if bounds: title += "; 95 % intervals"
+    partial = ["partial: the profile was interrupted"] if scores.partial else []
+    return "\n".join([title, table_text(table[columns]), *partial, *scores.notes])
+
+# %% ../../nbs/10_commands/01_layers.ipynb #cell-031
 @app.command(cls=ScoringCommand)
 def rank(
     profile: Annotated[
         str, Argument(metavar="PROFILE", help="A file that `avss-nb profile` wrote.")
     ],
-    score: ScoreName = None,
-    site: Site = None,
-    aggregation: Aggregation = None,
-    eps: Eps = None,
-    relative: Relative = None,
-    first_token: FirstToken = None,
-    published: Published = False,
+    score: ScoreName = None, site: Site = None, aggregation: Aggregation = None, eps: Eps = None,
+    relative: Relative = None, first_token: FirstToken = None, published: Published = False,
     to: Json = None,
 ) -> None:
     "Rank the layers of a profile."
@@ -173,93 +141,80 @@ def rank(
     )
     print_result(ranking_table(scores), scores.to_dict(), to)
 
-# %% ../../nbs/10_commands/01_layers.ipynb #cell-018
+# %% ../../nbs/10_commands/01_layers.ipynb #cell-042
+def check_prune(model: str, out: str, amount: dict, profile, search, corpus) -> None:
+    "Raise InputError where the options of `prune` contradict one another."
+    if Path(out).resolve() == Path(model).resolve():
+        raise InputError(f"{out} is the model itself; give another folder")
+    if len(amount) != 1:
+        raise InputError("give exactly one of --fraction, --count and --threshold")
+    if search is None and profile is None:
+        raise InputError("give --profile, or --search greedy with --texts")
+    if search is not None and not corpus:
+        raise InputError(f"--search {search} measures the loss on texts; give --texts")
+
+def plan_text(pruned) -> str:
+    "Say what was removed and checked."
+    plan = pruned.plan
+    removed = ", ".join(map(str, plan.removed))
+    checks = [f"{name.replace('_', ' ')}: {value}" for name, value in pruned.checks.items()]
+    return (
+        f"{plan.how}\nremoved {len(plan.removed)} of {plan.layers} layers: {removed};"
+        f" {plan.parameters_before:,} → {plan.parameters_after:,} parameters"
+        f"\nchecks: {', '.join(checks)}"
+    )
+
+# %% ../../nbs/10_commands/01_layers.ipynb #cell-044
+Fraction = Annotated[float | None, Option(
+    help="Remove this share of the blocks, for example 0.25."
+)]
+
+Count = Annotated[int | None, Option(help="Remove this many blocks.")]
+
+Threshold = Annotated[float | None, Option(
+    help="Remove blocks while the cumulative score is at most this."
+)]
+
+Search = Annotated[str | None, Option(
+    help="greedy: choose by the loss on --texts (or --labels) instead of by a score."
+)]
+
+Profile = Annotated[str | None, Option(help="The model's profile; not needed for a search.")]
+
+# %% ../../nbs/10_commands/01_layers.ipynb #cell-045
 @app.command(cls=ScoringCommand)
 def prune(
     model: Model,
     out: Annotated[str, Option(help="Folder for the smaller model.")],
-    profile: Annotated[
-        str | None, Option(help="The model's profile; not needed for a search.")
-    ] = None,
-    fraction: Annotated[
-        float | None, Option(help="Remove this share of the blocks, for example 0.25.")
-    ] = None,
-    count: Annotated[int | None, Option(help="Remove so many blocks.")] = None,
-    threshold: Annotated[
-        float | None, Option(help="Remove blocks while the cumulative score is at most this.")
-    ] = None,
-    protect: Annotated[
-        str | None, Option(help="Comma-separated layers that stay, for example 0,1.")
-    ] = None,
-    search: Annotated[
-        str | None,
-        Option(
-            help="greedy: choose by the loss on --texts (or --labels) instead of by a score."
-        ),
-    ] = None,
-    texts: Annotated[str | None, TEXTS] = None,
-    labels: Annotated[str | None, LABELS] = None,
-    score: ScoreName = None,
-    site: Site = None,
-    aggregation: Aggregation = None,
-    eps: Eps = None,
-    relative: Relative = None,
-    first_token: FirstToken = None,
-    published: Published = False,
-    limit: Limit = None,
-    tokens: Tokens = None,
-    max_length: MaxLength = 256,
-    window_bos: WindowBos = True,
-    split: Split = None,
-    column: Column = None,
-    dtype: Dtype = "auto",
-    device: Device = None,
-    to: Json = None,
-    stack: Stack = None,
+    profile: Profile = None,
+    fraction: Fraction = None, count: Count = None, threshold: Threshold = None,
+    protect: Protect = None, search: Search = None, texts: Texts = None, labels: Labels = None,
+    score: ScoreName = None, site: Site = None, aggregation: Aggregation = None, eps: Eps = None,
+    relative: Relative = None, first_token: FirstToken = None, published: Published = False,
+    limit: Limit = None, tokens: Tokens = None, max_length: MaxLength = 256,
+    window_bos: WindowBos = True, split: Split = None, column: Column = None,
+    dtype: Dtype = "auto", device: Device = None, to: Json = None, stack: Stack = None,
 ) -> None:
     "Save a smaller model. It is checked before it is saved."
     check_out(out, "pruning.json", "pruning", folder=True)
     check_out(to)
-    if Path(out).resolve() == Path(model).resolve():
-        raise InputError(f"{out} is the model itself; give another folder")
-    if len(given_options(fraction=fraction, count=count, threshold=threshold)) != 1:
-        raise InputError("give exactly one of --fraction, --count and --threshold")
-    if search is None and profile is None:
-        raise InputError("give --profile, or --search greedy with --texts")
-    if search is not None and not (texts or labels):
-        raise InputError(f"--search {search} measures the loss on texts; give --texts")
-    options = dict(
-        score=score, site=site, aggregation=aggregation, eps=eps, relative=relative,
-        first_token=first_token
-    )
-    scores = None if search else score_profile(profile, published, **options)
+    amount = given_options(fraction=fraction, count=count, threshold=threshold)
+    check_prune(model, out, amount, profile, search, texts or labels)
+    scores = found = None
+    if not search:
+        scores = score_profile(
+            profile, published, score=score, site=site, aggregation=aggregation, eps=eps,
+            relative=relative, first_token=first_token
+        )
     prepare_hub(model, texts)
-    found = (
-        read_corpus(texts, labels, model, limit, split=split, column=column)
-        if search
-        else None
-    )
+    if search: found = read_corpus(texts, labels, model, limit, split=split, column=column)
     loaded, tokenizer = load_model(model, dtype, device)
+    if search: found = cut_windows(found, tokenizer, tokens, max_length, window_bos)
     from avss_nb.prune.pruner import LayerPruner
     plan = LayerPruner(loaded, tokenizer, stack).plan(
-        scores, fraction=fraction, count=count, threshold=threshold,
-        protect=layer_numbers(protect), search=search,
-        texts=cut_windows(found, tokenizer, tokens, max_length, window_bos) if search else None,
+        scores, **amount, protect=layer_numbers(protect), search=search, texts=found,
         progress=default_progress("search")
     )
     pruned = plan.apply()
     pruned.save(out)
     print_result(f"{plan_text(pruned)}\nsaved to {out}", pruned.to_dict(out), to)
-
-# %% ../../nbs/10_commands/01_layers.ipynb #cell-018-1
-def plan_text(pruned) -> str:
-    "What was removed and checked, in words."
-    plan = pruned.plan
-    checks = ", ".join(
-        f"{name.replace('_', ' ')}: {value}" for name, value in pruned.checks.items()
-    )
-    return (
-        f"{plan.how}\nremoved {len(plan.removed)} of {plan.layers} layers:"
-        f" {', '.join(map(str, plan.removed))}; {plan.parameters_before:,} →"
-        f" {plan.parameters_after:,} parameters\nchecks: {checks}"
-    )
