@@ -30,7 +30,7 @@ from ..draw.layers import histogram_limits
 # %% auto #0
 __all__ = ['count_in_words', 'tally_bar', 'example_table', 'HallucinationPanel']
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-004
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-008
 def count_in_words(answers: Answers) -> str:
     "Count right, wrong and abstained answers in words."
     counts = {
@@ -57,7 +57,7 @@ def tally_bar(answers: Answers) -> str:
         f" striped, grey)</div>{doubts}"
     )
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-004-1
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-009
 def example_table(
     answers: Answers,
     each: int = 3,  # right ones, and wrong ones
@@ -84,7 +84,7 @@ def example_table(
     lines = [f"<tr>{head}</tr>", *rows] if rows else []
     return f"<table>{''.join(lines)}</table>"
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-007
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-014
 class HallucinationPanel(LayerPanel):
     """log EAVSS of the layers, live while a model answers and is profiled, and adjustable
     afterwards."""
@@ -113,7 +113,7 @@ class HallucinationPanel(LayerPanel):
         elif answers is not None: self.load(answers)
         else: self.say("Waiting: panel.run() asks the questions and compares the layers.")
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-007-1
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-016
 @patch
 def _build(self: HallucinationPanel, scorer) -> None:
     "Make the widgets, and say what happens when they change."
@@ -156,7 +156,7 @@ def _build(self: HallucinationPanel, scorer) -> None:
     for control in self.site, self.eps, self.relative, self.balanced:
         control.observe(self._rescore, "value")
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-007-2
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-017
 @patch
 def _make_room(self: HallucinationPanel, layers: int) -> None:
     "Make marks and buttons for this many layers."
@@ -165,7 +165,7 @@ def _make_room(self: HallucinationPanel, layers: int) -> None:
     self._marks = EAVSSMarks(self.picture.ax, layers)
     self._number(layers)
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-007-3
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-019
 @patch
 def run(self: HallucinationPanel,
     questions: Sequence[Question] | None = None,  # None: those given at the start
@@ -199,7 +199,7 @@ def run(self: HallucinationPanel,
         if self._progress is not None: self._end(profile)  # it was stopped
     return self.scores
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-007-4
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-021
 @patch
 def _live(self: HallucinationPanel, progress: Progress) -> str:
     if progress.unit == "question":
@@ -223,7 +223,7 @@ def _so_far(self: HallucinationPanel) -> Answers | AnswerProfile:
         else found
     )
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-007-5
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-023
 @patch
 def load(self: HallucinationPanel,
     result: Answers | AnswerProfile,
@@ -249,7 +249,7 @@ def _take_answers(self: HallucinationPanel, answers) -> None:
         answers, tally_bar(answers), example_table(answers)
     )
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-007-6
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-024
 @patch
 def _take(self: HallucinationPanel, profile, live: bool = False) -> None:
     with DRAWING:
@@ -276,7 +276,7 @@ def _show(self: HallucinationPanel, live: bool = False) -> None:
         self._draw(live)
         if not live: self._tell()
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-007-7
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-026
 @patch
 def _point(self: HallucinationPanel, layer: int) -> None:
     "Open at this layer, unless one was picked meanwhile."
@@ -304,7 +304,7 @@ def _score(self: HallucinationPanel, live: bool) -> None:
         )
     if not live: self.scores = self._found[settings]
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-007-8
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-028
 @patch
 def present_scorer(self: HallucinationPanel,
     probe: bool | None = None,  # None: as at the start
@@ -320,7 +320,7 @@ def present_scorer(self: HallucinationPanel,
         s.probe if probe is None else probe, halves, s.confidence, s.seed
     )
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-007-9
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-030
 @patch
 def code(self: HallucinationPanel, lab) -> list[str]:
     "Return lines of Python that give the table again."
@@ -344,7 +344,7 @@ def code_data(self: HallucinationPanel, lab) -> dict[str, list]:
     "Return the questions that these lines read."
     return {"questions": self.answers.questions}
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-007-10
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-031
 @patch
 def _probed(self: HallucinationPanel, balance) -> dict[str, np.ndarray]:
     "Return the probes, which depend on the balance alone."
@@ -365,7 +365,7 @@ def _draw(self: HallucinationPanel, live: bool = False) -> None:
         )
         self._present(alt, live)
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-007-11
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-033
 @patch
 def _draw_layer(self: HallucinationPanel) -> None:
     "Draw the histograms of the picked layer, and list its numbers."
@@ -405,14 +405,14 @@ def _draw_layer(self: HallucinationPanel) -> None:
     )
     self.numbers.value = f"<table style='margin-top: 4px'>{cells}</table>"
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-007-12
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-034
 @patch
 def _rescore(self: HallucinationPanel, change=None) -> None:
     "Score and draw again: a control has changed."
     with DRAWING:
         if not self._quiet and self.profile is not None: self._show()
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-007-13
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-036
 @patch
 def _tell(self: HallucinationPanel) -> None:
     "Say the result in a sentence."

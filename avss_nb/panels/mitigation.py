@@ -25,7 +25,7 @@ from ..hallucination.mitigation import development_measures
 # %% auto #0
 __all__ = ['SUMMARY', 'MEANINGS', 'before_after', 'weights_moved', 'three_digits', 'MitigationPanel']
 
-# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-004
+# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-006
 SUMMARY = ("accuracy", "hallucination_rate", "abstention_rate", "ece", "reliability", "right")
 
 MEANINGS = {
@@ -44,7 +44,7 @@ def before_after(
     table = table.loc[[*SUMMARY]].astype(float)
     return table.assign(change=table["after"] - table["before"]).rename(index=MEASURE_NAMES)
 
-# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-004-1
+# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-010
 def weights_moved(
     mitigation: Mitigation,
     layer: int,
@@ -61,12 +61,12 @@ def weights_moved(
         norm += float(q.square().sum())
     return float(np.sqrt(moved / norm)) if norm else np.nan
 
-# %% ../../nbs/09_panels/06_mitigation.ipynb #b650dd69
+# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-013
 def three_digits(x: float) -> str:
     "Write three decimals; a dash where there is no number."
     return "–" if np.isnan(x) else f"{round(x, 3) + 0:.3f}"
 
-# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-004-2
+# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-015
 class MitigationPanel(LivePanel):
     "Training of chosen layers, live, and the test questions before and after."
     mitigation = Any(help="the `Mitigation`, when there is one")
@@ -110,7 +110,7 @@ class MitigationPanel(LivePanel):
         state = f"trained{by}" if trained else "not trained and stays as it is"
         self.picked.value = f"<div>Layer {i} is {state}.</div>"
 
-# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-004-3
+# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-017
 @patch
 def run(self: MitigationPanel,
     answers: Answers,  # of the original to the training questions
@@ -133,7 +133,7 @@ def run(self: MitigationPanel,
         self._end(found)
     return found
 
-# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-004-4
+# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-018
 @patch
 def ask(self: MitigationPanel) -> pd.DataFrame:
     "Ask the trained model the test questions, where ■ came before; returns `compare()`."
@@ -162,7 +162,7 @@ def _begin(self: MitigationPanel, progress) -> None:
     super(MitigationPanel, self)._begin(progress)
     if progress.unit == "training step": self.losses, self.looks = [], []
 
-# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-004-5
+# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-020
 @patch
 def _hear(self: MitigationPanel, progress: Progress) -> None:
     if progress.unit != "training step": return
@@ -183,7 +183,7 @@ def _live(self: MitigationPanel, progress: Progress) -> str:
     self._draw(live=True)
     return self._words(progress)
 
-# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-004-6
+# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-021
 @patch
 def _words(self: MitigationPanel, progress: Progress) -> str:
     if progress.unit == "question": return " of the test"
@@ -205,7 +205,7 @@ def best(self: MitigationPanel) -> int | None:
         max(self.looks, key=lambda row: row["reliability"])["step"] if self.looks else None
     )
 
-# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-004-7
+# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-023
 @patch
 def load(self: MitigationPanel,
     mitigation: Mitigation | None,  # None: what was heard so far
@@ -224,7 +224,7 @@ def load(self: MitigationPanel,
         if self.after is not None: self._draw_test()
         self._tell()
 
-# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-004-8
+# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-024
 @patch
 def _draw(self: MitigationPanel, live: bool = False) -> None:
     with DRAWING:
@@ -241,7 +241,7 @@ def _draw(self: MitigationPanel, live: bool = False) -> None:
             sharp=not live,
         )
 
-# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-004-9
+# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-025
 @patch
 def _draw_test(self: MitigationPanel) -> None:
     for ax in self.diagrams.axs: ax.clear()
@@ -269,7 +269,7 @@ def compare(self: MitigationPanel) -> pd.DataFrame:
         )
     return before_after(self.before, self.after)
 
-# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-004-10
+# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-026
 @patch
 def figures(self: MitigationPanel) -> dict[str, Picture]:
     "Return the picture of the training, and of the reliability before and after."
@@ -280,7 +280,7 @@ def to_frame(self: MitigationPanel) -> pd.DataFrame:
     "`compare()`; InputError where nothing was tested."
     return self.compare().rename_axis("measure")
 
-# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-004-11
+# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-028
 @patch
 def code(self: MitigationPanel, lab) -> list[str]:
     "Return lines of Python that give the table again."
@@ -304,7 +304,7 @@ def code(self: MitigationPanel, lab) -> list[str]:
         "table = before_after(before, after)",
     ]
 
-# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-004-12
+# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-029
 @patch
 def code_data(self: MitigationPanel, lab) -> dict[str, list]:
     "Return the texts and questions that these lines read."
@@ -313,7 +313,7 @@ def code_data(self: MitigationPanel, lab) -> dict[str, list]:
         "development": lab.development, "test": lab.test
     }
 
-# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-004-13
+# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-030
 @patch
 def _tell(self: MitigationPanel) -> None:
     "Say the result in a sentence."
