@@ -16,7 +16,7 @@ import pytest
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ROOT = Path(__file__).parent.parent
-TIMEOUT = 60_000  # milliseconds; a bound for a slow machine, never a wait
+TIMEOUT = int(os.environ.get("BROWSER_TIMEOUT", 60_000))  # milliseconds; a bound for a slow machine, never a wait
 
 def needs_browser():
     "Marks for a module of browser tests."
@@ -113,7 +113,9 @@ def close_notebook(page):
     page.evaluate("jupyterapp.shell.currentWidget.sessionContext.shutdown()")
     page.close()
 
-def run_all(page): assert page.evaluate("jupyterapp.commands.execute('notebook:run-all-cells')"), "a cell failed"
+def run_all(page):
+    if page.evaluate("jupyterapp.commands.execute('notebook:run-all-cells')"): return
+    pytest.fail(f"a cell failed: {page.locator('[data-mime-type*=error], [data-mime-type*=stderr]').all_inner_texts()}")
 
 def run_below(page, number=1, wait=True):
     "Run the cells before; when their panel stands, count its frames and run the rest."

@@ -41,7 +41,7 @@ from ..layers.scores import LayerScorer
 # %% auto #0
 __all__ = ['KINDS', 'LayerLab']
 
-# %% ../../nbs/09_panels/09_lab.ipynb #cell-004
+# %% ../../nbs/09_panels/09_lab.ipynb #cell-008
 KINDS = {
     ".svg": ("SVG", "the figure of this tab"), ".png": ("PNG", "the figure of this tab"),
     ".csv": ("CSV", "the table of this tab"), ".parquet": ("Parquet", "the table of this tab"),
@@ -51,7 +51,7 @@ KINDS = {
 
 if find_spec("pyarrow") is None: del KINDS[".parquet"]
 
-# %% ../../nbs/09_panels/09_lab.ipynb #cell-004-1
+# %% ../../nbs/09_panels/09_lab.ipynb #cell-009
 class LayerLab(Panel):
     "The four panels as tabs, with one picked layer."
     layer = Int(0, help="the picked layer, the same in all tabs")
@@ -100,7 +100,7 @@ class LayerLab(Panel):
     @observe("layer")
     def _layer_changed(self, change) -> None: self._tell_facts()
 
-# %% ../../nbs/09_panels/09_lab.ipynb #6a4a778a
+# %% ../../nbs/09_panels/09_lab.ipynb #cell-011
 @patch(as_prop=True)
 def hallucination(self: LayerLab) -> HallucinationPanel | None: return self.views[1].panel
 
@@ -115,7 +115,7 @@ def view(self: LayerLab) -> View:
     "The tab on show."
     return self.views[self.tabs.selected_index or 0]
 
-# %% ../../nbs/09_panels/09_lab.ipynb #0fc64d90
+# %% ../../nbs/09_panels/09_lab.ipynb #cell-013
 @patch
 def _fill_tabs(self: LayerLab, why: str, eavss: EAVSSScorer | None) -> None:
     "Show the panels that can work already, and say what the others wait for; `why`: no questions."
@@ -143,7 +143,7 @@ def _fill_tabs(self: LayerLab, why: str, eavss: EAVSSScorer | None) -> None:
     steps = "the first step" if why else "the first two steps"
     self.say(f"Nothing is measured yet. lab.run() does {steps}.")
 
-# %% ../../nbs/09_panels/09_lab.ipynb #ae41aa6d
+# %% ../../nbs/09_panels/09_lab.ipynb #cell-015
 @patch
 def _tell_facts(self: LayerLab, change=None) -> None:
     "Say what all tabs know of the picked layer, in a line."
@@ -167,7 +167,7 @@ def __repr__(self: LayerLab):
     words = " ".join(said) or self.text
     return f"LayerLab({model_name(self.blocks)}, layer {self.layer}). {words}"
 
-# %% ../../nbs/09_panels/09_lab.ipynb #cell-004-2
+# %% ../../nbs/09_panels/09_lab.ipynb #cell-016
 @patch
 def _build(self: LayerLab, folder: str) -> None:
     "Make the widgets around the panels."
@@ -201,7 +201,7 @@ def _build(self: LayerLab, folder: str) -> None:
     self.tabs.observe(self._propose, "selected_index")
     self._tell_facts()
 
-# %% ../../nbs/09_panels/09_lab.ipynb #92cbc099
+# %% ../../nbs/09_panels/09_lab.ipynb #cell-017
 @patch
 def _save_buttons(self: LayerLab):
     "Make a button for each kind of file."
@@ -217,7 +217,7 @@ def _save_buttons(self: LayerLab):
         button.on_click(lambda _, kind=kind: self._press(kind))
     return row_of_controls(widgets.HTML("save"), *self.buttons.values())
 
-# %% ../../nbs/09_panels/09_lab.ipynb #cell-004-3
+# %% ../../nbs/09_panels/09_lab.ipynb #cell-018
 @patch
 def _enter(self: LayerLab, number: int, panel: Panel) -> None:
     "A panel takes its place, and picks with the others."
@@ -253,7 +253,7 @@ def _add_tabs(self: LayerLab) -> None:
         try: self._enter(number, make(self))
         except InputError as error: view.explain(str(error))
 
-# %% ../../nbs/09_panels/09_lab.ipynb #cell-004-4
+# %% ../../nbs/09_panels/09_lab.ipynb #cell-019
 # --- the steps
 # ---------------------------------------------------------------------------------------------------
 
@@ -270,7 +270,7 @@ def _step(self: LayerLab, number: int, words: str):
     except KeyboardInterrupt: self.say("Stopped. What was finished before is kept."); raise
     finally: self.keep_picture()
 
-# %% ../../nbs/09_panels/09_lab.ipynb #cell-004-5
+# %% ../../nbs/09_panels/09_lab.ipynb #cell-020
 @patch
 def _next(self: LayerLab) -> str:
     "What there is to do."
@@ -296,7 +296,7 @@ def run(self: LayerLab) -> None:
     if self.profile().partial or not self.hallucination: return
     self.hallucinations()
 
-# %% ../../nbs/09_panels/09_lab.ipynb #cell-004-6
+# %% ../../nbs/09_panels/09_lab.ipynb #cell-021
 @patch
 def profile(self: LayerLab) -> LayerProfile:
     "Read the texts and rank the layers; after ■ the partial result is shown and returned."
@@ -315,7 +315,7 @@ def hallucinations(self: LayerLab,
     with self._step(1, "Finding the layers that hallucinate …"):
         return self.hallucination.run(self.questions, answers)
 
-# %% ../../nbs/09_panels/09_lab.ipynb #cell-004-7
+# %% ../../nbs/09_panels/09_lab.ipynb #cell-022
 @patch
 def prune(self: LayerLab,
     # how many of the lowest, or which ones; None: as many as are marked
@@ -335,7 +335,7 @@ def prune(self: LayerLab,
     with self._step(2, "Trying the model without layers …"):
         return self.pruning.preview(layers)
 
-# %% ../../nbs/09_panels/09_lab.ipynb #cell-004-8
+# %% ../../nbs/09_panels/09_lab.ipynb #cell-023
 @patch
 def mitigate(self: LayerLab,
     # to train; None: the three that stand out most in hallucinated answers
@@ -363,7 +363,7 @@ def mitigate(self: LayerLab,
     with self._step(3, f"Training layers {list_layers(mitigator.layers)} …"):
         return self.mitigation.run(self.training, self.texts, self.development, checkpoint)
 
-# %% ../../nbs/09_panels/09_lab.ipynb #cell-004-9
+# %% ../../nbs/09_panels/09_lab.ipynb #cell-024
 @patch
 def _evaluate(self: LayerLab):
     "What is measured when a smaller model is tried."
@@ -392,7 +392,7 @@ def _repr_mimebundle_(self: LayerLab, include=None, exclude=None):
     ]
     return super(LayerLab, self)._repr_mimebundle_(include, exclude)
 
-# %% ../../nbs/09_panels/09_lab.ipynb #cell-004-10
+# %% ../../nbs/09_panels/09_lab.ipynb #cell-025
 # --- what leaves
 # -------------------------------------------------------------------------------------------------
 
@@ -411,7 +411,7 @@ def _press(self: LayerLab, kind: str) -> None:
     try: self.save(kind, own)
     except InputError as error: self.say(str(error))
 
-# %% ../../nbs/09_panels/09_lab.ipynb #cell-004-11
+# %% ../../nbs/09_panels/09_lab.ipynb #cell-026
 @patch
 def save(self: LayerLab,
     kind: str = "svg",  # svg, png, csv, parquet, html or py
@@ -441,7 +441,7 @@ def save(self: LayerLab,
     )
     return files
 
-# %% ../../nbs/09_panels/09_lab.ipynb #cell-004-12
+# %% ../../nbs/09_panels/09_lab.ipynb #cell-027
 @patch
 def _write(self: LayerLab, kind: str, path: Path) -> list[Path]:
     def beside(name): return path.with_name(free_name(path.parent, name))
@@ -467,7 +467,7 @@ def _write(self: LayerLab, kind: str, path: Path) -> list[Path]:
             return [path, data]
     return [path]
 
-# %% ../../nbs/09_panels/09_lab.ipynb #cell-004-13
+# %% ../../nbs/09_panels/09_lab.ipynb #cell-028
 @patch
 def code(self: LayerLab,
     data: str = "data.json",  # the file with texts and questions, see `save`
@@ -476,7 +476,7 @@ def code(self: LayerLab,
     self.view.table  # there must be something to repeat
     return python_script(source_of_table(self, self.view, data))
 
-# %% ../../nbs/09_panels/09_lab.ipynb #cell-004-14
+# %% ../../nbs/09_panels/09_lab.ipynb #cell-029
 @patch
 def report(self: LayerLab) -> str:
     "All tabs in one HTML page that needs nothing else."

@@ -22,7 +22,7 @@ from ..layers.scores import SCORES, LayerScorer
 # %% auto #0
 __all__ = ['EPSILONS', 'scores_of', 'LayerRankingPanel']
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-004
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-006
 # all of them edges of the histogram: exact
 EPSILONS = [float(f"{m}e{d}") for d in range(-6, 0) for m in (1, 2, 3, 5)] + [1.]
 
@@ -30,7 +30,7 @@ def scores_of(profile: LayerProfile) -> list[str]:
     "Return the names of the scores that a profile can give."
     return [score for score, row in SCORES.items() if row.fits(profile)]
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-004-1
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-009
 class LayerRankingPanel(LayerPanel):
     "A ranking of the layers, live while a profile is made and adjustable afterwards."
     scores = Any(help="the `LayerScores` on show")
@@ -58,7 +58,7 @@ class LayerRankingPanel(LayerPanel):
         else:
             self.load(profile)
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-004-2
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-011
 @patch
 def _build(self: LayerRankingPanel, scorer) -> None:
     "Make the widgets, and say what happens when they change."
@@ -99,7 +99,7 @@ def _build(self: LayerRankingPanel, scorer) -> None:
     for control in self.score, self.site, self.aggregation, self.eps, self.relative:
         control.observe(self._rescore, "value")
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-004-3
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-013
 @patch
 def _make_room(self: LayerRankingPanel, layers: int) -> None:
     "Make marks and buttons for this many layers."
@@ -128,7 +128,7 @@ def _begin(self: LayerRankingPanel, progress) -> None:
 @patch
 def _hear(self: LayerRankingPanel, progress) -> None: self._tokens += progress.info.get("tokens", 0)
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-004-4
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-014
 @patch
 def _live(self: LayerRankingPanel, progress) -> str:
     self._take(progress.partial(), live=True)
@@ -150,7 +150,7 @@ def load(self: LayerRankingPanel, profile: LayerProfile) -> None:
     self._take(profile, live=False)
     self._tell()
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-004-5
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-016
 @patch
 def _take(self: LayerRankingPanel, profile, live: bool) -> None:
     with DRAWING:
@@ -178,7 +178,7 @@ def _score(self: LayerRankingPanel, live: bool = False) -> None:
         self._found[settings] = self.present_scorer(live).score(self.profile)
     self.scores = self._found[settings]
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-004-6
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-017
 @patch
 def present_scorer(self: LayerRankingPanel, live: bool = False) -> LayerScorer:
     "Return the scorer of the present settings."
@@ -191,7 +191,7 @@ def present_scorer(self: LayerRankingPanel, live: bool = False) -> LayerScorer:
         confidence=self.confidence
     )
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-004-7
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-019
 @patch
 def code(self: LayerRankingPanel, lab) -> list[str]:
     "Return lines of Python that give the table again."
@@ -214,7 +214,7 @@ def code_data(self: LayerRankingPanel, lab) -> dict[str, list]:
     "Return the texts that these lines read."
     return {"texts": lab.texts}
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-004-8
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-021
 @patch
 def _draw(self: LayerRankingPanel, live: bool = False) -> None:
     with DRAWING:
@@ -225,7 +225,7 @@ def _draw(self: LayerRankingPanel, live: bool = False) -> None:
         )
         self._present(alt, live)
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-004-9
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-022
 @patch
 def _draw_layer(self: LayerRankingPanel) -> None:
     "Draw the histogram of the picked layer, and list its numbers."
@@ -261,7 +261,7 @@ def _draw_layer(self: LayerRankingPanel) -> None:
     )
     self.numbers.value = f"<table style='margin-top: 4px'>{cells}</table>"
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-004-10
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-024
 @patch
 def _rescore(self: LayerRankingPanel, change=None) -> None:
     "Score and draw again: a control has changed."
