@@ -146,7 +146,7 @@ def test_a_corpus_is_known_again_in_any_order():
     def told(rows, size):
         corpus = Corpus()
         for i in range(0, len(rows), size): corpus.read(rows[i:i + size])
-        return corpus.told()
+        return corpus.digests()
     assert {told(rng.sample(rows, 5), size)[1] for size in (1, 2, 5) for _ in range(5)} == {told(rows, 3)[1]}
     others = rows[1:], rows + [[5]], [[5, 6, 6, 5], *rows[2:]], [*rows[:-1], [1, 0]]
     assert len({told(r, 2)[1] for r in (rows, *others)}) == 5 and told(rows, 2)[0] == told([*rows[:2], [9]], 2)[0]

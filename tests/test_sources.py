@@ -2,13 +2,14 @@
 import json, os, shutil, time, warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-import pytest, torch
-from gguf import GGMLQuantizationType
+from types import SimpleNamespace
+import numpy as np, pytest, torch
+from gguf import GGMLQuantizationType, GGUFWriter, RopeScalingType
 from tokenizers import Tokenizer
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma3TextConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from typer.testing import CliRunner
 from conftest import shared
-from tiny import tiny
+from tiny import VOCABULARY, tiny
 from tiny_gguf import TEMPLATE, bpe_tokenizer, rounded, tiny_gguf, write_gguf
 from avss_nb import Blocks, InputError, ModelWarning, PrunePlan, TeachingWorld, cli, load_model
 from avss_nb.data import gguf
@@ -282,6 +283,93 @@ def test_no_false_alarm_for_real_models(real, name): assert sound(AutoTokenizer.
 def test_a_tokenizer_that_says_nothing_about_its_vocabulary():
     class Strange: pass
     assert whole_words(Strange()) == ([], []) and check_tokenizer(Strange()) is None
+
+# ---------------------------------------------------------------- rotary positions
+
+LONG = torch.arange(5, 105)[None]
+
+def scaled_llama(**rope):
+    "A Llama whose heads are wide enough for fast and slow frequencies."
+    torch.manual_seed(0)
+    config = LlamaConfig(vocab_size=VOCABULARY, hidden_size=64, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2,
+                         max_position_embeddings=512, initializer_range=0.3, rope_parameters={"rope_theta": 10_000.0, **rope})
+    return LlamaForCausalLM(config).eval()
+
+def written(path, model, state=lambda writer: None):
+    "The model as a GGUF file that also states what `state` adds to the writer."
+    def finish(writer, *args, write=GGUFWriter.write_header_to_file, **kwargs):
+        state(writer)
+        return write(writer, *args, **kwargs)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(GGUFWriter, "write_header_to_file", finish)
+        write_gguf(path, model, bpe_tokenizer())
+    return path
+
+def divisors(model):
+    "As llama.cpp keeps them: unscaled frequency / scaled frequency."
+    count = len(model.model.rotary_emb.inv_freq)
+    return (10_000.0 ** -(torch.arange(count) / count) / model.model.rotary_emb.inv_freq).numpy()
+
+def states_linear(writer):
+    writer.add_rope_scaling_type(RopeScalingType.LINEAR)
+    writer.add_rope_scaling_factor(4.0)
+
+def states_yarn(writer):
+    writer.add_rope_scaling_type(RopeScalingType.YARN)
+    writer.add_rope_scaling_factor(4.0)
+    writer.add_rope_scaling_orig_ctx_len(128)
+
+LLAMA3_OF_16 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16}
+SCALED = {
+    "llama3": ({**LLAMA3_OF_16, "original_max_position_embeddings": 8192}, None, "llama3"),
+    "divisors of no known rule": (LLAMA3_OF_16, None, "longrope"),
+    "linear": ({"rope_type": "linear", "factor": 4.0}, states_linear, "linear"),
+    "yarn": ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128}, states_yarn, "yarn"),
+}
+
+@pytest.mark.parametrize("name", SCALED)
+def test_scaled_rotary_positions_come_back(tmp_path, name):
+    "transformers leaves them out without a word, and every token but the first is wrong; see findings/gguf_rope_scaling.sh."
+    rope, state, kind = SCALED[name]
+    model = scaled_llama(**rope)
+    file = written(tmp_path / "x.gguf", model, state or (lambda writer: writer.add_tensor("rope_freqs.weight", divisors(model).astype("float32"))))
+    found, _ = load_model(str(file), cache=tmp_path)
+    assert found.config.rope_parameters["rope_type"] == kind
+    with torch.no_grad(): right, ours = model(LONG).logits, found(LONG).logits
+    assert (right - ours).abs().max() < 1e-4 * right.abs().max()
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="x.gguf")
+    with torch.no_grad(): assert name == "llama3" or (right - theirs(LONG).logits).abs().max() > 0.05 * right.abs().max()
+
+def test_a_file_without_scaling_has_none(tmp_path):
+    ones = lambda writer: writer.add_tensor("rope_freqs.weight", np.ones(16, "float32"))
+    for state in ones, lambda writer: writer.add_rope_scaling_type(RopeScalingType.NONE):
+        file = written(tmp_path / "x.gguf", scaled_llama(), state)
+        assert load_model(str(file), cache=tmp_path)[0].config.rope_parameters["rope_type"] == "default"
+
+def test_only_the_global_layers_of_gemma_are_scaled():
+    config = Gemma3TextConfig()
+    fields = {f"gemma3.rope.scaling.{name}": SimpleNamespace(contents=lambda value=value: value) for name, value in (("type", "linear"), ("factor", 8.0))}
+    assert gguf._mend_rotary(config, SimpleNamespace(tensors=[], fields=fields)) == []
+    assert config.rope_parameters["full_attention"]["rope_type"] == "linear" and config.rope_parameters["full_attention"]["factor"] == 8
+    assert config.rope_parameters["sliding_attention"]["rope_type"] == "default"
+
+def test_the_two_lists_of_longrope_are_read():
+    config = LlamaConfig(max_position_embeddings=4096)
+    tensors = [SimpleNamespace(name=f"rope_factors_{name}.weight", data=np.array(values)) for name, values in (("long", [1., 9.]), ("short", [1., 2.]))]
+    stated = SimpleNamespace(contents=lambda: 1024)
+    gguf._mend_rotary(config, SimpleNamespace(tensors=tensors, fields={"llama.rope.scaling.original_context_length": stated}))
+    rope = config.rope_parameters
+    assert (rope["rope_type"], rope["long_factor"], rope["short_factor"], rope["factor"]) == ("longrope", [1, 9], [1, 2], 4)
+
+def test_a_scaling_without_a_place_is_reported(tmp_path):
+    config = SimpleNamespace(max_position_embeddings=64)
+    fields = {"gpt2.rope.scaling.factor": SimpleNamespace(contents=lambda: 2.0)}
+    (note,) = gguf._mend_rotary(config, SimpleNamespace(tensors=[], fields=fields))
+    assert "cannot express" in note
+
+def test_weights_without_a_place_are_reported(tmp_path):
+    file = written(tmp_path / "x.gguf", scaled_llama(), lambda writer: writer.add_tensor("blk.0.attn_q_norm.weight", np.ones(32, "float32")))
+    with pytest.warns(ModelWarning, match="32 of the .* weights in the file have no place"): load_model(str(file), cache=tmp_path)
 
 # ---------------------------------------------------------------- SmolLM2
 

@@ -307,7 +307,7 @@ class Corpus:
         if self.first is None: self.first = found
         self.sum = (self.sum + found) % 2**128
 
-    def told(self) -> list[str]:  # of the first batch, and of all
+    def digests(self) -> list[str]:  # of the first batch, and of all
         "Return two digests."
         return [f"{(self.first or 0) % 2**128:032x}", f"{self.sum:032x}"]
 

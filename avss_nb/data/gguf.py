@@ -9,14 +9,15 @@ from collections.abc import Callable
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
+import numpy as np
 from ..base.basics import InputError, Progress, silent, write_whole
 
 class ModelWarning(UserWarning):
     "Say that measurements with this model or tokenizer are doubtful."
 
 # %% auto #0
-__all__ = ['PART', 'SINGLE_DIGITS', 'AS_GPT2', 'SPECIAL_IDS', 'RECORD', 'ModelWarning', 'plain_weights', 'find_gguf',
-           'convert_gguf', 'file_sha256', 'gguf_cache', 'converted_gguf']
+__all__ = ['PART', 'SINGLE_DIGITS', 'AS_GPT2', 'SPECIAL_IDS', 'LLAMA3', 'RECORD', 'MADE_AS', 'ModelWarning', 'plain_weights',
+           'find_gguf', 'convert_gguf', 'file_sha256', 'gguf_cache', 'converted_gguf']
 
 # %% ../../nbs/01_data/05_gguf.ipynb #cell-014
 def plain_weights(model):
@@ -111,6 +112,77 @@ def _text_field(reader, key: str) -> str | None:
     field = reader.get_field(key)
     return None if field is None else bytes(field.parts[-1]).decode("utf-8")
 
+# %% ../../nbs/01_data/05_gguf.ipynb #rope-3
+LLAMA3 = {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+          "original_max_position_embeddings": 8192}  # of Llama 3.1, 3.2 and 3.3
+
+def _scaling_by_divisors(config, rope: dict, divisors: list[float]) -> dict:
+    "Return the scaling under which every frequency is divided by its divisor."
+    if set(divisors) == {1.0}: return {}
+    known = LLAMA3 | {"factor": max(divisors)}
+    if np.allclose(divisors, _llama3_divisors(rope | known, len(divisors)), rtol=1e-4):
+        return known
+    return {"rope_type": "longrope", "long_factor": divisors, "short_factor": divisors,
+            "factor": 1.0, "attention_factor": 1.0,
+            "original_max_position_embeddings": config.max_position_embeddings}
+
+def _llama3_divisors(rope: dict, count: int) -> np.ndarray:
+    "Return the divisors of Llama 3: 1 for fast frequencies, the factor for slow ones."
+    frequencies = rope["rope_theta"] ** -(np.arange(count) / count)
+    turns = rope["original_max_position_embeddings"] * frequencies / (2 * np.pi)
+    low, high = rope["low_freq_factor"], rope["high_freq_factor"]
+    fast = np.clip((turns - low) / (high - low), 0, 1)
+    return 1 / (fast + (1 - fast) / rope["factor"])
+
+# %% ../../nbs/01_data/05_gguf.ipynb #rope-6
+def _rotary_scaling(config, rope: dict, reader) -> dict:
+    "Return what the file states, as fields of `rope_parameters`; empty if it states nothing."
+    tensors = {tensor.name: tensor.data.reshape(-1).tolist() for tensor in reader.tensors
+               if tensor.name.startswith("rope_f")}
+    stated = {key.split(".rope.")[1].removeprefix("scaling."): field.contents()
+              for key, field in reader.fields.items() if ".rope.scal" in key}
+    start = int(stated.get("original_context_length") or config.max_position_embeddings)
+    if divisors := tensors.get("rope_freqs.weight"):
+        return _scaling_by_divisors(config, rope, divisors)
+    if long := tensors.get("rope_factors_long.weight"):
+        short = tensors.get("rope_factors_short.weight", long)
+        return {"rope_type": "longrope", "long_factor": long, "short_factor": short,
+                "factor": config.max_position_embeddings / start,
+                "attention_factor": stated.get("attn_factor"),
+                "original_max_position_embeddings": start}
+    factor = stated.get("factor") or stated.get("scale_linear") or 1
+    if factor == 1 or stated.get("type") == "none": return {}
+    if stated.get("type") != "yarn": return {"rope_type": "linear", "factor": factor}
+    betas = {name: stated[f"yarn_{name}"] for name in ("beta_fast", "beta_slow")
+             if stated.get(f"yarn_{name}")}
+    return {"rope_type": "yarn", "factor": factor,
+            "original_max_position_embeddings": start} | betas
+
+# %% ../../nbs/01_data/05_gguf.ipynb #rope-8
+def _mend_rotary(config, reader) -> list[str]:
+    "Give a configuration the file's scaling of rotary positions; return notes on what is left."
+    rope = getattr(config, "rope_parameters", None) or {}
+    rope = rope.get("full_attention", rope)
+    if rope.get("rope_type", "default") != "default": return []  # transformers has read it
+    if scaling := _rotary_scaling(config, rope, reader):
+        if "rope_theta" not in rope:
+            return [f"the file scales its rotary positions ({scaling['rope_type']}), which this "
+                    "architecture cannot express; every token but the first is affected"]
+        rope.update(scaling)
+    return []
+
+# %% ../../nbs/01_data/05_gguf.ipynb #rope-11
+def _mend_model(model, file: Path) -> list[str]:
+    "Complete a model by what else the file states; return notes on what is left."
+    from gguf import GGUFReader
+    reader = GGUFReader(file)
+    notes = _mend_rotary(model.config, reader)
+    stored = sum(int(t.n_elements) for t in reader.tensors if not t.name.startswith("rope_f"))
+    if (lost := stored - sum(p.numel() for p in model.parameters())) > 0:
+        notes.append(f"{lost:,} of the {stored:,} weights in the file have no place in the model"
+                     " that transformers makes of it; its outputs may be wrong")
+    return notes
+
 # %% ../../nbs/01_data/05_gguf.ipynb #cell-029
 def _read_gguf(file: Path, empty: Path):
     "Model and tokenizer as transformers makes them; from an empty folder: it reads no other file."
@@ -133,6 +205,7 @@ def _read_gguf(file: Path, empty: Path):
 
 # %% ../../nbs/01_data/05_gguf.ipynb #cell-030
 RECORD = "source.json"  # beside the converted weights: what they were made from, and how
+MADE_AS = "avss_nb.GGUF/2"  # raised when the same file is converted in another way
 
 def convert_gguf(
     file: str | Path,  # .gguf
@@ -148,13 +221,13 @@ def convert_gguf(
     with write_whole(folder) as made:
         made.mkdir()
         model, tokenizer = _read_gguf(Path(file).resolve(), made)
-        notes = _mend_tokenizer(tokenizer, Path(file))
+        notes = _mend_model(model, Path(file)) + _mend_tokenizer(tokenizer, Path(file))
         model.save_pretrained(made)
         tokenizer.save_pretrained(made)
         files = {part.name: _state(part) | {"sha256": file_sha256(part)}
                  for part in sorted(made.iterdir())}
         record = {
-            "format": "avss_nb.GGUF/1", "file": Path(file).name, "sha256": file_sha256(file),
+            "format": MADE_AS, "file": Path(file).name, "sha256": file_sha256(file),
             "made_with": _versions(), "notes": notes, "files": files
         }
         (made / RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
@@ -190,7 +263,7 @@ def _intact(folder: Path) -> bool:
     "Whether all that the present versions converted is there, unchanged."
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        if record["format"] != "avss_nb.GGUF/1" or record["made_with"] != _versions(): return False
+        if record["format"] != MADE_AS or record["made_with"] != _versions(): return False
         return all(_unchanged(folder / name, state) for name, state in record["files"].items())
     except (OSError, ValueError, LookupError, TypeError, AttributeError): return False
 

@@ -105,7 +105,7 @@ def student_of(
     lora_rank: int | None = None,
     seed: int = 0,  # of the adapters
 ) -> nn.Module:
-    """Copy a model so that the chosen blocks can be trained;
+    """Copy a model whose chosen blocks can be trained;
     everything else is frozen and shares the original's memory."""
     own = {id(p) for layer in layers for p in blocks[layer].parameters()}
     def frozen(p):  # what was made in inference mode cannot take part in a training

@@ -483,7 +483,7 @@ def _shared(self: LayerProfiler, share, identity, about, corpus) -> dict:
     distinguish a run from others."""
     if share[1] == 1: return {}
     run = [
-        identity, self.sites, self.ablation, self.groups, about, corpus.told()[0],
+        identity, self.sites, self.ablation, self.groups, about, corpus.digests()[0],
         "dealt text by text"
     ]
     digest = hashlib.sha256(json.dumps(run).encode()).hexdigest()
@@ -542,7 +542,7 @@ class _Run:
 
     def result(self, partial: bool = True) -> LayerProfile:
         "Return the profile so far."
-        settings = self.about | {"resampled": self.units, "texts": [self.corpus.told()]}
+        settings = self.about | {"resampled": self.units, "texts": [self.corpus.digests()]}
         shared = self.profiler._shared(self.share, self.identity, self.about, self.corpus)
         return self.profiler._profile(self.sums, self.identity, partial, settings | shared)
 

@@ -47,7 +47,7 @@ class View:
 
     @property
     def pictures(self) -> dict[str, Picture]:
-        "What is on show; the keys tell the files apart."
+        "What is on show; the keys become part of the file names."
         if self.panel is None: return {}
         return {part: picture for part, picture in self.panel.figures().items() if picture.png}
 

@@ -192,7 +192,7 @@ class _Run:
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 def _model_facts(model) -> tuple:
-    "What tells one model from another: blocks, some of the embeddings, precision."
+    "Return what identifies a model: blocks, some of the embeddings, precision."
     embeddings = model.get_input_embeddings().weight.detach().flatten()[::1009]
     blocks = fingerprint_blocks(Blocks(model))
     return blocks, embeddings.float().cpu().tolist(), str(model.dtype)
