@@ -45,7 +45,7 @@ class RankingBars:
             LineCollection([], linewidths=1.8 if few else 1, zorder=2), autolim=False
         )
         self.kept = marks("o", 8, color=KEPT, zorder=3)
-        self.gone = marks("X", 10, color=REMOVED, mec=INK, zorder=3)
+        self.gone = marks("X", 10, color=REMOVED, mec=INK, mew=1 if few else 0.4, zorder=3)
         self.floors = marks("^", 8, mfc="white", mec=INK, zorder=4)
         self.rounds = marks("s", 7, mfc="white", mec=INK, zorder=4)
         self.ring = marks("o", 15, mfc="none", mec=INK, mew=1.5, zorder=5, clip_on=False)

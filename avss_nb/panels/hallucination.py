@@ -139,9 +139,8 @@ def _build(self: HallucinationPanel, scorer) -> None:
     self.histogram = Picture(420, 250, top=26)
     self._steps = TwoHistograms(self.histogram.ax)
     self.numbers, self.counts, self.examples = (widgets.HTML() for _ in range(3))
-    self.picked = widgets.HBox(
-        [self.histogram.widget, widgets.VBox([self.pick, self.numbers])]
-    )
+    inside = [self.histogram.widget, widgets.VBox([self.pick, self.numbers])]
+    self.picked = widgets.HBox(inside, layout=widgets.Layout(flex_flow="row wrap"))
     self.after = widgets.VBox(
         [row_of_controls(self.site, self.balanced), row_of_controls(self.eps, self.relative)]
     )

@@ -82,9 +82,8 @@ def _build(self: LayerRankingPanel, scorer) -> None:
     )
     self.histogram, self.numbers = Picture(420, 230, top=26), widgets.HTML()
     self._steps = HistogramSteps(self.histogram.ax)
-    self.picked = widgets.HBox(
-        [self.histogram.widget, widgets.VBox([self.pick, self.numbers])]
-    )
+    inside = [self.histogram.widget, widgets.VBox([self.pick, self.numbers])]
+    self.picked = widgets.HBox(inside, layout=widgets.Layout(flex_flow="row wrap"))
     self.after = widgets.VBox(
         [
             row_of_controls(self.score, self.site, self.aggregation),
