@@ -140,7 +140,8 @@ def _build(self: HallucinationPanel, scorer) -> None:
     self._steps = TwoHistograms(self.histogram.ax)
     self.numbers, self.counts, self.examples = (widgets.HTML() for _ in range(3))
     inside = [self.histogram.widget, widgets.VBox([self.pick, self.numbers])]
-    self.picked = widgets.HBox(inside, layout=widgets.Layout(flex_flow="row wrap"))
+    self.picked = widgets.HBox(inside)
+    self.picked.add_class("avss-inside")
     self.after = widgets.VBox(
         [row_of_controls(self.site, self.balanced), row_of_controls(self.eps, self.relative)]
     )

@@ -36,7 +36,10 @@ STYLE = """<style>
   background-size: 16px; background-repeat: no-repeat; background-position: right 2px center}
 .avss-panel td, .avss-panel th {padding: 0 12px 0 0; line-height: 19px; white-space: nowrap;
   text-align: left}
-@media (max-width: 1000px) {.avss-panel td, .avss-panel th {white-space: normal}}
+@media (max-width: 1000px) {
+  .avss-panel td, .avss-panel th {white-space: normal}
+  .avss-inside {flex-wrap: wrap}
+}
 @keyframes avss-shown {from {opacity: 1}}
 </style><span style="animation: avss-shown 1ms" onanimationstart="
   const panel = this.closest('.avss-panel'), unnamed = '.noUi-handle:not([aria-label])';

@@ -83,7 +83,8 @@ def _build(self: LayerRankingPanel, scorer) -> None:
     self.histogram, self.numbers = Picture(420, 230, top=26), widgets.HTML()
     self._steps = HistogramSteps(self.histogram.ax)
     inside = [self.histogram.widget, widgets.VBox([self.pick, self.numbers])]
-    self.picked = widgets.HBox(inside, layout=widgets.Layout(flex_flow="row wrap"))
+    self.picked = widgets.HBox(inside)
+    self.picked.add_class("avss-inside")
     self.after = widgets.VBox(
         [
             row_of_controls(self.score, self.site, self.aggregation),
