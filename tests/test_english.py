@@ -7,7 +7,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PATTERNS = {  # a regular expression → what to write instead
     r"\bso that\b": "so; or name the purpose: to …",
-    r"(?<!there )\b(?:is|are|was|were|be) no (?!longer\b|more\b|less\b|fewer\b|better\b|worse\b|larger\b|smaller\b|different\b|way\b|need\b|doubt\b|match\b|one\b)": "is not a …; has no …",
+    r"(?<!there )(?<!there can )(?<!there may )\b(?:is|are|was|were|be) no (?!longer\b|more\b|less\b|fewer\b|better\b|worse\b|larger\b|smaller\b|different\b|way\b|need\b|doubt\b|match\b|one\b)": "is not a …; has no …",
     r"(?<!there )\b(?:is|are|was|were) none\b(?! of)": "name the noun: there is no …",
     r"\bheld against\b": "compared with",
     r"\balike\b": "the same; equally",

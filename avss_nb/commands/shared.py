@@ -38,7 +38,7 @@ app = Typer(
     pretty_exceptions_enable=False
 )
 
-# %% ../../nbs/10_commands/00_shared.ipynb #score-1
+# %% ../../nbs/10_commands/00_shared.ipynb #cell-013
 class ScoringCommand(TyperCommand):
     "A command with --score: its help ends with the table of scores, which imports PyTorch."
     def format_epilog(self, ctx, formatter):
@@ -46,7 +46,7 @@ class ScoringCommand(TyperCommand):
         with formatter.section("Scores"):
             formatter.write_dl([(name, row.axis) for name, row in SCORES.items()])
 
-# %% ../../nbs/10_commands/00_shared.ipynb #cell-013
+# %% ../../nbs/10_commands/00_shared.ipynb #cell-015
 QUIET = {
     "TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"
@@ -67,7 +67,7 @@ def _silence_libraries() -> None:
     warnings.simplefilter("always", ModelWarning)
     warnings.showwarning = _show_warning
 
-# %% ../../nbs/10_commands/00_shared.ipynb #cell-015
+# %% ../../nbs/10_commands/00_shared.ipynb #cell-017
 SPLIT = ("profile", "evaluate", "hallucination")  # commands whose work several processes share
 
 def check_split(command: str | None) -> None:
@@ -79,7 +79,7 @@ def check_split(command: str | None) -> None:
             " without torchrun or accelerate"
         )
 
-# %% ../../nbs/10_commands/00_shared.ipynb #cell-016
+# %% ../../nbs/10_commands/00_shared.ipynb #cell-018
 Version = Annotated[
     bool, Option("--version", callback=print_version, is_eager=True, help="Show the version.")
 ]
@@ -92,7 +92,7 @@ def start_app(context: Context, version: Version = False, verbose: Verbose = Fal
     check_split(context.invoked_subcommand)
     if not verbose: _silence_libraries()
 
-# %% ../../nbs/10_commands/00_shared.ipynb #cell-025
+# %% ../../nbs/10_commands/00_shared.ipynb #cell-027
 def run_line(
     line: str,  # without the name of the program, for example "rank profile.safetensors"
     code: int = 0,  # the exit code that it must end with
@@ -104,7 +104,7 @@ def run_line(
     assert result.exit_code == code, result.output
     return result.stdout if code == 0 else result.output
 
-# %% ../../nbs/10_commands/00_shared.ipynb #cell-028
+# %% ../../nbs/10_commands/00_shared.ipynb #cell-030
 RESULT = "avss_nb.Result/1"  # the format that JSON of the command line names
 
 def print_result(
@@ -125,7 +125,7 @@ def table_text(table, **options) -> str:
     settings = {"index": False, "float_format": "{:.4g}".format, "na_rep": "–"}
     return table.to_string(**settings | options)
 
-# %% ../../nbs/10_commands/00_shared.ipynb #cell-036
+# %% ../../nbs/10_commands/00_shared.ipynb #cell-038
 # suffix → the field of the file's metadata that names the format
 PICTURE, PICTURES = "avss_nb.Picture/1", {
     ".png": "Software", ".svg": "Creator", ".pdf": "Creator"
@@ -152,7 +152,7 @@ def save_figure(figure, path: str) -> None:
     about = {PICTURES[Path(path).suffix.lower()]: PICTURE}
     with write_whole(path) as file: figure.savefig(file, dpi=150, metadata=about)
 
-# %% ../../nbs/10_commands/00_shared.ipynb #cell-044
+# %% ../../nbs/10_commands/00_shared.ipynb #cell-046
 @contextmanager
 def share_work(
     device_map: str | None = None,  # which leaves no device for a second process
@@ -178,7 +178,7 @@ def exit_interrupted(consequence: str, resume: str | None = None) -> None:
     echo(f"interrupted: {consequence}{again}", err=True)
     raise Exit(130)
 
-# %% ../../nbs/10_commands/00_shared.ipynb #cell-047
+# %% ../../nbs/10_commands/00_shared.ipynb #cell-049
 def asked_how(
     evaluator, questions: list, prompt: str, shots: int | None, system: str, progress=silent
 ):
@@ -208,7 +208,7 @@ def print_asked(chosen, lines: list[str], result: dict, to: str | None) -> None:
         result = result | {"asked": asking_dict(chosen)}
     print_result("\n".join(lines), result, to)
 
-# %% ../../nbs/10_commands/00_shared.ipynb #cell-054
+# %% ../../nbs/10_commands/00_shared.ipynb #cell-056
 Model = Annotated[str, Argument(
     metavar="MODEL",
     help="`teaching`, a local folder, a .gguf file, or a name on the Hugging Face hub."
@@ -226,7 +226,7 @@ Labels = Annotated[str | None, Option(
 QUESTIONS = Option(help="`teaching`, a table (.csv, …), a data set, or one of nq_open, sciq,"
                         " triviaqa, truthfulqa, wikiqa.")
 
-# %% ../../nbs/10_commands/00_shared.ipynb #cell-056
+# %% ../../nbs/10_commands/00_shared.ipynb #cell-058
 Limit = Annotated[int | None, Option(min=1, help="Use at most this many texts (and questions).")]
 
 Tokens = Annotated[int | None, Option(
@@ -253,7 +253,7 @@ Streaming = Annotated[bool, Option(
     "--streaming", help="Read texts as they are needed: for corpora larger than memory or disk."
 )]
 
-# %% ../../nbs/10_commands/00_shared.ipynb #cell-058
+# %% ../../nbs/10_commands/00_shared.ipynb #cell-060
 Dtype = Annotated[str, Option(help="auto (as stored), float32, bfloat16 or float16.")]
 
 Device = Annotated[str | None, Option(
@@ -267,7 +267,7 @@ DeviceMap = Annotated[str | None, Option(
 
 Stack = Annotated[str | None, Option(help="encoder or decoder, for a model that has both.")]
 
-# %% ../../nbs/10_commands/00_shared.ipynb #cell-060
+# %% ../../nbs/10_commands/00_shared.ipynb #cell-062
 HowAsked = Annotated[str, Option(
     "--prompt", help="auto (tries shots and chat on a few questions), plain, shots or chat."
 )]
@@ -289,7 +289,7 @@ Rules = Annotated[str | None, Option(
          " contains or number."
 )]
 
-# %% ../../nbs/10_commands/00_shared.ipynb #cell-062
+# %% ../../nbs/10_commands/00_shared.ipynb #cell-064
 ScoreName = Annotated[str | None, Option(help="One of the scores below (default: avss).")]
 
 Site = Annotated[str | None, Option(
@@ -312,7 +312,7 @@ Published = Annotated[bool, Option(
     "--published", help="AVSS as arXiv 2411.02117 has it: site output, ε = 1e-5."
 )]
 
-# %% ../../nbs/10_commands/00_shared.ipynb #cell-063
+# %% ../../nbs/10_commands/00_shared.ipynb #cell-065
 Protect = Annotated[str | None, Option(
     help="Comma-separated layers that stay, for example 0,1."
 )]
@@ -321,7 +321,7 @@ Json = Annotated[str | None, Option(
     "--json", metavar="FILE|-", help="Write the result as JSON; - means stdout."
 )]
 
-# %% ../../nbs/10_commands/00_shared.ipynb #cell-070
+# %% ../../nbs/10_commands/00_shared.ipynb #cell-072
 def split_names(text: str | None) -> list[str] | None:
     "Return the names in `a,b`, without spaces; None where nothing was given."
     return text.replace(" ", "").split(",") if text else None

@@ -112,7 +112,7 @@ def _text_field(reader, key: str) -> str | None:
     field = reader.get_field(key)
     return None if field is None else bytes(field.parts[-1]).decode("utf-8")
 
-# %% ../../nbs/01_data/05_gguf.ipynb #rope-3
+# %% ../../nbs/01_data/05_gguf.ipynb #cell-031
 LLAMA3 = {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0,
           "original_max_position_embeddings": 8192}  # of Llama 3.1, 3.2 and 3.3
 
@@ -134,7 +134,7 @@ def _llama3_divisors(rope: dict, count: int) -> np.ndarray:
     fast = np.clip((turns - low) / (high - low), 0, 1)
     return 1 / (fast + (1 - fast) / rope["factor"])
 
-# %% ../../nbs/01_data/05_gguf.ipynb #rope-6
+# %% ../../nbs/01_data/05_gguf.ipynb #cell-034
 def _rotary_scaling(config, rope: dict, reader) -> dict:
     "Return what the file states, as fields of `rope_parameters`; empty if it states nothing."
     tensors = {tensor.name: tensor.data.reshape(-1).tolist() for tensor in reader.tensors
@@ -158,7 +158,7 @@ def _rotary_scaling(config, rope: dict, reader) -> dict:
     return {"rope_type": "yarn", "factor": factor,
             "original_max_position_embeddings": start} | betas
 
-# %% ../../nbs/01_data/05_gguf.ipynb #rope-8
+# %% ../../nbs/01_data/05_gguf.ipynb #cell-036
 def _mend_rotary(config, reader) -> list[str]:
     "Give a configuration the file's scaling of rotary positions; return notes on what is left."
     rope = getattr(config, "rope_parameters", None) or {}
@@ -171,7 +171,7 @@ def _mend_rotary(config, reader) -> list[str]:
         rope.update(scaling)
     return []
 
-# %% ../../nbs/01_data/05_gguf.ipynb #rope-11
+# %% ../../nbs/01_data/05_gguf.ipynb #cell-039
 def _mend_model(model, file: Path) -> list[str]:
     "Complete a model by what else the file states; return notes on what is left."
     from gguf import GGUFReader
@@ -183,7 +183,7 @@ def _mend_model(model, file: Path) -> list[str]:
                      " that transformers makes of it; its outputs may be wrong")
     return notes
 
-# %% ../../nbs/01_data/05_gguf.ipynb #cell-029
+# %% ../../nbs/01_data/05_gguf.ipynb #cell-042
 def _read_gguf(file: Path, empty: Path):
     "Model and tokenizer as transformers makes them; from an empty folder: it reads no other file."
     import torch, transformers
@@ -203,7 +203,7 @@ def _read_gguf(file: Path, empty: Path):
         raise InputError(f"{file} lacks weights, for example {missing[0]}; get the whole file")
     return plain_weights(model), tokenizer
 
-# %% ../../nbs/01_data/05_gguf.ipynb #cell-030
+# %% ../../nbs/01_data/05_gguf.ipynb #cell-043
 RECORD = "source.json"  # beside the converted weights: what they were made from, and how
 MADE_AS = "avss_nb.GGUF/2"  # raised when the same file is converted in another way
 
@@ -247,7 +247,7 @@ def _versions() -> dict:
     import transformers
     return {"transformers": transformers.__version__}
 
-# %% ../../nbs/01_data/05_gguf.ipynb #cell-037
+# %% ../../nbs/01_data/05_gguf.ipynb #cell-050
 def gguf_cache(
     # None: $AVSS_NB_CACHE, else avss_nb in $XDG_CACHE_HOME or ~/.cache
     cache: str | Path | None = None,
@@ -258,7 +258,7 @@ def gguf_cache(
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "avss_nb"
     return Path(base) / "gguf"
 
-# %% ../../nbs/01_data/05_gguf.ipynb #cell-040
+# %% ../../nbs/01_data/05_gguf.ipynb #cell-053
 def _intact(folder: Path) -> bool:
     "Whether all that the present versions converted is there, unchanged."
     try:
@@ -272,7 +272,7 @@ def _unchanged(path: Path, state: dict) -> bool:
     if now["size"] != state["size"]: return False
     return now["time"] == state["time"] or file_sha256(path) == state["sha256"]
 
-# %% ../../nbs/01_data/05_gguf.ipynb #cell-042
+# %% ../../nbs/01_data/05_gguf.ipynb #cell-055
 def converted_gguf(
     file: str | Path,  # .gguf
     cache: str | Path | None = None,  # see `gguf_cache`

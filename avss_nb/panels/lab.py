@@ -241,7 +241,7 @@ def _ranked(self: LayerLab, change=None) -> None:
     self._enter(2, panel)
     panel.cost.observe(self._tell_facts, "value")
 
-# %% ../../nbs/09_panels/09_lab.ipynb #tabs-0
+# %% ../../nbs/09_panels/09_lab.ipynb #cell-020
 @patch
 def _add_tabs(self: LayerLab) -> None:
     "Add the tabs of the table `TABS` after the first four."
@@ -253,7 +253,7 @@ def _add_tabs(self: LayerLab) -> None:
         try: self._enter(number, make(self))
         except InputError as error: view.explain(str(error))
 
-# %% ../../nbs/09_panels/09_lab.ipynb #cell-019
+# %% ../../nbs/09_panels/09_lab.ipynb #cell-021
 # --- the steps
 # ---------------------------------------------------------------------------------------------------
 
@@ -270,7 +270,7 @@ def _step(self: LayerLab, number: int, words: str):
     except KeyboardInterrupt: self.say("Stopped. What was finished before is kept."); raise
     finally: self.keep_picture()
 
-# %% ../../nbs/09_panels/09_lab.ipynb #cell-020
+# %% ../../nbs/09_panels/09_lab.ipynb #cell-022
 @patch
 def _next(self: LayerLab) -> str:
     "What there is to do."
@@ -296,7 +296,7 @@ def run(self: LayerLab) -> None:
     if self.profile().partial or not self.hallucination: return
     self.hallucinations()
 
-# %% ../../nbs/09_panels/09_lab.ipynb #cell-021
+# %% ../../nbs/09_panels/09_lab.ipynb #cell-023
 @patch
 def profile(self: LayerLab) -> LayerProfile:
     "Read the texts and rank the layers; after ■ the partial result is shown and returned."
@@ -315,7 +315,7 @@ def hallucinations(self: LayerLab,
     with self._step(1, "Finding the layers that hallucinate …"):
         return self.hallucination.run(self.questions, answers)
 
-# %% ../../nbs/09_panels/09_lab.ipynb #cell-022
+# %% ../../nbs/09_panels/09_lab.ipynb #cell-024
 @patch
 def prune(self: LayerLab,
     # how many of the lowest, or which ones; None: as many as are marked
@@ -335,7 +335,7 @@ def prune(self: LayerLab,
     with self._step(2, "Trying the model without layers …"):
         return self.pruning.preview(layers)
 
-# %% ../../nbs/09_panels/09_lab.ipynb #cell-023
+# %% ../../nbs/09_panels/09_lab.ipynb #cell-025
 @patch
 def mitigate(self: LayerLab,
     # to train; None: the three that stand out most in hallucinated answers
@@ -363,7 +363,7 @@ def mitigate(self: LayerLab,
     with self._step(3, f"Training layers {list_layers(mitigator.layers)} …"):
         return self.mitigation.run(self.training, self.texts, self.development, checkpoint)
 
-# %% ../../nbs/09_panels/09_lab.ipynb #cell-024
+# %% ../../nbs/09_panels/09_lab.ipynb #cell-026
 @patch
 def _evaluate(self: LayerLab):
     "What is measured when a smaller model is tried."
@@ -392,7 +392,7 @@ def _repr_mimebundle_(self: LayerLab, include=None, exclude=None):
     ]
     return super(LayerLab, self)._repr_mimebundle_(include, exclude)
 
-# %% ../../nbs/09_panels/09_lab.ipynb #cell-025
+# %% ../../nbs/09_panels/09_lab.ipynb #cell-027
 # --- what leaves
 # -------------------------------------------------------------------------------------------------
 
@@ -411,7 +411,7 @@ def _press(self: LayerLab, kind: str) -> None:
     try: self.save(kind, own)
     except InputError as error: self.say(str(error))
 
-# %% ../../nbs/09_panels/09_lab.ipynb #cell-026
+# %% ../../nbs/09_panels/09_lab.ipynb #cell-028
 @patch
 def save(self: LayerLab,
     kind: str = "svg",  # svg, png, csv, parquet, html or py
@@ -441,7 +441,7 @@ def save(self: LayerLab,
     )
     return files
 
-# %% ../../nbs/09_panels/09_lab.ipynb #cell-027
+# %% ../../nbs/09_panels/09_lab.ipynb #cell-029
 @patch
 def _write(self: LayerLab, kind: str, path: Path) -> list[Path]:
     def beside(name): return path.with_name(free_name(path.parent, name))
@@ -467,7 +467,7 @@ def _write(self: LayerLab, kind: str, path: Path) -> list[Path]:
             return [path, data]
     return [path]
 
-# %% ../../nbs/09_panels/09_lab.ipynb #cell-028
+# %% ../../nbs/09_panels/09_lab.ipynb #cell-030
 @patch
 def code(self: LayerLab,
     data: str = "data.json",  # the file with texts and questions, see `save`
@@ -476,7 +476,7 @@ def code(self: LayerLab,
     self.view.table  # there must be something to repeat
     return python_script(source_of_table(self, self.view, data))
 
-# %% ../../nbs/09_panels/09_lab.ipynb #cell-029
+# %% ../../nbs/09_panels/09_lab.ipynb #cell-031
 @patch
 def report(self: LayerLab) -> str:
     "All tabs in one HTML page that needs nothing else."
