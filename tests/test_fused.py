@@ -89,7 +89,7 @@ def test_a_token_whose_state_is_zero():
     assert LayerProfiler(model).profile([row for row in rows if 7 not in row], silent).tokens == 3
 
 def test_activations_with_positions_of_their_own_are_refused():
-    with pytest.raises(InputError, match=r"shape \(4, 104, 24\) of 4 texts of up to 100 tokens"):
+    with pytest.raises(InputError, match=r"shape \(4, 104, 24\) came from 4 texts of up to 100 tokens"):
         BlockStatistics(["output"], 1, Segments(LENGTHS)).see(0, *states([104, 1, 7, 100]))
 
 def test_only_what_is_asked_for_is_computed():

@@ -161,7 +161,7 @@ def test_offloaded_weights(offloaded, tmp_path):
     same_numbers(model, tiny("llama"))
     plan = LayerPruner(model).plan(search="greedy", count=1, texts=ROWS)
     assert plan.removed == LayerPruner(tiny("llama")).plan(search="greedy", count=1, texts=ROWS).removed
-    with pytest.raises(InputError, match="offloaded .* load the model whole"): plan.apply()
+    with pytest.raises(InputError, match="offloaded .* load it whole"): plan.apply()
 
 def test_a_profile_of_offloaded_weights_serves_the_whole_model(tmp_path):
     accelerate = pytest.importorskip("accelerate")

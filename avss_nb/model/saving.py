@@ -4,7 +4,7 @@
 
 # %% ../../nbs/03_model/04_saving.ipynb #cell-006
 from __future__ import annotations
-import copy, json, shutil
+import copy, json, os, shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,7 +82,7 @@ def cut_name(model: nn.Module, removed) -> str:
 def is_cut(model: nn.Module) -> bool:
     "Return whether a model was cut in this session, or read from a folder of one that was."
     name = name_of(model)
-    return CUT in name or (Path(name).is_dir() and (Path(name) / "pruning.json").is_file())
+    return CUT in name or os.path.isfile(os.path.join(name, "pruning.json"))
 
 # %% ../../nbs/03_model/04_saving.ipynb #cell-017
 @contextmanager
@@ -132,7 +132,7 @@ def source_folder(model: nn.Module, tokenizer=None) -> Path | None:
     "Find the folder that a tokenizer (or else a model) was read from."
     names = [getattr(part, "name_or_path", "") for part in (text_tokenizer(tokenizer), model)]
     for name in filter(None, names):
-        if Path(name).is_dir(): return Path(name)
+        if os.path.isdir(name): return Path(name)
         try: cached = try_to_load_from_cache(name, "config.json")
         except (HFValidationError, OSError): continue
         if isinstance(cached, str): return Path(cached).parent
