@@ -39,11 +39,9 @@ def test_no_circle_and_no_import_against_the_order(measured):
         assert not measured[name].places, measured[name].places
 
 def test_calm_code_stays_calm(measured):
-    "The targets of tools/style.py that are met; the others are not met yet."
-    names = ("line length, 90th percentile", "% of lines over 100 columns",
-             "syntax nodes a line", "text × bool", "f-string in an f-string",
-             "public names in two modules", "modules in the top folder")
-    missed = [name for name in names if measured[name].now > measured[name].target]
+    "Every target of tools/style.py, and of the share of exported code what has been reached so far."
+    targets = {name: measure.target for name, measure in measured.items()} | {"% of code exported": 76}
+    missed = [name for name, target in targets.items() if measured[name].now > target]
     assert not missed, "see python tools/style.py --worst 10"
 
 def test_every_name_at_the_door_is_where_the_door_says():
