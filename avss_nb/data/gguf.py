@@ -95,10 +95,8 @@ def _known_rules(rule: str):
 SPECIAL_IDS = {"bos_token": "bos_token_id", "eos_token": "eos_token_id",
                "unk_token": "unknown_token_id", "pad_token": "padding_token_id"}
 
-def _mend_tokenizer(tokenizer, file: Path) -> list[str]:
+def _mend_tokenizer(tokenizer, reader) -> list[str]:
     "Give it the special tokens and the splitting of the file; return notes on what is left."
-    from gguf import GGUFReader
-    reader = GGUFReader(file)
     for name, key in SPECIAL_IDS.items():
         field = reader.get_field(f"tokenizer.ggml.{key}")
         if field is None: continue
@@ -172,10 +170,8 @@ def _mend_rotary(config, reader) -> list[str]:
     return []
 
 # %% ../../nbs/01_data/05_gguf.ipynb #cell-039
-def _mend_model(model, file: Path) -> list[str]:
+def _mend_model(model, reader) -> list[str]:
     "Complete a model by what else the file states; return notes on what is left."
-    from gguf import GGUFReader
-    reader = GGUFReader(file)
     notes = _mend_rotary(model.config, reader)
     stored = sum(int(t.n_elements) for t in reader.tensors if not t.name.startswith("rope_f"))
     if (lost := stored - sum(p.numel() for p in model.parameters())) > 0:
@@ -218,10 +214,12 @@ def convert_gguf(
             f"{file} is a GGUF file, and the package that reads such files is missing; "
             "pip install 'avss_nb[gguf]'"
         )
+    from gguf import GGUFReader
     with write_whole(folder) as made:
         made.mkdir()
         model, tokenizer = _read_gguf(Path(file).resolve(), made)
-        notes = _mend_model(model, Path(file)) + _mend_tokenizer(tokenizer, Path(file))
+        reader = GGUFReader(file)
+        notes = _mend_model(model, reader) + _mend_tokenizer(tokenizer, reader)
         model.save_pretrained(made)
         tokenizer.save_pretrained(made)
         files = {part.name: _state(part) | {"sha256": file_sha256(part)}
