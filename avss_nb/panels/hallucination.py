@@ -88,6 +88,7 @@ def example_table(
 class HallucinationPanel(LayerPanel):
     """log EAVSS of the layers, live while a model answers and is profiled, and adjustable
     afterwards."""
+    marks_class = EAVSSMarks
     scores = Any(help="the `HallucinationScores` on show")
     profile = Any(help="the `AnswerProfile` that they come from")
     answers = Any(help="the `Answers` so far, abstentions included")
@@ -155,15 +156,6 @@ def _build(self: HallucinationPanel, scorer) -> None:
     self.widget.children = [self.head, self.after, self.row, self.picture.widget, *below]
     for control in self.site, self.eps, self.relative, self.balanced:
         control.observe(self._rescore, "value")
-
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-017
-@patch
-def _make_room(self: HallucinationPanel, layers: int) -> None:
-    "Make marks and buttons for this many layers."
-    if self.layers == layers: return
-    self.picture.ax.clear()
-    self._marks = EAVSSMarks(self.picture.ax, layers)
-    self._number(layers)
 
 # %% ../../nbs/09_panels/05_hallucination.ipynb #cell-019
 @patch

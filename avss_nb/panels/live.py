@@ -318,9 +318,11 @@ def _end(self: LivePanel, result=None) -> None:
 # %% ../../nbs/09_panels/01_live.ipynb #cell-040
 class LayerPanel(LivePanel):
     """A live panel that can look inside one layer;
-    others make `picked` and its `histogram`, and say how to `_draw` and `_draw_layer`."""
+    others name their `marks_class`, make `picked` and its `histogram`, and say how to `_draw`
+    and `_draw_layer`."""
     layer = Int(0, help="the picked layer")
     scores = Any(help="the scores on show")
+    marks_class = None  # makes what stands for the layers, from axes and the number of layers
 
     def __init__(self, title: str, hint: str, picture: Picture):
         super().__init__(title, hint, picture)
@@ -384,6 +386,14 @@ def _number(self: LayerPanel, layers: int) -> None:
         width = f"{unit - 2:.2f}px"
         margin = f"0 0 0 {self.picture.left + 0.2 * unit:.1f}px"
     self.strip.style.button_width, self.strip.layout.margin = width, margin
+
+@patch
+def _make_room(self: LayerPanel, layers: int) -> None:
+    "Make marks and buttons for this many layers."
+    if self.layers == layers: return
+    self.picture.ax.clear()
+    self._marks = self.marks_class(self.picture.ax, layers)
+    self._number(layers)
 
 # %% ../../nbs/09_panels/01_live.ipynb #cell-042
 @patch

@@ -33,6 +33,7 @@ def scores_of(profile: LayerProfile) -> list[str]:
 # %% ../../nbs/09_panels/03_ranking.ipynb #cell-009
 class LayerRankingPanel(LayerPanel):
     "A ranking of the layers, live while a profile is made and adjustable afterwards."
+    marks_class = RankingBars
     scores = Any(help="the `LayerScores` on show")
     profile = Any(help="the `LayerProfile` that they come from")
 
@@ -100,14 +101,6 @@ def _build(self: LayerRankingPanel, scorer) -> None:
         control.observe(self._rescore, "value")
 
 # %% ../../nbs/09_panels/03_ranking.ipynb #cell-013
-@patch
-def _make_room(self: LayerRankingPanel, layers: int) -> None:
-    "Make marks and buttons for this many layers."
-    if self.layers == layers: return
-    self.picture.ax.clear()
-    self._marks = RankingBars(self.picture.ax, layers)
-    self._number(layers)
-
 @patch
 def run(self: LayerRankingPanel,
     profiler: LayerProfiler,
