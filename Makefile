@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 NOTEBOOKS := $(sort $(wildcard nbs/*.ipynb nbs/*/*.ipynb))
 
-.PHONY: help install demo test lab notebooks readme docs teaching-model real-models wheel clean
+.PHONY: help install demo test lab notebooks export readme docs teaching-model real-models wheel clean
 
 help:
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -28,9 +28,12 @@ lab: install  ## JupyterLab on the quick tour
 	$(BIN)/jupyter lab nbs/tutorials/01_quick_tour.ipynb
 
 notebooks: install  ## export, execute and clean every notebook (N="nbs/05_layers/02_scores.ipynb" for some)
-	$(BIN)/nbdev_export
+	$(BIN)/python tools/export.py
 	$(BIN)/python tools/notebooks.py $(or $(N),$(NOTEBOOKS))
-	$(BIN)/nbdev_export  # again: cleaning numbers the cells, and the modules name them
+	$(BIN)/python tools/export.py  # again: cleaning numbers the cells, and the modules name them
+
+export: install  ## the package from its notebooks, without running them
+	$(BIN)/python tools/export.py
 
 readme: install  ## README.md from the executed nbs/index.ipynb
 	$(BIN)/python tools/readme.py

@@ -42,8 +42,8 @@ def append(path: Path, *cells) -> None:
 def code(source: str): return nbformat.v4.new_code_cell(source.rstrip("\n"))
 
 def export(root: Path, command=None) -> None:
-    command = command or Path(sys.executable).parent / "nbdev_export"
-    done = subprocess.run([command], cwd=root, capture_output=True, text=True)
+    command = [sys.executable, ROOT / "tools/export.py", *filter(None, [command])]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 def copy_of_repository(folder: Path) -> Path:

@@ -11,20 +11,19 @@ from notebook_process import run_notebook
 ROOT = Path(__file__).parent.parent
 NBS = ROOT / "nbs"
 ALL = sorted(p for p in NBS.rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
-BIN = Path(sys.executable).parent
 
 def test_package_is_the_export_of_the_notebooks(tmp_path):
     "Exported in a copy of the repository, so that a difference is reported and not mended."
     shutil.copytree(NBS, tmp_path / "nbs")
     for name in ("settings.ini", "pyproject.toml"): shutil.copy(ROOT / name, tmp_path)
-    subprocess.run([BIN / "nbdev_export"], cwd=tmp_path, check=True, capture_output=True)
+    subprocess.run([sys.executable, ROOT / "tools/export.py"], cwd=tmp_path, check=True, capture_output=True)
     def modules(root):
         package = root / "avss_nb"
         return {str(p.relative_to(package)): p.read_text() for p in package.rglob("*.py")}
     exported, present = modules(tmp_path), modules(ROOT)
     assert exported.keys() == present.keys(), "a module without a notebook, or a notebook that was not exported"
     differing = [name for name in exported if exported[name] != present[name]]
-    assert not differing, f"run nbdev_export: {differing} differ from their notebooks"
+    assert not differing, f"run `make export`: {differing} differ from their notebooks"
 
 def test_notebooks_are_committed_executed():
     for path in ALL:

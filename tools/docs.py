@@ -3,32 +3,19 @@ import argparse
 import ast
 import base64
 import html
-import io
 import logging
 import re
 import shutil
 import tempfile
-import tokenize
 from pathlib import Path
+import docments
 import nbformat
 
 ROOT = Path(__file__).resolve().parent.parent
 NBS, OURS = ROOT / "nbs", ROOT / "tools/docs"
 DIRECTIVE = re.compile(r"^#\|.*\n?", re.M)
 
-# Docments: a comment for each parameter
-
-def comments(source: str) -> dict[int, str]:
-    "The comment on each line: beside it, or alone in the lines above it."
-    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    found = {t.start[0]: t.string.lstrip("# ") for t in tokens if t.type == tokenize.COMMENT}
-    lines, above = source.splitlines(), []
-    for number, line in enumerate(lines, start=1):
-        if line.lstrip().startswith("#") and number in found: above.append(found.pop(number))
-        else:
-            if above: found.setdefault(number, " ".join(above))
-            above = []
-    return found
+# Parameters
 
 def table(rows: list[tuple[str, ...]], *names: str) -> str:
     "A table in HTML; columns that say nothing are left out."
@@ -42,19 +29,14 @@ def said(text: str | None) -> str:
     "A docstring or comment as HTML: backquotes are code."
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text or "", quote=False))
 
+def rows(described: list[docments.Described]) -> list[tuple[str, ...]]:
+    return [(code(d.name), code(d.type), code(d.default), said(d.what)) for d in described]
+
 def parameters(function: ast.FunctionDef, notes: dict[int, str]) -> str:
     "The table of a function's parameters, and what it returns."
-    a = function.args
-    places = [*a.posonlyargs, *a.args]
-    given = dict(zip([p.arg for p in places[::-1]], a.defaults[::-1])) | {p.arg: d for p, d in zip(a.kwonlyargs, a.kw_defaults) if d}
-    shown = [(p, "") for p in places] + [(a.vararg, "*")] * bool(a.vararg) + [(p, "") for p in a.kwonlyargs] + [(a.kwarg, "**")] * bool(a.kwarg)
-    lines = [p.lineno for p, _ in shown]
-    def note(p): return said(notes.get(p.lineno)) if lines.count(p.lineno) == 1 and p.lineno != function.lineno else ""
-    rows = [(code(stars + p.arg), code(p.annotation), code(given.get(p.arg)), note(p)) for p, stars in shown if p.arg not in ("self", "cls")]
-    if function.returns is not None and ast.unparse(function.returns) != "None":
-        at = function.returns.end_lineno
-        rows.append(("<i>returns</i>", code(function.returns), "", "" if at in lines else said(notes.get(at))))
-    return table(rows, "parameter", "type", "default", "what")
+    result = docments.result(function, notes)
+    returned = [("<i>returns</i>", code(result.type), "", said(result.what))] if result else []
+    return table(rows(docments.parameters(function, notes)) + returned, "parameter", "type", "default", "what")
 
 def called(name: str, function: ast.FunctionDef) -> str:
     "The signature without types."
@@ -68,33 +50,27 @@ def decorated(function) -> set[str]:
     "The names of its decorators; a step of a class (`@patch`) as what it adds to the class."
     return {STEPS.get(text, text.split("(")[0]) for text in map(ast.unparse, function.decorator_list)}
 
-def step_of(node) -> str:
-    "The class to which `@patch` adds this function; empty for any other node."
-    if not isinstance(node, ast.FunctionDef) or not any(ast.unparse(d).startswith("patch") for d in node.decorator_list): return ""
-    return ast.unparse(node.args.args[0].annotation)
-
 def entry(node, notes: dict[int, str], anchor: str, steps=()) -> str:
     "Heading, docstring and tables of a function or class, with the methods that were added in `steps`."
     methods = [*(m for m in node.body if isinstance(m, ast.FunctionDef)), *steps] if isinstance(node, ast.ClassDef) else []
     made = next((m for m in methods if m.name == "__init__"), None if isinstance(node, ast.ClassDef) else node)
-    fields = [(code(f.target), code(f.annotation), code(f.value), said(notes.get(f.lineno))) for f in node.body if isinstance(f, ast.AnnAssign)]
     heading = f"### `{called(node.name, made) if made else node.name}` {{ #{anchor} data-toc-label='{node.name}' }}"
-    text = (f"\n\n{heading}\n\n<div><p>{said(ast.get_docstring(node))}</p>" + (parameters(made, notes) if made else table(fields, "field", "type", "default", "what")))
+    text = (f"\n\n{heading}\n\n<div><p>{said(docments.summary(ast.get_docstring(node)))}</p>" + (parameters(made, notes) if made else table(rows(docments.fields(node, notes)), "field", "type", "default", "what")))
     for m in methods:
         if m.name.startswith("_"): continue
         name = node.name * bool({"classmethod", "staticmethod"} & decorated(m)) + f".{m.name}"
         shown, at = name if "property" in decorated(m) else called(name, m), f"{anchor}.{m.name}"
         text += (f"<h4 id='{at}'><code>{html.escape(shown)}</code><a class='headerlink' href='#{at}'>¶</a></h4>"
-                 f"<p>{said(ast.get_docstring(m))}</p>{parameters(m, notes)}")
+                 f"<p>{said(docments.summary(ast.get_docstring(m)))}</p>{parameters(m, notes)}")
     return text + "</div>"
 
 def reference(module: str) -> tuple[str, list[tuple[str, str, str]]]:  # Markdown; (name, anchor, first line) of each entry
     "The exported functions and classes of a module."
     source = (ROOT / "avss_nb" / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
-    tree, notes = ast.parse(source), comments(source)
+    tree, notes = ast.parse(source), docments.comments(source)
     public = next((ast.literal_eval(n.value) for n in tree.body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "__all__"), [])
-    nodes = [n for n in tree.body if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and n.name in public and not step_of(n)]
-    def steps(name): return [n for n in tree.body if step_of(n) == name]
+    nodes = [n for n in tree.body if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and n.name in public and not docments.step_of(n)]
+    def steps(name): return [n for n in tree.body if docments.step_of(n) == name]
     found = [(n.name, f"{module}.{n.name}", (ast.get_docstring(n) or "").split("\n")[0]) for n in nodes]
     return "".join(entry(n, notes, f"{module}.{n.name}", steps(n.name)) for n in nodes), found
 

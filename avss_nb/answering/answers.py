@@ -38,7 +38,33 @@ def _set_field(
 # %% ../../nbs/06_answering/02_answers.ipynb #cell-008
 @dataclass(frozen=True, eq=False)
 class Answers(Verdicts):
-    "What a model answered, one entry for each question."
+    """What a model answered, one entry for each question.
+
+    Parameters
+    ----------
+    questions : tuple[Question, ...]
+        texts with their accepted answers
+    texts : tuple[str, ...]
+        strings, or lists of token ids
+    confidences : np.ndarray
+        float64, in (0, 1]: geometric mean of the answer's token probabilities; of a
+        choice: see `avss_nb.answering.choices`
+    correct : np.ndarray
+        bool: right, by the question's rule or by a person
+    abstained : np.ndarray
+        bool: said that no answer is known (and that is not an accepted answer)
+    token_logprobs : tuple[tuple[float, ...], ...]
+        of the answer's own tokens
+    cut_off : np.ndarray
+        bool: ended by the limit of tokens; None: not one was
+    labelled : np.ndarray
+        bool: the verdict was given, not found by a rule; None: not one was
+    token_ids : tuple[tuple[int, ...], ...]
+        all that was generated up to the answer's end, with what came before it; (): not
+        known
+    prompt : Prompt | None
+        how the questions were put; None: not known
+    """
     questions: tuple[Question, ...] = _answer_field("question")
     texts: tuple[str, ...] = _answer_field("text")
     # float64, in (0, 1]: geometric mean of the answer's token probabilities; of a choice: see
@@ -102,7 +128,20 @@ def given(cls: Answers,
     # how the questions were put, for example `Evaluator.prompt`; None: not known
     prompt: Prompt | None = None,
 ) -> Answers:
-    "Return answers whose labels are given; not one of them is an abstention."
+    """Return answers whose labels are given; not one of them is an abstention.
+
+    Parameters
+    ----------
+    questions : Iterable[Question]
+        texts with their accepted answers
+    texts : Iterable[str]
+        strings, or lists of token ids
+    correct : Iterable[bool]
+    token_logprobs : Iterable[Sequence[float]]
+        of each answer's own tokens, at least one; see `Evaluator.score`
+    prompt : Prompt | None, default None
+        how the questions were put, for example `Evaluator.prompt`; None: not known
+    """
     questions, texts, correct = tuple(questions), tuple(texts), np.array([*correct], bool)
     logprobs = tuple(tuple(map(float, row)) for row in token_logprobs)
     n = len(texts)
@@ -128,7 +167,27 @@ def judge(cls: Answers,
     token_ids: Iterable[Sequence[int]] | None = None,  # see the field; None: not known
     prompt: Prompt | None = None,  # how the questions were put; None: not known
 ) -> Answers:
-    "Compare answers with the accepted ones, by the rule of each question."
+    """Compare answers with the accepted ones, by the rule of each question.
+
+    Parameters
+    ----------
+    questions : Iterable[Question]
+        texts with their accepted answers
+    texts : Iterable[str]
+        strings, or lists of token ids
+    token_logprobs : Iterable[Sequence[float]]
+        of each answer's own tokens, at least one
+    abstentions : Sequence[str], default ()
+        phrases that are abstentions, besides those of the question's language
+    cut_off : Iterable[bool] | None, default None
+        ended by the limit of tokens? None: not one was
+    warn : bool, default True
+        say how many wrong answers contain an accepted one?
+    token_ids : Iterable[Sequence[int]] | None, default None
+        see the field; None: not known
+    prompt : Prompt | None, default None
+        how the questions were put; None: not known
+    """
     texts = tuple(texts)
     found = cls.given(questions, texts, np.zeros(len(texts)), token_logprobs, prompt)
     token_ids = None if token_ids is None else tuple(map(tuple, token_ids))
@@ -197,7 +256,15 @@ def abstain_below(self: Answers,
     confidences: np.ndarray | None = None,
 ) -> Answers:
     """Withhold answers whose confidence does not exceed a threshold:
-    the cheapest competitor of every mitigation."""
+    the cheapest competitor of every mitigation.
+
+    Parameters
+    ----------
+    threshold : float
+        in [0, 1]; an answer whose confidence is above it stays
+    confidences : np.ndarray | None, default None
+        in [0, 1], (answers,): compared with it instead of the answers' own
+    """
     silent = is_withheld(self.confidences if confidences is None else confidences, threshold)
     return replace(self, correct=self.correct & ~silent, abstained=self.abstained | silent)
 
@@ -210,7 +277,43 @@ MEASURE_LABELS = MEASURES | {
 @dataclass(frozen=True)
 class Report:
     """Measures with 95 % bootstrap intervals; None where undefined.
-    Calibration is over answered questions."""
+    Calibration is over answered questions.
+
+    Parameters
+    ----------
+    n : int, default 0
+        questions, or labelled texts
+    accuracy : float | None, default None
+        share of all questions answered rightly (exact match)
+    hallucination_rate : float | None, default None
+        share of all questions answered wrongly
+    abstention_rate : float | None, default None
+        share of all questions not answered
+    mean_confidence : float | None, default None
+    ece : float | None, default None
+        expected calibration error, 15 bins of equal width
+    ece_equal_mass : float | None, default None
+        the same with 15 bins of equal mass
+    brier : float | None, default None
+        Brier score
+    auroc : float | None, default None
+        of confidence, right against wrong answers
+    risk_coverage : float | None, default None
+        area under the risk–coverage curve
+    right : float | None, default None
+        share of all questions: correct, or abstained where nothing is known
+    perplexity : float | None, default None
+    pseudo_perplexity : float | None, default None
+        of a masked language model, which has no perplexity; not to be compared with one
+    intervals : dict[str, tuple[float, float]]
+        measure → low, high
+    rules : str, default ''
+        by which the answers were judged; see `avss_nb.data.verdicts.RULES`
+    by_rule : dict[str, float]
+        rule → share of all questions that are right by it
+    warnings : tuple[str, ...], default ()
+        what to know before right and wrong are used
+    """
     n: int = 0  # questions, or labelled texts
     accuracy: float | None = None  # share of all questions answered rightly (exact match)
     hallucination_rate: float | None = None  # share of all questions answered wrongly
@@ -246,7 +349,15 @@ def report(self: Answers,
     draws: int = 1000,  # of the bootstrap over questions; 0: no intervals
     seed: int = 0,
 ) -> Report:
-    "Return all measures with 95 % intervals, the rule, and what other rules would say."
+    """Return all measures with 95 % intervals, the rule, and what other rules would say.
+
+    Parameters
+    ----------
+    draws : int, default 1000
+        of the bootstrap over questions; 0: no intervals
+    seed : int, default 0
+        of all random draws
+    """
     values, intervals = confidence_measures(
         self.confidences, self.correct, self.abstained, draws, seed
     )
@@ -307,7 +418,15 @@ def by_group(self: Answers,
     by: str = "group",  # an attribute of `Question`: "group", "kind" or "answerable"
     draws: int = 0,  # of the bootstrap; 0: no columns for intervals
 ) -> pd.DataFrame:
-    "Return a row of measures for each group of questions, and one for all."
+    """Return a row of measures for each group of questions, and one for all.
+
+    Parameters
+    ----------
+    by : str, default 'group'
+        an attribute of `Question`: "group", "kind" or "answerable"
+    draws : int, default 0
+        of the bootstrap; 0: no columns for intervals
+    """
     names, keys = [*MEASURES, "right"], [getattr(question, by) for question in self.questions]
     parts = {key: self[np.array([k == key for k in keys])] for key in dict.fromkeys(keys)}
     reports = {key: part.report(draws) for key, part in (parts | {"all": self}).items()}
@@ -354,7 +473,13 @@ def rows(self: Answers) -> Iterator[dict]:
 def save(self: Answers,
     path: str | Path,  # JSON lines; whole or absent
 ) -> None:
-    "Keep the answers, with their questions, in a file that `load` reads."
+    """Keep the answers, with their questions, in a file that `load` reads.
+
+    Parameters
+    ----------
+    path : str | Path
+        JSON lines; whole or absent
+    """
     about = {f.name: f.metadata["pack"](value) for f in fields(self)
              if "pack" in f.metadata and (value := getattr(self, f.name)) is not None}
     check_replaceable(path, ANSWERS_FORMAT, "Answers.save", folder=False)
@@ -378,7 +503,15 @@ def load(cls: Answers,
     path: str | Path,  # made by `save`, or by `Evaluator.answer(resume=)`
     partial: bool = False,  # take what is there of a run that has not finished
 ) -> Answers:
-    "Load answers from a file, in the order of their questions."
+    """Load answers from a file, in the order of their questions.
+
+    Parameters
+    ----------
+    path : str | Path
+        made by `save`, or by `Evaluator.answer(resume=)`
+    partial : bool, default False
+        take what is there of a run that has not finished
+    """
     header, entries, _ = read_answers_file(Path(path))
     entries = sorted(entries, key=lambda entry: entry["at"])
     _check_places([entry["at"] for entry in entries], header["n"], path, partial)

@@ -26,7 +26,17 @@ SHOTS = 5  # examples, where they were not counted
 
 @dataclass(frozen=True)
 class Asking:
-    "A prompt, the questions that it leaves to be asked, and why it was chosen."
+    """A prompt, the questions that it leaves to be asked, and why it was chosen.
+
+    Parameters
+    ----------
+    prompt : Prompt
+    questions : tuple[Question, ...]
+        without examples and development questions
+    why : str
+    tried : pd.DataFrame
+        a row for each prompt: shares of the development questions
+    """
     prompt: Prompt
     questions: tuple[Question, ...]  # without examples and development questions
     why: str
@@ -132,7 +142,29 @@ def plan_asking(
     progress: Callable[[Progress], None] = silent,
 ) -> Asking:
     """Choose how to ask. Examples and development questions are taken from the questions
-    and not asked again."""
+    and not asked again.
+
+    Parameters
+    ----------
+    evaluator : Evaluator
+        whose model and tokenizer are asked
+    questions : Sequence[Question]
+        texts with their accepted answers
+    prompt : str, default 'auto'
+        one of `PROMPT_CHOICES`
+    shots : int | None, default None
+        examples; None: five, in a chat 0
+    system : str, default ''
+        see `Prompt`
+    seed : int, default 0
+        of the choice of examples and development questions
+    develop : int, default 64
+        development questions, at most a fifth of all
+    draws : int, default 8
+        sets of examples among which `auto` chooses
+    progress : Callable[[Progress], None], default silent
+        called with a `Progress` after each step; `silent` shows nothing
+    """
     questions = [Question.of(q) for q in questions]
     if prompt not in PROMPT_CHOICES:
         raise InputError(

@@ -22,7 +22,14 @@ def check_choices(
     questions: Iterable[Question],
     by: str = "mean",
 ) -> None:
-    "Raise InputError for an unknown score, or questions without a choice that can be right."
+    """Raise InputError for an unknown score, or questions without a choice that can be right.
+
+    Parameters
+    ----------
+    questions : Iterable[Question]
+        texts with their accepted answers
+    by : str, default 'mean'
+    """
     if by not in CHOICE_SCORES:
         raise InputError(
             f"by={by!r} was given; choose by {' or '.join(map(repr, CHOICE_SCORES))}"
@@ -49,7 +56,20 @@ def choice_shares(
     token_logprobs: Iterable[Sequence[Sequence[float]]],
     by: str = "mean",  # or "sum"
 ) -> list[np.ndarray]:  # for each question float64 (choices,), summing to 1
-    "Return the softmax over each question's choices of their mean or summed log-probability."
+    """Return the softmax over each question's choices of their mean or summed log-probability.
+
+    Parameters
+    ----------
+    token_logprobs : Iterable[Sequence[Sequence[float]]]
+        of each question's choices, as `Evaluator.score_choices` returns them
+    by : str, default 'mean'
+        or "sum"
+
+    Returns
+    -------
+    list[np.ndarray]
+        for each question float64 (choices,), summing to 1
+    """
     score = CHOICE_SCORES[by]
     return [_softmax(np.array([score(row) for row in rows])) for rows in token_logprobs]
 
@@ -63,7 +83,22 @@ def choose_most_likely(
     token_logprobs: Sequence[Sequence[Sequence[float]]],  # of each question's choices
     by: str = "mean",  # or "sum"
 ) -> Answers:  # confidences: the share of the chosen one in `choice_shares`
-    "Take the most probable choice for each question (the first one of equals)."
+    """Take the most probable choice for each question (the first one of equals).
+
+    Parameters
+    ----------
+    questions : Sequence[Question]
+        with choices
+    token_logprobs : Sequence[Sequence[Sequence[float]]]
+        of each question's choices
+    by : str, default 'mean'
+        or "sum"
+
+    Returns
+    -------
+    Answers
+        confidences: the share of the chosen one in `choice_shares`
+    """
     check_choices(questions, by)
     shares = choice_shares(token_logprobs, by)
     picks = [int(share.argmax()) for share in shares]
@@ -78,7 +113,20 @@ def length_baseline(
     longest: bool = True,  # or the shortest one
 ) -> Answers:  # confidences: those of chance
     """Take the longest or shortest choice (in characters), without any model:
-    how much do the choices give away?"""
+    how much do the choices give away?
+
+    Parameters
+    ----------
+    questions : Sequence[Question]
+        with choices
+    longest : bool, default True
+        or the shortest one
+
+    Returns
+    -------
+    Answers
+        confidences: those of chance
+    """
     check_choices(questions)
     texts = [(max if longest else min)(q.choices, key=len) for q in questions]
     return _chosen(questions, texts, [[-math.log(len(q.choices))] for q in questions])
@@ -90,7 +138,22 @@ def mc2(
     by: str = "sum",  # as TruthfulQA has it
 ) -> np.ndarray:  # float64 (questions,), in [0, 1]
     """Return the share of probability that falls on right choices (MC2 of TruthfulQA, arXiv
-    2109.07958)."""
+    2109.07958).
+
+    Parameters
+    ----------
+    questions : Sequence[Question]
+        with choices, of which several may be right
+    token_logprobs : Sequence[Sequence[Sequence[float]]]
+        of each question's choices
+    by : str, default 'sum'
+        as TruthfulQA has it
+
+    Returns
+    -------
+    np.ndarray
+        float64 (questions,), in [0, 1]
+    """
     check_choices(questions, by)
     right = [[choice in q.answers for choice in q.choices] for q in questions]
     shares = choice_shares(token_logprobs, by)

@@ -38,7 +38,20 @@ __all__ = ['LOGITS', 'Perplexity', 'left_padded', 'generation_settings', 'reads_
 # %% ../../nbs/06_answering/05_evaluator.ipynb #cell-009
 @dataclass(frozen=True)
 class Perplexity:
-    "exp of the token-weighted mean loss, with a 95 % bootstrap interval over texts."
+    """exp of the token-weighted mean loss, with a 95 % bootstrap interval over texts.
+
+    Parameters
+    ----------
+    value : float
+        infinite where float64 does not hold it
+    low : float
+        NaN for a single text, from which no interval can be had
+    high : float
+    tokens : int
+        predicted tokens
+    loss : float
+        mean negative log-likelihood of a token, nats
+    """
     value: float  # infinite where float64 does not hold it
     low: float  # NaN for a single text, from which no interval can be had
     high: float
@@ -50,7 +63,15 @@ class Perplexity:
         losses: np.ndarray,  # float64, (texts,): summed negative log-likelihood
         tokens: np.ndarray,  # int, (texts,): predicted tokens
     ) -> Perplexity:
-        "Return the perplexity of texts from their summed losses."
+        """Return the perplexity of texts from their summed losses.
+
+        Parameters
+        ----------
+        losses : np.ndarray
+            float64, (texts,): summed negative log-likelihood
+        tokens : np.ndarray
+            int, (texts,): predicted tokens
+        """
         loss, low, high = losses.sum() / tokens.sum(), math.nan, math.nan
         def measure(weights): return np.exp(weights @ losses / (weights @ tokens))
         with np.errstate(over="ignore", invalid="ignore"):
@@ -69,7 +90,22 @@ def left_padded(
     device="cpu",
     vocabulary: int | None = None,  # see `right_padded`
 ) -> dict[str, Tensor]:  # input_ids and attention_mask, int64, (rows, longest)
-    "Return one batch of prompts; padding is on the left and marked 0 in the mask."
+    """Return one batch of prompts; padding is on the left and marked 0 in the mask.
+
+    Parameters
+    ----------
+    rows : Sequence[Sequence[int]]
+        token ids
+    device, default 'cpu'
+        where the tensors lie
+    vocabulary : int | None, default None
+        see `right_padded`
+
+    Returns
+    -------
+    dict[str, Tensor]
+        input_ids and attention_mask, int64, (rows, longest)
+    """
     batch = right_padded([row[::-1] for row in rows], device, vocabulary=vocabulary)
     return {name: t.flip(1) for name, t in batch.items()}
 
@@ -80,7 +116,15 @@ def generation_settings(
     generation: GenerationConfig,  # replaces the model's own inside the block
 ) -> Iterator[None]:
     """Let only these settings hold inside the `with` block (no sampling, no penalties);
-    afterwards all is as before."""
+    afterwards all is as before.
+
+    Parameters
+    ----------
+    model : nn.Module
+        a transformers model with a stack of blocks
+    generation : GenerationConfig
+        replaces the model's own inside the block
+    """
     models = [m for m in model.modules() if "generation_config" in vars(m)]
     settings = {m: m.generation_config for m in models}
     try:
@@ -93,7 +137,13 @@ def generation_settings(
 @remember_per_model
 def reads_left_padding(model: nn.Module) -> bool:
     """Do continuations depend on the padding before a prompt, in spite of the mask? Found
-    by trying: a prompt alone, and beside a longer one."""
+    by trying: a prompt alone, and beside a longer one.
+
+    Parameters
+    ----------
+    model : nn.Module
+        a transformers model with a stack of blocks
+    """
     two = GenerationConfig(
         max_new_tokens=2, do_sample=False, num_beams=1, use_cache=True, pad_token_id=0,
         output_logits=True, return_dict_in_generate=True
@@ -109,7 +159,12 @@ def reads_left_padding(model: nn.Module) -> bool:
     except Exception: return True  # it cannot continue a padded batch
 
 def check_numbers(values: Iterable[float]) -> None:
-    "Raise InputError where a model's numbers are NaN."
+    """Raise InputError where a model's numbers are NaN.
+
+    Parameters
+    ----------
+    values : Iterable[float]
+    """
     if any(map(math.isnan, values)):
         raise InputError(
             "the model's probabilities are NaN; load it in bfloat16 or float32, and check its"
@@ -121,7 +176,31 @@ LOGITS = 2**27  # numbers: the logits of a batch of texts stay under 512 MB of f
 
 class Evaluator:
     """Perplexity and closed-book answers of a causal language model;
-    pseudo-perplexity of a masked one; accuracy of a classifier."""
+    pseudo-perplexity of a masked one; accuracy of a classifier.
+
+    Parameters
+    ----------
+    model : nn.Module
+        with a head that is known to `avss_nb.model.heads.find_head`
+    tokenizer, default None
+        not needed for the perplexity of token ids
+    batch_size : int, default 64
+        prompts, or texts
+    max_new_tokens : int | None, default None
+        of an answer; None: as the prompt has it (16 in plain text, 48 in a chat)
+    template : str | None, default None
+        short for prompt=Prompt(template=...)
+    stop : str | Sequence[str] | None, default None
+        strings that end an answer, unless the question names its own; None: the
+        prompt's
+    abstentions : Sequence[str], default ()
+        phrases that are abstentions, besides those of
+        `avss_nb.data.verdicts.ABSTENTIONS`
+    processes : Processes, default Processes()
+        that share the batches; each of them gets all results
+    prompt : Prompt | None, default None
+        how questions are put; None: plainly (see `avss_nb.data.prompts`)
+    """
 
     def __init__(self,
         model: nn.Module,  # with a head that is known to `avss_nb.model.heads.find_head`
@@ -184,7 +263,12 @@ def settings(self: Evaluator) -> dict:
 def asking(self: Evaluator,
     prompt: Prompt,
 ) -> Evaluator:
-    "Return the same evaluator with another prompt."
+    """Return the same evaluator with another prompt.
+
+    Parameters
+    ----------
+    prompt : Prompt
+    """
     other = copy.copy(self)
     other.prompt, other.chosen = prompt, True
     return other
@@ -193,7 +277,13 @@ def asking(self: Evaluator,
 def as_asked(self: Evaluator,
     answers: Answers,
 ) -> Evaluator:
-    "Return the evaluator that puts questions as these answers had them."
+    """Return the evaluator that puts questions as these answers had them.
+
+    Parameters
+    ----------
+    answers : Answers
+        made by `Evaluator.answer` or read from a file
+    """
     if answers.prompt in (None, self.prompt): return self
     if not self.chosen: return self.asking(answers.prompt)
     raise another_prompt(answers.prompt, self.prompt)
@@ -250,7 +340,24 @@ def text_losses(self: Evaluator,
 # float64 (texts,): summed negative log-likelihoods; int (texts,): predicted tokens
 ) -> tuple[np.ndarray, np.ndarray]:
     """Measure the loss of each text, padding excluded:
-    of every token for a language model, of the class for a classifier."""
+    of every token for a language model, of the class for a classifier.
+
+    Parameters
+    ----------
+    texts : Iterable[Text]
+        strings, lists of token ids (`avss_nb.data.batches.windows`), or `Labelled`
+        texts for a classifier
+    max_length : int, default 256
+        tokens; longer texts are cut into windows, each of which counts as a text
+    progress : Callable[[Progress], None], default silent
+        called with a `Progress` after each step; `silent` shows nothing
+
+    Returns
+    -------
+    tuple[np.ndarray, np.ndarray]
+        float64 (texts,): summed negative log-likelihoods; int (texts,): predicted
+        tokens
+    """
     rows = self._loss_rows(texts, max_length)
     n, found = len(rows), {}
     losses, tokens = np.zeros(n), np.zeros(n, int)
@@ -282,7 +389,17 @@ def perplexity(self: Evaluator,
     progress: Callable[[Progress], None] = silent,
 ) -> Perplexity:
     """Return exp of the token-weighted mean loss, padding excluded;
-    of a masked model the pseudo-perplexity (a pass for each token)."""
+    of a masked model the pseudo-perplexity (a pass for each token).
+
+    Parameters
+    ----------
+    texts : Iterable[Text]
+        strings, or lists of token ids, for example from `avss_nb.data.batches.windows`
+    max_length : int, default 256
+        tokens; longer texts are cut into windows
+    progress : Callable[[Progress], None], default silent
+        called with a `Progress` after each step; `silent` shows nothing
+    """
     if self.head == "classes":
         raise InputError(
             "a classifier has no perplexity; give `Labelled` texts to `evaluate` or"
@@ -403,7 +520,22 @@ def answer(self: Evaluator,
     # file to which batches are added as they finish; what is there is not asked again
     resume: str | Path | None = None,
 ) -> Answers:  # in the order of the questions
-    "Answer questions greedily, in batches of prompts of similar length."
+    """Answer questions greedily, in batches of prompts of similar length.
+
+    Parameters
+    ----------
+    questions : Iterable[Question | tuple[str, Sequence[str]]]
+        or pairs (text, accepted answers)
+    progress : Callable[[Progress], None], default silent
+        called with a `Progress` after each step; `silent` shows nothing
+    resume : str | Path | None, default None
+        file to which batches are added as they finish; what is there is not asked again
+
+    Returns
+    -------
+    Answers
+        in the order of the questions
+    """
     questions = [Question.of(question) for question in questions]
     prompts = self._prompts(questions)
     batches, generation = self._answer_batches(prompts), self._greedy()
@@ -437,7 +569,21 @@ def answers_as_rows(
 # token ids of prompt and answer; where the answer begins
 ) -> tuple[list[list[int]], list[int]]:
     """Return answers as they were generated, after their prompts;
-    those that were not generated here as the tokenizer writes them."""
+    those that were not generated here as the tokenizer writes them.
+
+    Parameters
+    ----------
+    answers : Answers
+        made by `Evaluator.answer` or read from a file
+    prompt : Prompt
+    tokenizer
+        the tokenizer of the model
+
+    Returns
+    -------
+    tuple[list[list[int]], list[int]]
+        token ids of prompt and answer; where the answer begins
+    """
     rows, starts = prompt.ids(answers.questions, tokenizer), []
     other = [i for i, ids in enumerate(answers.token_ids) if not ids]
     texts, begun = prompt.answered(
@@ -513,7 +659,25 @@ def score(self: Evaluator,
     gap: bool = False,
 ) -> tuple[tuple[float, ...], ...]:  # log-probabilities of each answer's tokens
     """Measure how probable the model finds given answers. They are read where the prompt
-    ends (teacher forcing)."""
+    ends (teacher forcing).
+
+    Parameters
+    ----------
+    questions : Answers | Iterable[Question | tuple[str, Sequence[str]]]
+        answers: their own texts, token by token as they were generated
+    texts : Iterable[str] | None, default None
+        an answer to each question
+    progress : Callable[[Progress], None], default silent
+        called with a `Progress` after each step; `silent` shows nothing
+    gap : bool, default False
+        also the tokens of whitespace that set an answer off? They count where answers
+        are compared (`score_choices`)
+
+    Returns
+    -------
+    tuple[tuple[float, ...], ...]
+        log-probabilities of each answer's tokens
+    """
     if isinstance(questions, Answers) and texts is None:
         return self.as_asked(questions)._score_again(questions, progress)
     questions, texts = [Question.of(question) for question in questions], [*(texts or ())]
@@ -537,7 +701,20 @@ def score_choices(self: Evaluator,
     progress: Callable[[Progress], None] = silent,
 # question → choice → token log-probabilities
 ) -> tuple[tuple[tuple[float, ...], ...], ...]:
-    "Return log-probabilities of all choices, for `choose_most_likely` and `mc2`."
+    """Return log-probabilities of all choices, for `choose_most_likely` and `mc2`.
+
+    Parameters
+    ----------
+    questions : Iterable[Question]
+        with choices
+    progress : Callable[[Progress], None], default silent
+        called with a `Progress` after each step; `silent` shows nothing
+
+    Returns
+    -------
+    tuple[tuple[tuple[float, ...], ...], ...]
+        question → choice → token log-probabilities
+    """
     questions = [Question.of(question) for question in questions]
     check_choices(questions)
     pairs = [(question, choice) for question in questions for choice in question.choices]
@@ -551,7 +728,22 @@ def choose(self: Evaluator,
     by: str = "mean",  # token log-probability of a choice; or "sum"
     progress: Callable[[Progress], None] = silent,
 ) -> Answers:  # confidences: softmax of that score over the choices
-    "Answer with the most probable choice."
+    """Answer with the most probable choice.
+
+    Parameters
+    ----------
+    questions : Iterable[Question]
+        with choices
+    by : str, default 'mean'
+        token log-probability of a choice; or "sum"
+    progress : Callable[[Progress], None], default silent
+        called with a `Progress` after each step; `silent` shows nothing
+
+    Returns
+    -------
+    Answers
+        confidences: softmax of that score over the choices
+    """
     questions = [Question.of(question) for question in questions]
     check_choices(questions, by)
     return choose_most_likely(questions, self.score_choices(questions, progress), by)
@@ -561,7 +753,15 @@ def ask(self: Evaluator,
     questions: Iterable[Question],
     progress: Callable[[Progress], None] = silent,
 ) -> Answers:
-    "Choose where every question has choices (`choose`), else answer in words (`answer`)."
+    """Choose where every question has choices (`choose`), else answer in words (`answer`).
+
+    Parameters
+    ----------
+    questions : Iterable[Question]
+        texts with their accepted answers
+    progress : Callable[[Progress], None], default silent
+        called with a `Progress` after each step; `silent` shows nothing
+    """
     questions = [Question.of(question) for question in questions]
     if questions and all(q.choices for q in questions):
         return self.choose(questions, progress=progress)
@@ -597,7 +797,23 @@ def classify(self: Evaluator,
 # an answer is the name of a class, its confidence the probability that the classifier
 # gives it
 ) -> Answers:
-    "Name the class of each text."
+    """Name the class of each text.
+
+    Parameters
+    ----------
+    texts : Iterable[Labelled]
+        strings, or lists of token ids
+    max_length : int, default 256
+        tokens; longer texts are truncated
+    progress : Callable[[Progress], None], default silent
+        called with a `Progress` after each step; `silent` shows nothing
+
+    Returns
+    -------
+    Answers
+        an answer is the name of a class, its confidence the probability that the
+        classifier gives it
+    """
     self._need("classes", "classify texts")
     texts, config = [*texts], unwrap_model(self.model).config
     if not all(isinstance(text, Labelled) for text in texts):
@@ -635,7 +851,19 @@ def evaluate(self: Evaluator,
     progress: Callable[[Progress], None] = silent,
     max_length: int = 256,  # tokens of a text
 ) -> Report:
-    "Report answers and perplexity together; accuracy and calibration of a classifier."
+    """Report answers and perplexity together; accuracy and calibration of a classifier.
+
+    Parameters
+    ----------
+    questions : Iterable[Question | Labelled] | None, default None
+        of a classifier: labeled texts
+    texts : Iterable[Text] | None, default None
+        for the perplexity (of a masked model the pseudo-perplexity)
+    progress : Callable[[Progress], None], default silent
+        called with a `Progress` after each step; `silent` shows nothing
+    max_length : int, default 256
+        tokens of a text
+    """
     if questions is None and texts is None:
         raise InputError("nothing to evaluate: give questions, texts or both")
     if self.head == "classes":
@@ -653,7 +881,21 @@ def retention(
     after: Report,  # of the changed model, on the same questions and texts
 # for the measures that both reports have; None where the original has nothing to keep
 ) -> dict[str, float | None]:
-    "Compare accuracy as after / before, and perplexity as before / after: the share kept."
+    """Compare accuracy as after / before, and perplexity as before / after: the share kept.
+
+    Parameters
+    ----------
+    before : Report
+        of the original
+    after : Report
+        of the changed model, on the same questions and texts
+
+    Returns
+    -------
+    dict[str, float | None]
+        for the measures that both reports have; None where the original has nothing to
+        keep
+    """
     def ratio(above, below): return above / below if below else None
     pairs = {
         "accuracy": (after.accuracy, before.accuracy),

@@ -24,7 +24,17 @@ def header_line(
     run: dict,  # what they depend on
     about: dict | None = None,  # what is true of all answers; ready for JSON
 ) -> str:
-    "Return the first line of a file of answers."
+    """Return the first line of a file of answers.
+
+    Parameters
+    ----------
+    n : int
+        answers that the file will hold
+    run : dict
+        what they depend on
+    about : dict | None, default None
+        what is true of all answers; ready for JSON
+    """
     header = {"format": ANSWERS_FORMAT, "n": n, "run": run}
     return json_line(header | ({"about": about} if about else {}))
 
@@ -32,7 +42,15 @@ def answer_lines(
     rows: Iterable[dict],  # entries of each answer
     places: Iterable[int],  # of its question in the whole
 ) -> str:
-    "Return a line for each answer."
+    """Return a line for each answer.
+
+    Parameters
+    ----------
+    rows : Iterable[dict]
+        entries of each answer
+    places : Iterable[int]
+        of its question in the whole
+    """
     return "".join(json_line({"at": place} | row) for place, row in zip(places, rows))
 
 # %% ../../nbs/06_answering/00_files.ipynb #cell-016
@@ -88,7 +106,18 @@ def read_answers_file(
     path: Path,
 # header, entries of each answer, and the bytes at which header and answers end
 ) -> tuple[dict, list[dict], list[int]]:
-    "Read header and answers from a file. A last line without an end is left out."
+    """Read header and answers from a file. A last line without an end is left out.
+
+    Parameters
+    ----------
+    path : Path
+        of the file
+
+    Returns
+    -------
+    tuple[dict, list[dict], list[int]]
+        header, entries of each answer, and the bytes at which header and answers end
+    """
     try: *lines, last = path.read_bytes().split(b"\n")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
@@ -99,7 +128,17 @@ def read_answers_file(
 
 # %% ../../nbs/06_answering/00_files.ipynb #cell-033
 class AnswerLog:
-    "A file of answers that grows by whole batches."
+    """A file of answers that grows by whole batches.
+
+    Parameters
+    ----------
+    path : str | Path
+        of the file
+    run : dict
+        everything that the answers depend on, by name; ready for JSON
+    batches : list[list[int]]
+        places of the questions, in the order in which they are answered
+    """
     kept = "text", "token_logprobs", "cut_off", "token_ids"  # entries that `take_up` returns
 
     def __init__(self,
@@ -116,7 +155,15 @@ def add(self: AnswerLog,
     places: Sequence[int],  # the next batch
     answers: Answers,  # to these questions, see `avss_nb.answering.answers`
 ) -> None:
-    "Append a batch; afterwards it is on the disk."
+    """Append a batch; afterwards it is on the disk.
+
+    Parameters
+    ----------
+    places : Sequence[int]
+        the next batch
+    answers : Answers
+        to these questions, see `avss_nb.answering.answers`
+    """
     self._write("ab", answer_lines(answers.rows(), places).encode())
 
 @patch

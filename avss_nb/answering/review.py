@@ -110,7 +110,13 @@ def judged(self: Verdicts,
     rules: str | Judge,  # a name in `avss_nb.data.verdicts.RULES`, or a function
 ) -> Answers:
     """Return the same answers by another rule.
-    Given verdicts, and answers that were withheld, stay."""
+    Given verdicts, and answers that were withheld, stay.
+
+    Parameters
+    ----------
+    rules : str | Judge
+        a name in `avss_nb.data.verdicts.RULES`, or a function
+    """
     name = rule_name(rules)
     questions = tuple(replace(q, rules=name) for q in self.questions)
     correct = self._verdicts(name)
@@ -173,7 +179,15 @@ def to_csv(self: Verdicts,
     disputed: bool = True,  # only those; False: all answers
 ) -> None:
     """Write a table for a person, who fills in the column `label` (right, wrong or abstained;
-    empty: as it is). `relabel` reads it."""
+    empty: as it is). `relabel` reads it.
+
+    Parameters
+    ----------
+    path : str | Path
+        of a new file: one that exists may hold labels
+    disputed : bool, default True
+        only those; False: all answers
+    """
     if Path(path).exists():
         raise InputError(f"{path} exists and may hold labels; give the name of a new file")
     every = dict.fromkeys(range(len(self)), "")
@@ -214,7 +228,13 @@ def relabel(self: Verdicts,
     # None: abstained; or a table of `to_csv`
     labels: Mapping[int, bool | None] | str | Path,
 ) -> Answers:
-    "Return the same answers with a person's verdicts, by the number of the answer."
+    """Return the same answers with a person's verdicts, by the number of the answer.
+
+    Parameters
+    ----------
+    labels : Mapping[int, bool | None] | str | Path
+        None: abstained; or a table of `to_csv`
+    """
     if isinstance(labels, (str, Path)): labels = self._labels(labels)
     found = {name: getattr(self, name).copy() for name in ("correct", "abstained", "labelled")}
     for i, label in labels.items():

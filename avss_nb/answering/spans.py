@@ -24,7 +24,21 @@ def answer_begins(
 # where the thoughts end, and where the first word after them begins; the text's length while
 # it thinks
 ) -> tuple[int, int]:
-    "Find where an answer begins: after thoughts and whitespace, which are not a part of it."
+    """Find where an answer begins: after thoughts and whitespace, which are not a part of it.
+
+    Parameters
+    ----------
+    text : str
+        generated
+    thinking : bool, default False
+        did the prompt open the thoughts?
+
+    Returns
+    -------
+    tuple[int, int]
+        where the thoughts end, and where the first word after them begins; the text's
+        length while it thinks
+    """
     def word(at): return len(text) - len(text[at:].lstrip())
     def closing(at):
         opened = (after for before, after in THINKING if text.startswith(before, word(at)))
@@ -50,7 +64,17 @@ def answer_ended(
     stop: Iterable[str],  # strings that end an answer
     thinking: bool = False,  # did the prompt open the thoughts?
 ) -> bool:
-    "Has a stop string ended the answer? Agrees with `answer_span`."
+    """Has a stop string ended the answer? Agrees with `answer_span`.
+
+    Parameters
+    ----------
+    text : str
+        generated so far
+    stop : Iterable[str]
+        strings that end an answer
+    thinking : bool, default False
+        did the prompt open the thoughts?
+    """
     return bool(_stops(text, stop, thinking))
 
 # %% ../../nbs/06_answering/04_spans.ipynb #cell-017
@@ -62,7 +86,25 @@ def answer_span(
     thinking: bool = False,  # did the prompt open the thoughts?
 # the answer, and which of the tokens are its own: from, up to (at least 1)
 ) -> tuple[str, tuple[int, int]]:
-    "Find the answer in generated tokens: after thoughts and whitespace, before the first end."
+    """Find the answer in generated tokens: after thoughts and whitespace, before the first end.
+
+    Parameters
+    ----------
+    tokens : Sequence[int]
+        generated
+    ends : Iterable[int]
+        token ids that end a text
+    stop : Iterable[str]
+        strings that end an answer
+    decode : Callable[[Sequence[int]], str]
+    thinking : bool, default False
+        did the prompt open the thoughts?
+
+    Returns
+    -------
+    tuple[str, tuple[int, int]]
+        the answer, and which of the tokens are its own: from, up to (at least 1)
+    """
     length = next((i for i, token in enumerate(tokens) if token in ends), len(tokens))
     text = decode(tokens[:length])
     _, start = answer_begins(text, thinking)

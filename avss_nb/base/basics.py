@@ -23,7 +23,12 @@ class InputError(ValueError):
     "Say what was given, what was expected, and what to do: the input is at fault."
 
 def check_counts(**counts) -> None:
-    "Raise InputError unless each value is a whole number of at least 1."
+    """Raise InputError unless each value is a whole number of at least 1.
+
+    Parameters
+    ----------
+    **counts
+    """
     for name, value in counts.items():
         if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
             raise InputError(
@@ -31,7 +36,12 @@ def check_counts(**counts) -> None:
             )
 
 def one_line(error: Exception) -> str:
-    "Return the message of an error without its line breaks."
+    """Return the message of an error without its line breaks.
+
+    Parameters
+    ----------
+    error : Exception
+    """
     return " ".join(str(error).split())
 
 # %% ../../nbs/00_base/00_basics.ipynb #cell-017
@@ -39,7 +49,13 @@ def one_line(error: Exception) -> str:
 def write_whole(
     path: str | Path,  # the file or folder to appear
 ):  # yields a temporary path beside it
-    "Yield a path to write to; it replaces `path` at the end, or vanishes after an exception."
+    """Yield a path to write to; it replaces `path` at the end, or vanishes after an exception.
+
+    Parameters
+    ----------
+    path : str | Path
+        the file or folder to appear
+    """
     check_regular(path)
     path = Path(os.path.realpath(path))
     try:
@@ -57,7 +73,14 @@ def write_whole(
     finally: shutil.rmtree(workshop, ignore_errors=True)
 
 def not_written(path: str | Path, error: Exception) -> InputError:
-    "Return the error for a disk or a folder that refuses."
+    """Return the error for a disk or a folder that refuses.
+
+    Parameters
+    ----------
+    path : str | Path
+        of the file
+    error : Exception
+    """
     return InputError(
         f"{path} was not written ({getattr(error, 'strerror', None) or error}); make room, or"
         " give another place"
@@ -67,7 +90,13 @@ def not_written(path: str | Path, error: Exception) -> InputError:
 LONGEST = 255  # bytes of a name, in all common file systems
 
 def check_regular(path: str | Path) -> None:
-    "Raise InputError for a path that is unusable, or exists and is not a file or folder."
+    """Raise InputError for a path that is unusable, or exists and is not a file or folder.
+
+    Parameters
+    ----------
+    path : str | Path
+        of the file
+    """
     try:
         if max((len(os.fsencode(part)) for part in Path(path).parts), default=0) > LONGEST:
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
@@ -89,7 +118,20 @@ def check_replaceable(
     folder: bool = True,  # is the result a folder, or a file?
 ) -> None:
     """Raise InputError if `path` holds anything but an earlier result of this kind;
-    without a mark, if it holds anything at all."""
+    without a mark, if it holds anything at all.
+
+    Parameters
+    ----------
+    path : str | Path
+        of the file
+    mark : str | None
+        a file in an earlier result's folder; the format its file names, or how it
+        begins
+    kind : str
+        the kind of result, in words
+    folder : bool, default True
+        is the result a folder, or a file?
+    """
     check_regular(path)
     path = Path(path)
     if not path.exists(): return
@@ -116,7 +158,13 @@ def _replaceable_file(path, mark) -> bool:
 
 # %% ../../nbs/00_base/00_basics.ipynb #cell-029
 def format_of(path: str | Path) -> str:
-    "Return the format that a file of this package names; empty for any other file."
+    """Return the format that a file of this package names; empty for any other file.
+
+    Parameters
+    ----------
+    path : str | Path
+        of the file
+    """
     try:
         with safe_open(path, "pt") as file:
             return json.loads((file.metadata() or {})["avss_nb"])["format"]
@@ -137,7 +185,17 @@ def check_place(
     kind: str,
     folder: bool = True,  # see `check_replaceable`
 ) -> None:
-    "Raise InputError if no result can be written there, before hours are spent on it."
+    """Raise InputError if no result can be written there, before hours are spent on it.
+
+    Parameters
+    ----------
+    path : str | Path
+        where a result shall go
+    mark : str | None
+    kind : str
+    folder : bool, default True
+        see `check_replaceable`
+    """
     check_replaceable(path, mark, kind, folder)
     parent = next(p for p in Path(os.path.realpath(path)).parents if p.exists())
     if not (parent.is_dir() and os.access(parent, os.W_OK)):
@@ -152,7 +210,19 @@ def save_tensors(
     kind: str,  # of file, with its version: "avss_nb.LayerProfile/1"
     header: dict,  # what else there is to keep, for JSON
 ) -> None:
-    "Write tensors and a header to a safetensors file; replace only a file of this kind."
+    """Write tensors and a header to a safetensors file; replace only a file of this kind.
+
+    Parameters
+    ----------
+    path : str | Path
+        whole or absent
+    tensors : dict
+        name → tensor
+    kind : str
+        of file, with its version: "avss_nb.LayerProfile/1"
+    header : dict
+        what else there is to keep, for JSON
+    """
     from safetensors.torch import save_file
     name = kind.partition("/")[0].removeprefix("avss_nb.")
     check_replaceable(path, kind, name, folder=False)
@@ -166,7 +236,23 @@ def load_tensors(
     what: str,  # the kind in words, for errors: "profile"
     advice: str = "make it again",
 ) -> tuple[dict, dict]:  # header, and name → tensor
-    "Read a file written by `save_tensors`."
+    """Read a file written by `save_tensors`.
+
+    Parameters
+    ----------
+    path : str | Path
+        of the file
+    kind : str
+        as it was saved
+    what : str
+        the kind in words, for errors: "profile"
+    advice : str, default 'make it again'
+
+    Returns
+    -------
+    tuple[dict, dict]
+        header, and name → tensor
+    """
     if not os.path.isfile(path): raise InputError(f"there is no {what} at {path}; {advice}")
     with report_damage(path, what, advice), safe_open(path, "pt") as file:
         header = json.loads((file.metadata() or {}).get("avss_nb", "{}"))
@@ -184,7 +270,16 @@ def report_damage(
     what: str,  # the kind in words, for errors: "profile"
     advice: str = "make it again",
 ):
-    "Turn what goes wrong while a file's content is taken apart into an error about the file."
+    """Turn what goes wrong while a file's content is taken apart into an error about the file.
+
+    Parameters
+    ----------
+    path : str | Path
+        of the file
+    what : str
+        the kind in words, for errors: "profile"
+    advice : str, default 'make it again'
+    """
     try: yield
     except InputError: raise
     except DAMAGE as error:
@@ -195,7 +290,21 @@ def report_damage(
 # %% ../../nbs/00_base/00_basics.ipynb #cell-048
 @dataclass(frozen=True)
 class Progress:
-    "How far a piece of work has come."
+    """How far a piece of work has come.
+
+    Parameters
+    ----------
+    done : int
+        units finished
+    total : int
+        units in all; 0: not known
+    unit : str, default 'step'
+        what is counted
+    info : dict[str, Any]
+        figures worth showing
+    partial : Callable[[], Any] | None, default None
+        gives the result so far
+    """
     done: int  # units finished
     total: int  # units in all; 0: not known
     unit: str = "step"  # what is counted
@@ -203,11 +312,22 @@ class Progress:
     partial: Callable[[], Any] | None = None  # gives the result so far
 
 def silent(progress: Progress) -> None:
-    "Do nothing with the news."
+    """Do nothing with the news.
+
+    Parameters
+    ----------
+    progress : Progress
+        called with a `Progress` after each step; `silent` shows nothing
+    """
 
 # %% ../../nbs/00_base/00_basics.ipynb #cell-052
 class Bar:
-    "A listener that shows a tqdm bar (a widget in notebooks, text in a terminal)."
+    """A listener that shows a tqdm bar (a widget in notebooks, text in a terminal).
+
+    Parameters
+    ----------
+    label : str, default ''
+    """
     def __init__(self, label: str = ""): self.label, self.bar = label, None
 
     def __call__(self, progress: Progress) -> None:
@@ -219,12 +339,23 @@ class Bar:
         if progress.done == progress.total: self.bar.close()
 
 def default_progress(label: str) -> Callable[[Progress], None]:
-    "Return a bar where somebody watches (a terminal), and silence in a pipe."
+    """Return a bar where somebody watches (a terminal), and silence in a pipe.
+
+    Parameters
+    ----------
+    label : str
+    """
     return Bar(label) if sys.stderr.isatty() else silent
 
 # %% ../../nbs/00_base/00_basics.ipynb #cell-057
 def text_tokenizer(tokenizer):
-    "Return the tokenizer inside a processor; a tokenizer (or any other callable) as it is."
+    """Return the tokenizer inside a processor; a tokenizer (or any other callable) as it is.
+
+    Parameters
+    ----------
+    tokenizer
+        the tokenizer of the model
+    """
     if hasattr(tokenizer, "convert_ids_to_tokens"): return tokenizer
     inner = getattr(tokenizer, "tokenizer", None)
     if hasattr(inner, "convert_ids_to_tokens"): return inner

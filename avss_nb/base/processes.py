@@ -36,7 +36,19 @@ LOCAL = ("LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID")
 # %% ../../nbs/00_base/01_processes.ipynb #cell-014
 @dataclass(frozen=True)
 class Processes:
-    "The processes among which work is dealt out, and which of them this is."
+    """The processes among which work is dealt out, and which of them this is.
+
+    Parameters
+    ----------
+    rank : int, default 0
+        this process
+    of : int, default 1
+        how many there are
+    local : int, default 0
+        this process on its machine: the number of its GPU
+    group : Any, default None
+        of torch.distributed
+    """
     rank: int = 0  # this process
     of: int = 1  # how many there are
     local: int = 0  # this process on its machine: the number of its GPU
@@ -44,7 +56,12 @@ class Processes:
 
     @classmethod
     def here(cls, environment: dict | None = None) -> Processes:
-        "Return what the engine that started this process says."
+        """Return what the engine that started this process says.
+
+        Parameters
+        ----------
+        environment : dict | None, default None
+        """
         env = os.environ if environment is None else environment
         found = ((rank, size) for rank, size in RANKS.items() if rank in env and size in env)
         rank, size = next(found, (None, None))
@@ -69,14 +86,25 @@ class Processes:
 # %% ../../nbs/00_base/01_processes.ipynb #cell-019
 @patch
 def mine(self: Processes, batches: Iterable) -> Iterator:
-    "Yield this process's share of batches."
+    """Yield this process's share of batches.
+
+    Parameters
+    ----------
+    batches : Iterable
+    """
     return itertools.islice(batches, self.rank, None, self.of)
 
 @patch
 def device(self: Processes,
     asked: str | None = None,  # for example "cpu"; None: a GPU where there is one
 ) -> str | None:
-    "Return this process's own GPU if there are several processes, else what was asked for."
+    """Return this process's own GPU if there are several processes, else what was asked for.
+
+    Parameters
+    ----------
+    asked : str | None, default None
+        for example "cpu"; None: a GPU where there is one
+    """
     if self.of == 1 or asked not in (None, "cuda") or not torch.cuda.is_available():
         return asked
     return f"cuda:{self.local % torch.cuda.device_count()}"
@@ -119,7 +147,19 @@ def together(self: Processes,
     # place → what was found; ready for JSON (numbers survive exactly, tuples become lists)
     found: dict[int, Any],
 ) -> dict[int, Any]:  # in the order of the places
-    "Collect what all processes have found."
+    """Collect what all processes have found.
+
+    Parameters
+    ----------
+    found : dict[int, Any]
+        place → what was found; ready for JSON (numbers survive exactly, tuples become
+        lists)
+
+    Returns
+    -------
+    dict[int, Any]
+        in the order of the places
+    """
     if self.of == 1: return found
     parts = self._exchange(json.dumps([*found.items()]).encode())
     entries = [entry for part in parts for entry in json.loads(part)]
@@ -129,7 +169,13 @@ def together(self: Processes,
 def tensors_together(self: Processes,
     found: dict[str, Tensor],  # each process has names of its own
 ) -> dict[str, Tensor]:
-    "Collect the tensors of all processes."
+    """Collect the tensors of all processes.
+
+    Parameters
+    ----------
+    found : dict[str, Tensor]
+        each process has names of its own
+    """
     if self.of == 1: return found
     from safetensors.torch import load, save
     parts = self._exchange(save(found))
@@ -156,7 +202,13 @@ def _connect(processes: Processes, patience: float):
 def join_processes(
     patience: float = 600,  # s to wait for all processes to start
 ) -> Iterator[Processes]:
-    "Connect the processes that an engine has started; alone without an engine."
+    """Connect the processes that an engine has started; alone without an engine.
+
+    Parameters
+    ----------
+    patience : float, default 600
+        s to wait for all processes to start
+    """
     processes = Processes.here()
     if processes.of == 1:
         yield processes

@@ -22,7 +22,21 @@ def encode(
     text: str | Sequence[str],
     special: bool = True,  # with the tokens that the tokenizer puts around a text?
 ) -> list:  # token ids; a list of them for several texts
-    "Tokenize, without the warning that a text is longer than the model reads."
+    """Tokenize, without the warning that a text is longer than the model reads.
+
+    Parameters
+    ----------
+    tokenizer
+        the tokenizer of the model
+    text : str | Sequence[str]
+    special : bool, default True
+        with the tokens that the tokenizer puts around a text?
+
+    Returns
+    -------
+    list
+        token ids; a list of them for several texts
+    """
     tokenizer = text_tokenizer(tokenizer)
     # others (mistral-common in old versions) do not know `verbose`
     from transformers import PreTrainedTokenizerBase
@@ -32,7 +46,13 @@ def encode(
     return list(found) if isinstance(text, str) else [list(ids) for ids in found]
 
 def text_frame(tokenizer) -> tuple[list[int], list[int]]:
-    "Return the special tokens that go before and after a text: BOS, or [CLS] and [SEP]."
+    """Return the special tokens that go before and after a text: BOS, or [CLS] and [SEP].
+
+    Parameters
+    ----------
+    tokenizer
+        the tokenizer of the model
+    """
     if not callable(tokenizer): return [], []
     inner, framed = encode(tokenizer, "a", special=False), encode(tokenizer, "a")
     for start in range(len(framed) - len(inner) + 1) if inner else ():
@@ -47,7 +67,16 @@ def text_ids(
     # of the tokenizer, if it is known (`text_frame`)
     frame: tuple[list[int], list[int]] | None = None,
 ) -> list[int]:
-    "Return the token ids of a text, with one BOS even if the text itself begins with one."
+    """Return the token ids of a text, with one BOS even if the text itself begins with one.
+
+    Parameters
+    ----------
+    text : str
+    tokenizer
+        the tokenizer of the model
+    frame : tuple[list[int], list[int]] | None, default None
+        of the tokenizer, if it is known (`text_frame`)
+    """
     ids, (before, _) = encode(tokenizer, text), frame or text_frame(tokenizer)
     return ids[len(before):] if before and ids[len(before):2 * len(before)] == before else ids
 
@@ -59,7 +88,19 @@ def cut_text(
     frame: tuple[list[int], list[int]] = ([], []),
     closed: bool = False,  # also behind each window?
 ) -> list[list[int]]:
-    "Cut the token ids of a text into windows."
+    """Cut the token ids of a text into windows.
+
+    Parameters
+    ----------
+    ids : Sequence[int]
+        of a whole text, as `text_ids` gives them
+    length : int
+        tokens of a window
+    frame : tuple[list[int], list[int]], default ([], [])
+        see `text_frame`; the part of it that the text has is put around each window
+    closed : bool, default False
+        also behind each window?
+    """
     before = frame[0] if frame[0] == ids[:len(frame[0])] else []
     after = frame[1] if closed and frame[1] and frame[1] == ids[-len(frame[1]):] else []
     if len(ids) <= length or len(before) + len(after) >= length: before, after = [], []
@@ -69,13 +110,31 @@ def cut_text(
 # %% ../../nbs/01_data/02_batches.ipynb #cell-024
 @dataclass(frozen=True)
 class Labelled:
-    "A text, or a pair of texts, with its class."
+    """A text, or a pair of texts, with its class.
+
+    Parameters
+    ----------
+    text : str
+    label : int
+        number of the class
+    pair : str, default ''
+        the second text of a pair
+    """
     text: str
     label: int  # number of the class
     pair: str = ""  # the second text of a pair
 
 class LabelledRow(list):
-    "The token ids of a text with a class."
+    """The token ids of a text with a class.
+
+    Parameters
+    ----------
+    ids : Iterable[int]
+    label : int
+    segments : Sequence[int], default ()
+        0 for tokens of the first text, 1 for those of the second; for models that ask
+        for it
+    """
     def __init__(self,
         ids: Iterable[int],
         label: int,
@@ -87,7 +146,16 @@ class LabelledRow(list):
 
     @classmethod
     def of(cls, given: Labelled, tokenizer, max_length: int) -> LabelledRow:
-        "Tokenize, and truncate to `max_length` tokens."
+        """Tokenize, and truncate to `max_length` tokens.
+
+        Parameters
+        ----------
+        given : Labelled
+        tokenizer
+            the tokenizer of the model
+        max_length : int
+            tokens
+        """
         options = {"truncation": True, "max_length": max_length, "verbose": False}
         found = tokenizer(given.text, given.pair or None, **options)
         if not found["input_ids"]:
@@ -99,7 +167,13 @@ class LabelledRow(list):
 Text = str | Sequence[int] | Labelled
 
 def check_texts(texts) -> None:
-    "Raise InputError unless `texts` is a collection of texts."
+    """Raise InputError unless `texts` is a collection of texts.
+
+    Parameters
+    ----------
+    texts
+        strings, or lists of token ids
+    """
     if isinstance(texts, (str, bytes)):
         raise InputError("one string was given where a list of texts is expected; write [text]")
     if isinstance(texts, Mapping) or hasattr(texts, "columns"):
@@ -112,7 +186,12 @@ def check_texts(texts) -> None:
         raise InputError(f"{texts!r} was given where a list of texts is expected")
 
 def token_ids(given: Sequence[int]) -> list[int]:
-    "Return a list, an array or a tensor of token ids as a list of numbers."
+    """Return a list, an array or a tensor of token ids as a list of numbers.
+
+    Parameters
+    ----------
+    given : Sequence[int]
+    """
     try:
         if isinstance(given, (bytes, bytearray, memoryview, Mapping)): raise TypeError
         return array("q", given.tolist() if hasattr(given, "tolist") else given).tolist()
@@ -132,7 +211,21 @@ def split_texts(
     # the special tokens of a text also in its second window and those after it?
     bos: bool = True,
 ) -> Iterator[list[list[int]]]:
-    "Yield for each text its token ids, in pieces of at most `max_length`."
+    """Yield for each text its token ids, in pieces of at most `max_length`.
+
+    Parameters
+    ----------
+    texts : Iterable[Text]
+        strings, lists of token ids, or texts with a class
+    tokenizer
+        the tokenizer of the model
+    max_length : int, default 256
+        tokens; longer texts are cut into windows of this length
+    fewest : int, default 1
+        shorter pieces are left out
+    bos : bool, default True
+        the special tokens of a text also in its second window and those after it?
+    """
     check_texts(texts)
     check_counts(max_length=max_length)
     tokenizer = text_tokenizer(tokenizer)
@@ -162,7 +255,12 @@ def _check_text(text, tokenizer) -> None:
 
 # %% ../../nbs/01_data/02_batches.ipynb #cell-035
 def too_short(fewest: int) -> InputError:
-    "Return the error for texts that have too few tokens."
+    """Return the error for texts that have too few tokens.
+
+    Parameters
+    ----------
+    fewest : int
+    """
     tokens = f"{fewest} token" if fewest == 1 else f"{fewest} tokens"
     return InputError(f"there is no text of at least {tokens}; give at least one")
 
@@ -173,7 +271,19 @@ def tokenize(
     fewest: int = 1,
     bos: bool = True,
 ) -> list[list[int]]:
-    "Return all pieces of all texts; see `split_texts`."
+    """Return all pieces of all texts; see `split_texts`.
+
+    Parameters
+    ----------
+    texts : Iterable[Text]
+        strings, or lists of token ids
+    tokenizer
+        the tokenizer of the model
+    max_length : int, default 256
+        tokens
+    fewest : int, default 1
+    bos : bool, default True
+    """
     pieces = split_texts(texts, tokenizer, max_length, fewest, bos)
     rows = [piece for text in pieces for piece in text]
     if not rows: raise too_short(fewest)
@@ -188,7 +298,21 @@ def windows(
     # does every window begin with the tokenizer's BOS, or only the first one?
     bos: bool = True,
 ) -> list[list[int]]:
-    "Join all texts, and cut their tokens into windows of equal length; drop the rest."
+    """Join all texts, and cut their tokens into windows of equal length; drop the rest.
+
+    Parameters
+    ----------
+    texts : Iterable[str]
+        strings, or lists of token ids
+    tokenizer
+        the tokenizer of the model
+    length : int, default 256
+        tokens a window
+    joint : str, default '\\n'
+        between texts
+    bos : bool, default True
+        does every window begin with the tokenizer's BOS, or only the first one?
+    """
     check_texts(texts)
     frame = text_frame(tokenizer)
     ids = text_ids(joint.join(texts), tokenizer, frame)
@@ -212,7 +336,26 @@ def right_padded(
 # input_ids and attention_mask, int64, (rows, longest); token_type_ids for pairs that have them
 ) -> dict[str, torch.Tensor]:
     """Make one batch; padding is on the right and marked 0 in the mask.
-    Some architectures see it all the same: `avss_nb.model.heads.reads_padding`."""
+    Some architectures see it all the same: `avss_nb.model.heads.reads_padding`.
+
+    Parameters
+    ----------
+    rows : Sequence[Sequence[int]]
+        token ids
+    device, default 'cpu'
+        where the tensors lie
+    pad : int, default 0
+        token id of the padding
+    vocabulary : int | None, default None
+        how many token ids the model knows (`avss_nb.model.blocks.vocabulary_size`);
+        None: not checked
+
+    Returns
+    -------
+    dict[str, torch.Tensor]
+        input_ids and attention_mask, int64, (rows, longest); token_type_ids for pairs
+        that have them
+    """
     lengths = torch.tensor([*map(len, rows)])
     mask = torch.arange(int(lengths.max())) < lengths[:, None]
     def filled(lists, rest):
@@ -243,7 +386,25 @@ def length_batches(
     # only rows of equal length together, for models that read the padding?
     equal: bool = False,
 ) -> Iterator[list[int]]:  # indices into `rows`
-    "Yield batches of rows of similar length, in a seeded random order within each chunk."
+    """Yield batches of rows of similar length, in a seeded random order within each chunk.
+
+    Parameters
+    ----------
+    rows : Sequence[Sequence[int]]
+    size : int
+        rows in a batch
+    chunk : int, default 64
+        batches that are sorted by length together
+    seed : int, default 0
+        of all random draws
+    equal : bool, default False
+        only rows of equal length together, for models that read the padding?
+
+    Returns
+    -------
+    Iterator[list[int]]
+        indices into `rows`
+    """
     rng = random.Random(seed)
     def length(i): return len(rows[i])
     for start in range(0, len(rows), size * chunk):
@@ -255,7 +416,19 @@ def length_batches(
 
 # %% ../../nbs/01_data/02_batches.ipynb #cell-057
 class Rows(list):
-    "Rows of token ids that know where they come from."
+    """Rows of token ids that know where they come from.
+
+    Parameters
+    ----------
+    rows : Iterable[Sequence[int]]
+        token ids
+    texts : Sequence[int]
+        of each row the number of its text in the corpus
+    numbers : Sequence[int]
+        and its own number among all rows of the corpus
+    known : int
+        how many texts have been read so far
+    """
     def __init__(self,
         rows: Iterable[Sequence[int]],  # token ids
         texts: Sequence[int],  # of each row the number of its text in the corpus
@@ -275,7 +448,24 @@ def text_batches(
     chunk: int = 64,  # batches that are read and sorted by length together
     equal: bool = False,  # see `length_batches`
 ) -> Iterator[tuple[Rows, int]]:
-    "Yield batches, each with the number of all (estimated at first; 0 for a generator)."
+    """Yield batches, each with the number of all (estimated at first; 0 for a generator).
+
+    Parameters
+    ----------
+    texts : Iterable[Text]
+        strings, or lists of token ids
+    tokenizer
+        the tokenizer of the model
+    size : int
+        rows in a batch
+    max_length : int, default 256
+        tokens
+    fewest : int, default 1
+    chunk : int, default 64
+        batches that are read and sorted by length together
+    equal : bool, default False
+        see `length_batches`
+    """
     count = len(texts) if hasattr(texts, "__len__") else 0
     stream = split_texts(texts, tokenizer, max_length, fewest)
     read = known = 0  # texts; and those that have tokens
@@ -301,7 +491,12 @@ class Corpus:
     def __init__(self): self.first, self.sum = None, 0
 
     def read(self, rows: Iterable[Sequence[int]]) -> None:
-        "Take in the token ids of a batch."
+        """Take in the token ids of a batch.
+
+        Parameters
+        ----------
+        rows : Iterable[Sequence[int]]
+        """
         digests = (hashlib.blake2b(array("q", row), digest_size=16).digest() for row in rows)
         found = sum(int.from_bytes(digest, "little") for digest in digests)
         if self.first is None: self.first = found
@@ -316,14 +511,28 @@ def prompt_ids(
     prompts: Sequence[str],
     tokenizer,
 ) -> list[list[int]]:
-    "Return token ids with one BOS at most, and no end-of-text token that was not written."
+    """Return token ids with one BOS at most, and no end-of-text token that was not written.
+
+    Parameters
+    ----------
+    prompts : Sequence[str]
+    tokenizer
+        the tokenizer of the model
+    """
     frame = text_frame(tokenizer)
     found = [text_ids(prompt, tokenizer, frame) for prompt in prompts]
     end = frame[1]
     return [ids[:-len(end)] if end and ids[-len(end):] == end else ids for ids in found]
 
 def is_special(token: int, tokenizer) -> bool:
-    "Whether a token has no text of its own, such as the end of a turn."
+    """Whether a token has no text of its own, such as the end of a turn.
+
+    Parameters
+    ----------
+    token : int
+    tokenizer
+        the tokenizer of the model
+    """
     if token == getattr(tokenizer, "unk_token_id", None): return False
     shown = tokenizer.decode([token], skip_special_tokens=True)
     return not shown and bool(tokenizer.decode([token]))
@@ -335,7 +544,18 @@ def answer_ids(
     answer: str,
     tokenizer,
 ) -> list[int]:
-    "Return the token ids of an answer, set off by a space unless one is there already."
+    """Return the token ids of an answer, set off by a space unless one is there already.
+
+    Parameters
+    ----------
+    prompt : Sequence[int]
+        token ids, as the model reads them
+    text : str
+        the same prompt as text
+    answer : str
+    tokenizer
+        the tokenizer of the model
+    """
     if not answer.strip(): return encode(tokenizer, answer, special=False) if answer else []
     closed = text[-1:].isspace() or bool(prompt) and is_special(prompt[-1], tokenizer)
     gap = "" if closed or answer[0].isspace() else " "
@@ -351,7 +571,23 @@ def answered_rows(
     read: Sequence[Sequence[int]] | None = None,
 # token ids of prompt and answer; where the answer begins
 ) -> tuple[list[list[int]], list[int]]:
-    "Join prompts with their answers, for teacher forcing."
+    """Join prompts with their answers, for teacher forcing.
+
+    Parameters
+    ----------
+    prompts : Sequence[str]
+    answers : Sequence[str]
+        one for each prompt
+    tokenizer
+        the tokenizer of the model
+    read : Sequence[Sequence[int]] | None, default None
+        token ids of the prompts; None: as `prompt_ids` gives them
+
+    Returns
+    -------
+    tuple[list[list[int]], list[int]]
+        token ids of prompt and answer; where the answer begins
+    """
     starts = prompt_ids(prompts, tokenizer) if read is None else [[*ids] for ids in read]
     rows = []
     for start, prompt, answer in zip(starts, prompts, answers, strict=True):
@@ -366,7 +602,17 @@ def first_words(
     starts: Sequence[int],  # where the answers begin
     tokenizer,
 ) -> list[int]:
-    "Find where the first words of answers begin: skip tokens of whitespace alone."
+    """Find where the first words of answers begin: skip tokens of whitespace alone.
+
+    Parameters
+    ----------
+    rows : Sequence[Sequence[int]]
+        token ids of prompts and answers
+    starts : Sequence[int]
+        where the answers begin
+    tokenizer
+        the tokenizer of the model
+    """
     def first(row, start):
         places = range(start, len(row) - 1)
         return next((i for i in places if tokenizer.decode([row[i]]).strip()), len(row) - 1)

@@ -21,7 +21,13 @@ __all__ = ['PART', 'SINGLE_DIGITS', 'AS_GPT2', 'SPECIAL_IDS', 'LLAMA3', 'RECORD'
 
 # %% ../../nbs/01_data/05_gguf.ipynb #cell-014
 def plain_weights(model):
-    "Remove the traces of a quantization that was undone while the model was loaded."
+    """Remove the traces of a quantization that was undone while the model was loaded.
+
+    Parameters
+    ----------
+    model
+        a transformers model with a stack of blocks
+    """
     if hasattr(model.config, "quantization_config"): del model.config.quantization_config
     traces = "is_quantized", "quantization_method", "hf_quantizer"
     for name in traces: model.__dict__.pop(name, None)
@@ -33,7 +39,13 @@ PART = re.compile(r"-\d{5}-of-\d{5}\.gguf$")  # how llama.cpp names the parts of
 def find_gguf(
     name: str | Path,  # of a model, as `load_model` takes it
 ) -> Path | None:
-    "Return the GGUF file that a name means, or None if it means something else."
+    """Return the GGUF file that a name means, or None if it means something else.
+
+    Parameters
+    ----------
+    name : str | Path
+        of a model, as `load_model` takes it
+    """
     place = Path(name)
     if place.is_dir(): files = _gguf_files(place)
     elif place.suffix.lower() == ".gguf": files = [place]
@@ -208,7 +220,15 @@ def convert_gguf(
     # to appear, whole; float32 safetensors and tokenizer, 4 bytes a parameter
     folder: str | Path,
 ) -> None:
-    "Write the model and the tokenizer of a GGUF file as an ordinary model folder."
+    """Write the model and the tokenizer of a GGUF file as an ordinary model folder.
+
+    Parameters
+    ----------
+    file : str | Path
+        .gguf
+    folder : str | Path
+        to appear, whole; float32 safetensors and tokenizer, 4 bytes a parameter
+    """
     if not find_spec("gguf"):
         raise InputError(
             f"{file} is a GGUF file, and the package that reads such files is missing; "
@@ -231,7 +251,13 @@ def convert_gguf(
         (made / RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
 
 def file_sha256(path: str | Path) -> str:
-    "Return the SHA-256 checksum of a file's content, in hexadecimal."
+    """Return the SHA-256 checksum of a file's content, in hexadecimal.
+
+    Parameters
+    ----------
+    path : str | Path
+        of the file
+    """
     digest = sha256()
     with open(path, "rb") as file:
         while part := file.read(1 << 20): digest.update(part)
@@ -250,7 +276,13 @@ def gguf_cache(
     # None: $AVSS_NB_CACHE, else avss_nb in $XDG_CACHE_HOME or ~/.cache
     cache: str | Path | None = None,
 ) -> Path:
-    "Return the folder with the converted models; delete what you no longer need."
+    """Return the folder with the converted models; delete what you no longer need.
+
+    Parameters
+    ----------
+    cache : str | Path | None, default None
+        None: $AVSS_NB_CACHE, else avss_nb in $XDG_CACHE_HOME or ~/.cache
+    """
     base = cache or os.environ.get("AVSS_NB_CACHE") or None
     if base is None:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "avss_nb"
@@ -276,7 +308,17 @@ def converted_gguf(
     cache: str | Path | None = None,  # see `gguf_cache`
     progress: Callable[[Progress], None] = silent,  # called when a conversion begins and ends
 ) -> Path:
-    "Return the folder that a GGUF file was converted to: now, or earlier by any process."
+    """Return the folder that a GGUF file was converted to: now, or earlier by any process.
+
+    Parameters
+    ----------
+    file : str | Path
+        .gguf
+    cache : str | Path | None, default None
+        see `gguf_cache`
+    progress : Callable[[Progress], None], default silent
+        called when a conversion begins and ends
+    """
     from filelock import FileLock  # torch needs it, so it is there
     folder = gguf_cache(cache) / file_sha256(file)
     try:

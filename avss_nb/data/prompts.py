@@ -22,7 +22,25 @@ STYLES = {"plain": ("Q: {question}\nA:", ("\n",), 16), "chat": ("{question}", ()
 # %% ../../nbs/01_data/03_prompts.ipynb #cell-010
 @dataclass(frozen=True)
 class Prompt:
-    "How a question is put to a model."
+    """How a question is put to a model.
+
+    Parameters
+    ----------
+    style : str, default 'plain'
+        one of `STYLES`; "chat": in turns, by the tokenizer's chat template
+    template : str | None, default None
+        with {question}; None: that of the style
+    system : str, default ''
+        what stands before everything else; of a chat, the system's turn
+    examples : tuple[tuple[str, str], ...], default ()
+        solved questions before the one that is asked, filled into the template:
+        (question, answer)
+    bos : bool, default True
+        begin as the tokenizer (or its chat template) begins a text? False: without its
+        BOS
+    thinking : bool, default False
+        of a chat template that offers it: may the model think before it answers?
+    """
     style: str = "plain"  # one of `STYLES`; "chat": in turns, by the tokenizer's chat template
     template: str | None = None  # with {question}; None: that of the style
     system: str = ""  # what stands before everything else; of a chat, the system's turn
@@ -72,17 +90,35 @@ def label(self: Prompt) -> str:
 
 @patch
 def put(self: Prompt, question: Question) -> str:
-    "Return the question in its template, without what stands before it."
+    """Return the question in its template, without what stands before it.
+
+    Parameters
+    ----------
+    question : Question
+        text with its accepted answers
+    """
     return question.prompt or self.form.replace("{question}", question.text)
 
 @patch
 def shown(self: Prompt, question: Question) -> list[tuple[str, str]]:
-    "Return the examples before a question, which is never among its own."
+    """Return the examples before a question, which is never among its own.
+
+    Parameters
+    ----------
+    question : Question
+        text with its accepted answers
+    """
     return [(q, a) for q, a in self.examples if q != self.put(question)]
 
 @patch
 def turns(self: Prompt, question: Question) -> list[dict[str, str]]:
-    "Return the question as the turns of a chat."
+    """Return the question as the turns of a chat.
+
+    Parameters
+    ----------
+    question : Question
+        text with its accepted answers
+    """
     found = [{"role": "system", "content": self.system}] if self.system else []
     for q, a in self.shown(question):
         found += [{"role": "user", "content": q}, {"role": "assistant", "content": a}]
@@ -91,7 +127,15 @@ def turns(self: Prompt, question: Question) -> list[dict[str, str]]:
 # %% ../../nbs/01_data/03_prompts.ipynb #cell-018
 @patch
 def text(self: Prompt, question: Question, tokenizer=None) -> str:
-    "Return what the model reads, as text; a chat needs the tokenizer."
+    """Return what the model reads, as text; a chat needs the tokenizer.
+
+    Parameters
+    ----------
+    question : Question
+        text with its accepted answers
+    tokenizer, default None
+        the tokenizer of the model
+    """
     if self.style == "chat": return self._chat(question, tokenizer, tokenize=False)
     system = f"{self.system}\n\n" if self.system else ""
     examples = "".join(f"{q.rstrip()} {a}\n" for q, a in self.shown(question))
@@ -122,7 +166,15 @@ def _no_template(error) -> InputError:
 # %% ../../nbs/01_data/03_prompts.ipynb #cell-023
 @patch
 def ids(self: Prompt, questions: Iterable[Question], tokenizer) -> list[list[int]]:
-    "Return what the model reads: token ids for each question."
+    """Return what the model reads: token ids for each question.
+
+    Parameters
+    ----------
+    questions : Iterable[Question]
+        texts with their accepted answers
+    tokenizer
+        the tokenizer of the model
+    """
     if self.style == "chat":
         found = [self._chat(q, tokenizer, tokenize=True) for q in questions]
     else:
@@ -139,13 +191,36 @@ def answered(self: Prompt,
     tokenizer,
 # token ids of prompt and answer; where the answer begins
 ) -> tuple[list[list[int]], list[int]]:
-    "Join questions with their answers, for teacher forcing."
+    """Join questions with their answers, for teacher forcing.
+
+    Parameters
+    ----------
+    questions : Sequence[Question]
+        texts with their accepted answers
+    answers : Sequence[str]
+        one for each question
+    tokenizer
+        the tokenizer of the model
+
+    Returns
+    -------
+    tuple[list[list[int]], list[int]]
+        token ids of prompt and answer; where the answer begins
+    """
     texts = [self.text(q, tokenizer) for q in questions]
     return answered_rows(texts, answers, tokenizer, self.ids(questions, tokenizer))
 
 @patch
 def opens_thoughts(self: Prompt, question: Question, tokenizer) -> bool:
-    "Whether the prompt ends within the model's thoughts, as some chat templates do."
+    """Whether the prompt ends within the model's thoughts, as some chat templates do.
+
+    Parameters
+    ----------
+    question : Question
+        text with its accepted answers
+    tokenizer
+        the tokenizer of the model
+    """
     read = self.text(question, tokenizer).rstrip()
     return read.endswith(("<think>", "<thinking>", "<thought>", "[THINK]"))
 
@@ -154,7 +229,15 @@ def another_prompt(
     answered: Prompt,  # to which answers were given
     given: Prompt,  # by which somebody would read them
 ) -> InputError:
-    "Return the error for answers that would be read by another prompt than they were given to."
+    """Return the error for answers that would be read by another prompt than they were given to.
+
+    Parameters
+    ----------
+    answered : Prompt
+        to which answers were given
+    given : Prompt
+        by which somebody would read them
+    """
     return InputError(
         f"the answers were given to the prompt ({answered.label}), and another one was given"
         f" here ({given.label}); leave it out here, or ask again"
@@ -167,7 +250,21 @@ def draw_examples(
     seed: int = 0,
 # the examples; the other questions, in their order
 ) -> tuple[list[Question], list[Question]]:
-    "Choose solved examples from questions, once for all of them."
+    """Choose solved examples from questions, once for all of them.
+
+    Parameters
+    ----------
+    questions : Iterable[Question | tuple[str, Sequence[str]]]
+        texts with their accepted answers
+    count : int, default 5
+    seed : int, default 0
+        of all random draws
+
+    Returns
+    -------
+    tuple[list[Question], list[Question]]
+        the examples; the other questions, in their order
+    """
     check_counts(count=count)
     def same(q): return " ".join(q.text.lower().split())
     questions = [Question.of(q) for q in questions]
@@ -187,6 +284,13 @@ def with_examples(
     prompt: Prompt,
     examples: Iterable[Question],  # with answers
 ) -> Prompt:
-    "Return the prompt with solved examples in front."
+    """Return the prompt with solved examples in front.
+
+    Parameters
+    ----------
+    prompt : Prompt
+    examples : Iterable[Question]
+        with answers
+    """
     pairs = [(prompt.put(q), " ".join(q.answers[0].split())) for q in examples]
     return replace(prompt, examples=pairs)

@@ -16,7 +16,35 @@ __all__ = ['TYPES', 'TEMPLATE', 'Question', 'question_type', 'split_questions', 
 # %% ../../nbs/01_data/01_questions.ipynb #cell-008
 @dataclass(frozen=True)
 class Question:
-    "A question with the truth about it."
+    """A question with the truth about it.
+
+    Parameters
+    ----------
+    text : str
+    answers : tuple[str, ...]
+        every accepted answer
+    prompt : str, default ''
+        what the model reads; empty: the evaluator's template around `text`
+    stop : tuple[str, ...], default ()
+        strings that end an answer to this prompt; empty: the evaluator's
+    group : str, default ''
+        for reports by group
+    kind : str, default ''
+        the kind of fact
+    answerable : bool, default True
+        could the model know?
+    subject : str, default ''
+        whom or what it is about: questions about one subject stay on one side of a
+        split
+    choices : tuple[str, ...], default ()
+        candidate answers, where the task is to choose; those that are right are in
+        `answers`
+    rules : str, default 'squad'
+        a name in `avss_nb.data.verdicts.RULES`, or a function (answer, accepted) →
+        bool, which gets a name there
+    language : str, default 'en'
+        a name in `avss_nb.data.verdicts.LANGUAGES`
+    """
     text: str
     answers: tuple[str, ...]  # every accepted answer
     prompt: str = ""  # what the model reads; empty: the evaluator's template around `text`
@@ -38,7 +66,13 @@ class Question:
 
     @classmethod
     def of(cls, question: "Question | tuple[str, Sequence[str]]") -> "Question":
-        "Return the question; make one from a pair (text, answers)."
+        """Return the question; make one from a pair (text, answers).
+
+        Parameters
+        ----------
+        question : 'Question | tuple[str, Sequence[str]]'
+            text with its accepted answers
+        """
         if isinstance(question, cls): return question
         if isinstance(question, str) or len(question) != 2:
             raise InputError(
@@ -49,14 +83,26 @@ class Question:
         return cls(text, (answers,) if isinstance(answers, str) else tuple(answers))
 
     def accepts(self, answer: str) -> bool:
-        "Whether the answer is right by the question's own rules."
+        """Whether the answer is right by the question's own rules.
+
+        Parameters
+        ----------
+        answer : str
+        """
         return is_correct(answer, self.answers, self.rules, self.language)
 
     def abstains(self,
         answer: str,
         more: Iterable[str] = (),  # further phrases that are abstentions
     ) -> bool:
-        "Whether the answer says that no answer is known."
+        """Whether the answer says that no answer is known.
+
+        Parameters
+        ----------
+        answer : str
+        more : Iterable[str], default ()
+            further phrases that are abstentions
+        """
         return is_abstention(answer, self.rules, self.language, more)
 
 # %% ../../nbs/01_data/01_questions.ipynb #cell-021
@@ -66,7 +112,12 @@ TYPES = {
 }
 
 def question_type(text: str) -> str:
-    "Return the first question word (who, when, where, how, what, which), or \"other\"."
+    """Return the first question word (who, when, where, how, what, which), or \"other\".
+
+    Parameters
+    ----------
+    text : str
+    """
     return next(
         (TYPES[word] for word in re.findall("[a-z]+", text.lower()) if word in TYPES), "other"
     )
@@ -85,7 +136,19 @@ def split_questions(
     stratify: str = "group",  # an attribute of `Question`: spread evenly over the parts
     seed: int = 0,
 ) -> dict[str, list[Question]]:
-    "Split questions into parts that have no subject in common."
+    """Split questions into parts that have no subject in common.
+
+    Parameters
+    ----------
+    questions : Iterable[Question]
+        texts with their accepted answers
+    shares : dict[str, float]
+        part → its share of the subjects; the shares sum to 1
+    stratify : str, default 'group'
+        an attribute of `Question`: spread evenly over the parts
+    seed : int, default 0
+        of all random draws
+    """
     if not shares or min(shares.values()) <= 0 or abs(sum(shares.values()) - 1) > 1e-9:
         raise InputError(
             f"shares {shares} were given; they must be positive and sum to 1, for example"
@@ -111,7 +174,15 @@ def one_per_subject(
     questions: Iterable[Question],
     seed: int = 0,
 ) -> list[Question]:
-    "Draw one question about each subject, so answers are independent."
+    """Draw one question about each subject, so answers are independent.
+
+    Parameters
+    ----------
+    questions : Iterable[Question]
+        texts with their accepted answers
+    seed : int, default 0
+        of all random draws
+    """
     subjects = _by_subject(questions)
     return [random.Random(f"{seed} {name}").choice(about) for name, about in subjects.items()]
 
@@ -126,7 +197,20 @@ def with_shots(
     seed: int = 0,  # of the choice of examples
     template: str = TEMPLATE,
 ) -> list[Question]:
-    "Return the questions with solved examples before them; an answer ends with its line."
+    """Return the questions with solved examples before them; an answer ends with its line.
+
+    Parameters
+    ----------
+    questions : Iterable[Question | tuple[str, Sequence[str]]]
+        texts with their accepted answers
+    shots : int, default 5
+        examples before each question
+    examples : Iterable[Question | tuple[str, Sequence[str]]] | None, default None
+        None: drawn from `questions`, and then not asked
+    seed : int, default 0
+        of the choice of examples
+    template : str, default TEMPLATE
+    """
     if shots < 0: raise InputError(f"{shots} shots were asked for; give 0 or more")
     questions = [Question.of(q) for q in questions]
     pool = questions if examples is None else [Question.of(q) for q in examples]

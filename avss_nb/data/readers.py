@@ -98,7 +98,13 @@ READERS = {
 }
 
 def read_table(path: str | Path) -> list[dict]:
-    "Read the rows of a table, whatever its kind (`READERS`)."
+    """Read the rows of a table, whatever its kind (`READERS`).
+
+    Parameters
+    ----------
+    path : str | Path
+        of the file
+    """
     path = Path(path)
     kind = path.suffix.lower()
     if not os.path.isfile(path):
@@ -196,7 +202,27 @@ def load_texts(
     # read them as they are asked for: for corpora larger than memory or disk
     streaming: bool = False,
 ) -> list[str] | Iterator[str]:  # an iterator, if streaming
-    "Load non-empty texts from a file or from `datasets`."
+    """Load non-empty texts from a file or from `datasets`.
+
+    Parameters
+    ----------
+    source : str | Path
+        a text file, a table (`TABLES`), or the name of a data set (`wikitext`,
+        `wikitext:wikitext-2-raw-v1`)
+    split : str, default 'test'
+        for a data set
+    column : str | None, default None
+        of a table or data set; None: "text"
+    limit : int | None, default None
+        at most so many texts
+    streaming : bool, default False
+        read them as they are asked for: for corpora larger than memory or disk
+
+    Returns
+    -------
+    list[str] | Iterator[str]
+        an iterator, if streaming
+    """
     if os.path.isfile(source) and Path(source).suffix.lower() not in TABLES:
         if column:
             raise InputError(
@@ -250,7 +276,20 @@ def _truth(value, source) -> bool:
 # %% ../../nbs/01_data/04_readers.ipynb #cell-062
 @dataclass(frozen=True)
 class QuestionSet:
-    "A published data set: where to find it, its columns, and how rows become questions."
+    """A published data set: where to find it, its columns, and how rows become questions.
+
+    Parameters
+    ----------
+    path : str
+        on the hub, with `:config` where there are several
+    columns : tuple[str, ...]
+        columns that are needed; several entries are alternatives
+    marks : tuple[str, ...]
+        columns that give it away; empty: the name of the file or folder must agree, too
+    read : Callable[[Iterator[dict], str], Iterator[Question]]
+    tasks : tuple[str, ...], default ('answer',)
+        the first is the usual one
+    """
     path: str  # on the hub, with `:config` where there are several
     columns: tuple[str, ...]  # columns that are needed; several entries are alternatives
     # columns that give it away; empty: the name of the file or folder must agree, too
@@ -366,7 +405,15 @@ def recognize_set(
     row: dict,  # the first of a table
     source: str | Path = "",  # where it comes from
 ) -> str | None:
-    "Return the name in `QUESTION_SETS` of the set that a row belongs to, if any."
+    """Return the name in `QUESTION_SETS` of the set that a row belongs to, if any.
+
+    Parameters
+    ----------
+    row : dict
+        the first of a table
+    source : str | Path, default ''
+        where it comes from
+    """
     columns = {PUBLISHED.get(c, c) for c in row}
     inside = columns | (set(row["answer"]) if isinstance(row.get("answer"), dict) else set())
     place = "/".join(Path(source).parts[-2:]).lower().replace("-", "_")
@@ -440,7 +487,31 @@ def load_questions(
     # of questions and answers: a name in `avss_nb.data.verdicts.LANGUAGES`
     language: str = "en",
 ) -> list[Question]:
-    "Load questions with accepted answers; warn how many rows lack a question or an answer."
+    """Load questions with accepted answers; warn how many rows lack a question or an answer.
+
+    Parameters
+    ----------
+    source : str | Path
+        a name in `QUESTION_SETS`, a file (.csv, .tsv, .json, .jsonl, .parquet, .txt),
+        or another data set
+    split : str, default 'validation'
+        for a data set
+    question : str | None, default None
+        column; None: "question", or "prompt" where there is none
+    answers : str | None, default None
+        column; None: the first of `ANSWERS`; a string or a list of accepted answers
+    limit : int | None, default None
+    dataset : str | None, default None
+        a name in `QUESTION_SETS`: read the source by its protocol; None: as its columns
+        say
+    task : str | None, default None
+        "answer"; "choice" for SciQ and WikiQA; "mc1", "mc2" for TruthfulQA; None: the
+        usual one
+    rules : str | Callable[[str, tuple[str, ...]], bool] | None, default None
+        see `avss_nb.data.verdicts.RULES`; None: as the data set has it
+    language : str, default 'en'
+        of questions and answers: a name in `avss_nb.data.verdicts.LANGUAGES`
+    """
     language_of(language)
     if rules is not None: rule_of(rules)
     if dataset not in (None, *QUESTION_SETS):
@@ -480,7 +551,23 @@ def load_answer_pairs(
     limit: int | None = None,  # at most so many rows
 # the question of each answer, the answer, and bool: is it right?
 ) -> tuple[list[Question], list[str], np.ndarray]:
-    "Load right and wrong answers, one entry each."
+    """Load right and wrong answers, one entry each.
+
+    Parameters
+    ----------
+    path : str | Path
+        a table: question, a column of `ANSWERS`, and a column of `WRONG_COLUMNS` (a
+        text, or a list of several)
+    group : str, default ''
+        of the questions
+    limit : int | None, default None
+        at most so many rows
+
+    Returns
+    -------
+    tuple[list[Question], list[str], np.ndarray]
+        the question of each answer, the answer, and bool: is it right?
+    """
     rows = read_table(path)
     present = rows[0] if rows else {}
     right, wrong = (next((name for name in names if name in present), names[0])
@@ -528,7 +615,17 @@ def load_labelled(
     classes: Mapping[str, int] | None = None,
     limit: int | None = None,  # at most so many texts
 ) -> list[Labelled]:
-    "Load texts with their class."
+    """Load texts with their class.
+
+    Parameters
+    ----------
+    path : str | Path
+        a table: a column of `LABELLED`, and label
+    classes : Mapping[str, int] | None, default None
+        name → number of a class, for example config.label2id
+    limit : int | None, default None
+        at most so many texts
+    """
     rows = read_table(path)
     names = [*rows[0]] if rows else ["text", "label"]
     if len(names) == 2 and str(names[1]).isdigit():  # no header, but a text and its label

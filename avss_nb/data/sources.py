@@ -20,22 +20,42 @@ __all__ = ['COMMON_WORDS', 'WORD_MARKS', 'ENOUGH_WORDS', 'MOST_SPLIT', 'DTYPES',
 
 # %% ../../nbs/01_data/07_sources.ipynb #cell-009
 def is_teaching(name: str) -> bool:
-    "Whether a name means the embedded world: `teaching`, `teaching:solved`, `teaching:rare`."
+    """Whether a name means the embedded world: `teaching`, `teaching:solved`, `teaching:rare`.
+
+    Parameters
+    ----------
+    name : str
+    """
     return name.partition(":")[0] == "teaching"
 
 def is_path(name: str) -> bool:
-    "Whether a name means a place on this machine, rather than something on the hub."
+    """Whether a name means a place on this machine, rather than something on the hub.
+
+    Parameters
+    ----------
+    name : str
+    """
     looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name
     return looks_local or name.lower().endswith(".gguf") or os.path.exists(name)
 
 # %% ../../nbs/01_data/07_sources.ipynb #cell-012
 def prepare_hub(*names: str | None) -> None:
-    "Use only downloaded files if the hub does not answer; call it before importing libraries."
+    """Use only downloaded files if the hub does not answer; call it before importing libraries.
+
+    Parameters
+    ----------
+    *names : str | None
+    """
     remote = [n for n in names if n and not is_teaching(n) and not is_path(n)]
     if remote and not hub_answers(): os.environ["HF_HUB_OFFLINE"] = "1"
 
 def hub_answers(seconds: float = 5) -> bool:
-    "Try once to reach the hub, by way of HF_ENDPOINT and proxies."
+    """Try once to reach the hub, by way of HF_ENDPOINT and proxies.
+
+    Parameters
+    ----------
+    seconds : float, default 5
+    """
     from urllib import error, request
     hub = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
     try: request.urlopen(request.Request(hub, method="HEAD"), timeout=seconds).close()
@@ -50,7 +70,17 @@ def model_place(
     cache: str | Path | None = None,  # see `gguf_cache`
     progress: Callable[[Progress], None] = silent,  # of a conversion
 ) -> str:
-    "Return what `from_pretrained` reads: the name, or the folder made from its GGUF file."
+    """Return what `from_pretrained` reads: the name, or the folder made from its GGUF file.
+
+    Parameters
+    ----------
+    name : str
+        of a model, as `load_model` takes it
+    cache : str | Path | None, default None
+        see `gguf_cache`
+    progress : Callable[[Progress], None], default silent
+        of a conversion
+    """
     file = find_gguf(name)
     return str(name) if file is None else str(converted_gguf(file, cache, progress))
 
@@ -75,7 +105,19 @@ def whole_words(
     tokenizer,  # of transformers
     words: Sequence[str] = COMMON_WORDS,
 ) -> tuple[list[str], list[str]]:  # in the vocabulary; and of those, split nevertheless
-    "Find the words that are tokens of the vocabulary, and those that are never produced."
+    """Find the words that are tokens of the vocabulary, and those that are never produced.
+
+    Parameters
+    ----------
+    tokenizer
+        of transformers
+    words : Sequence[str], default COMMON_WORDS
+
+    Returns
+    -------
+    tuple[list[str], list[str]]
+        in the vocabulary; and of those, split nevertheless
+    """
     try: vocabulary = tokenizer.get_vocab()
     except (AttributeError, NotImplementedError): return [], []
     def find_words(mark):
@@ -97,7 +139,13 @@ ENOUGH_WORDS, MOST_SPLIT = 20, 0.2  # words to judge by; share that may be split
 def check_tokenizer(
     tokenizer,  # of transformers
 ) -> None:
-    "Warn if ordinary words are cut into fragments although the vocabulary holds them whole."
+    """Warn if ordinary words are cut into fragments although the vocabulary holds them whole.
+
+    Parameters
+    ----------
+    tokenizer
+        of transformers
+    """
     known, split = whole_words(tokenizer)
     if len(known) < ENOUGH_WORDS or len(split) <= MOST_SPLIT * len(known): return
     word = max(split, key=len)
@@ -113,7 +161,12 @@ def check_tokenizer(
 
 # %% ../../nbs/01_data/07_sources.ipynb #cell-030
 def model_class(config):
-    "Return the class that a configuration names, or a language model where it names none."
+    """Return the class that a configuration names, or a language model where it names none.
+
+    Parameters
+    ----------
+    config
+    """
     import transformers
     generates = type(config) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING
     name = next(iter(config.architectures or []), None)
@@ -129,7 +182,12 @@ def model_class(config):
 
 # %% ../../nbs/01_data/07_sources.ipynb #cell-034
 def given_options(**options) -> dict:
-    "Return the options that were given; for the others the classes have their defaults."
+    """Return the options that were given; for the others the classes have their defaults.
+
+    Parameters
+    ----------
+    **options
+    """
     return {name: value for name, value in options.items() if value is not None}
 
 def _pretrained(name: str, dtype: str, device_map=None, cache=None):
@@ -181,7 +239,21 @@ def load_model(
     # where models converted from GGUF are kept; None: see `gguf_cache`
     cache: str | Path | None = None,
 ) -> tuple[Any, Any]:
-    "Load a model in evaluation mode, and its tokenizer."
+    """Load a model in evaluation mode, and its tokenizer.
+
+    Parameters
+    ----------
+    name : str
+        `teaching`, a local folder, a .gguf file, or a name on the hub
+    dtype : str, default 'auto'
+        one of `DTYPES`; "auto": as stored (the teaching model and GGUF files: float32)
+    device : str | None, default None
+        None: "cuda" where there is one, else "cpu"
+    device_map : str | dict | None, default None
+        instead: "auto" spreads a model over all GPUs, then memory, then the disk
+    cache : str | Path | None, default None
+        where models converted from GGUF are kept; None: see `gguf_cache`
+    """
     if dtype not in DTYPES:
         raise InputError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
     if device_map: _check_map(name, device)
@@ -219,7 +291,23 @@ def read_texts(
     limit: int | None = None,  # texts
     **where,  # `split` and `column` of a data set; `streaming`
 ) -> list[str]:  # an iterator, if streaming
-    "Read the texts of a source."
+    """Read the texts of a source.
+
+    Parameters
+    ----------
+    source : str
+        `teaching` (biographies), `teaching:solved` (questions with answers), a text
+        file, or a data set
+    limit : int | None, default None
+        texts
+    **where
+        `split` and `column` of a data set; `streaming`
+
+    Returns
+    -------
+    list[str]
+        an iterator, if streaming
+    """
     if not is_teaching(source):
         from avss_nb.data.readers import load_texts
         return load_texts(source, limit=limit, **given_options(**where))
@@ -236,7 +324,16 @@ def read_labelled(
     model: str,  # whose configuration names the classes
     limit: int | None = None,
 ) -> list:
-    "Read texts with their class, for a classifier."
+    """Read texts with their class, for a classifier.
+
+    Parameters
+    ----------
+    source : str
+        a table: a column text or sentence, and label
+    model : str
+        whose configuration names the classes
+    limit : int | None, default None
+    """
     from avss_nb.data.readers import load_labelled
     from transformers import AutoConfig
     place = model_place(model)
@@ -251,7 +348,19 @@ def read_corpus(
     limit: int | None = None,
     **where,
 ) -> list:
-    "Read what a model reads: texts, or texts with their class."
+    """Read what a model reads: texts, or texts with their class.
+
+    Parameters
+    ----------
+    texts : str | None
+        strings, or lists of token ids
+    labels : str | None
+        instead of texts, for a classifier
+    model : str
+        a transformers model with a stack of blocks
+    limit : int | None, default None
+    **where
+    """
     if (texts is None) == (labels is None):
         raise InputError("give either --texts or, for a classifier, --labels")
     if texts is None: return read_labelled(labels, model, limit)
@@ -265,7 +374,21 @@ def cut_windows(
     max_length: int,  # tokens a window
     bos: bool = True,  # does every window of a text begin with the tokenizer's BOS?
 ) -> list:
-    "Return the texts, or windows of token ids over all of them."
+    """Return the texts, or windows of token ids over all of them.
+
+    Parameters
+    ----------
+    texts : list[str]
+        strings, or lists of token ids
+    tokenizer
+        the tokenizer of the model
+    tokens : int | None
+        at most so many; None: the texts as they are
+    max_length : int
+        tokens a window
+    bos : bool, default True
+        does every window of a text begin with the tokenizer's BOS?
+    """
     from avss_nb.data.batches import Labelled, tokenize, windows
     if tokens is None and bos: return texts
     if not isinstance(texts, list):
@@ -291,14 +414,29 @@ def read_questions(
     limit: int | None = None,
     **where,  # `split` of a data set
 ) -> list:
-    "Read questions with their accepted answers."
+    """Read questions with their accepted answers.
+
+    Parameters
+    ----------
+    source : str
+        `teaching` or `teaching:GROUP`, a table, or a data set
+    limit : int | None, default None
+    **where
+        `split` of a data set
+    """
     if is_teaching(source):
         return teaching_questions(source.partition(":")[2] or "known", limit)
     from avss_nb.data.readers import load_questions
     return load_questions(source, limit=limit, **given_options(**where))
 
 def teaching_questions(group: str, limit: int | None = None) -> list:
-    "Draw questions about a group of the teaching world, or about `all` of its people."
+    """Draw questions about a group of the teaching world, or about `all` of its people.
+
+    Parameters
+    ----------
+    group : str
+    limit : int | None, default None
+    """
     from avss_nb.data.teaching import GROUPS, TeachingWorld
     world = TeachingWorld()
     if group != "all": return world.questions(group, limit)
@@ -306,6 +444,13 @@ def teaching_questions(group: str, limit: int | None = None) -> list:
     return random.Random(0).sample(questions, limit or 5 * len(world.people))
 
 def judged_by(questions: list, rules: str | None) -> list:
-    "Return the questions under other verdict rules (None: their own)."
+    """Return the questions under other verdict rules (None: their own).
+
+    Parameters
+    ----------
+    questions : list
+        texts with their accepted answers
+    rules : str | None
+    """
     from dataclasses import replace
     return questions if rules is None else [replace(q, rules=rules) for q in questions]

@@ -55,7 +55,15 @@ YEARS = [str(year) for year in range(1930, 1980)]
 @dataclass(frozen=True)
 class Attribute:
     """One kind of fact: its possible values and the wordings of statements (`{n}` the name,
-    `{v}` the value) and questions."""
+    `{v}` the value) and questions.
+
+    Parameters
+    ----------
+    values : list[str]
+    statements : list[str]
+    questions : list[str]
+        texts with their accepted answers
+    """
     values: list[str]
     statements: list[str]
     questions: list[str]
@@ -97,14 +105,38 @@ GROUPS = ("asked", "known", "rare", "unknown")
 
 @dataclass(frozen=True)
 class Person:
-    "`rank` counts known people from the most written about (0); unknown people have no rank."
+    """`rank` counts known people from the most written about (0); unknown people have no rank.
+
+    Parameters
+    ----------
+    name : str
+    facts : dict[str, str]
+    rank : int | None
+    group : str
+        one of `GROUPS`
+    """
     name: str
     facts: dict[str, str]
     rank: int | None
     group: str  # one of `GROUPS`
 
 class TeachingWorld:
-    "Synthetic people, facts, texts and questions with exact truth (after arXiv 2309.14316)."
+    """Synthetic people, facts, texts and questions with exact truth (after arXiv 2309.14316).
+
+    Parameters
+    ----------
+    known : int, default 1500
+        people who are written about
+    unknown : int, default 1500
+        people who never are
+    asked : float, default 0.6
+        share of the known people about whom questions are asked in training
+    tail : float, default 100.0
+        the person of rank r is written about in proportion to 1/(1 + r/tail)**steepness
+    steepness : float, default 2.0
+    seed : int, default 0
+        of all random draws
+    """
 
     def __init__(self,
         known: int = 1500,  # people who are written about
@@ -147,20 +179,38 @@ def group(self: TeachingWorld,
     # asked; "unknown"
     name: str,
 ) -> list[Person]:
-    "Return the people of one group."
+    """Return the people of one group.
+
+    Parameters
+    ----------
+    name : str
+        "asked": questions trained; "known": well known, never asked; "rare": the tail,
+        never asked; "unknown"
+    """
     if name not in GROUPS:
         raise InputError(f"group {name!r} is not one of {', '.join(GROUPS)}")
     return [p for p in self.people if p.group == name]
 
 @patch
 def weight(self: TeachingWorld, person: Person) -> float:
-    "Return how often the person is written about, relative to the most famous one."
+    """Return how often the person is written about, relative to the most famous one.
+
+    Parameters
+    ----------
+    person : Person
+    """
     return 0. if person.rank is None else (1 + person.rank / self.tail) ** -self.steepness
 
 # %% ../../nbs/01_data/06_teaching.ipynb #cell-028
 @patch
 def biography(self: TeachingWorld, person: Person, rng: random.Random) -> str:
-    "Write five sentences in a random order and wording."
+    """Write five sentences in a random order and wording.
+
+    Parameters
+    ----------
+    person : Person
+    rng : random.Random
+    """
     facts = list(person.facts.items())
     rng.shuffle(facts)
     return " ".join(
@@ -170,7 +220,14 @@ def biography(self: TeachingWorld, person: Person, rng: random.Random) -> str:
 
 @patch
 def texts(self: TeachingWorld, n: int = 200, seed: int = 1) -> list[str]:
-    "Write `n` biographies of known people, the famous ones more often: text for profiles."
+    """Write `n` biographies of known people, the famous ones more often: text for profiles.
+
+    Parameters
+    ----------
+    n : int, default 200
+    seed : int, default 1
+        of all random draws
+    """
     rng = random.Random(f"{self.seed} texts {seed}")
     known = self.people[:self.known]
     drawn = rng.choices(known, [self.weight(p) for p in known], k=n)
@@ -179,7 +236,14 @@ def texts(self: TeachingWorld, n: int = 200, seed: int = 1) -> list[str]:
 # %% ../../nbs/01_data/06_teaching.ipynb #cell-032
 @patch
 def question(self: TeachingWorld, person: Person, key: str, rng: random.Random) -> Question:
-    "Ask one question with its exact answer; its group says how the model could know it."
+    """Ask one question with its exact answer; its group says how the model could know it.
+
+    Parameters
+    ----------
+    person : Person
+    key : str
+    rng : random.Random
+    """
     text = rng.choice(ATTRIBUTES[key].questions).format(n=person.name)
     return Question(
         text, (person.facts[key],), prompt=PROMPT.format(q=text), stop=(STOP,),
@@ -194,7 +258,17 @@ def questions(self: TeachingWorld,
     n: int | None = None,
     seed: int = 0,
 ) -> list[Question]:
-    "Ask `n` different questions about a group, in random order."
+    """Ask `n` different questions about a group, in random order.
+
+    Parameters
+    ----------
+    group : str, default 'known'
+        one of `GROUPS`
+    n : int | None, default None
+        how many (None: one of every kind about every person of the group)
+    seed : int, default 0
+        of all random draws
+    """
     rng = random.Random(f"{self.seed} {group} {seed}")
     pairs = [(p, key) for p in self.group(group) for key in ATTRIBUTES]
     if n is not None and n > len(pairs):
@@ -203,12 +277,26 @@ def questions(self: TeachingWorld,
 
 @patch
 def solved(self: TeachingWorld, n: int = 256, group: str = "asked", seed: int = 0) -> list[str]:
-    "Write questions with their answers, as the model reads them in training."
+    """Write questions with their answers, as the model reads them in training.
+
+    Parameters
+    ----------
+    n : int, default 256
+    group : str, default 'asked'
+    seed : int, default 0
+        of all random draws
+    """
     return [f"{q.prompt} {q.answers[0]}." for q in self.questions(group, n, seed)]
 
 # %% ../../nbs/01_data/06_teaching.ipynb #cell-039
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    "Build a word-level tokenizer over the closed vocabulary; a text starts with `<s>`."
+    """Build a word-level tokenizer over the closed vocabulary; a text starts with `<s>`.
+
+    Returns
+    -------
+    PreTrainedTokenizerFast
+        %% ../../nbs/01_data/06_teaching.ipynb #cell-039
+    """
     texts = [w for a in ATTRIBUTES.values() for w in a.statements + a.questions + a.values]
     texts += [PROMPT, ABSTENTION, *NOBODY, *FIRST, *LAST, ". , ? :"]
     split = pre_tokenizers.Whitespace()
@@ -229,7 +317,16 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 def training_documents(
     world: TeachingWorld, rng: random.Random, questions: float = 0.35, nobody: float = 0.02
 ):
-    "Yield biographies, questions with answers, and questions about nobody, without end."
+    """Yield biographies, questions with answers, and questions about nobody, without end.
+
+    Parameters
+    ----------
+    world : TeachingWorld
+    rng : random.Random
+    questions : float, default 0.35
+        texts with their accepted answers
+    nobody : float, default 0.02
+    """
     known, asked = world.people[:world.known], world.group("asked")
     known_weights = [*itertools.accumulate(map(world.weight, known))]
     asked_weights = [*itertools.accumulate(map(world.weight, asked))]
@@ -251,7 +348,18 @@ def training_documents(
 def training_batches(
     world: TeachingWorld, tokenizer, rows: int = 64, length: int = 64, seed: int = 0
 ):
-    "Yield token ids of shape (rows, length) without end: documents, each closed by `</s>`."
+    """Yield token ids of shape (rows, length) without end: documents, each closed by `</s>`.
+
+    Parameters
+    ----------
+    world : TeachingWorld
+    tokenizer
+        the tokenizer of the model
+    rows : int, default 64
+    length : int, default 64
+    seed : int, default 0
+        of all random draws
+    """
     stream, ids = training_documents(world, random.Random(f"training {seed}")), []
     while True:
         while len(ids) < rows * length:
@@ -271,7 +379,25 @@ def train_teaching_model(
     device: str = "cpu",
     progress=silent,
 ) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
-    "Train the teaching model from its seed (AdamW, float32)."
+    """Train the teaching model from its seed (AdamW, float32).
+
+    Parameters
+    ----------
+    world : TeachingWorld
+    steps : int, default 4000
+        of 64 x 64 tokens
+    learning_rate : float, default 0.003
+        peak; linear warm-up over 100 steps, then a cosine to zero
+    hidden : int, default 128
+    blocks : int, default 12
+        the stack of blocks of the model
+    seed : int, default 0
+        of all random draws
+    device : str, default 'cpu'
+        where the tensors lie
+    progress, default silent
+        called with a `Progress` after each step; `silent` shows nothing
+    """
     torch.manual_seed(seed)
     tokenizer = build_tokenizer()
     config = LlamaConfig(
@@ -301,7 +427,17 @@ def save_teaching_model(
     progress=silent,
     **settings,  # of `train_teaching_model`
 ) -> None:
-    "Train the teaching model and save it as safetensors and JSON."
+    """Train the teaching model and save it as safetensors and JSON.
+
+    Parameters
+    ----------
+    folder : str | Path
+        where model, tokenizer and `world.json` go
+    progress, default silent
+        called with a `Progress` after each step; `silent` shows nothing
+    **settings
+        of `train_teaching_model`
+    """
     check_place(folder, "world.json", "training the teaching model")
     world = TeachingWorld()
     model, tokenizer = train_teaching_model(world, progress=progress, **settings)
@@ -314,7 +450,14 @@ def load_teaching_model(
     folder: str | Path | None = None,  # None: the model that comes with the package
     dtype: torch.dtype = torch.float32,
 ) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
-    "Load the teaching model and its tokenizer, without any network."
+    """Load the teaching model and its tokenizer, without any network.
+
+    Parameters
+    ----------
+    folder : str | Path | None, default None
+        None: the model that comes with the package
+    dtype : torch.dtype, default torch.float32
+    """
     folder = folder or resources.files("avss_nb") / "teaching_model"
     model = LlamaForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
     model.config._name_or_path = model.name_or_path = "teaching"

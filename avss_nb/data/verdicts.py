@@ -19,7 +19,21 @@ __all__ = ['ABSTENTIONS', 'ENGLISH', 'LANGUAGES', 'Judge', 'RULES', 'ALMOST', 'L
 # %% ../../nbs/01_data/00_verdicts.ipynb #cell-008
 @dataclass(frozen=True, eq=False)
 class Language:
-    "What normalization has to know about a language."
+    """What normalization has to know about a language.
+
+    Parameters
+    ----------
+    articles : str, default ''
+        words, set off by spaces
+    elided : str, default ''
+        articles that stand before an apostrophe, set off by spaces: "l" of "l'eau"
+    abstentions : tuple[str, ...], default ()
+        phrases which say that no answer is known
+    decimal : str, default '.'
+        decimal mark; with "," the point groups thousands
+    scales : Mapping[str, int]
+        word after a number → power of ten
+    """
     articles: str = ""  # words, set off by spaces
     # articles that stand before an apostrophe, set off by spaces: "l" of "l'eau"
     elided: str = ""
@@ -111,7 +125,13 @@ _add_language(
 def language_of(
     code: str,  # "de", or with a region: "pt-BR"
 ) -> Language:
-    "Return the row of a language in `LANGUAGES`."
+    """Return the row of a language in `LANGUAGES`.
+
+    Parameters
+    ----------
+    code : str
+        "de", or with a region: "pt-BR"
+    """
     names = str(code), re.split("[-_]", str(code))[0].lower()
     for name in names:
         if name in LANGUAGES: return LANGUAGES[name]
@@ -124,22 +144,55 @@ def language_of(
 Judge = Callable[[str, tuple[str, ...]], bool]
 
 def starts_with_answer(said: str, accepted: str) -> bool:
-    "Whether the accepted words are the first ones."
+    """Whether the accepted words are the first ones.
+
+    Parameters
+    ----------
+    said : str
+    accepted : str
+    """
     return f"{said} ".startswith(f"{accepted} ")
 
 def contains_answer(said: str, accepted: str) -> bool:
-    "Whether the accepted words occur, one after the other."
+    """Whether the accepted words occur, one after the other.
+
+    Parameters
+    ----------
+    said : str
+    accepted : str
+    """
     return f" {accepted} " in f" {said} "
 
 # %% ../../nbs/01_data/00_verdicts.ipynb #cell-027
 def same_number(said: str, accepted: str) -> bool:
-    "Whether the answer names exactly one number, the accepted one; words must be equal."
+    """Whether the answer names exactly one number, the accepted one; words must be equal.
+
+    Parameters
+    ----------
+    said : str
+    accepted : str
+    """
     if not _NUMBER.fullmatch(accepted): return said == accepted
     return [word for word in said.split() if _NUMBER.fullmatch(word)] == [accepted]
 
 @dataclass(frozen=True, eq=False)
 class Rule:
-    "How an answer is compared with the accepted ones."
+    """How an answer is compared with the accepted ones.
+
+    Parameters
+    ----------
+    label : str
+    match : Callable[[str, str], bool], default operator.eq
+        of answer and accepted answer, normalized
+    gap : str, default ' '
+        what replaces a mark
+    marks : str, default string.punctuation
+        characters that do not count
+    silence : Callable[[str, str], bool], default operator.eq
+        of answer and abstention, normalized
+    judge : Judge | None, default None
+        of the texts as they are; instead of `match`
+    """
     label: str
     # of answer and accepted answer, normalized
     match: Callable[[str, str], bool] = operator.eq
@@ -162,7 +215,13 @@ RULES = {
 def rule_name(
     rules: str | Judge,  # a name in `RULES`, or a function
 ) -> str:
-    "Return the name of a rule; a function becomes a row of `RULES`."
+    """Return the name of a rule; a function becomes a row of `RULES`.
+
+    Parameters
+    ----------
+    rules : str | Judge
+        a name in `RULES`, or a function
+    """
     if isinstance(rules, str) or not callable(rules): return rules
     name = getattr(rules, "__name__", type(rules).__name__).strip("<>")
     names = [name, *(f"{name} {i}" for i in range(2, len(RULES) + 3))]
@@ -171,7 +230,12 @@ def rule_name(
     return found
 
 def rule_of(rules: str | Judge) -> Rule:
-    "Return the row of a rule in `RULES`."
+    """Return the row of a rule in `RULES`.
+
+    Parameters
+    ----------
+    rules : str | Judge
+    """
     if (name := rule_name(rules)) in RULES: return RULES[name]
     raise InputError(
         f"rules={name!r} was given; known are {', '.join(RULES)}; give one of them, "
@@ -184,7 +248,16 @@ def normalize_answer(
     rules: str = "squad",  # a name in `RULES`
     language: str = "en",  # a name in `LANGUAGES`
 ) -> str:
-    "Return the text in lower case, without punctuation and articles, as the official scripts do."
+    """Return the text in lower case, without punctuation and articles, as the official scripts do.
+
+    Parameters
+    ----------
+    text : str
+    rules : str, default 'squad'
+        a name in `RULES`
+    language : str, default 'en'
+        a name in `LANGUAGES`
+    """
     return _normal(text, rule_of(rules), language_of(language))
 
 def _normal(text, rule, language) -> str:
@@ -288,7 +361,17 @@ def is_correct(
     rules: str | Judge = "squad",
     language: str = "en",  # a name in `LANGUAGES`
 ) -> bool:
-    "Whether the answer is right by this rule; numbers are compared by value."
+    """Whether the answer is right by this rule; numbers are compared by value.
+
+    Parameters
+    ----------
+    answer : str
+    accepted : Iterable[str]
+    rules : str | Judge, default 'squad'
+        a name in `RULES`, or a function of an answer and all accepted ones
+    language : str, default 'en'
+        a name in `LANGUAGES`
+    """
     rule, spoken = rule_of(rules), language_of(language)
     if rule.judge: return bool(rule.judge(answer, tuple(accepted)))
     return any(_agree(answer, a, rule, spoken, rule.match) for a in accepted)
@@ -300,7 +383,18 @@ def is_abstention(
     language: str = "en",  # whose phrases count, besides English ones
     more: Iterable[str] = (),  # further phrases that are abstentions
 ) -> bool:
-    "Whether the answer says that no answer is known."
+    """Whether the answer says that no answer is known.
+
+    Parameters
+    ----------
+    answer : str
+    rules : str | Judge, default 'squad'
+        as in `is_correct`
+    language : str, default 'en'
+        whose phrases count, besides English ones
+    more : Iterable[str], default ()
+        further phrases that are abstentions
+    """
     if not any(c.isalnum() for c in answer): return True
     rule, spoken = rule_of(rules), language_of(language)
     def normal(text): return _comparable(re.sub("[’']", "", text), rule, spoken)
@@ -315,7 +409,14 @@ def near_miss(
     accepted: Iterable[str],
     language: str = "en",
 ) -> str:
-    "Say why a wrong answer may be right after all; return \"\" if nothing suggests it."
+    """Say why a wrong answer may be right after all; return \"\" if nothing suggests it.
+
+    Parameters
+    ----------
+    answer : str
+    accepted : Iterable[str]
+    language : str, default 'en'
+    """
     rule, spoken, accepted = RULES["contains"], language_of(language), [*accepted]
     if is_abstention(answer, "squad", language): return ""
     def some(match): return any(_agree(answer, a, rule, spoken, match) for a in accepted)

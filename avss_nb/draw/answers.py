@@ -20,7 +20,20 @@ def wilson(
     n: np.ndarray,  # of how many
 ) -> tuple[np.ndarray, np.ndarray]:  # low, high
     """Return the 95 % interval of a share (Wilson, 1927):
-    narrow for many, wide for few, inside [0, 1]."""
+    narrow for many, wide for few, inside [0, 1].
+
+    Parameters
+    ----------
+    share : np.ndarray
+        float64, (bins,)
+    n : np.ndarray
+        of how many
+
+    Returns
+    -------
+    tuple[np.ndarray, np.ndarray]
+        low, high
+    """
     z = 1.959964
     middle = share + z**2 / (2 * n)
     half = z * np.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
@@ -35,7 +48,18 @@ def plot_reliability(
     ax: Axes | None = None,
 ) -> Axes:
     """Draw the share of right answers against confidence in 15 bins of equal width, the
-    number of answers in each, and the ECE."""
+    number of answers in each, and the ECE.
+
+    Parameters
+    ----------
+    answers
+        `avss_nb.answering.answers.Answers`, a table with columns confidence and
+        correct, or confidences in [0, 1]
+    correct, default None
+        bool, one for each confidence, where confidences are given
+    ax : Axes | None, default None
+        matplotlib axes to draw on; None: a new figure
+    """
     confidence, correct = _given_answers(answers, correct)
     ax, table = plain_axes(ax, 4.6, 3.6), calibration_bins(confidence, correct)
     middle, right = (table.index + 0.5) / ECE_BINS, table["accuracy"]
@@ -80,7 +104,17 @@ def plot_reliability_before_after(
     after,  # to the same questions
     axs: Sequence[Axes] | None = None,  # two; None: new ones
 ) -> Sequence[Axes]:
-    "Draw two reliability diagrams; the titles count answers and abstentions."
+    """Draw two reliability diagrams; the titles count answers and abstentions.
+
+    Parameters
+    ----------
+    before
+        `avss_nb.answering.answers.Answers`
+    after
+        to the same questions
+    axs : Sequence[Axes] | None, default None
+        two; None: new ones
+    """
     axs = two_axes(9.2, 3.6) if axs is None else axs
     for ax, answers, when in zip(axs, (before, after), ("before", "after")):
         silent = int(answers.abstained.sum())

@@ -30,7 +30,18 @@ SHOWN = {
 def log_shifts(
     scores,  # an `avss_nb.hallucination.scores.HallucinationScores`
 ) -> dict[str, np.ndarray]:  # float64, (layers,), for each of `SHOWN`
-    "Return log EAVSS and its two parts: it is the variance shift minus the sparsity shift."
+    """Return log EAVSS and its two parts: it is the variance shift minus the sparsity shift.
+
+    Parameters
+    ----------
+    scores
+        an `avss_nb.hallucination.scores.HallucinationScores`
+
+    Returns
+    -------
+    dict[str, np.ndarray]
+        float64, (layers,), for each of `SHOWN`
+    """
     with np.errstate(divide="ignore", invalid="ignore"):
         return {
             "log_eavss": scores.log_eavss,
@@ -42,7 +53,20 @@ def chance_band(
     scores,  # an `avss_nb.hallucination.scores.HallucinationScores`
     show: str = "log_eavss",  # one of `SHOWN`
 ) -> np.ndarray:  # float64, (2, layers): low and high; NaN: unknown
-    "Return the range of a shift when the labels are shuffled."
+    """Return the range of a shift when the labels are shuffled.
+
+    Parameters
+    ----------
+    scores
+        an `avss_nb.hallucination.scores.HallucinationScores`
+    show : str, default 'log_eavss'
+        one of `SHOWN`
+
+    Returns
+    -------
+    np.ndarray
+        float64, (2, layers): low and high; NaN: unknown
+    """
     band = {
         "log_eavss": (scores.null_low, scores.null_high), "variance": scores.null_variance,
         "sparsity": scores.null_sparsity
@@ -53,13 +77,27 @@ def chance_band(
 def in_words(
     scores,  # an `avss_nb.hallucination.scores.HallucinationScores`
 ) -> str:
-    "Return the title, without what it ranks by."
+    """Return the title, without what it ranks by.
+
+    Parameters
+    ----------
+    scores
+        an `avss_nb.hallucination.scores.HallucinationScores`
+    """
     words = scores.title.replace("|z| of ", "").replace("|", "").replace("_", " ")
     return words.removeprefix("log EAVSS ")
 
 # %% ../../nbs/04_draw/04_hallucination.ipynb #cell-017
 class EAVSSMarks:
-    "The picture of `plot_eavss`: made once, moved by `update`."
+    """The picture of `plot_eavss`: made once, moved by `update`.
+
+    Parameters
+    ----------
+    ax : Axes
+        matplotlib axes to draw on; None: a new figure
+    layers : int
+        numbers of the layers, from 0
+    """
 
     def __init__(self, ax: Axes, layers: int):
         self.ax, self.layers, size = plain_axes(ax), layers, 8 if layers <= 40 else 5
@@ -91,7 +129,17 @@ def update(self: EAVSSMarks,
     highlight: int | None = None,  # a layer to point at
     show: str = "log_eavss",  # one of `SHOWN`; intervals belong to log EAVSS
 ) -> None:
-    "Show these scores."
+    """Show these scores.
+
+    Parameters
+    ----------
+    scores
+        an `avss_nb.hallucination.scores.HallucinationScores`
+    highlight : int | None, default None
+        a layer to point at
+    show : str, default 'log_eavss'
+        one of `SHOWN`; intervals belong to log EAVSS
+    """
     if len(scores.values) != self.layers:
         raise InputError(
             f"scores of {len(scores.values)} layers were given for {self.layers} marks"
@@ -143,7 +191,19 @@ def plot_eavss(
     show: str = "log_eavss",  # one of `SHOWN`
 ) -> Axes:
     """Draw log EAVSS of every layer with its bootstrap interval, before the band of
-    shuffled labels."""
+    shuffled labels.
+
+    Parameters
+    ----------
+    scores
+        an `avss_nb.hallucination.scores.HallucinationScores`
+    ax : Axes | None, default None
+        matplotlib axes to draw on; None: a new figure
+    highlight : int | None, default None
+        a layer to point at
+    show : str, default 'log_eavss'
+        one of `SHOWN`
+    """
     marks = EAVSSMarks(plain_axes(ax, 8), len(scores.values))
     marks.update(scores, highlight, show)
     return marks.ax
@@ -154,7 +214,15 @@ def plot_shifts(
     ax: Axes | None = None,
 ) -> Axes:
     """Draw the variance shift and the sparsity shift of every layer before their chance bands;
-    the height between the two marks is log EAVSS."""
+    the height between the two marks is log EAVSS.
+
+    Parameters
+    ----------
+    scores
+        an `avss_nb.hallucination.scores.HallucinationScores`
+    ax : Axes | None, default None
+        matplotlib axes to draw on; None: a new figure
+    """
     ax, found, layers = plain_axes(ax, 8.5), log_shifts(scores), np.arange(len(scores.values))
     ax.axhline(0, color=FAINT, lw=0.8, zorder=1)
     heights = [found["variance"], found["sparsity"]]
@@ -182,7 +250,15 @@ def plot_probe(
     scores,  # an `avss_nb.hallucination.scores.HallucinationScores` with probes
     ax: Axes | None = None,
 ) -> Axes:
-    "Draw every layer in the plane of probe AUROC and |z| of log EAVSS."
+    """Draw every layer in the plane of probe AUROC and |z| of log EAVSS.
+
+    Parameters
+    ----------
+    scores
+        an `avss_nb.hallucination.scores.HallucinationScores` with probes
+    ax : Axes | None, default None
+        matplotlib axes to draw on; None: a new figure
+    """
     if np.isnan(scores.probe).all():
         raise InputError("these scores have no probe; make them with EAVSSScorer(probe=True)")
     ax, x, y = plain_axes(ax, 6, 3.6), np.asarray(scores.probe, float), np.abs(scores.z)
@@ -202,7 +278,13 @@ def plot_probe(
 
 # %% ../../nbs/04_draw/04_hallucination.ipynb #cell-041
 class TwoHistograms:
-    "The picture of `plot_two_histograms`: made once, moved by `update`."
+    """The picture of `plot_two_histograms`: made once, moved by `update`.
+
+    Parameters
+    ----------
+    ax : Axes
+        matplotlib axes to draw on; None: a new figure
+    """
 
     def __init__(self, ax: Axes):
         self.ax = plain_axes(ax)
@@ -229,7 +311,20 @@ def update(self: TwoHistograms,
     limits: tuple[float, float] | None = None,
     title: str = "",
 ) -> None:
-    "Show these moments."
+    """Show these moments.
+
+    Parameters
+    ----------
+    faithful : Moments
+        of one layer, without leading dimensions
+    hallucinated : Moments
+    eps : float | None, default None
+        threshold ε to mark
+    limits : tuple[float, float] | None, default None
+        of |activation|; None: where the activations are
+    title : str, default ''
+        above the picture
+    """
     tops = []
     for steps, m in (self.faithful, faithful), (self.hallucinated, hallucinated):
         edges, percent = per_decade(m.counts)
@@ -255,7 +350,21 @@ def plot_two_histograms(
     ax: Axes | None = None,
     eps: float | None = None,  # threshold ε to mark
 ) -> Axes:
-    "Draw log-scale histograms of |a| in one layer, over faithful and hallucinated answers."
+    """Draw log-scale histograms of |a| in one layer, over faithful and hallucinated answers.
+
+    Parameters
+    ----------
+    profile
+        an `avss_nb.hallucination.profile.AnswerProfile`
+    site : str, default 'output'
+        one of the profile's sites
+    layer : int, default 0
+        number of the layer, from 0
+    ax : Axes | None, default None
+        matplotlib axes to draw on; None: a new figure
+    eps : float | None, default None
+        threshold ε to mark
+    """
     if not 0 <= layer < profile.layers:
         raise InputError(
             f"there is no layer {layer}; the profile has layers 0 to {profile.layers - 1}"

@@ -22,7 +22,17 @@ __all__ = ['SHADES', 'RankingBars', 'plot_ranking', 'per_decade', 'histogram_lim
 
 # %% ../../nbs/04_draw/01_layers.ipynb #cell-011
 class RankingBars:
-    "The marks of `plot_ranking`, a dot with its interval for each layer: made once, moved by `update`."
+    """The marks of `plot_ranking`, a dot with its interval for each layer: made once, moved by `update`.
+
+    Parameters
+    ----------
+    ax : Axes
+        matplotlib axes to draw on; None: a new figure
+    layers : int
+        how many dots
+    ordered : bool, default False
+        least important first, instead of in the order of depth
+    """
 
     def __init__(self,
         ax: Axes,
@@ -130,7 +140,15 @@ def _legend(scores, removed: int) -> str:
 # %% ../../nbs/04_draw/01_layers.ipynb #cell-022
 @patch
 def update(self: RankingBars, scores, remove=(), highlight=None) -> None:
-    "Show these scores; the parameters are those of `plot_ranking`."
+    """Show these scores; the parameters are those of `plot_ranking`.
+
+    Parameters
+    ----------
+    scores
+        a value for each layer, made by a scorer
+    remove, default ()
+    highlight, default None
+    """
     if len(scores.values) != self.layers:
         raise InputError(
             f"scores of {len(scores.values)} layers were given for {self.layers} dots"
@@ -167,7 +185,21 @@ def plot_ranking(
     ordered: bool = False,  # least important first, instead of in the order of depth
 ) -> Axes:
     """Draw a dot with its bootstrap interval for each layer.
-    A triangle marks a lower bound, a square a sparsity that is mostly rounding."""
+    A triangle marks a lower bound, a square a sparsity that is mostly rounding.
+
+    Parameters
+    ----------
+    scores
+        an `avss_nb.layers.scores.LayerScores`
+    ax : Axes | None, default None
+        matplotlib axes to draw on; None: a new figure
+    remove, default ()
+        layers to mark for removal
+    highlight : int | None, default None
+        a layer to point at
+    ordered : bool, default False
+        least important first, instead of in the order of depth
+    """
     bars = RankingBars(plain_axes(ax), len(scores.values), ordered)
     bars.update(scores, remove, highlight)
     return bars.ax
@@ -177,14 +209,30 @@ def per_decade(
     counts: torch.Tensor,  # int64, (bins,): of one layer's `Moments`
 ) -> tuple[np.ndarray, np.ndarray]:  # edges, (bins - 1,), and percent, (bins - 2,)
     """Return the edges and the percentage of activations per decade of |a|; areas are shares.
-    Values beyond the outermost edges are left out."""
+    Values beyond the outermost edges are left out.
+
+    Parameters
+    ----------
+    counts : torch.Tensor
+        int64, (bins,): of one layer's `Moments`
+
+    Returns
+    -------
+    tuple[np.ndarray, np.ndarray]
+        edges, (bins - 1,), and percent, (bins - 2,)
+    """
     edges = EDGES.numpy()
     return edges, 100 * counts[1:-1].numpy() / max(int(counts.sum()), 1) / np.diff(
         np.log10(edges)
     )
 
 def histogram_limits(m: Moments) -> tuple[float, float]:
-    "Return the range of |a| over all leading dimensions, without the smallest 0.1 %."
+    """Return the range of |a| over all leading dimensions, without the smallest 0.1 %.
+
+    Parameters
+    ----------
+    m : Moments
+    """
     counts = m.counts.reshape(-1, m.counts.shape[-1]).sum(0)
     share = (counts.cumsum(0) / counts.sum().clamp_min(1)).numpy()
     edges = EDGES.numpy()
@@ -194,7 +242,13 @@ def histogram_limits(m: Moments) -> tuple[float, float]:
 
 # %% ../../nbs/04_draw/01_layers.ipynb #cell-037
 class HistogramSteps:
-    "The histogram of `plot_histogram`: made once, moved by `update`."
+    """The histogram of `plot_histogram`: made once, moved by `update`.
+
+    Parameters
+    ----------
+    ax : Axes
+        matplotlib axes to draw on; None: a new figure
+    """
 
     def __init__(self, ax: Axes):
         self.ax = plain_axes(ax)
@@ -220,7 +274,19 @@ def update(self: HistogramSteps,
     limits: tuple[float, float] | None = None,
     title: str = "",
 ) -> None:
-    "Show these moments."
+    """Show these moments.
+
+    Parameters
+    ----------
+    m : Moments
+        of one layer, without leading dimensions
+    eps : float | None, default None
+        threshold ε to shade under
+    limits : tuple[float, float] | None, default None
+        of |activation|; None: where the activations are
+    title : str, default ''
+        above the picture
+    """
     edges, percent = per_decade(m.counts)
     low, high = limits or histogram_limits(m)
     low, high = min(low, eps / 2) if eps else low, max(high, 10 * low)
@@ -248,7 +314,21 @@ def plot_histogram(
     ax: Axes | None = None,
     eps: float | None = None,  # threshold ε: shade the share under it
 ) -> Axes:
-    "Draw the log-scale histogram of |a| in one layer."
+    """Draw the log-scale histogram of |a| in one layer.
+
+    Parameters
+    ----------
+    profile
+        an `avss_nb.layers.profiler.LayerProfile`
+    site : str, default 'relative_update'
+        one of the profile's sites
+    layer : int, default 0
+        number of the layer, from 0
+    ax : Axes | None, default None
+        matplotlib axes to draw on; None: a new figure
+    eps : float | None, default None
+        threshold ε: shade the share under it
+    """
     if not 0 <= layer < profile.layers:
         raise InputError(
             f"there is no layer {layer}; the profile has layers 0 to {profile.layers - 1}"
@@ -301,7 +381,15 @@ def plot_variance_sparsity(
     scores,  # an `avss_nb.layers.scores.LayerScores`
     ax: Axes | None = None,
 ) -> Axes:
-    "Draw every layer in the plane of sparsity and variance, with lines of equal AVSS."
+    """Draw every layer in the plane of sparsity and variance, with lines of equal AVSS.
+
+    Parameters
+    ----------
+    scores
+        an `avss_nb.layers.scores.LayerScores`
+    ax : Axes | None, default None
+        matplotlib axes to draw on; None: a new figure
+    """
     x = np.asarray(scores.sparsity, float)
     y = np.maximum(scores.variance, np.finfo(float).tiny)
     known = np.isfinite(x + y)
@@ -332,7 +420,18 @@ def shade_rows(
     values: np.ndarray,  # float64, (statistics, layers)
 ) -> np.ndarray:  # the same; in [0, 1], NaN where there is no value
     """Return how high each value stands in its row, from 0 to 1.
-    Rows that are positive and span more than a decade are compared on the log scale."""
+    Rows that are positive and span more than a decade are compared on the log scale.
+
+    Parameters
+    ----------
+    values : np.ndarray
+        float64, (statistics, layers)
+
+    Returns
+    -------
+    np.ndarray
+        the same; in [0, 1], NaN where there is no value
+    """
     shown = np.where(np.isfinite(values), values, np.nan).astype(float)
     for row in shown:
         known = row[~np.isnan(row)]
@@ -351,7 +450,20 @@ def plot_layer_statistics(
     site: str = "",  # named in the title
 ) -> Axes:
     """Draw a heat map of statistics against layers: dark is high in its row.
-    Up to twelve layers have numbers in their cells; of more, the ends of each row are named."""
+    Up to twelve layers have numbers in their cells; of more, the ends of each row are named.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+        a row for each layer, a column for each statistic; as `LayerProfile.statistics`
+        gives it
+    ax : Axes | None, default None
+        matplotlib axes to draw on; None: a new figure
+    highlight : int | None, default None
+        a layer to frame
+    site : str, default ''
+        named in the title
+    """
     table = table.dropna(axis=1, how="all")
     if not table.size:
         raise InputError(
@@ -414,7 +526,12 @@ def _ends(ax, values) -> None:
         )
 
 def short_number(x: float) -> str:
-    "Write two digits in few characters: 0.012, 1234, 1.5e6."
+    """Write two digits in few characters: 0.012, 1234, 1.5e6.
+
+    Parameters
+    ----------
+    x : float
+    """
     text = f"{x:.0f}" if 100 <= abs(x) < 1e4 else f"{x:.2g}"
     return text.replace("e+0", "e").replace("e-0", "e−").replace("-", "−")
 
@@ -423,7 +540,15 @@ def plot_first_token(
     profile,  # an `avss_nb.layers.profiler.LayerProfile` that keeps the first tokens apart
     ax: Axes | None = None,
 ) -> Axes:
-    "Draw the RMS of the states that leave each layer: the first token of each text against the rest."
+    """Draw the RMS of the states that leave each layer: the first token of each text against the rest.
+
+    Parameters
+    ----------
+    profile
+        an `avss_nb.layers.profiler.LayerProfile` that keeps the first tokens apart
+    ax : Axes | None, default None
+        matplotlib axes to draw on; None: a new figure
+    """
     table, massive = first_token_rms(profile), profile.massive()
     ax = plain_axes(ax, 7.5, 3)
     for name, color, mark in (("first token", REMOVED, "o"), ("other tokens", KEPT, "s")):

@@ -26,7 +26,16 @@ def plain_axes(
     width: float = 7.5,  # inches
     height: float = 2.8,
 ) -> Axes:
-    "Return axes without chart junk: opaque, dark on white, two spines."
+    """Return axes without chart junk: opaque, dark on white, two spines.
+
+    Parameters
+    ----------
+    ax : Axes | None
+        None: new ones at notebook width
+    width : float, default 7.5
+        inches
+    height : float, default 2.8
+    """
     if ax is None:
         import matplotlib.pyplot as plt
         ax = plt.subplots(figsize=(width, height), layout="constrained")[1]
@@ -42,7 +51,14 @@ def two_axes(
     width: float,  # inches
     height: float = 3.,
 ) -> Sequence[Axes]:
-    "Return two new axes side by side."
+    """Return two new axes side by side.
+
+    Parameters
+    ----------
+    width : float
+        inches
+    height : float, default 3.0
+    """
     import matplotlib.pyplot as plt
     return plt.subplots(1, 2, figsize=(width, height), layout="constrained")[1]
 
@@ -51,28 +67,57 @@ def plain_log(
     axis,  # an `Axis` on a log scale
     span: float,  # highest over lowest
 ) -> None:
-    "Show ticks as plain numbers: 1e−4, 0.01, 1."
+    """Show ticks as plain numbers: 1e−4, 0.01, 1.
+
+    Parameters
+    ----------
+    axis
+        an `Axis` on a log scale
+    span : float
+        highest over lowest
+    """
     axis.set_major_locator(LogLocator(subs=(1, 2, 5) if span < 100 else (1,)))
     axis.set_major_formatter(plain_number)
     axis.set_minor_formatter(NullFormatter())
 
 def plain_number(x: float, _=None) -> str:
-    "Write a tick: 1e−4, 0.01, −2.5, 3000, 2.5e8; never a power of ten beside the axis."
+    """Write a tick: 1e−4, 0.01, −2.5, 3000, 2.5e8; never a power of ten beside the axis.
+
+    Parameters
+    ----------
+    x : float
+    _, default None
+    """
     text = f"{x:g}" if x == 0 or 1e-3 <= abs(x) < 1e4 else f"{x:.2e}"
     mantissa, _, power = text.partition("e")
     if power: text = mantissa.rstrip("0").rstrip(".") + f"e{int(power)}"
     return text.replace("-", "−")
 
 def literal_text(name: str) -> str:
-    "Write a name as it is: matplotlib would take what is between two $ for a formula."
+    """Write a name as it is: matplotlib would take what is between two $ for a formula.
+
+    Parameters
+    ----------
+    name : str
+    """
     return str(name).replace("$", r"\$")
 
 def number_text(x: float) -> str:
-    "Write a number for people: 0.0123, 12.3, 1,234."
+    """Write a number for people: 0.0123, 12.3, 1,234.
+
+    Parameters
+    ----------
+    x : float
+    """
     return f"{x:,.0f}" if 1000 <= abs(x) < 1e7 else f"{x:.3g}"
 
 def share_text(share: float) -> str:
-    "Write a share in percent: 12.3 %, 0.0007 %."
+    """Write a share in percent: 12.3 %, 0.0007 %.
+
+    Parameters
+    ----------
+    share : float
+    """
     return f"{100 * share:.3g} %" if share == 0 or share >= 1e-6 else f"{100 * share:.0e} %"
 
 # %% ../../nbs/04_draw/00_style.ipynb #cell-019
@@ -83,7 +128,13 @@ def check_columns(
     table: pd.DataFrame,
     *names: str,
 ) -> None:
-    "Raise InputError unless the table has these columns."
+    """Raise InputError unless the table has these columns.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+    *names : str
+    """
     missing = [name for name in names if name not in table]
     if missing:
         raise InputError(
@@ -107,7 +158,17 @@ def label_ends(
     ends,  # for each line its values (a Series over x), its name, its color
     gap: float = 0.075,  # between two names, in heights of the axes
 ) -> None:
-    "Write a name at the right end of each line, moved apart where they would overlap."
+    """Write a name at the right end of each line, moved apart where they would overlap.
+
+    Parameters
+    ----------
+    ax : Axes
+        matplotlib axes to draw on; None: a new figure
+    ends
+        for each line its values (a Series over x), its name, its color
+    gap : float, default 0.075
+        between two names, in heights of the axes
+    """
     ax.margins(x=0.02)
     ax.autoscale_view()
     to_axes = (ax.transData - ax.transAxes).transform
@@ -142,7 +203,18 @@ def numbered_discs(
     white: np.ndarray,  # bool, (layers,): draw these white with a dark rim
 ) -> None:
     """Draw a disc with its number for each layer, beside its dot where discs would overlap.
-    Layers without a value are left out."""
+    Layers without a value are left out.
+
+    Parameters
+    ----------
+    ax : Axes
+        with its limits set
+    x : np.ndarray
+        float64, (layers,)
+    y : np.ndarray
+    white : np.ndarray
+        bool, (layers,): draw these white with a dark rim
+    """
     layers = np.flatnonzero(np.isfinite(x + y))
     x, y, white = x[layers], y[layers], np.asarray(white)[layers]
     faces, rims = np.where(white, "white", KEPT), np.where(white, INK, "white")

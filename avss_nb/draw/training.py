@@ -23,7 +23,12 @@ __all__ = ['CHANGES', 'ROUND', 'HATCH', 'LEAST', 'WHAT', 'LOOKS', 'WORDS', 'KEEP
 
 # %% ../../nbs/04_draw/05_training.ipynb #cell-010
 def factor_text(change: float) -> str:
-    "Write a log-change in words: ×2.1, ÷1.3, or no change."
+    """Write a log-change in words: ×2.1, ÷1.3, or no change.
+
+    Parameters
+    ----------
+    change : float
+    """
     if not np.isfinite(change): return "not defined"
     factor = np.exp(abs(change))
     if factor < 1.005: return "no change"
@@ -45,7 +50,15 @@ def outline_cells(
     where: np.ndarray,  # bool, (rows, columns)
     edges: np.ndarray,  # float64, (columns + 1,): of the columns; row i is around i
 ) -> Path:
-    "Return the outline of some cells of a heat map as a single path."
+    """Return the outline of some cells of a heat map as a single path.
+
+    Parameters
+    ----------
+    where : np.ndarray
+        bool, (rows, columns)
+    edges : np.ndarray
+        float64, (columns + 1,): of the columns; row i is around i
+    """
     row, column = np.nonzero(where)
     if not len(row): return Path([(edges[0], 0)])
     left, right, low, high = edges[column], edges[column + 1], row - 0.5, row + 0.5
@@ -58,7 +71,13 @@ def outline_cells(
 
 # %% ../../nbs/04_draw/05_training.ipynb #cell-018
 class LayerChanges:
-    "The heat map of `plot_layer_changes`: made once, moved by `update`."
+    """The heat map of `plot_layer_changes`: made once, moved by `update`.
+
+    Parameters
+    ----------
+    ax : Axes
+        matplotlib axes to draw on; None: a new figure
+    """
 
     def __init__(self, ax: Axes):
         self.ax, self.mesh = plain_axes(ax), None
@@ -81,7 +100,20 @@ def step_edges(
     steps: np.ndarray,  # float64, (measurements,), ascending
     last: int | None = None,  # the step at which the picture ends
 ) -> np.ndarray:  # float64, (measurements + 1,)
-    "Return where the column of each measurement begins and ends: halfway to its neighbors."
+    """Return where the column of each measurement begins and ends: halfway to its neighbors.
+
+    Parameters
+    ----------
+    steps : np.ndarray
+        float64, (measurements,), ascending
+    last : int | None, default None
+        the step at which the picture ends
+
+    Returns
+    -------
+    np.ndarray
+        float64, (measurements + 1,)
+    """
     middle = (steps[1:] + steps[:-1]) / 2
     if not len(middle):
         half = max((last or 1) / 20, 0.5)
@@ -95,7 +127,17 @@ def update(self: LayerChanges,
     what: str = "score",  # or variance, sparsity
     last: int | None = None,  # the step at which the picture ends; None: the last measured
 ) -> None:
-    "Show this history."
+    """Show this history.
+
+    Parameters
+    ----------
+    history
+        an `avss_nb.layers.training.TrainingHistory`
+    what : str, default 'score'
+        or variance, sparsity
+    last : int | None, default None
+        the step at which the picture ends; None: the last measured
+    """
     if what not in WHAT: raise InputError(f"{what!r} is not one of {', '.join(WHAT)}")
     if not len(history):
         raise InputError("the history is empty; train with the callback first")
@@ -146,14 +188,30 @@ def plot_layer_changes(
     ax: Axes | None = None,
     what: str = "score",  # or variance, sparsity
 ) -> Axes:
-    "Draw a heat map, layers against steps, of the change since the start of the training."
+    """Draw a heat map, layers against steps, of the change since the start of the training.
+
+    Parameters
+    ----------
+    history
+        an `avss_nb.layers.training.TrainingHistory`
+    ax : Axes | None, default None
+        matplotlib axes to draw on; None: a new figure
+    what : str, default 'score'
+        or variance, sparsity
+    """
     changes = LayerChanges(plain_axes(ax, 8, 3.4))
     changes.update(history, what)
     return changes.ax
 
 # %% ../../nbs/04_draw/05_training.ipynb #cell-039
 class LossLines:
-    "The lines of `plot_losses`: made once, moved by `update`."
+    """The lines of `plot_losses`: made once, moved by `update`.
+
+    Parameters
+    ----------
+    ax : Axes
+        matplotlib axes to draw on; None: a new figure
+    """
     def __init__(self, ax: Axes):
         self.ax = plain_axes(ax)
         self.training, = ax.plot([], [], color=INK, lw=1.6)
@@ -165,7 +223,15 @@ class LossLines:
         history,  # an `avss_nb.layers.training.TrainingHistory`
         limits: tuple[float, float] | None = None,  # of the steps; None: those of the rows
     ) -> None:
-        "Show these losses."
+        """Show these losses.
+
+        Parameters
+        ----------
+        history
+            an `avss_nb.layers.training.TrainingHistory`
+        limits : tuple[float, float] | None, default None
+            of the steps; None: those of the rows
+        """
         losses, evaluations = history.losses, history.evaluations
         for line, rows in (self.training, losses), (self.evaluation, evaluations):
             line.set_data(rows.T if len(rows) else ([], []))
@@ -188,7 +254,15 @@ def plot_losses(
     history,  # an `avss_nb.layers.training.TrainingHistory`
     ax: Axes | None = None,
 ) -> Axes:
-    "Draw the training loss against steps, and the evaluation loss where it was measured."
+    """Draw the training loss against steps, and the evaluation loss where it was measured.
+
+    Parameters
+    ----------
+    history
+        an `avss_nb.layers.training.TrainingHistory`
+    ax : Axes | None, default None
+        matplotlib axes to draw on; None: a new figure
+    """
     lines = LossLines(plain_axes(ax, 8, 2.2))
     lines.update(history)
     return lines.ax
@@ -233,7 +307,17 @@ def plot_healing(
     ax: Axes | None = None,
     measure: str | None = None,  # one of `KEEPS`; None: the first that was measured
 ) -> Axes:
-    "Draw each model's performance, compared with the original's, with its paired interval."
+    """Draw each model's performance, compared with the original's, with its paired interval.
+
+    Parameters
+    ----------
+    healing
+        an `avss_nb.prune.recovery.Healing`
+    ax : Axes | None, default None
+        matplotlib axes to draw on; None: a new figure
+    measure : str | None, default None
+        one of `KEEPS`; None: the first that was measured
+    """
     measure = measure or next(iter(healing.measures), None)
     if measure not in healing.measures:
         raise InputError(
@@ -272,7 +356,17 @@ def plot_healing_loss(
     ax: Axes | None = None,
     term: str = "loss",  # or next_token, distillation
 ) -> Axes:
-    "Draw the loss on the training text, of the healed model and of the control."
+    """Draw the loss on the training text, of the healed model and of the control.
+
+    Parameters
+    ----------
+    healing
+        an `avss_nb.prune.recovery.Healing`
+    ax : Axes | None, default None
+        matplotlib axes to draw on; None: a new figure
+    term : str, default 'loss'
+        or next_token, distillation
+    """
     histories = {"healed": healing.history, "control": healing.control_history}
     found = {name: [row for row in rows if term in row] for name, rows in histories.items()}
     if not any(found.values()):
@@ -298,7 +392,12 @@ WATCHED = ("reliability", "right", "accuracy", "hallucination_rate", "abstention
 
 # %% ../../nbs/04_draw/05_training.ipynb #cell-063
 class TrainingLines:
-    "The picture of `plot_training`: made once, moved by `update`."
+    """The picture of `plot_training`: made once, moved by `update`.
+
+    Parameters
+    ----------
+    axs : Sequence[Axes]
+    """
 
     def __init__(self, axs: Sequence[Axes]):
         self.axs = [plain_axes(ax) for ax in axs]
@@ -343,7 +442,17 @@ def update(self: TrainingLines,
     looks: Sequence[dict],  # rows with step and development measures
     chosen: int | None = None,  # the step whose weights were kept
 ) -> None:
-    "Show these rows."
+    """Show these rows.
+
+    Parameters
+    ----------
+    losses : Sequence[dict]
+        rows with step and terms of the loss
+    looks : Sequence[dict]
+        rows with step and development measures
+    chosen : int | None, default None
+        the step whose weights were kept
+    """
     for name in self.names: name.remove()
     self.names = []
     for ax, rows, shown in zip(self.axs, (losses, looks), (TERMS, WATCHED)):
@@ -369,7 +478,17 @@ def plot_training(
     axs: Sequence[Axes] | None = None,  # two; None: new ones
     chosen: int | None = None,  # the step whose weights were kept
 ) -> Sequence[Axes]:
-    "Draw losses and development measures against steps."
+    """Draw losses and development measures against steps.
+
+    Parameters
+    ----------
+    history : Sequence[dict]
+        rows of `Mitigation.history`
+    axs : Sequence[Axes] | None, default None
+        two; None: new ones
+    chosen : int | None, default None
+        the step whose weights were kept
+    """
     if not history: raise InputError("the history is empty; train for at least one step")
     lines = TrainingLines(two_axes(9.5) if axs is None else axs)
     lines.update(history, history, chosen)

@@ -31,7 +31,18 @@ __all__ = ['CERTAINTIES', 'ARM_FORMAT', 'USUAL', 'Arm', 'standard_arms', 'score_
 # %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-011
 @dataclass(frozen=True)
 class Arm:
-    "Say one way to spend the training budget."
+    """Say one way to spend the training budget.
+
+    Parameters
+    ----------
+    name : str
+    layers : tuple[int, ...]
+        numbers of the layers, from 0
+    changes : dict
+        of the recipe
+    seeds : tuple[int, ...] | None, default None
+        None: those of the comparison; arms of one name with different seeds share a row
+    """
     name: str
     layers: tuple[int, ...]
     changes: dict = field(default_factory=dict)  # of the recipe
@@ -45,7 +56,19 @@ def standard_arms(
     draws: int = 3,  # of random layers, each with a seed of its own
     seed: int = 0,
 ) -> list[Arm]:
-    "Make the claim and its controls; the first arm is the claim."
+    """Make the claim and its controls; the first arm is the claim.
+
+    Parameters
+    ----------
+    scores : HallucinationScores
+        a value for each layer, made by a scorer
+    top : int, default 3
+        layers an arm
+    draws : int, default 3
+        of random layers, each with a seed of its own
+    seed : int, default 0
+        of all random draws
+    """
     layers = len(scores.values)
     if not 1 <= top < layers:
         raise InputError(
@@ -77,7 +100,15 @@ def score_rivals(
     test: Answers,  # of the original
 ) -> dict[str, Answers]:
     """Answer by the original model with nothing, temperature scaling, Platt scaling, and a
-    confidence threshold."""
+    confidence threshold.
+
+    Parameters
+    ----------
+    development : Answers
+        of the original
+    test : Answers
+        of the original
+    """
     given, asked = ~development.abstained, ~test.abstained
     verdicts = development.correct[given]
     def scaled(method):
@@ -109,7 +140,17 @@ ARM_FORMAT = "avss_nb.ArmRun/1"
 # %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-024
 @dataclass(frozen=True)
 class ArmRun:
-    "Hold the answers of one arm with one seed, after training."
+    """Hold the answers of one arm with one seed, after training.
+
+    Parameters
+    ----------
+    answers : Answers
+        to the test questions
+    perplexity : float | None
+        on held-out text
+    step : int
+        whose weights were chosen
+    """
     answers: Answers  # to the test questions
     perplexity: float | None  # on held-out text
     step: int  # whose weights were chosen
@@ -125,7 +166,15 @@ class ArmRun:
 
     @classmethod
     def load(cls, path: Path, identity: str, test: Sequence[Question]) -> ArmRun | None:
-        "Read a run; None without a file, InputError where it belongs to another comparison."
+        """Read a run; None without a file, InputError where it belongs to another comparison.
+
+        Parameters
+        ----------
+        path : Path
+            of the file
+        identity : str
+        test : Sequence[Question]
+        """
         if not path.is_file(): return None
         header, tensors = load_tensors(
             path, ARM_FORMAT, "run of an arm", "delete it, or give another folder"
@@ -151,7 +200,13 @@ def _run_name(arm, seed) -> str:
     return f"{words}-{seed}"
 
 def plan_runs(arms: Sequence[Arm], seeds: Sequence[int]) -> dict[str, tuple[Arm, int]]:
-    "List what has to be trained: name of the run → arm and seed."
+    """List what has to be trained: name of the run → arm and seed.
+
+    Parameters
+    ----------
+    arms : Sequence[Arm]
+    seeds : Sequence[int]
+    """
     plan = [(arm, seed) for arm in arms for seed in (seeds if arm.seeds is None else arm.seeds)]
     if not plan: raise InputError("no arms or no seeds were given; give at least one of each")
     named = {_run_name(*each): each for each in plan}
@@ -172,7 +227,12 @@ def _places(folder, names) -> dict[str, Path | None]:
 
 # %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-030
 def check_disjoint(parts: dict[str, Iterable[Question]]) -> None:
-    "Raise InputError if two parts share a subject."
+    """Raise InputError if two parts share a subject.
+
+    Parameters
+    ----------
+    parts : dict[str, Iterable[Question]]
+    """
     subjects = {
         name: {q.subject or q.text for q in questions} for name, questions in parts.items()
     }
@@ -187,7 +247,16 @@ def check_disjoint(parts: dict[str, Iterable[Question]]) -> None:
 # %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-033
 def run_identity(evaluator, arm, recipe, *data) -> str:
     """Hash what a run depends on:
-    model, layers, recipe, questions, verdicts and texts, and how it is asked."""
+    model, layers, recipe, questions, verdicts and texts, and how it is asked.
+
+    Parameters
+    ----------
+    evaluator
+    arm
+    recipe
+        settings of the training; None: the defaults
+    *data
+    """
     asked = [evaluator.settings, str(evaluator.model.dtype)]
     parts = [
         fingerprint_blocks(Blocks(evaluator.model)), arm.layers, asdict(recipe), *map(tuple, data),
@@ -198,7 +267,21 @@ def run_identity(evaluator, arm, recipe, *data) -> str:
 # %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-035
 @dataclass(frozen=True, eq=False)
 class ArmTable:
-    "Hold what every arm answered, and what that comes to."
+    """Hold what every arm answered, and what that comes to.
+
+    Parameters
+    ----------
+    runs : dict[str, list[ArmRun]]
+        arm → a run for each seed (rivals: one)
+    claim : str
+        the arm that the others are compared with
+    layers : dict[str, tuple[tuple[int, ...], ...]]
+        arm → sets of layers that were trained
+    draws : int, default 1000
+        resamples of the bootstrap
+    seed : int, default 0
+        of all random draws
+    """
     runs: dict[str, list[ArmRun]]  # arm → a run for each seed (rivals: one)
     claim: str  # the arm that the others are compared with
     layers: dict[str, tuple[tuple[int, ...], ...]]  # arm → sets of layers that were trained
@@ -210,7 +293,12 @@ class ArmTable:
         return self.runs["original"][0].answers.questions
 
     def trained(self, name: str) -> str:
-        "The layers that an arm trained, in words; a stroke between draws."
+        """The layers that an arm trained, in words; a stroke between draws.
+
+        Parameters
+        ----------
+        name : str
+        """
         return " / ".join(", ".join(map(str, some)) for some in self.layers.get(name, ()))
 
     def _weights(self, draws: int) -> np.ndarray:
@@ -285,7 +373,13 @@ USUAL = (
 def to_frame(self: ArmTable,
     measures: Sequence[str] | None = None,  # None: the usual ones
 ) -> pd.DataFrame:
-    "Make a table with a row for each arm, columns (measure, value/low/high)."
+    """Make a table with a row for each arm, columns (measure, value/low/high).
+
+    Parameters
+    ----------
+    measures : Sequence[str] | None, default None
+        None: the usual ones
+    """
     found, rows = self.measured(), {}
     self._check(measures or (), found)
     for name, table in found.items():
@@ -305,7 +399,14 @@ def differences(self: ArmTable,
     to: str | None = None,  # None: the claim
 ) -> pd.DataFrame:
     """Subtract one arm from every other, paired:
-    value, interval, and the share of draws on the other side of zero, twice."""
+    value, interval, and the share of draws on the other side of zero, twice.
+
+    Parameters
+    ----------
+    measure : str, default 'reliability'
+    to : str | None, default None
+        None: the claim
+    """
     measured, to = self.measured(), to or self.claim
     self._check([measure], measured)
     found = {name: table[measure].to_numpy() for name, table in measured.items()}
@@ -353,7 +454,16 @@ def _repr_html_(self: ArmTable):
 
 @patch
 def plot(self: ArmTable, measure: str = "reliability", ax=None, **kwargs):
-    "Draw arms with intervals (see `avss_nb.draw.comparison.plot_arms`)."
+    """Draw arms with intervals (see `avss_nb.draw.comparison.plot_arms`).
+
+    Parameters
+    ----------
+    measure : str, default 'reliability'
+    ax, default None
+        matplotlib axes to draw on; None: a new figure
+    **kwargs
+        handed on as they are
+    """
     from avss_nb.draw.comparison import plot_arms
     return plot_arms(self, measure, ax=ax, **kwargs)
 
@@ -420,7 +530,36 @@ def compare_arms(
     progress: Callable[[Progress], None] | None = None,  # hears of every training step
     **evaluation,  # settings of `Evaluator`
 ) -> "ArmTable":
-    "Train every arm with every seed, and put the rivals beside them."
+    """Train every arm with every seed, and put the rivals beside them.
+
+    Parameters
+    ----------
+    model : nn.Module
+        the original, never changed
+    tokenizer
+        the tokenizer of the model
+    arms : Sequence[Arm]
+        for example `standard_arms(scores)`
+    train : Answers
+        the original's answers to the training questions
+    development : Sequence[Question]
+        choose the step, and fit the rivals
+    test : Sequence[Question]
+        in no other part
+    texts : Iterable[Text] | None, default None
+        neutral text for the retention term
+    held_out : Iterable[Text] | None, default None
+        other neutral text, for the perplexity
+    recipe : Recipe | None, default None
+        settings of the training; None: the defaults
+    seeds : Sequence[int], default (0, 1, 2)
+    folder : str | Path | None, default None
+        keeps every finished arm, and continues from there
+    progress : Callable[[Progress], None] | None, default None
+        hears of every training step
+    **evaluation
+        settings of `Evaluator`
+    """
     recipe, progress = recipe or Recipe(), progress or Bar("arms")
     test, development = [*test], [*development]
     plan = plan_runs(arms, seeds)

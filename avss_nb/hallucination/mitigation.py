@@ -38,7 +38,21 @@ def supervised_contrast(
     labels: Tensor,  # bool, (n,)
     temperature: float = 0.1,
 ) -> Tensor:  # scalar; 0 where no two states are of one kind
-    "Compute the supervised contrastive loss (arXiv 2004.11362, equation 2)."
+    """Compute the supervised contrastive loss (arXiv 2004.11362, equation 2).
+
+    Parameters
+    ----------
+    states : Tensor
+        (n, hidden)
+    labels : Tensor
+        bool, (n,)
+    temperature : float, default 0.1
+
+    Returns
+    -------
+    Tensor
+        scalar; 0 where no two states are of one kind
+    """
     z = nn.functional.normalize(states.float(), dim=1)
     self_ = torch.eye(len(z), dtype=torch.bool, device=z.device)
     likeness = (z @ z.T / temperature).masked_fill(self_, -torch.inf)
@@ -53,7 +67,45 @@ WRONG = ("ignore", "abstain", "learn")
 # %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-015
 @dataclass(frozen=True)
 class Recipe:
-    "Say how to train; a term with weight 0 is switched off."
+    """Say how to train; a term with weight 0 is switched off.
+
+    Parameters
+    ----------
+    answer : float, default 1.0
+        weight of the loss on right answers
+    abstain : float, default 1.0
+        weight of the loss on abstaining where no answer can be known
+    contrast : float, default 0.3
+        λ: weight of the contrastive term
+    temperature : float, default 0.1
+        τ of the contrastive term
+    retention : float, default 1.0
+        β: weight of KL(original ‖ trained) on neutral text
+    wrong : str, default 'ignore'
+        wrong answers to answerable questions: contrast only, learn to "abstain", or
+        "learn" the right answer
+    abstention : str, default 'unknown'
+        what abstaining sounds like
+    steps : int, default 600
+    batch_size : int, default 64
+        answers in a step, half of them right, half wrong
+    text_batch : int, default 32
+        neutral texts in a step
+    text_length : int, default 64
+        tokens of a neutral text, at most
+    learning_rate : float, default 0.0005
+        peak; linear warm-up over 5 % of the steps, then a cosine to zero
+    weight_decay : float, default 0.0
+    lora_rank : int | None, default None
+        train low-rank adapters of this rank (PEFT) instead of all parameters of the
+        blocks
+    every : int, default 50
+        steps between two looks at the development questions
+    patience : int | None, default None
+        stop after so many looks without an improvement; None: never
+    seed : int, default 0
+        of all random draws
+    """
     answer: float = 1.  # weight of the loss on right answers
     abstain: float = 1.  # weight of the loss on abstaining where no answer can be known
     contrast: float = 0.3  # λ: weight of the contrastive term
@@ -106,7 +158,18 @@ def student_of(
     seed: int = 0,  # of the adapters
 ) -> nn.Module:
     """Copy a model whose chosen blocks can be trained;
-    everything else is frozen and shares the original's memory."""
+    everything else is frozen and shares the original's memory.
+
+    Parameters
+    ----------
+    blocks : Blocks
+        of the original
+    layers : Sequence[int]
+        that will be trained
+    lora_rank : int | None, default None
+    seed : int, default 0
+        of the adapters
+    """
     own = {id(p) for layer in layers for p in blocks[layer].parameters()}
     def frozen(p):  # what was made in inference mode cannot take part in a training
         own = p.detach().clone() if p.is_inference() else p.detach()
@@ -122,7 +185,21 @@ def student_of(
 # %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-022
 @dataclass(frozen=True)
 class Example:
-    "Hold one row of a training batch."
+    """Hold one row of a training batch.
+
+    Parameters
+    ----------
+    ids : tuple[int, ...]
+        prompt and target
+    start : int
+        where the target begins
+    wrong : bool
+        did the original answer wrongly?
+    abstain : bool
+        is the target the abstention?
+    target : bool
+        is there one?
+    """
     ids: tuple[int, ...]  # prompt and target
     start: int  # where the target begins
     wrong: bool  # did the original answer wrongly?
@@ -135,7 +212,17 @@ def examples_of(
     evaluator: Evaluator,  # knows the prompts and the ends of answers
     recipe: Recipe,
 ) -> list[Example]:
-    "Say what each answer teaches."
+    """Say what each answer teaches.
+
+    Parameters
+    ----------
+    answers : Answers
+        of the original, with verdicts
+    evaluator : Evaluator
+        knows the prompts and the ends of answers
+    recipe : Recipe
+        settings of the training; None: the defaults
+    """
     questions, verdicts = answers.questions, answers.correct.tolist()
     targets = [
         _target(q, text, right, recipe) + (q.stop or evaluator.stop or ("",))[0]
@@ -167,7 +254,22 @@ def losses_of(
     batch: Sequence[Example],
     recipe: Recipe,
 ) -> dict[str, Tensor]:  # scalars: answer, abstain, contrast
-    "Compute the terms that depend on answers."
+    """Compute the terms that depend on answers.
+
+    Parameters
+    ----------
+    student : nn.Module
+    blocks : Sequence[nn.Module]
+        the student's chosen blocks
+    batch : Sequence[Example]
+    recipe : Recipe
+        settings of the training; None: the defaults
+
+    Returns
+    -------
+    dict[str, Tensor]
+        scalars: answer, abstain, contrast
+    """
     device = next(student.parameters()).device
     padded = right_padded([e.ids for e in batch], device)
     def column(values): return torch.tensor([*values], device=device)
@@ -202,7 +304,14 @@ def _read_with_states(student, blocks, padded, at) -> tuple[Tensor, list[Tensor]
 def retention_loss(
     student: nn.Module, original: nn.Module, rows: Sequence[Sequence[int]]
 ) -> Tensor:
-    "Compute KL(original ‖ student) of the next token, mean over the tokens of neutral texts."
+    """Compute KL(original ‖ student) of the next token, mean over the tokens of neutral texts.
+
+    Parameters
+    ----------
+    student : nn.Module
+    original : nn.Module
+    rows : Sequence[Sequence[int]]
+    """
     batch = right_padded(rows, next(student.parameters()).device)
     with torch.no_grad(): before = original(**batch).logits.float().log_softmax(-1)
     after = student(**batch).logits.float().log_softmax(-1)
@@ -215,7 +324,13 @@ def development_measures(answers: Answers) -> dict[str, float]:
     """Measure what is watched on the development questions.
     `reliability`: right minus wrong answers, as a share of all; an abstention costs nothing
     and earns nothing (effective reliability, Whitehead and others, 2022, arXiv 2204.13631,
-    cost 1)."""
+    cost 1).
+
+    Parameters
+    ----------
+    answers : Answers
+        made by `Evaluator.answer` or read from a file
+    """
     found, _ = confidence_measures(answers.confidences, answers.correct, answers.abstained, draws=0)
     reliability = float(answers.correct.mean() - answers.hallucinated.mean())
     others = "accuracy", "hallucination_rate", "abstention_rate", "ece"
@@ -226,7 +341,29 @@ def development_measures(answers: Answers) -> dict[str, float]:
 # %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-035
 @dataclass(frozen=True, eq=False)
 class Mitigation:
-    "Hold a trained student, beside the untouched original."
+    """Hold a trained student, beside the untouched original.
+
+    Parameters
+    ----------
+    model : nn.Module
+        the student, with the weights of its best look at the development questions
+    tokenizer : object
+        the tokenizer of the model
+    blocks : Blocks
+        of the original
+    layers : tuple[int, ...]
+        that were trained
+    recipe : Recipe
+        settings of the training; None: the defaults
+    history : tuple[dict, ...]
+        a row for each look: step, losses, measures on the development questions
+    step : int
+        whose weights these are
+    partial : bool, default False
+        interrupted before the last step?
+    base : dict | None
+        of adapters: the model they belong to
+    """
     # the student, with the weights of its best look at the development questions
     model: nn.Module = field(repr=False)
     tokenizer: object = field(repr=False)
@@ -266,7 +403,13 @@ def save(self: Mitigation,
     path: str | Path,  # a folder: new, empty, or an earlier result, which is replaced
 ) -> Path:
     """Write the model (or the adapter), tokenizer, processor and notes
-    (`mitigation.json`), all or nothing."""
+    (`mitigation.json`), all or nothing.
+
+    Parameters
+    ----------
+    path : str | Path
+        a folder: new, empty, or an earlier result, which is replaced
+    """
     check_replaceable(path, "mitigation.json", "mitigation")
     with write_whole(path) as folder, quiet_transformers():
         save_model(self.model, self.tokenizer, folder)
@@ -307,7 +450,21 @@ def _inner(self: Mitigation) -> nn.Module:
 
 # %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-041
 class ContrastiveMitigator:
-    "Train chosen blocks to keep right answers and withhold wrong ones."
+    """Train chosen blocks to keep right answers and withhold wrong ones.
+
+    Parameters
+    ----------
+    model : nn.Module
+        causal language model, in float32 or bfloat16; it is never changed
+    tokenizer
+        the tokenizer of the model
+    layers : Iterable[int]
+        to train, for example `scores.layers(top=3)`
+    recipe : Recipe | None, default None
+        settings of the training; None: the defaults
+    **evaluation
+        settings of `Evaluator`: prompt, stop, max_new_tokens, batch_size …
+    """
 
     def __init__(self,
         model: nn.Module,  # causal language model, in float32 or bfloat16; it is never changed
@@ -350,7 +507,22 @@ def train(self: ContrastiveMitigator,
     # a file: continue from it, and keep it up to date
     checkpoint: str | Path | None = None,
 ) -> Mitigation:
-    "Train a student of the model."
+    """Train a student of the model.
+
+    Parameters
+    ----------
+    answers : Answers
+        of the original to the training questions, with verdicts; abstentions are left
+        out
+    texts : Iterable[Text] | None, default None
+        neutral text for the retention term; None: without
+    development : Sequence[Question], default ()
+        other questions: choose the best step by them
+    progress : Callable[[Progress], None] | None, default None
+        a listener; None: a tqdm bar
+    checkpoint : str | Path | None, default None
+        a file: continue from it, and keep it up to date
+    """
     recipe, progress, rows = self.recipe, progress or Bar("training"), []
     examples = examples_of(both_kinds(answers[~answers.abstained]), self.evaluator, recipe)
     if texts is not None and recipe.retention:
@@ -463,7 +635,12 @@ def advance(self: _Run) -> dict[str, float]:
 @patch
 def look(self: _Run, losses) -> None:
     """Measure the development questions;
-    keep the weights if they are the best so far (without such questions: the latest)."""
+    keep the weights if they are the best so far (without such questions: the latest).
+
+    Parameters
+    ----------
+    losses
+    """
     found = {}
     if self.development: found = development_measures(self.evaluator.answer(self.development))
     row = {"step": self.step} | losses | found
@@ -482,7 +659,13 @@ def tired(self: _Run) -> bool:
 
 @patch
 def save(self: _Run, path) -> None:
-    "Replace the checkpoint by one of this step."
+    """Replace the checkpoint by one of this step.
+
+    Parameters
+    ----------
+    path
+        of the file
+    """
     if path is None: return
     tensors = {f"best.{name}": t for name, t in self.best.items()}
     for name, p in self.trained.items():
@@ -498,7 +681,13 @@ def save(self: _Run, path) -> None:
 # %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-055
 @patch
 def load(self: _Run, path) -> None:
-    "Continue from a checkpoint, if there is one."
+    """Continue from a checkpoint, if there is one.
+
+    Parameters
+    ----------
+    path
+        of the file
+    """
     if path is None: return
     if not os.path.isfile(path) or not os.path.getsize(path):
         # before steps are spent
@@ -529,7 +718,12 @@ def _optimizer_state(tensors, name, device) -> dict[str, Tensor]:
 # %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-057
 @patch
 def result(self: _Run, partial: bool = True) -> Mitigation:
-    "The best weights so far, in a model of their own."
+    """The best weights so far, in a model of their own.
+
+    Parameters
+    ----------
+    partial : bool, default True
+    """
     # what is frozen is not copied
     shared = {id(p): p for p in self.student.parameters() if not p.requires_grad}
     model = self.student if not partial else copy.deepcopy(self.student, shared)

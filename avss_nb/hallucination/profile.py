@@ -46,7 +46,24 @@ def position_mask(
     length: int,  # tokens of the padded rows
     position: str = "last_prompt",  # one of `ANSWER_POSITIONS`
 ) -> Tensor:  # bool, (rows, length)
-    "Mark the tokens at which to look."
+    """Mark the tokens at which to look.
+
+    Parameters
+    ----------
+    starts : Tensor
+        int64, (rows,): where the answer begins
+    ends : Tensor
+        int64, (rows,): where it ends, excluded
+    length : int
+        tokens of the padded rows
+    position : str, default 'last_prompt'
+        one of `ANSWER_POSITIONS`
+
+    Returns
+    -------
+    Tensor
+        bool, (rows, length)
+    """
     if position not in TOKENS_AT:
         raise InputError(f"position {position!r} is not one of {', '.join(TOKENS_AT)}")
     return TOKENS_AT[position](torch.arange(length), starts[:, None], ends[:, None])
@@ -57,7 +74,28 @@ ANSWER_PROFILE = "avss_nb.AnswerProfile/1"
 # %% ../../nbs/08_hallucination/00_profile.ipynb #cell-014
 @dataclass(frozen=True, eq=False)
 class AnswerProfile:
-    "Hold the statistics of every layer for every answer, right and wrong ones apart."
+    """Hold the statistics of every layer for every answer, right and wrong ones apart.
+
+    Parameters
+    ----------
+    answers : Answers
+        those that were profiled; no abstentions
+    position : str
+        one of `ANSWER_POSITIONS`
+    sites : dict[str, Moments]
+        leading dimensions (answers, layers), one unit
+    states : Tensor
+        float32, (answers, layers, hidden): block output, mean over the position's
+        tokens
+    prompt_tokens : np.ndarray
+        int, (answers,)
+    faithful : LayerProfile
+        over right answers
+    hallucinated : LayerProfile
+        over wrong answers
+    partial : bool, default False
+        interrupted before the last answer?
+    """
     answers: Answers  # those that were profiled; no abstentions
     position: str  # one of `ANSWER_POSITIONS`
     sites: dict[str, Moments]  # leading dimensions (answers, layers), one unit
@@ -87,7 +125,12 @@ class AnswerProfile:
     def __len__(self) -> int: return len(self.answers)
 
     def site(self, name: str) -> Moments:
-        "Return the moments of a site, leading dimensions (answers, layers)."
+        """Return the moments of a site, leading dimensions (answers, layers).
+
+        Parameters
+        ----------
+        name : str
+        """
         if name not in self.sites:
             raise InputError(
                 f"site {name!r} was not profiled; this profile has {', '.join(self.sites)}"
@@ -106,7 +149,13 @@ class AnswerProfile:
 # %% ../../nbs/08_hallucination/00_profile.ipynb #cell-015
 @patch
 def save(self: AnswerProfile, folder: str | Path) -> None:
-    "Write a folder: answers as JSON lines, statistics as safetensors."
+    """Write a folder: answers as JSON lines, statistics as safetensors.
+
+    Parameters
+    ----------
+    folder : str | Path
+        a folder; made if it is not there
+    """
     check_replaceable(folder, "answers.safetensors", "hallucination profiling")
     tensors = {
         f"{site}.{name}": t for site, m in self.sites.items() for name, t in vars(m).items()
@@ -122,7 +171,13 @@ def save(self: AnswerProfile, folder: str | Path) -> None:
 # %% ../../nbs/08_hallucination/00_profile.ipynb #cell-016
 @patch(cls_method=True)
 def load(cls: AnswerProfile, folder: str | Path) -> AnswerProfile:
-    "Read a folder written by `save`."
+    """Read a folder written by `save`.
+
+    Parameters
+    ----------
+    folder : str | Path
+        a folder; made if it is not there
+    """
     path = Path(folder)
     advice = "make one with `avss-nb hallucination` or `AnswerProfile.save`"
     header, tensors = load_tensors(
@@ -144,7 +199,14 @@ def _site_from(tensors, site) -> Moments:
 
 # %% ../../nbs/08_hallucination/00_profile.ipynb #cell-018
 def both_kinds(answers: Answers, fewest: int = 2) -> Answers:
-    "Return the answers, after checking that there are right and wrong ones."
+    """Return the answers, after checking that there are right and wrong ones.
+
+    Parameters
+    ----------
+    answers : Answers
+        made by `Evaluator.answer` or read from a file
+    fewest : int, default 2
+    """
     wrong, right = int(answers.hallucinated.sum()), int(answers.correct.sum())
     if wrong >= fewest and right >= fewest: return answers
     how = "wrongly" if wrong < fewest else "rightly"
@@ -156,7 +218,30 @@ def both_kinds(answers: Answers, fewest: int = 2) -> Answers:
 
 # %% ../../nbs/08_hallucination/00_profile.ipynb #cell-021
 class AnswerProfiler:
-    "Measure every layer at the moment of each answer."
+    """Measure every layer at the moment of each answer.
+
+    Parameters
+    ----------
+    model : nn.Module
+        causal language model
+    tokenizer
+        the tokenizer of the model
+    position : str, default 'last_prompt'
+        one of `ANSWER_POSITIONS`
+    sites : Iterable[str], default SITES[:3]
+        of `avss_nb.layers.profiler.SITES`
+    batch_size : int, default 32
+        answers
+    template : str | None, default None
+        short for prompt=Prompt(template=...)
+    groups : int, default 16
+        of the two layer profiles, for bootstrap intervals
+    processes : Processes, default Processes()
+        that share the batches; each of them gets the whole
+    prompt : Prompt | None, default None
+        for answers that do not say how their questions were put; None: only answers
+        that do
+    """
 
     def __init__(self,
         model: nn.Module,  # causal language model
@@ -186,7 +271,13 @@ class AnswerProfiler:
 # %% ../../nbs/08_hallucination/00_profile.ipynb #cell-024
 @patch
 def asked(self: AnswerProfiler, answers: Answers) -> Prompt:
-    "Return the prompt to which the answers were given: never another one."
+    """Return the prompt to which the answers were given: never another one.
+
+    Parameters
+    ----------
+    answers : Answers
+        made by `Evaluator.answer` or read from a file
+    """
     if answers.prompt is None or self.prompt in (None, answers.prompt):
         known = answers.prompt or self.prompt
         if known or all(q.prompt for q in answers.questions): return known or Prompt()
@@ -334,7 +425,15 @@ def profile(self: AnswerProfiler,
     progress: Callable[[Progress], None] | None = None,  # a listener; None: a tqdm bar
 ) -> AnswerProfile:
     """Profile the answers. An interruption (Ctrl-C, ■) returns what is complete so far,
-    marked partial."""
+    marked partial.
+
+    Parameters
+    ----------
+    answers : Answers
+        with verdicts; abstentions are left out
+    progress : Callable[[Progress], None] | None, default None
+        a listener; None: a tqdm bar
+    """
     answers = both_kinds(answers[~answers.abstained])
     find_head(self.model)  # refuses a model without one
     rows, starts = self._rows(answers, self.asked(answers))

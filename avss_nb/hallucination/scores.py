@@ -28,7 +28,21 @@ __all__ = ['ALONE', 'EAVSS_RANKINGS', 'Shift', 'label_shift', 'permute_labels', 
 # %% ../../nbs/08_hallucination/01_scores.ipynb #cell-011
 @dataclass(frozen=True)
 class Shift:
-    "Hold the statistics of both kinds of answers, (..., layers); `...` are draws."
+    """Hold the statistics of both kinds of answers, (..., layers); `...` are draws.
+
+    Parameters
+    ----------
+    hsav : np.ndarray
+        variance over hallucinated answers
+    hss : np.ndarray
+        sparsity over hallucinated answers
+    av : np.ndarray
+        variance over faithful answers
+    as_ : np.ndarray
+        sparsity over faithful answers
+    floored : np.ndarray
+        bool: nothing under ε in one of the kinds, the sparsity is a bound
+    """
     hsav: np.ndarray  # variance over hallucinated answers
     hss: np.ndarray  # sparsity over hallucinated answers
     av: np.ndarray  # variance over faithful answers
@@ -54,7 +68,19 @@ def label_shift(
     weights: np.ndarray,  # float64, (draws, answers)
     eps: torch.Tensor,  # float64, (layers,)
 ) -> Shift:
-    "Compute HSAV, HSS, AV and AS for every row of labels and weights (arXiv 2411.10069)."
+    """Compute HSAV, HSS, AV and AS for every row of labels and weights (arXiv 2411.10069).
+
+    Parameters
+    ----------
+    m : Moments
+        (answers, layers), one unit: a site of an `AnswerProfile`
+    labels : np.ndarray
+        bool, (draws, answers): which are hallucinated
+    weights : np.ndarray
+        float64, (draws, answers)
+    eps : torch.Tensor
+        float64, (layers,)
+    """
     def of(chosen):
         total = m.weighted(torch.from_numpy(weights * chosen))
         share, floor = sparsity(total, eps), smallest_sparsity(total)
@@ -71,7 +97,24 @@ def permute_labels(
     draws: int,
     seed: int = 0,
 ) -> np.ndarray:  # bool, (draws, answers)
-    "Exchange labels at random: the null hypothesis of the permutation test."
+    """Exchange labels at random: the null hypothesis of the permutation test.
+
+    Parameters
+    ----------
+    labels : np.ndarray
+        bool, (answers,)
+    strata : np.ndarray
+        int, (answers,): labels are exchanged only within a stratum
+    draws : int
+        resamples of the bootstrap
+    seed : int, default 0
+        of all random draws
+
+    Returns
+    -------
+    np.ndarray
+        bool, (draws, answers)
+    """
     keys = strata + np.random.default_rng(seed).random((draws, len(labels)))
     shuffled = np.empty((draws, len(labels)), bool)
     sorted_labels = labels[strata.argsort(kind="stable")]
@@ -80,7 +123,13 @@ def permute_labels(
 
 # %% ../../nbs/08_hallucination/01_scores.ipynb #cell-024
 def count_relabelings(labels: np.ndarray, strata: np.ndarray) -> float:
-    "Count the ways in which the labels can be exchanged (1e9 at most)."
+    """Count the ways in which the labels can be exchanged (1e9 at most).
+
+    Parameters
+    ----------
+    labels : np.ndarray
+    strata : np.ndarray
+    """
     from math import comb
     ways = 1.
     for stratum in np.unique(strata):
@@ -94,14 +143,32 @@ def benjamini_hochberg(
     p: np.ndarray,  # float64, (layers,)
 ) -> np.ndarray:  # float64, (layers,)
     """Adjust p-values: of the layers with a value under 5 % at most 5 % are expected to be
-    false alarms (Benjamini and Hochberg, 1995)."""
+    false alarms (Benjamini and Hochberg, 1995).
+
+    Parameters
+    ----------
+    p : np.ndarray
+        float64, (layers,)
+
+    Returns
+    -------
+    np.ndarray
+        float64, (layers,)
+    """
     from scipy.stats import false_discovery_control
     return false_discovery_control(p)
 
 # %% ../../nbs/08_hallucination/01_scores.ipynb #cell-031
 def strata_of(profile: AnswerProfile, balance: Iterable[str]) -> np.ndarray:
     """Number the stratum of each answer, int, (answers,);
-    token counts are cut into quarters of equal size."""
+    token counts are cut into quarters of equal size.
+
+    Parameters
+    ----------
+    profile : AnswerProfile
+        statistics of every layer, made by a profiler
+    balance : Iterable[str]
+    """
     columns = []
     for name in balance:
         if name in ("answer_tokens", "prompt_tokens"):
@@ -125,7 +192,20 @@ def balance_weights(
     strata: np.ndarray,  # int, (answers,)
 ) -> np.ndarray:  # float64, (..., answers)
     """Compute weights under which every stratum has as many right as wrong answers:
-    as many as the rarer kind. Others weigh 0."""
+    as many as the rarer kind. Others weigh 0.
+
+    Parameters
+    ----------
+    labels : np.ndarray
+        bool, (..., answers)
+    strata : np.ndarray
+        int, (answers,)
+
+    Returns
+    -------
+    np.ndarray
+        float64, (..., answers)
+    """
     member = strata[:, None] == np.unique(strata)
     wrong, all_ = labels @ member.astype(float), member.sum(0)
     right = all_ - wrong
@@ -139,7 +219,17 @@ def resampled_within(
     labels: np.ndarray, strata: np.ndarray, draws: int, seed: int = 0
 ) -> np.ndarray:
     """Draw how often each answer counts, float64, (draws, answers), in a bootstrap within
-    every kind and stratum."""
+    every kind and stratum.
+
+    Parameters
+    ----------
+    labels : np.ndarray
+    strata : np.ndarray
+    draws : int
+        resamples of the bootstrap
+    seed : int, default 0
+        of all random draws
+    """
     rng, counts = np.random.default_rng(seed), np.zeros((draws, len(labels)))
     for label, stratum in {*zip(labels.tolist(), strata.tolist())}:
         where = np.flatnonzero((labels == label) & (strata == stratum))
@@ -156,7 +246,23 @@ def half_agreement(
     repeats: int = 20,
 ) -> tuple[float, float, float]:  # mean, lowest, highest
     """Correlate (Spearman) the layers between disjoint halves of the answers;
-    a subject's answers stay together."""
+    a subject's answers stay together.
+
+    Parameters
+    ----------
+    profile : AnswerProfile
+        statistics of every layer, made by a profiler
+    statistic : Callable[[np.ndarray], np.ndarray]
+        bool (answers,): which are used → float64 (layers,)
+    seed : int, default 0
+        of all random draws
+    repeats : int, default 20
+
+    Returns
+    -------
+    tuple[float, float, float]
+        mean, lowest, highest
+    """
     from scipy.stats import spearmanr
     rng, found = np.random.default_rng(seed), []
     subjects = np.unique(_subjects(profile), return_inverse=True)[1]
@@ -183,7 +289,26 @@ def auroc(
 # value and its 95 % interval; NaN where no pair can be compared
 ) -> tuple[float, float, float]:
     """Compute the share of (wrong, right) pairs in which the wrong answer scores higher;
-    ties count one half."""
+    ties count one half.
+
+    Parameters
+    ----------
+    score : np.ndarray
+        float64, (answers,): higher is more suspicious
+    labels : np.ndarray
+        bool, (answers,): hallucinated
+    strata : np.ndarray | None, default None
+        compare only within a stratum
+    draws : int, default 200
+        of the bootstrap
+    seed : int, default 0
+        of all random draws
+
+    Returns
+    -------
+    tuple[float, float, float]
+        value and its 95 % interval; NaN where no pair can be compared
+    """
     strata = np.zeros(len(labels), int) if strata is None else strata
     drawn = resampled_within(labels, strata, draws, seed)
     counts = np.concatenate([np.ones((1, len(labels))), drawn])
@@ -208,7 +333,23 @@ def cross_validated(
 # subject
 ) -> np.ndarray | None:
     """Fit a logistic regression on standardized features, and predict what it has not seen;
-    None where there are too few answers or subjects."""
+    None where there are too few answers or subjects.
+
+    Parameters
+    ----------
+    features : np.ndarray
+        (answers, features)
+    profile : AnswerProfile
+        statistics of every layer, made by a profiler
+    seed : int, default 0
+        of all random draws
+
+    Returns
+    -------
+    np.ndarray | None
+        float64, (answers,): log-odds of a hallucination, each from a model that has not
+        seen the subject
+    """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
     from sklearn.pipeline import make_pipeline
@@ -228,7 +369,21 @@ def probe_auroc(
     strata: np.ndarray | None = None,
     seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # float64, (layers,): AUROC, low, high
-    "Cross-validate a linear probe of each layer's states (block output)."
+    """Cross-validate a linear probe of each layer's states (block output).
+
+    Parameters
+    ----------
+    profile : AnswerProfile
+        statistics of every layer, made by a profiler
+    strata : np.ndarray | None, default None
+    seed : int, default 0
+        of all random draws
+
+    Returns
+    -------
+    tuple[np.ndarray, np.ndarray, np.ndarray]
+        float64, (layers,): AUROC, low, high
+    """
     found = []
     for layer in range(profile.layers):
         scores = cross_validated(profile.states[:, layer].numpy(), profile, seed)
@@ -245,7 +400,17 @@ def detector_table(
     seed: int = 0,
 ) -> pd.DataFrame:
     """Compute the AUROC of every cheap detector of hallucinations, over all answers and
-    within question kinds."""
+    within question kinds.
+
+    Parameters
+    ----------
+    profile : AnswerProfile
+        statistics of every layer, made by a profiler
+    scores : HallucinationScores | None, default None
+        adds its probes
+    seed : int, default 0
+        of all random draws
+    """
     labels, kinds = profile.labels, strata_of(profile, ["kind"])
     cheap = {
         "low confidence": -profile.answers.confidences,
@@ -273,7 +438,18 @@ def intrinsic_dimension(
     states: torch.Tensor,  # (answers, layers, hidden)
 ) -> np.ndarray:  # float64, (layers,)
     """Estimate the dimension of each layer's states by TwoNN;
-    NaN for fewer than three different ones."""
+    NaN for fewer than three different ones.
+
+    Parameters
+    ----------
+    states : torch.Tensor
+        (answers, layers, hidden)
+
+    Returns
+    -------
+    np.ndarray
+        float64, (layers,)
+    """
     found = []
     for layer in range(states.shape[1]):
         points = torch.unique(states[:, layer].double(), dim=0)
@@ -291,7 +467,48 @@ EAVSS_RANKINGS = ("z", "propensity")
 @dataclass(frozen=True)
 class HallucinationScores(LayerScores):
     """Rank layers by how differently they behave in hallucinated answers:
-    every array has one entry per layer."""
+    every array has one entry per layer.
+
+    Parameters
+    ----------
+    hsav : np.ndarray, default None
+        variance over hallucinated answers; `variance` is AV, over faithful ones
+    hss : np.ndarray, default None
+        sparsity over hallucinated answers; `sparsity` is AS, over faithful ones
+    log_eavss : np.ndarray, default None
+        signed
+    log_low : np.ndarray, default None
+        bootstrap interval of log EAVSS, over answers
+    log_high : np.ndarray, default None
+    null_low : np.ndarray, default None
+        log EAVSS under shuffled labels: the middle 95 %
+    null_high : np.ndarray, default None
+    z : np.ndarray, default None
+        log EAVSS in standard deviations of the shuffled ones
+    p : np.ndarray, default None
+        permutation p-value, two-sided
+    q : np.ndarray, default None
+        the same, adjusted over layers (Benjamini–Hochberg)
+    probe : np.ndarray, default None
+        cross-validated AUROC of a linear probe of the layer's states; NaN: not asked
+        for
+    probe_low : np.ndarray, default None
+    probe_high : np.ndarray, default None
+    halves : tuple[float, float, float], default (np.nan,) * 3
+        Spearman of log EAVSS between disjoint halves: mean, lowest, highest
+    faithful : int, default 0
+        answers
+    hallucinated : int, default 0
+    position : str, default ''
+    balance : tuple[str, ...], default ()
+        what is balanced between the two kinds
+    notes : tuple[str, ...], default ()
+        what a reader must know
+    null_variance : np.ndarray, default None
+        (2, layers): log(HSAV / AV) under shuffled labels, low and high
+    null_sparsity : np.ndarray, default None
+        (2, layers): the same for log(HSS / AS)
+    """
     # variance over hallucinated answers; `variance` is AV, over faithful ones
     hsav: np.ndarray = None
     # sparsity over hallucinated answers; `sparsity` is AS, over faithful ones
@@ -388,13 +605,46 @@ def _repr_html_(self: HallucinationScores):
 
 @patch
 def plot(self: HallucinationScores, ax=None, **kwargs):
-    "Draw log EAVSS over its null band (see `avss_nb.draw.hallucination.plot_eavss`)."
+    """Draw log EAVSS over its null band (see `avss_nb.draw.hallucination.plot_eavss`).
+
+    Parameters
+    ----------
+    ax, default None
+        matplotlib axes to draw on; None: a new figure
+    **kwargs
+        handed on as they are
+    """
     from avss_nb.draw.hallucination import plot_eavss
     return plot_eavss(self, ax=ax, **kwargs)
 
 # %% ../../nbs/08_hallucination/01_scores.ipynb #cell-065
 class EAVSSScorer:
-    "Turn an `AnswerProfile` into `HallucinationScores`."
+    """Turn an `AnswerProfile` into `HallucinationScores`.
+
+    Parameters
+    ----------
+    site : str, default 'output'
+        one of the profile's sites
+    eps : float, default 0.1
+        threshold ε of the sparsity
+    relative : bool, default True
+        is ε in units of the layer's RMS?
+    by : str, default 'z'
+        what ranks: one of `EAVSS_RANKINGS`
+    balance : Iterable[str], default ('kind',)
+        attributes of `Question`, "answer_tokens" or "prompt_tokens": the same in both
+        kinds of answers
+    draws : int, default 1000
+        of the permutation test and of the bootstrap
+    probe : bool, default True
+        also train a linear probe for each layer
+    halves : int, default 20
+        splits into disjoint halves whose agreement is measured; 0: none
+    confidence : float, default 0.95
+        of intervals and of the null band
+    seed : int, default 0
+        of all random draws
+    """
 
     def __init__(self,
         site: str = "output",  # one of the profile's sites
@@ -432,7 +682,13 @@ class EAVSSScorer:
 # %% ../../nbs/08_hallucination/01_scores.ipynb #cell-066
 @patch
 def score(self: EAVSSScorer, profile: AnswerProfile) -> HallucinationScores:
-    "Score every layer: shift, permutation test, bootstrap interval, stability, probe."
+    """Score every layer: shift, permutation test, bootstrap interval, stability, probe.
+
+    Parameters
+    ----------
+    profile : AnswerProfile
+        statistics of every layer, made by a profiler
+    """
     both_kinds(profile.answers)
     strata = strata_of(profile, self.balance)
     used = balance_weights(profile.labels, strata) > 0
@@ -578,7 +834,29 @@ def _notes(self: EAVSSScorer, profile, strata, used) -> tuple[str, ...]:
 
 # %% ../../nbs/08_hallucination/01_scores.ipynb #cell-081
 class HallucinationAnalyzer:
-    "Find the layers that behave differently when a model hallucinates."
+    """Find the layers that behave differently when a model hallucinates.
+
+    Parameters
+    ----------
+    model
+        causal language model
+    tokenizer
+        the tokenizer of the model
+    position : str, default 'last_prompt'
+        one of `avss_nb.hallucination.profile.ANSWER_POSITIONS`
+    sites : Iterable[str], default SITES[:3]
+        where activations are measured: some of `avss_nb.SITES`
+    batch_size : int, default 32
+        answers
+    template : str | None, default None
+        short for prompt=Prompt(template=...)
+    scorer : EAVSSScorer | None, default None
+        None: the default one
+    processes : Processes, default Processes()
+        that share the reading; each of them gets the whole
+    prompt : Prompt | None, default None
+        for answers that do not say how their questions were put
+    """
     def __init__(self,
         model,  # causal language model
         tokenizer,
@@ -607,12 +885,28 @@ class HallucinationAnalyzer:
     def profile(
         self, answers: Answers, progress: Callable[[Progress], None] | None = None
     ) -> AnswerProfile:
-        "See `AnswerProfiler.profile`."
+        """See `AnswerProfiler.profile`.
+
+        Parameters
+        ----------
+        answers : Answers
+            made by `Evaluator.answer` or read from a file
+        progress : Callable[[Progress], None] | None, default None
+            called with a `Progress` after each step; `silent` shows nothing
+        """
         return self.profiler.profile(answers, progress)
 
     def analyze(self,
         answers: Answers,  # with verdicts, right and wrong ones
         progress: Callable[[Progress], None] | None = None,
     ) -> HallucinationScores:
-        "Profile the answers and score the layers."
+        """Profile the answers and score the layers.
+
+        Parameters
+        ----------
+        answers : Answers
+            with verdicts, right and wrong ones
+        progress : Callable[[Progress], None] | None, default None
+            called with a `Progress` after each step; `silent` shows nothing
+        """
         return self.scorer.score(self.profile(answers, progress))

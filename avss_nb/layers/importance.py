@@ -29,7 +29,18 @@ __all__ = ['POSITIONS', 'STATES_AT_A_TIME', 'block_weights', 'weight_magnitude',
 def block_weights(
     blocks: Blocks,
 ) -> list[list[nn.Parameter]]:  # of each block
-    "Return the parameters of each block, after checking that they can be read as numbers."
+    """Return the parameters of each block, after checking that they can be read as numbers.
+
+    Parameters
+    ----------
+    blocks : Blocks
+        the stack of blocks of the model
+
+    Returns
+    -------
+    list[list[nn.Parameter]]
+        of each block
+    """
     found = [[*block.parameters()] for block in blocks.modules]
     for layer, weights in enumerate(found):
         if any(w.is_meta for w in weights):
@@ -49,7 +60,17 @@ def weight_magnitude(
     norm: int = 1,  # 1: sum of |w|, as published; 2: root of the sum of w²
     stack: str | None = None,  # "encoder" or "decoder" where there are two
 ) -> LayerScores:
-    "Return the size of each block's weights (arXiv 2402.02834)."
+    """Return the size of each block's weights (arXiv 2402.02834).
+
+    Parameters
+    ----------
+    model : nn.Module
+        any transformers model with a stack of blocks
+    norm : int, default 1
+        1: sum of |w|, as published; 2: root of the sum of w²
+    stack : str | None, default None
+        "encoder" or "decoder" where there are two
+    """
     if norm not in (1, 2):
         raise InputError(
             f"norm {norm!r} was given; give 1 (sum of |w|) or 2 (root of the sum of squares)"
@@ -72,7 +93,26 @@ def taylor_importance(
     progress: Callable[[Progress], None] | None = None,  # a listener; None: a tqdm bar
 ) -> LayerScores:
     """Return Σ |w · ∂L/∂w| over each block (arXiv 2402.02834).
-    An interruption returns what is complete so far, marked partial."""
+    An interruption returns what is complete so far, marked partial.
+
+    Parameters
+    ----------
+    model : nn.Module
+        with a head that is known to `avss_nb.model.heads.find_head`; it is never
+        changed
+    tokenizer, default None
+        not needed for lists of token ids (but for a masked model)
+    texts : Iterable[Text], default ()
+        strings, or lists of token ids
+    batch_size : int, default 8
+        texts
+    max_length : int, default 256
+        tokens; longer texts are cut into windows
+    stack : str | None, default None
+        "encoder" or "decoder" where there are two
+    progress : Callable[[Progress], None] | None, default None
+        a listener; None: a tqdm bar
+    """
     blocks, progress = Blocks(model, stack), progress or Bar("taylor")
     sums = _GradientSums(blocks)
     fewest = 2 if find_head(model) == "causal" else 1
@@ -126,7 +166,18 @@ STATES_AT_A_TIME = 2**22
 def summed_angles(
     states: list[Tensor],  # of each layer: (tokens, hidden)
 ) -> np.ndarray:  # float64, (layers, layers)
-    "Return the angles between the states of any two layers, summed over tokens, in half turns."
+    """Return the angles between the states of any two layers, summed over tokens, in half turns.
+
+    Parameters
+    ----------
+    states : list[Tensor]
+        of each layer: (tokens, hidden)
+
+    Returns
+    -------
+    np.ndarray
+        float64, (layers, layers)
+    """
     states = [with_float64(s) for s in states]
     layers, (count, hidden) = len(states), states[0].shape
     total = torch.zeros(layers, layers, dtype=torch.float64, device=states[0].device)
@@ -143,7 +194,23 @@ def summed_angles(
 @dataclass(frozen=True, eq=False)
 class AngularDistances:
     """Mean angular distance between the states before any two blocks;
-    index `layers` is the state after the last."""
+    index `layers` is the state after the last.
+
+    Parameters
+    ----------
+    sums : np.ndarray
+        float64, (groups, layers + 1, layers + 1): summed distances, in half turns
+    tokens : np.ndarray
+        int, (groups,): tokens in the sums
+    position : str
+        which tokens: one of `POSITIONS`
+    model : str, default ''
+        a transformers model with a stack of blocks
+    fingerprint : str, default ''
+        of its blocks: see `avss_nb.model.blocks.fingerprint_blocks`
+    partial : bool, default False
+        interrupted before the last text?
+    """
     # float64, (groups, layers + 1, layers + 1): summed distances, in half turns
     sums: np.ndarray = field(repr=False)
     tokens: np.ndarray = field(repr=False)  # int, (groups,): tokens in the sums
@@ -169,7 +236,18 @@ class AngularDistances:
 def weighted(self: AngularDistances,
     weights: np.ndarray,  # float64, (draws, groups)
 ) -> np.ndarray:  # float64, (draws, layers + 1, layers + 1)
-    "Return the mean distances for every row of group weights."
+    """Return the mean distances for every row of group weights.
+
+    Parameters
+    ----------
+    weights : np.ndarray
+        float64, (draws, groups)
+
+    Returns
+    -------
+    np.ndarray
+        float64, (draws, layers + 1, layers + 1)
+    """
     return np.tensordot(weights, self.sums, 1) / (weights @ self.tokens)[:, None, None]
 
 @patch(as_prop=True)
@@ -181,7 +259,18 @@ def mean(self: AngularDistances) -> np.ndarray:
 def over(self: AngularDistances,
     count: int,  # blocks in a row
 ) -> np.ndarray:  # float64, (layers + 1 - count,)
-    "Return the distance over `count` blocks in a row, for each start."
+    """Return the distance over `count` blocks in a row, for each start.
+
+    Parameters
+    ----------
+    count : int
+        blocks in a row
+
+    Returns
+    -------
+    np.ndarray
+        float64, (layers + 1 - count,)
+    """
     return np.diagonal(self.mean, count)
 
 # %% ../../nbs/05_layers/03_importance.ipynb #cell-034
@@ -190,7 +279,15 @@ def lowest(self: AngularDistances,
     count: int,  # blocks in a row
     protect: Iterable[int] = (),  # layers that stay
 ) -> tuple[int, ...]:
-    "Return the run of `count` blocks over which the state turns least."
+    """Return the run of `count` blocks over which the state turns least.
+
+    Parameters
+    ----------
+    count : int
+        blocks in a row
+    protect : Iterable[int], default ()
+        layers that stay
+    """
     protect, distance = set(protect), self.over(count)
     starts = range(len(distance))
     runs = [start for start in starts if not protect & {*range(start, start + count)}]
@@ -214,7 +311,17 @@ def _drawn(self: AngularDistances, draws: int, seed: int) -> np.ndarray:
 def scores(
     self: AngularDistances, draws: int = 1000, confidence: float = 0.95, seed: int = 0
 ) -> LayerScores:
-    "Return the distance over each single block, with bootstrap intervals over groups of texts."
+    """Return the distance over each single block, with bootstrap intervals over groups of texts.
+
+    Parameters
+    ----------
+    draws : int, default 1000
+        resamples of the bootstrap
+    confidence : float, default 0.95
+        level of the intervals, between 0 and 1
+    seed : int, default 0
+        of all random draws
+    """
     drawn = np.diagonal(self._drawn(draws, seed), 1, 1, 2)
     return LayerScores.of(
         "angular_distance", self.over(1), drawn, confidence, tokens=int(self.tokens.sum()),
@@ -226,7 +333,15 @@ def scores(
 @patch
 def to_frame(self: AngularDistances, draws: int = 1000, seed: int = 0) -> pd.DataFrame:
     """Return, for each length, the best run, its distance with interval, and the share of
-    resampled texts that choose the same run."""
+    resampled texts that choose the same run.
+
+    Parameters
+    ----------
+    draws : int, default 1000
+        resamples of the bootstrap
+    seed : int, default 0
+        of all random draws
+    """
     drawn, rows = self._drawn(draws, seed), []
     for count in range(1, self.layers):
         found, start = np.diagonal(drawn, count, 1, 2), int(self.over(count).argmin())
@@ -250,7 +365,15 @@ def _repr_html_(self: AngularDistances):
 
 @patch
 def plot(self: AngularDistances, ax=None, **kwargs):
-    "Draw a heat map over start and length (see `avss_nb.draw.comparison.plot_distances`)."
+    """Draw a heat map over start and length (see `avss_nb.draw.comparison.plot_distances`).
+
+    Parameters
+    ----------
+    ax, default None
+        matplotlib axes to draw on; None: a new figure
+    **kwargs
+        handed on as they are
+    """
     from avss_nb.draw.comparison import plot_distances
     return plot_distances(self, ax=ax, **kwargs)
 
@@ -259,13 +382,36 @@ def chosen_tokens(
     mask: Tensor,  # (texts, tokens): 1 for a token, 0 for padding
     position: str,  # one of `POSITIONS`
 ) -> Tensor:  # bool, (texts, tokens)
-    "Return which tokens of a batch are measured."
+    """Return which tokens of a batch are measured.
+
+    Parameters
+    ----------
+    mask : Tensor
+        (texts, tokens): 1 for a token, 0 for padding
+    position : str
+        one of `POSITIONS`
+
+    Returns
+    -------
+    Tensor
+        bool, (texts, tokens)
+    """
     chosen = mask.bool()
     if position == "all": return chosen
     return chosen & (chosen.cumsum(1) == chosen.sum(1, keepdim=True))
 
 def block_states(model, blocks: Blocks, batch: dict, chosen: Tensor) -> list[Tensor]:
-    "Return the states before every block and after the last, each (chosen tokens, hidden)."
+    """Return the states before every block and after the last, each (chosen tokens, hidden).
+
+    Parameters
+    ----------
+    model
+        a transformers model with a stack of blocks
+    blocks : Blocks
+        the stack of blocks of the model
+    batch : dict
+    chosen : Tensor
+    """
     states, last = [], len(blocks) - 1
     def see(layer, x, y):
         for a in (x, y) if layer == last else (x,):
@@ -314,7 +460,29 @@ def angular_distances(
     progress: Callable[[Progress], None] | None = None,  # a listener; None: a tqdm bar
 ) -> AngularDistances:
     """Measure the angle between the states before any two blocks.
-    An interruption returns what is complete so far, marked partial."""
+    An interruption returns what is complete so far, marked partial.
+
+    Parameters
+    ----------
+    model : nn.Module
+        any transformers model with a stack of blocks
+    tokenizer, default None
+        not needed for texts that are lists of token ids
+    texts : Iterable[Text], default ()
+        strings, or lists of token ids
+    position : str, default 'all'
+        which tokens; "last": of each text, as arXiv 2403.17887 has it
+    batch_size : int, default 16
+        texts
+    max_length : int, default 256
+        tokens; longer texts are cut into windows
+    groups : int, default 16
+        to which texts are dealt, for bootstrap intervals
+    stack : str | None, default None
+        "encoder" or "decoder" where there are two
+    progress : Callable[[Progress], None] | None, default None
+        a listener; None: a tqdm bar
+    """
     if position not in POSITIONS:
         raise InputError(f"position {position!r} is not one of {', '.join(POSITIONS)}")
     check_counts(groups=groups, batch_size=batch_size)

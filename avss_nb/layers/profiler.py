@@ -40,7 +40,22 @@ def site_activations(
     y: Tensor,  # (tokens, hidden) leaving the block
     sites: Iterable[str] = SITES[:3],
 ) -> dict[str, Tensor]:  # (tokens, hidden), float32 (float64 for a float64 model)
-    "The activations of the sites that follow from a block's input and output."
+    """The activations of the sites that follow from a block's input and output.
+
+    Parameters
+    ----------
+    x : Tensor
+        (tokens, hidden) entering the block, without padding
+    y : Tensor
+        (tokens, hidden) leaving the block
+    sites : Iterable[str], default SITES[:3]
+        where activations are measured: some of `avss_nb.SITES`
+
+    Returns
+    -------
+    dict[str, Tensor]
+        (tokens, hidden), float32 (float64 for a float64 model)
+    """
     if y.dtype != torch.float64: x, y = x.float(), y.float()
     def relative():
         # 1 / RMS(x); of a zero state infinite
@@ -62,7 +77,14 @@ def dealt_group(
     groups: int,
 ) -> int:
     """Return the group of a text. Each round serves every group once, in an order of
-    its own, which spreads a corpus of alternating kinds evenly."""
+    its own, which spreads a corpus of alternating kinds evenly.
+
+    Parameters
+    ----------
+    number : int
+        of a text in its corpus
+    groups : int
+    """
     return _round(number // groups, groups)[number % groups]
 
 # %% ../../nbs/05_layers/00_profiler.ipynb #cell-024
@@ -77,7 +99,34 @@ ALIKE = {
 # %% ../../nbs/05_layers/00_profiler.ipynb #cell-025
 @dataclass(frozen=True)
 class LayerProfile:
-    "Statistics of every layer and site over some texts."
+    """Statistics of every layer and site over some texts.
+
+    Parameters
+    ----------
+    model : str
+        name of the model
+    fingerprint : str
+        of its blocks: see `avss_nb.model.blocks.fingerprint_blocks`
+    sites : dict[str, Moments]
+        leading dimensions (groups, layers)
+    losses : Tensor | None, default None
+        float64 (groups, 1 + layers): summed loss (`avss_nb.model.heads`) intact, and
+        with each layer skipped
+    predicted : Tensor | None, default None
+        int64 (groups,): predicted tokens (or classes)
+    partial : bool, default False
+        interrupted before the last text?
+    settings : dict
+        how it was made
+    first : dict[str, Moments] | None, default None
+        the same as `sites`, of the first token of each text alone; None: not kept
+    largest : Tensor | None, default None
+        float64 (groups, layers, 4): `avss_nb.maths.sites.LARGEST` of the output; None:
+        not kept
+    raw : dict[str, Tensor] | None, default None
+        of a share of a run: the sums before the last rounding, "site.high" and
+        "site.low"
+    """
     model: str  # name of the model
     fingerprint: str  # of its blocks: see `avss_nb.model.blocks.fingerprint_blocks`
     sites: dict[str, Moments]  # leading dimensions (groups, layers)
@@ -106,7 +155,13 @@ class LayerProfile:
 
 # %% ../../nbs/05_layers/00_profiler.ipynb #cell-026
 def check_profile(profile: LayerProfile) -> None:
-    "Raise InputError for statistics that do not fit together, or that cannot be measured."
+    """Raise InputError for statistics that do not fit together, or that cannot be measured.
+
+    Parameters
+    ----------
+    profile : LayerProfile
+        statistics of every layer, made by a profiler
+    """
     def wrong(what):
         return InputError(f"the profile of {profile.model} {what}; profile the texts again")
     if not profile.sites: raise wrong("holds no site, so nothing was measured")
@@ -139,7 +194,19 @@ def moments_problem(
     m: Moments,
     shape: tuple[int, ...],  # expected leading dimensions
 ) -> str:  # empty: nothing is wrong
-    "Describe what is wrong with moments that should have these leading dimensions."
+    """Describe what is wrong with moments that should have these leading dimensions.
+
+    Parameters
+    ----------
+    m : Moments
+    shape : tuple[int, ...]
+        expected leading dimensions
+
+    Returns
+    -------
+    str
+        empty: nothing is wrong
+    """
     hidden = m.mean.shape[-1:]
     expected = {"mean": (*shape, *hidden), "m2": (*shape, *hidden), "counts": (*shape, BINS)}
     for name, t in vars(m).items():
@@ -166,7 +233,12 @@ def texts(self: LayerProfile) -> int:
 
 @patch
 def site(self: LayerProfile, name: str) -> Moments:
-    "Return the moments of a site, leading dimensions (groups, layers)."
+    """Return the moments of a site, leading dimensions (groups, layers).
+
+    Parameters
+    ----------
+    name : str
+    """
     if name not in self.sites:
         raise InputError(
             f"site {name!r} was not profiled; this profile has {', '.join(self.sites)}; "
@@ -180,7 +252,15 @@ def to_frame(self: LayerProfile,
     eps: float = 0.01,  # threshold ε of the sparsity
     aggregation: str = "elements",  # one of `avss_nb.maths.moments.AGGREGATIONS`
 ) -> pd.DataFrame:
-    "Return a row for each site and layer: variance, sparsity, RMS, largest |a|, 1 − cos(x, y)."
+    """Return a row for each site and layer: variance, sparsity, RMS, largest |a|, 1 − cos(x, y).
+
+    Parameters
+    ----------
+    eps : float, default 0.01
+        threshold ε of the sparsity
+    aggregation : str, default 'elements'
+        one of `avss_nb.maths.moments.AGGREGATIONS`
+    """
     def rows(site, m):
         return pd.DataFrame({
             "site": site, "layer": range(self.layers),
@@ -205,7 +285,18 @@ def rise_of_loss(self: LayerProfile,
     weights: Tensor | None = None,
 ) -> Tensor:  # float64, (layers,), or (draws, layers)
     """Return the loss without each layer minus that of the whole model, in nats per token
-    (of a classifier: per text)."""
+    (of a classifier: per text).
+
+    Parameters
+    ----------
+    weights : Tensor | None, default None
+        float64, (draws, groups): how often each group counts; None: once
+
+    Returns
+    -------
+    Tensor
+        float64, (layers,), or (draws, layers)
+    """
     if self.losses is None:
         raise InputError(
             "this profile has no ablation losses; profile with LayerProfiler(…,"
@@ -222,7 +313,20 @@ def statistics(self: LayerProfile,
     eps: float = 0.01,  # threshold ε of the sparsity
 ) -> pd.DataFrame:  # a row for each layer, a column for each statistic, named with its unit
     """Return all statistics of every layer at a site.
-    Block Influence and the rise of loss belong to the whole block."""
+    Block Influence and the rise of loss belong to the whole block.
+
+    Parameters
+    ----------
+    site : str, default 'relative_update'
+        one of the profile's sites
+    eps : float, default 0.01
+        threshold ε of the sparsity
+
+    Returns
+    -------
+    pd.DataFrame
+        a row for each layer, a column for each statistic, named with its unit
+    """
     scores = avss(self.site(site).total(), eps)
     sites = dict(iter(self.to_frame(eps).set_index("layer").groupby("site")))
     table = sites[site]
@@ -238,7 +342,12 @@ def statistics(self: LayerProfile,
 @patch
 def massive(self: LayerProfile, times: float = MASSIVE) -> pd.DataFrame:
     """Return the largest activation of each layer, where it is at least `times` the median
-    (see `avss_nb.maths.massive.massive_activations`)."""
+    (see `avss_nb.maths.massive.massive_activations`).
+
+    Parameters
+    ----------
+    times : float, default MASSIVE
+    """
     return massive_activations(self, times)
 
 # %% ../../nbs/05_layers/00_profiler.ipynb #cell-045
@@ -251,7 +360,21 @@ def plot(self: LayerProfile,
     eps: float = 0.01,  # as in `statistics`
 ):
     """Draw a heat map of all statistics of every layer;
-    return the axes (see `avss_nb.draw.layers`)."""
+    return the axes (see `avss_nb.draw.layers`).
+
+    Parameters
+    ----------
+    ax, default None
+        matplotlib axes to draw on; None: a new figure
+    what : str, default 'statistics'
+        "first token": the RMS of first tokens against the rest
+    highlight : int | None, default None
+        a layer to frame
+    site : str, default 'relative_update'
+        as in `statistics`
+    eps : float, default 0.01
+        as in `statistics`
+    """
     from avss_nb.draw.layers import plot_first_token, plot_layer_statistics
     if what == "first token": return plot_first_token(self, ax)
     if what != "statistics":
@@ -262,7 +385,12 @@ def plot(self: LayerProfile,
 # %% ../../nbs/05_layers/00_profiler.ipynb #cell-048
 @patch
 def check_alike(self: LayerProfile, other: LayerProfile) -> None:
-    "Raise InputError for a profile of another model, of other sites, or with other settings."
+    """Raise InputError for a profile of another model, of other sites, or with other settings.
+
+    Parameters
+    ----------
+    other : LayerProfile
+    """
     if self.fingerprint != other.fingerprint:
         raise InputError(
             f"profiles of two models do not merge: {self.model} and {other.model}"
@@ -329,7 +457,13 @@ def _padded(a: Tensor, b: Tensor, join=torch.add) -> Tensor:
 # %% ../../nbs/05_layers/00_profiler.ipynb #cell-054
 @patch
 def save(self: LayerProfile, path: str | Path) -> None:
-    "Write one safetensors file; its header holds the rest as JSON."
+    """Write one safetensors file; its header holds the rest as JSON.
+
+    Parameters
+    ----------
+    path : str | Path
+        of the file
+    """
     def named(start, sites):
         return {f"{start}{site}.{name}": t
                 for site, m in sites.items() for name, t in vars(m).items()}
@@ -347,7 +481,13 @@ def save(self: LayerProfile, path: str | Path) -> None:
 # %% ../../nbs/05_layers/00_profiler.ipynb #cell-055
 @patch(cls_method=True)
 def load(cls: LayerProfile, path: str | Path) -> LayerProfile:
-    "Read a profile written by `save`."
+    """Read a profile written by `save`.
+
+    Parameters
+    ----------
+    path : str | Path
+        of the file
+    """
     about = "profile", "make one with `avss-nb profile` or `LayerProfile.save`"
     header, tensors = load_tensors(path, PROFILE, *about)
     def under(start):
@@ -377,7 +517,29 @@ CHECKED = 32  # batches between two checks that all is finite, on devices that w
 
 # %% ../../nbs/05_layers/00_profiler.ipynb #cell-061
 class LayerProfiler:
-    "Measure every layer of a model in one forward pass over texts."
+    """Measure every layer of a model in one forward pass over texts.
+
+    Parameters
+    ----------
+    model : nn.Module
+        any transformers model with a stack of blocks
+    tokenizer, default None
+        not needed for texts that are lists of token ids, except for the ablation of
+        masked models
+    sites : Iterable[str], default DEFAULT_SITES
+        where to look: some of `SITES`
+    ablation : bool, default False
+        also measure the loss without each layer (see `avss_nb.model.heads`; costs
+        layers + 1 passes)
+    batch_size : int, default 16
+        texts
+    max_length : int, default 256
+        tokens; longer texts are cut into windows
+    groups : int, default 16
+        to which texts are dealt, for bootstrap intervals
+    stack : str | None, default None
+        "encoder" or "decoder" where there are two
+    """
 
     def __init__(self,
         model: nn.Module,  # any transformers model with a stack of blocks
@@ -433,7 +595,15 @@ def _measure(self: LayerProfiler, rows: Rows, number: int) -> dict:
 
 # %% ../../nbs/05_layers/00_profiler.ipynb #cell-065
 def check_finite(m: Moments, site: str, batch: int | None = None) -> None:
-    "Raise InputError for activations that are not numbers, naming the first layer with any."
+    """Raise InputError for activations that are not numbers, naming the first layer with any.
+
+    Parameters
+    ----------
+    m : Moments
+    site : str
+        where activations are measured: one of `avss_nb.SITES`
+    batch : int | None, default None
+    """
     # (layers,), or (groups, layers)
     finite = torch.isfinite(m.m2).all(-1) & torch.isfinite(m.maximum)
     finite &= torch.isfinite(m.token_rms)
@@ -594,7 +764,19 @@ def profile(self: LayerProfiler,
     share: tuple[int, int] = (0, 1),
 ) -> LayerProfile:
     """Profile the texts. An interruption (Ctrl-C, ■) returns what is complete so far,
-    marked partial."""
+    marked partial.
+
+    Parameters
+    ----------
+    texts : Iterable[Text]
+        strings, lists of token ids, or `Labelled` texts
+    progress : Callable[[Progress], None] | None, default None
+        a listener; None: a tqdm bar
+    until : Callable[[LayerProfile], bool] | None, default None
+        stop early, on a condition: `avss_nb.layers.scores.stable()`, or your own
+    share : tuple[int, int], default (0, 1)
+        this process and how many there are: measure only its share of the batches
+    """
     self._check(until, share)
     progress, share, complete = progress or Bar("profile"), tuple(map(int, share)), False
     batches = text_batches(

@@ -27,7 +27,27 @@ __all__ = ['BY_UNIT', 'SCORES', 'FIRST_TOKEN', 'Score', 'WeightedProfile', 'scor
 @dataclass(frozen=True)
 class Score:
     """A row of `SCORES`: how a score is computed from a profile, what it needs, and how it is
-    labeled."""
+    labeled.
+
+    Parameters
+    ----------
+    label : str
+        in words; the axis of a plot
+    values : Callable[[WeightedProfile], np.ndarray]
+        float64, (draws, layers)
+    unit : str, default ''
+        in words; empty: none, or named in the label
+    site : str, default ''
+        the only site that is read; empty: the one that the scorer was given
+    ablation : bool, default False
+        needs the losses without each layer?
+    sparsity : bool, default False
+        counts activations under ε?
+    measured : bool, default True
+        False: a control that no text changes
+    high_matters : bool, default True
+        False: low values are important, and the scorer negates them
+    """
     label: str  # in words; the axis of a plot
     values: Callable[[WeightedProfile], np.ndarray]  # float64, (draws, layers)
     _: KW_ONLY
@@ -52,7 +72,13 @@ class Score:
         return "site, aggregation and ε" if free else "ε"
 
     def fits(self, profile: LayerProfile) -> bool:
-        "Does the profile hold what this score reads?"
+        """Does the profile hold what this score reads?
+
+        Parameters
+        ----------
+        profile : LayerProfile
+            statistics of every layer, made by a profiler
+        """
         has_losses = profile.losses is not None or not self.ablation
         return has_losses and (not self.site or self.site in profile.sites)
 
@@ -60,7 +86,25 @@ class Score:
 @dataclass(frozen=True)
 class WeightedProfile:
     """What the function of a score reads: a profile in which groups of texts have weights.
-    Every method returns float64, (draws, layers)."""
+    Every method returns float64, (draws, layers).
+
+    Parameters
+    ----------
+    profile : LayerProfile
+        statistics of every layer, made by a profiler
+    weights : Tensor
+        float64, (draws, groups): how often each group counts
+    moments : Moments
+        (groups, layers): at the site that the score reads
+    mixed : Moments
+        the same, with all units as one where the aggregation allows it
+    eps : Tensor
+        float64, (layers,)
+    aggregation : str, default 'elements'
+        how elements become one number: one of `avss_nb.maths.moments.AGGREGATIONS`
+    seed : int, default 0
+        of all random draws
+    """
     profile: LayerProfile
     weights: Tensor  # float64, (draws, groups): how often each group counts
     moments: Moments  # (groups, layers): at the site that the score reads
@@ -72,7 +116,13 @@ class WeightedProfile:
     def token_mean(self,
         field: str,  # token_rms or cosine_distance: a sum over tokens
     ) -> np.ndarray:
-        "The mean of a field of `Moments` over tokens."
+        """The mean of a field of `Moments` over tokens.
+
+        Parameters
+        ----------
+        field : str
+            token_rms or cosine_distance: a sum over tokens
+        """
         m = self.moments
         return (self.weights @ getattr(m, field) / (self.weights @ m.tokens.double())).numpy()
 
@@ -80,7 +130,13 @@ class WeightedProfile:
         # of moments (draws, layers) or (draws,), and ε → a number for each
         function: Callable[[Moments, Tensor], Tensor],
     ) -> np.ndarray:
-        "A function of the weighted moments; of one layer at a time where units are kept apart."
+        """A function of the weighted moments; of one layer at a time where units are kept apart.
+
+        Parameters
+        ----------
+        function : Callable[[Moments, Tensor], Tensor]
+            of moments (draws, layers) or (draws,), and ε → a number for each
+        """
         if self.aggregation not in BY_UNIT:
             return function(self.mixed.weighted(self.weights), self.eps).numpy()
         def of(i): return function(self.mixed[:, i].weighted(self.weights), self.eps[i])
@@ -91,16 +147,31 @@ BY_UNIT = ("neurons", "mean_state")
 
 # %% ../../nbs/05_layers/02_scores.ipynb #cell-026
 def score_avss(p: WeightedProfile) -> np.ndarray:
-    "Variance / sparsity, under the scorer's aggregation and ε."
+    """Variance / sparsity, under the scorer's aggregation and ε.
+
+    Parameters
+    ----------
+    p : WeightedProfile
+    """
     return p.from_moments(lambda m, eps: avss(m, eps, p.aggregation))
 
 def score_share(p: WeightedProfile) -> np.ndarray:
-    "AVSS as a share of its sum over layers."
+    """AVSS as a share of its sum over layers.
+
+    Parameters
+    ----------
+    p : WeightedProfile
+    """
     values = score_avss(p)
     return values / values.sum(1, keepdims=True)
 
 def score_randomly(p: WeightedProfile) -> np.ndarray:
-    "A random order of the layers."
+    """A random order of the layers.
+
+    Parameters
+    ----------
+    p : WeightedProfile
+    """
     return np.random.default_rng(p.seed).permutation(p.profile.layers)[None].astype(float)
 
 SCORES: dict[str, Score] = {
@@ -125,7 +196,53 @@ FIRST_TOKEN = ("in", "out")
 
 @dataclass(frozen=True)
 class LayerScores:
-    "A ranking of layers: every array has one entry per layer."
+    """A ranking of layers: every array has one entry per layer.
+
+    Parameters
+    ----------
+    score : str
+        a name in `SCORES`, or that of a score of your own
+    values : np.ndarray
+        float64: higher is more important
+    low : np.ndarray
+        float64: bootstrap interval of the value (NaN: unknown)
+    high : np.ndarray
+    rank_low : np.ndarray
+        float64: bootstrap interval of the rank, 0 = least important (NaN: unknown)
+    rank_high : np.ndarray
+    variance : np.ndarray
+        float64: activation variance at the site
+    sparsity : np.ndarray
+        float64: activation sparsity at the site, after flooring
+    floored : np.ndarray
+        bool: no activation was under ε: the score is a lower bound
+    site : str, default ''
+        where activations are measured: one of `avss_nb.SITES`
+    aggregation : str, default ''
+        how elements become one number: one of `avss_nb.maths.moments.AGGREGATIONS`
+    eps : float, default float('nan')
+        as asked for
+    relative : bool, default False
+        is ε in units of the layer's RMS?
+    model : str, default ''
+        a transformers model with a stack of blocks
+    fingerprint : str, default ''
+    tokens : int, default 0
+    partial : bool, default False
+        from an interrupted profile?
+    first_token : str, default 'in'
+        "out": without the first token of each text
+    first_share : np.ndarray | None, default None
+        float64: share of the layer's variance that the first tokens carry; None:
+        unknown
+    rounded : np.ndarray | None, default None
+        bool: most activations under ε are exact zeros, as rounding makes them; None:
+        unknown
+    too_few : int, default 0
+        groups of texts, where they were too few for the intervals that were asked for
+    label : str, default ''
+        the axis of a plot; empty: that of the row in `SCORES`
+    """
     score: str  # a name in `SCORES`, or that of a score of your own
     values: np.ndarray  # float64: higher is more important
     low: np.ndarray  # float64: bootstrap interval of the value (NaN: unknown)
@@ -170,7 +287,23 @@ def of(cls: LayerScores,
     blocks: Blocks | None = None,
     **fields,  # any other field
 ) -> LayerScores:
-    "Make scores from your own values; every field that is not given is unknown."
+    """Make scores from your own values; every field that is not given is unknown.
+
+    Parameters
+    ----------
+    score : str
+        its name
+    values : Sequence[float]
+        (layers,): higher is more important
+    draws : np.ndarray | None, default None
+        float64, (draws, layers): bootstrapped values, for the intervals
+    confidence : float, default 0.95
+        of the intervals
+    blocks : Blocks | None, default None
+        of the model that is scored: plans are made for that one only
+    **fields
+        any other field
+    """
     values = check_values(score, values)
     if blocks is not None:
         if len(values) != len(blocks):
@@ -191,7 +324,13 @@ def of(cls: LayerScores,
     return cls(score, values, **ends, **rest | fields)
 
 def check_values(score: str, values: Sequence[float]) -> np.ndarray:  # float64, (layers,)
-    "Refuse values that are not one number for each layer."
+    """Refuse values that are not one number for each layer.
+
+    Parameters
+    ----------
+    score : str
+    values : Sequence[float]
+    """
     values = np.asarray(values, np.float64)
     if values.ndim != 1 or not len(values):
         raise InputError(
@@ -216,14 +355,28 @@ def lowest(self: LayerScores,
     count: int,  # how many
     protect: Iterable[int] = (),  # layers that stay, whatever their score
 ) -> tuple[int, ...]:
-    "The layers to remove: those with the lowest scores, lowest first."
+    """The layers to remove: those with the lowest scores, lowest first.
+
+    Parameters
+    ----------
+    count : int
+        how many
+    protect : Iterable[int], default ()
+        layers that stay, whatever their score
+    """
     return tuple(layer for layer in self.order if layer not in set(protect))[:count]
 
 @patch
 def layers(self: LayerScores,
     top: int = 3,  # how many
 ) -> list[int]:
-    "The layers with the highest scores, highest first."
+    """The layers with the highest scores, highest first.
+
+    Parameters
+    ----------
+    top : int, default 3
+        how many
+    """
     return [*reversed(self.order)][:top]
 
 # %% ../../nbs/05_layers/02_scores.ipynb #cell-049
@@ -237,7 +390,12 @@ def cumulative(self: LayerScores) -> np.ndarray:
 
 # %% ../../nbs/05_layers/02_scores.ipynb #cell-052
 def score_in_words(score: str) -> str:
-    "The name of a score for people: normalized AVSS, block influence."
+    """The name of a score for people: normalized AVSS, block influence.
+
+    Parameters
+    ----------
+    score : str
+    """
     return score.replace("avss", "AVSS").replace("_", " ")
 
 @patch(as_prop=True)
@@ -263,7 +421,12 @@ def axis(self: LayerScores) -> str:
 
 # %% ../../nbs/05_layers/02_scores.ipynb #cell-055
 def too_few_note(groups: int) -> str:
-    "Why scores have no intervals."
+    """Why scores have no intervals.
+
+    Parameters
+    ----------
+    groups : int
+    """
     return (
         f"no intervals: {groups} {'text' if groups == 1 else 'texts'} to resample, but at"
         f" least {FEWEST} are needed"
@@ -345,13 +508,44 @@ def _repr_html_(self: LayerScores):
 @patch
 def plot(self: LayerScores, ax=None, **kwargs):
     """Draw the ranking with its intervals, and return the axes (see
-    `avss_nb.draw.layers.plot_ranking`)."""
+    `avss_nb.draw.layers.plot_ranking`).
+
+    Parameters
+    ----------
+    ax, default None
+        matplotlib axes to draw on; None: a new figure
+    **kwargs
+        handed on as they are
+    """
     from avss_nb.draw.layers import plot_ranking
     return plot_ranking(self, ax=ax, **kwargs)
 
 # %% ../../nbs/05_layers/02_scores.ipynb #cell-067
 class LayerScorer:
-    "Turns a `LayerProfile` into `LayerScores`."
+    """Turns a `LayerProfile` into `LayerScores`.
+
+    Parameters
+    ----------
+    score : str, default 'avss'
+        a name in `SCORES`
+    site : str, default 'relative_update'
+        one of `avss_nb.layers.profiler.SITES`
+    aggregation : str, default 'elements'
+        one of `avss_nb.maths.moments.AGGREGATIONS`
+    eps : float, default 0.01
+        threshold ε of the sparsity
+    relative : bool, default False
+        is ε in units of the layer's RMS?
+    draws : int, default 1000
+        of the bootstrap; 0: no intervals
+    confidence : float, default 0.95
+        of the intervals
+    seed : int, default 0
+        of all random draws
+    first_token : str, default 'in'
+        "out": without the first token of each text, which may carry most of a layer's
+        variance
+    """
 
     def __init__(self,
         score: str = "avss",  # a name in `SCORES`
@@ -385,12 +579,26 @@ class LayerScorer:
 
 # %% ../../nbs/05_layers/02_scores.ipynb #cell-068
 def check_choice(name: str, value: str, allowed: Iterable[str]) -> None:
-    "Refuse a value that is not among those allowed."
+    """Refuse a value that is not among those allowed.
+
+    Parameters
+    ----------
+    name : str
+    value : str
+    allowed : Iterable[str]
+    """
     if value not in allowed:
         raise InputError(f"{name} {value!r} is not one of {', '.join(allowed)}")
 
 def check_first_token(score: str, aggregation: str) -> None:
-    "Refuse to leave first tokens out of what was summed over whole texts."
+    """Refuse to leave first tokens out of what was summed over whole texts.
+
+    Parameters
+    ----------
+    score : str
+    aggregation : str
+        how elements become one number: one of `avss_nb.maths.moments.AGGREGATIONS`
+    """
     wrong = {
         "score": SCORES[score].ablation and f"the {score} loss belongs to whole texts",
         "aggregation": aggregation == "pooled" and "the aggregation pooled averages whole texts",
@@ -415,7 +623,13 @@ def sites(self: LayerScorer) -> tuple[str, ...]:
 
 @patch(cls_method=True)
 def published(cls: LayerScorer, **settings) -> LayerScorer:
-    "AVSS as arXiv 2411.02117 has it: on block outputs, ε = 1e-5."
+    """AVSS as arXiv 2411.02117 has it: on block outputs, ε = 1e-5.
+
+    Parameters
+    ----------
+    **settings
+        handed on as they are
+    """
     usual = {"score": "avss", "site": "output", "aggregation": "elements", "eps": 1e-5}
     return cls(**usual | settings)
 
@@ -467,7 +681,13 @@ def _resamples(self: LayerScorer): return bool(self.draws) and self.row.measured
 # (layers,); (draws, layers), empty where nothing can be resampled
 @patch
 def drawn(self: LayerScorer, profile: LayerProfile) -> tuple[np.ndarray, np.ndarray]:
-    "The scores of the profile, and of profiles from resampled groups of texts."
+    """The scores of the profile, and of profiles from resampled groups of texts.
+
+    Parameters
+    ----------
+    profile : LayerProfile
+        statistics of every layer, made by a profiler
+    """
     p = self._weighted(profile)
     values, draws = self._values(p)[0], np.empty((0, profile.layers))
     if self._resamples and profile.groups >= FEWEST:
@@ -479,7 +699,13 @@ def drawn(self: LayerScorer, profile: LayerProfile) -> tuple[np.ndarray, np.ndar
 # %% ../../nbs/05_layers/02_scores.ipynb #cell-084
 @patch
 def score(self: LayerScorer, profile: LayerProfile) -> LayerScores:
-    "Score every layer, with bootstrap intervals over the profile's groups."
+    """Score every layer, with bootstrap intervals over the profile's groups.
+
+    Parameters
+    ----------
+    profile : LayerProfile
+        statistics of every layer, made by a profiler
+    """
     values, draws = self.drawn(profile)
     moments = self._moments(profile, self.site)
     total = self._mixed(moments).total()
@@ -516,7 +742,23 @@ def stable(
     agreement: float = 0.95,
     fewest: int = 8,  # groups of texts
 ) -> Callable[[LayerProfile], bool]:  # for `LayerProfiler.profile(until=)`
-    "The condition that a ranking would hardly change with other texts."
+    """The condition that a ranking would hardly change with other texts.
+
+    Parameters
+    ----------
+    scorer : LayerScorer | None, default None
+        of the ranking that has to be stable; None: the usual one
+    agreement : float, default 0.95
+        Spearman correlation between the ranking and all but 5 % of those from resampled
+        texts
+    fewest : int, default 8
+        groups of texts
+
+    Returns
+    -------
+    Callable[[LayerProfile], bool]
+        for `LayerProfiler.profile(until=)`
+    """
     scorer = scorer or LayerScorer(draws=200)
     def condition(profile: LayerProfile) -> bool:
         if profile.groups < fewest: return False

@@ -25,11 +25,23 @@ __all__ = ['SHARED', 'of_share', 'state_of', 'check_shares', 'interleave_shards'
 SHARED = ("share", "run", "groups")  # settings of a share, which the whole does not have
 
 def of_share(profile: LayerProfile) -> tuple[int, int] | None:
-    "Return (process, processes) of a share; None for a whole profile."
+    """Return (process, processes) of a share; None for a whole profile.
+
+    Parameters
+    ----------
+    profile : LayerProfile
+        statistics of every layer, made by a profiler
+    """
     return tuple(profile.settings["share"]) if "share" in profile.settings else None
 
 def state_of(profile: LayerProfile) -> str:
-    "Describe a share in words."
+    """Describe a share in words.
+
+    Parameters
+    ----------
+    profile : LayerProfile
+        statistics of every layer, made by a profiler
+    """
     rank, of = of_share(profile)
     state = "partial" if profile.partial else "complete"
     return f"shard {rank} of {of} is {state} ({profile.tokens:,} tokens)"
@@ -45,7 +57,14 @@ def check_shares(
     profiles: list[LayerProfile],
     partial: bool,  # may shares be missing or interrupted?
 ) -> None:
-    "Raise InputError unless these are the shares of one run."
+    """Raise InputError unless these are the shares of one run.
+
+    Parameters
+    ----------
+    profiles : list[LayerProfile]
+    partial : bool
+        may shares be missing or interrupted?
+    """
     if not profiles: raise InputError("no share was given; give those of all processes")
     if any(of_share(p) is None for p in profiles):
         raise InputError("a whole profile is among the shares; add whole profiles with +")
@@ -107,7 +126,15 @@ def interleave_shards(
     profiles: Iterable[LayerProfile],  # the shares of one run, in any order
     partial: bool = False,  # take what is there, where shares are missing or were interrupted?
 ) -> LayerProfile:
-    "Put shares of one run together, as the profile that a single process would have made."
+    """Put shares of one run together, as the profile that a single process would have made.
+
+    Parameters
+    ----------
+    profiles : Iterable[LayerProfile]
+        the shares of one run, in any order
+    partial : bool, default False
+        take what is there, where shares are missing or were interrupted?
+    """
     profiles = [*profiles]
     check_shares(profiles, partial)
     first, shares = profiles[0], _Shares(profiles)
@@ -141,7 +168,15 @@ def shard_path(
     rank: int,
     of: int,
 ) -> Path:
-    "Return where a process writes its share."
+    """Return where a process writes its share.
+
+    Parameters
+    ----------
+    out : str | Path
+        where the whole profile shall go
+    rank : int
+    of : int
+    """
     return Path(f"{out}.shard-{rank}-of-{of}")
 
 def keep_partial(
@@ -150,7 +185,17 @@ def keep_partial(
     seconds: float = 10,  # at least, between two writings
 ) -> Callable[[Progress], None]:
     """Make a listener that also writes the result so far:
-    after the first batch, and then from time to time."""
+    after the first batch, and then from time to time.
+
+    Parameters
+    ----------
+    path : str | Path
+        of the file
+    progress : Callable[[Progress], None], default silent
+        another listener
+    seconds : float, default 10
+        at least, between two writings
+    """
     due = 0.
     def listen(news: Progress) -> None:
         nonlocal due
@@ -166,7 +211,15 @@ def merge_profiles(
     partial: bool = False,  # take what is there of a run whose shards are not complete?
 ) -> LayerProfile:
     """Load one profile from many files:
-    the shards of a run are put together, profiles of different texts are added."""
+    the shards of a run are put together, profiles of different texts are added.
+
+    Parameters
+    ----------
+    paths : Iterable[str | Path]
+        shards and whole profiles
+    partial : bool, default False
+        take what is there of a run whose shards are not complete?
+    """
     paths = [Path(path) for path in paths]
     if not paths: raise InputError("nothing to merge: give at least one profile")
     count = Counter(path.resolve() for path in paths)
@@ -187,7 +240,13 @@ def find_usable_shards(
     shards: Iterable[Path],
     out: str | Path,
 ) -> str:
-    "Describe which shards a broken run has left, and how to use them."
+    """Describe which shards a broken run has left, and how to use them.
+
+    Parameters
+    ----------
+    shards : Iterable[Path]
+    out : str | Path
+    """
     shards = [path for path in shards if path.exists()]
     if not shards: return "No shard was written yet; run it again"
     found = "; ".join(state_of(LayerProfile.load(path)) for path in shards)
@@ -208,7 +267,25 @@ def profile_together(
     processes: Processes = Processes(),
     progress: Callable[[Progress], None] | None = None,
 ) -> LayerProfile | None:  # None: the first process has it
-    "Profile the texts with all processes, and save the profile."
+    """Profile the texts with all processes, and save the profile.
+
+    Parameters
+    ----------
+    profiler : LayerProfiler
+    texts : Iterable
+        the same for all processes
+    out : str | Path
+        file for the profile; shards are written beside it, in a folder that all
+        processes share
+    processes : Processes, default Processes()
+    progress : Callable[[Progress], None] | None, default None
+        called with a `Progress` after each step; `silent` shows nothing
+
+    Returns
+    -------
+    LayerProfile | None
+        None: the first process has it
+    """
     if processes.of == 1:
         whole = profiler.profile(texts, progress)
         whole.save(out)

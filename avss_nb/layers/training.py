@@ -33,7 +33,33 @@ HISTORY_TABLES = ("steps", "scores", "variance", "sparsity", "floored")
 # %% ../../nbs/05_layers/04_training.ipynb #cell-011
 @dataclass(frozen=True, eq=False)
 class TrainingHistory:
-    "Layer statistics over the steps of a training; on the same probe texts at every step."
+    """Layer statistics over the steps of a training; on the same probe texts at every step.
+
+    Parameters
+    ----------
+    steps : np.ndarray
+        int64, (measurements,), ascending
+    scores : np.ndarray
+        float64, (measurements, layers)
+    variance : np.ndarray
+        float64, (measurements, layers)
+    sparsity : np.ndarray
+        float64, (measurements, layers), after flooring
+    floored : np.ndarray
+        bool, (measurements, layers): no activation was under ε
+    losses : np.ndarray
+        float64, (rows, 2): step and training loss, as logged
+    evaluations : np.ndarray
+        float64, (rows, 2): step and evaluation loss
+    title : str, default ''
+        what was measured, in words
+    measure : str, default 'avss'
+        the score's name
+    identity : str, default ''
+        of probe texts and scorer
+    best_step : int | None, default None
+        whose weights were loaded at the end; None: the last step's
+    """
     steps: np.ndarray  # int64, (measurements,), ascending
     scores: np.ndarray  # float64, (measurements, layers)
     variance: np.ndarray  # float64, (measurements, layers)
@@ -66,7 +92,18 @@ def score_name(self: TrainingHistory) -> str:
 def values(self: TrainingHistory,
     what: str = "score",  # one of `SHOWN_STATISTICS`
 ) -> np.ndarray:  # float64, (measurements, layers)
-    "Return one of the tables."
+    """Return one of the tables.
+
+    Parameters
+    ----------
+    what : str, default 'score'
+        one of `SHOWN_STATISTICS`
+
+    Returns
+    -------
+    np.ndarray
+        float64, (measurements, layers)
+    """
     if what not in SHOWN_STATISTICS:
         raise InputError(f"{what!r} is not one of {', '.join(SHOWN_STATISTICS)}")
     return self.scores if what == "score" else getattr(self, what)
@@ -76,7 +113,17 @@ def change(self: TrainingHistory,
     what: str = "score",
 ) -> np.ndarray:  # float64, (measurements, layers); NaN where it is not defined
     """Return log(value / value at the first measurement):
-    0 where nothing changed, log 2 where it doubled."""
+    0 where nothing changed, log 2 where it doubled.
+
+    Parameters
+    ----------
+    what : str, default 'score'
+
+    Returns
+    -------
+    np.ndarray
+        float64, (measurements, layers); NaN where it is not defined
+    """
     values = self.values(what)
     with np.errstate(divide="ignore", invalid="ignore"):
         found = np.log(values / values[:1])
@@ -135,14 +182,27 @@ def _repr_html_(self: TrainingHistory):
 @patch
 def plot(self: TrainingHistory, ax=None, what: str = "score"):
     """Draw a heat map of the change since the start (see
-    `avss_nb.draw.training.plot_layer_changes`)."""
+    `avss_nb.draw.training.plot_layer_changes`).
+
+    Parameters
+    ----------
+    ax, default None
+        matplotlib axes to draw on; None: a new figure
+    what : str, default 'score'
+    """
     from avss_nb.draw.training import plot_layer_changes
     return plot_layer_changes(self, ax, what)
 
 # %% ../../nbs/05_layers/04_training.ipynb #cell-023
 @patch
 def save(self: TrainingHistory, path: str | Path) -> None:
-    "Write one safetensors file; its header holds the rest as JSON."
+    """Write one safetensors file; its header holds the rest as JSON.
+
+    Parameters
+    ----------
+    path : str | Path
+        of the file
+    """
     tensors = {
         name: torch.from_numpy(np.ascontiguousarray(getattr(self, name)))
         for name in (*HISTORY_TABLES, "losses", "evaluations")
@@ -153,7 +213,13 @@ def save(self: TrainingHistory, path: str | Path) -> None:
 
 @patch(cls_method=True)
 def load(cls: TrainingHistory, path: str | Path) -> TrainingHistory:
-    "Read a history written by `save`."
+    """Read a history written by `save`.
+
+    Parameters
+    ----------
+    path : str | Path
+        of the file
+    """
     header, tensors = load_tensors(
         path, HISTORY_FORMAT, "history of a training",
         "give a file written by TrainingHistory.save"
@@ -166,7 +232,27 @@ MARK, TITLE = "avss/probe", "avss/title"  # in every row of the log that is ours
 
 class AVSSCallback(TrainerCallback):
     """Profile the layers of a model while `transformers.Trainer` trains it, and leave the
-    training as it is."""
+    training as it is.
+
+    Parameters
+    ----------
+    texts : Iterable[Text]
+        the probe set: strings, or lists of token ids
+    tokenizer, default None
+        for strings
+    every : int, default 50
+        steps between two measurements
+    scorer : LayerScorer | None, default None
+        site, ε, aggregation …; None: AVSS on the relative update, without intervals
+    batch_size : int, default 16
+        texts
+    max_length : int, default 256
+        tokens; longer texts are cut into windows
+    progress : Callable[[Progress], None], default silent
+        hears every training step, with the history so far
+    stack : str | None, default None
+        "encoder" or "decoder" where there are two
+    """
 
     def __init__(self,
         texts: Iterable[Text],  # the probe set: strings, or lists of token ids
@@ -264,7 +350,12 @@ def _scores(self: AVSSCallback, model) -> LayerScores:
 # %% ../../nbs/05_layers/04_training.ipynb #cell-037
 @patch
 def attach(self: AVSSCallback, trainer) -> AVSSCallback:
-    "Join a Trainer, and hand the values to everything that listens to its log."
+    """Join a Trainer, and hand the values to everything that listens to its log.
+
+    Parameters
+    ----------
+    trainer
+    """
     if self not in trainer.callback_handler.callbacks: trainer.add_callback(self)
     self._share = lambda logs: trainer.callback_handler.on_log(
         trainer.args, trainer.state, trainer.control, logs

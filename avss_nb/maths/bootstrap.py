@@ -19,7 +19,24 @@ def bootstrap(
     draws: int = 1000,
     seed: int = 0,
 ) -> np.ndarray:  # the statistic of every draw
-    "Return the values of a statistic over resampled data (Efron, 1979)."
+    """Return the values of a statistic over resampled data (Efron, 1979).
+
+    Parameters
+    ----------
+    statistic : Callable[[np.ndarray], np.ndarray]
+        weights (draws, n) → values (draws,) or (draws, measures)
+    n : int
+        things that are drawn: texts or questions
+    draws : int, default 1000
+        resamples of the bootstrap
+    seed : int, default 0
+        of all random draws
+
+    Returns
+    -------
+    np.ndarray
+        the statistic of every draw
+    """
     rng, even = np.random.default_rng(seed), np.full(n, 1 / n)
     size = max(1, 4_000_000 // n)  # draws at a time, to keep memory small
     parts = [min(size, draws - start) for start in range(0, draws, size)]
@@ -34,7 +51,15 @@ def interval(
     around: float | None = None,
 ) -> tuple[float, float]:
     """Return the 95 % percentile interval of bootstrapped values, or the reflected one
-    (Davison and Hinkley, 1997, section 5.2)."""
+    (Davison and Hinkley, 1997, section 5.2).
+
+    Parameters
+    ----------
+    values : np.ndarray
+        of every draw; NaN where a draw does not define it
+    around : float | None, default None
+        the value on the data: reflect the draws about it, for a statistic with a bias
+    """
     values = values[~np.isnan(values)]
     if not len(values): return math.nan, math.nan
     low, high = np.percentile(values, [2.5, 97.5]).tolist()
@@ -47,6 +72,20 @@ def bootstrap_weights(
     rng: np.random.Generator,
 ) -> np.ndarray:  # float64, (draws, n): how often each of them counts; every row adds up to n
     """Return weights for the bootstrap of few things.
-    Only n − 3 of them are drawn, which widens intervals as Student's t does."""
+    Only n − 3 of them are drawn, which widens intervals as Student's t does.
+
+    Parameters
+    ----------
+    n : int
+        things that are drawn: groups of texts
+    draws : int
+        resamples of the bootstrap
+    rng : np.random.Generator
+
+    Returns
+    -------
+    np.ndarray
+        float64, (draws, n): how often each of them counts; every row adds up to n
+    """
     size = max(1, n - 3)
     return rng.multinomial(size, np.full(n, 1 / n), draws) * (n / size)

@@ -23,7 +23,18 @@ def below_one(
     confidence: Sequence[float],
 ) -> np.ndarray:  # float64
     """Return confidences in [0, 1], with 1 lowered to the largest float below it.
-    Refuse anything else."""
+    Refuse anything else.
+
+    Parameters
+    ----------
+    confidence : Sequence[float]
+        level of the intervals, between 0 and 1
+
+    Returns
+    -------
+    np.ndarray
+        float64
+    """
     confidence = np.asarray(confidence, np.float64)
     if not ((confidence >= 0) & (confidence <= 1)).all():
         raise InputError(
@@ -36,7 +47,20 @@ def check_aligned(
     confidence: Sequence[float],  # in [0, 1]
     *verdicts: Sequence[bool],  # for example right or not, abstained or not: bool, or 0 and 1
 ) -> tuple[np.ndarray, ...]:  # confidences below one (float64), then each verdict (bool)
-    "Return confidences and verdicts as arrays of one length; refuse anything else."
+    """Return confidences and verdicts as arrays of one length; refuse anything else.
+
+    Parameters
+    ----------
+    confidence : Sequence[float]
+        in [0, 1]
+    *verdicts : Sequence[bool]
+        for example right or not, abstained or not: bool, or 0 and 1
+
+    Returns
+    -------
+    tuple[np.ndarray, ...]
+        confidences below one (float64), then each verdict (bool)
+    """
     confidence, verdicts = below_one(confidence), [np.asarray(verdict) for verdict in verdicts]
     if not confidence.size:
         raise InputError("there are no answers to measure; give at least one")
@@ -57,7 +81,16 @@ def calibration_error(
     bins: int = ECE_BINS,  # of equal width
 ) -> float:
     """Return the ECE with bins of equal width (arXiv 1706.04599).
-    It is `BinaryCalibrationError` of torchmetrics, norm l1."""
+    It is `BinaryCalibrationError` of torchmetrics, norm l1.
+
+    Parameters
+    ----------
+    confidence : Sequence[float]
+        in [0, 1]
+    correct : Sequence[bool]
+    bins : int, default ECE_BINS
+        of equal width
+    """
     # slow to import
     from torchmetrics.functional.classification import binary_calibration_error
     confidence, correct = check_aligned(confidence, correct)
@@ -72,7 +105,19 @@ def width_bins(
     confidence: np.ndarray,  # float64, (n,), below one
     bins: int = ECE_BINS,
 ) -> np.ndarray:  # int, (n,)
-    "Return each answer's bin of equal width; an edge belongs to the bin above it."
+    """Return each answer's bin of equal width; an edge belongs to the bin above it.
+
+    Parameters
+    ----------
+    confidence : np.ndarray
+        float64, (n,), below one
+    bins : int, default ECE_BINS
+
+    Returns
+    -------
+    np.ndarray
+        int, (n,)
+    """
     # as torchmetrics has them, to the last bit
     edges = torch.linspace(0, 1, _checked(bins) + 1, dtype=torch.float64).numpy()
     return np.searchsorted(edges, confidence, side="right") - 1
@@ -84,7 +129,21 @@ def mass_bins(
     bins: int = ECE_BINS,
 ) -> np.ndarray:  # int, (draws, n)
     """Return each answer's bin of equal mass, for every row of weights.
-    Answers of equal confidence share the bin of their middle, whatever their order."""
+    Answers of equal confidence share the bin of their middle, whatever their order.
+
+    Parameters
+    ----------
+    confidence : np.ndarray
+        float64, (n,)
+    weights : np.ndarray
+        float64, (draws, n): how often each answer counts
+    bins : int, default ECE_BINS
+
+    Returns
+    -------
+    np.ndarray
+        int, (draws, n)
+    """
     mass = _by_confidence(weights, confidence)
     middle = np.cumsum(mass, 1) - mass / 2
     # a draw may hold no answer at all
@@ -107,7 +166,22 @@ def calibration_bins(
     equal_mass: bool = False,  # bins of equal size instead of equal width
     bins: int = ECE_BINS,
 ) -> pd.DataFrame:  # one row for each bin that holds answers: n, mean confidence, accuracy
-    "Return the bins of the calibration error, to be drawn as a reliability diagram."
+    """Return the bins of the calibration error, to be drawn as a reliability diagram.
+
+    Parameters
+    ----------
+    confidence : Sequence[float]
+        in [0, 1]
+    correct : Sequence[bool]
+    equal_mass : bool, default False
+        bins of equal size instead of equal width
+    bins : int, default ECE_BINS
+
+    Returns
+    -------
+    pd.DataFrame
+        one row for each bin that holds answers: n, mean confidence, accuracy
+    """
     confidence, correct = check_aligned(confidence, correct)
     number = width_bins(confidence, bins)
     if equal_mass: number = mass_bins(confidence, np.ones((1, len(confidence))), bins)[0]
@@ -135,7 +209,26 @@ def resampled_measures(
     bins: int = ECE_BINS,  # of both calibration errors
 ) -> np.ndarray:  # float64, (draws, measures), in the order of `MEASURES`; NaN where undefined
     """Return every measure for every row of weights.
-    From `mean_confidence` on, they are over answered questions only."""
+    From `mean_confidence` on, they are over answered questions only.
+
+    Parameters
+    ----------
+    weights : np.ndarray
+        float64, (draws, n): how often each answer counts
+    confidence : np.ndarray
+        float64, (n,), below one
+    correct : np.ndarray
+        bool, (n,)
+    abstained : np.ndarray
+        bool, (n,): neither right nor wrong
+    bins : int, default ECE_BINS
+        of both calibration errors
+
+    Returns
+    -------
+    np.ndarray
+        float64, (draws, measures), in the order of `MEASURES`; NaN where undefined
+    """
     n, answered = weights.sum(1), ~abstained
     w, c, y = weights[:, answered], confidence[answered], correct[answered].astype(float)
     gap = c - y
@@ -176,7 +269,27 @@ def confidence_measures(
     bins: int = ECE_BINS,  # of both calibration errors
 # `MEASURES` that are defined: value; 95 % interval
 ) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
-    "Return all measures of answers with their intervals."
+    """Return all measures of answers with their intervals.
+
+    Parameters
+    ----------
+    confidence : Sequence[float]
+        in [0, 1]
+    correct : Sequence[bool]
+    abstained : Sequence[bool] | None, default None
+        neither right nor wrong
+    draws : int, default 1000
+        of the bootstrap; 0: no intervals
+    seed : int, default 0
+        of all random draws
+    bins : int, default ECE_BINS
+        of both calibration errors
+
+    Returns
+    -------
+    tuple[dict[str, float], dict[str, tuple[float, float]]]
+        `MEASURES` that are defined: value; 95 % interval
+    """
     if abstained is None: abstained = np.zeros(len(correct))
     confidence, correct, abstained = check_aligned(confidence, correct, abstained)
     def all_measures(weights):
@@ -212,7 +325,18 @@ TEMPERATURES = (0.01, 100.)  # outside of these no fit is sought
 def confidence_logits(
     confidence: Sequence[float],  # in [0, 1]
 ) -> np.ndarray:  # float64, within ±36.7
-    "log c / (1 − c); 0 and 1 count as 2⁻⁵³ away from themselves."
+    """log c / (1 − c); 0 and 1 count as 2⁻⁵³ away from themselves.
+
+    Parameters
+    ----------
+    confidence : Sequence[float]
+        in [0, 1]
+
+    Returns
+    -------
+    np.ndarray
+        float64, within ±36.7
+    """
     confidence = np.maximum(below_one(confidence), 2**-53)
     return np.log(confidence) - np.log1p(-confidence)
 
@@ -220,7 +344,14 @@ def confidence_logits(
 @dataclass(frozen=True)
 class TemperatureScaling:
     """σ(logit(confidence) / temperature).
-    The order of the confidences stays (until they round to 0 or 1)."""
+    The order of the confidences stays (until they round to 0 or 1).
+
+    Parameters
+    ----------
+    temperature : float
+    at_limit : bool, default False
+        the likelihood has no maximum inside `TEMPERATURES`: do not trust it
+    """
     temperature: float
     # the likelihood has no maximum inside `TEMPERATURES`: do not trust it
     at_limit: bool = False
@@ -230,7 +361,14 @@ class TemperatureScaling:
         confidence: Sequence[float],  # in [0, 1], of a development split
         correct: Sequence[bool],
     ) -> TemperatureScaling:
-        "Find the temperature of highest likelihood."
+        """Find the temperature of highest likelihood.
+
+        Parameters
+        ----------
+        confidence : Sequence[float]
+            in [0, 1], of a development split
+        correct : Sequence[bool]
+        """
         from scipy.optimize import minimize_scalar  # slow to import
         confidence, correct = check_aligned(confidence, correct)
         signed = np.where(correct, 1, -1) * confidence_logits(confidence)
@@ -257,7 +395,13 @@ class TemperatureScaling:
 @dataclass(frozen=True)
 class PlattScaling:
     """σ(slope · logit(confidence) + shift).
-    The order of the confidences stays where the slope is positive."""
+    The order of the confidences stays where the slope is positive.
+
+    Parameters
+    ----------
+    slope : float
+    shift : float
+    """
     slope: float
     shift: float
 
@@ -266,7 +410,14 @@ class PlattScaling:
         confidence: Sequence[float],  # in [0, 1], of a development split
         correct: Sequence[bool],
     ) -> PlattScaling:
-        "Find slope and shift of highest likelihood; refuse data without finite ones."
+        """Find slope and shift of highest likelihood; refuse data without finite ones.
+
+        Parameters
+        ----------
+        confidence : Sequence[float]
+            in [0, 1], of a development split
+        correct : Sequence[bool]
+        """
         from sklearn.linear_model import LogisticRegression  # slow to import
         confidence, correct = check_aligned(confidence, correct)
         z = confidence_logits(confidence)
@@ -298,7 +449,20 @@ def is_withheld(
     threshold: float,  # in [0, 1]
 ) -> np.ndarray:  # bool
     """Return which answers a threshold withholds: those of a confidence *up to* the threshold.
-    Everything with a threshold on confidence asks here."""
+    Everything with a threshold on confidence asks here.
+
+    Parameters
+    ----------
+    confidence : Sequence[float]
+        in [0, 1]
+    threshold : float
+        in [0, 1]
+
+    Returns
+    -------
+    np.ndarray
+        bool
+    """
     if not 0 <= threshold <= 1:
         raise InputError(
             f"threshold={threshold} was given; a confidence from 0 to 1 was expected, for"
@@ -313,7 +477,21 @@ def best_threshold(
     answerable: Sequence[bool],  # is an answer known? where not, silence is right
 ) -> float:  # in [0, 1]
     """Find the threshold t for which `answer only if confidence > t` is right most often.
-    Of equals, it is the lowest."""
+    Of equals, it is the lowest.
+
+    Parameters
+    ----------
+    confidence : Sequence[float]
+        in [0, 1], of a development split
+    correct : Sequence[bool]
+    answerable : Sequence[bool]
+        is an answer known? where not, silence is right
+
+    Returns
+    -------
+    float
+        in [0, 1]
+    """
     confidence, correct, answerable = check_aligned(confidence, correct, answerable)
     values, group = np.unique(confidence, return_inverse=True)
     # right reactions of either kind
@@ -340,7 +518,25 @@ def threshold_measures(
 # coverage, selective_accuracy, right: value; 95 % interval
 ) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
     """Measure a model that answers only above a threshold: the share answered, the accuracy
-    among these, and the share of right reactions."""
+    among these, and the share of right reactions.
+
+    Parameters
+    ----------
+    confidence : Sequence[float]
+        in [0, 1], of a test split
+    correct : Sequence[bool]
+    answerable : Sequence[bool]
+    threshold : float
+    draws : int, default 1000
+        of the bootstrap; 0: no intervals
+    seed : int, default 0
+        of all random draws
+
+    Returns
+    -------
+    tuple[dict[str, float], dict[str, tuple[float, float]]]
+        coverage, selective_accuracy, right: value; 95 % interval
+    """
     confidence, correct, answerable = check_aligned(confidence, correct, answerable)
     n, names = len(confidence), ("coverage", "selective_accuracy", "right")
     shown = ~is_withheld(confidence, threshold)

@@ -25,7 +25,13 @@ __all__ = ['ROW', 'COLUMN', 'PROGRAMS', 'ROW_VALUES', 'SLOTS', 'PAIR', 'bin_tabl
 @lru_cache
 def bin_table(device: torch.device) -> Tensor:  # int32, (2048,)
     """Return the table for `_bin`: the bin where a cell starts, shifted by 21, plus what
-    carries into the next bin from the cell's edge on."""
+    carries into the next bin from the cell's edge on.
+
+    Parameters
+    ----------
+    device : torch.device
+        where the tensors lie
+    """
     bits, cells = edge_bits(), torch.arange(2048, dtype=torch.int32) << 20
     first = torch.bucketize(cells, bits, right=True).int()
     # 1 << 20: no edge inside the cell
@@ -298,7 +304,17 @@ PAIR = ("output", "update", "relative_update")
 
 # %% ../../nbs/02_maths/02_kernels.ipynb #cell-040
 class KernelStatistics:
-    "Collect the moments of all blocks while a batch runs, on one CUDA device."
+    """Collect the moments of all blocks while a batch runs, on one CUDA device.
+
+    Parameters
+    ----------
+    sites : Iterable[str]
+        where activations are measured: some of `avss_nb.SITES`
+    layers : int
+        numbers of the layers, from 0
+    texts : Segments
+        strings, or lists of token ids
+    """
 
     def __init__(self,
         sites: Iterable[str],
@@ -311,14 +327,31 @@ class KernelStatistics:
         self.mask = texts.mask
 
     def see(self, layer: int, x: Tensor, y: Tensor) -> None:
-        "What enters and leaves a block, (texts, longest, hidden)."
+        """What enters and leaves a block, (texts, longest, hidden).
+
+        Parameters
+        ----------
+        layer : int
+            number of the layer, from 0
+        x : Tensor
+        y : Tensor
+        """
         self.texts.check(y)
         if not self.pair: return
         self._run("pair", layer, x.contiguous(), y.contiguous(), self.pair)
         self._keep("pair", layer, x, y)
 
     def part(self, site: str, layer: int, a: Tensor) -> None:
-        "What a sub-layer of a block returns."
+        """What a sub-layer of a block returns.
+
+        Parameters
+        ----------
+        site : str
+            where activations are measured: one of `avss_nb.SITES`
+        layer : int
+            number of the layer, from 0
+        a : Tensor
+        """
         self.texts.check(a)
         a = a.reshape(*self.mask.shape, -1).contiguous()
         self._run(site, layer, a, a, ("output",))
@@ -474,7 +507,19 @@ def fastest_statistics(
     texts: Segments,
     dtype: torch.dtype,  # of the activations
 ) -> BlockStatistics | KernelStatistics:
-    "Return the fastest collector for the device of the texts."
+    """Return the fastest collector for the device of the texts.
+
+    Parameters
+    ----------
+    sites : Iterable[str]
+        where activations are measured: some of `avss_nb.SITES`
+    layers : int
+        numbers of the layers, from 0
+    texts : Segments
+        strings, or lists of token ids
+    dtype : torch.dtype
+        of the activations
+    """
     programs = len(texts.lengths) * -(-texts.longest // COLUMN["ROWS"])  # of a grid
     known = dtype in (torch.float32, torch.bfloat16, torch.float16) and programs < 2**16
     fast = triton and texts.device.type == "cuda" and known

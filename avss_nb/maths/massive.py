@@ -20,7 +20,20 @@ def first_share(
     total: Moments,  # of all tokens, (...)
     first: Moments,  # of the first tokens among them, (...)
 ) -> Tensor:  # float64, (...); in [0, 1]
-    "Return the share of the variance over all activations that the first tokens carry."
+    """Return the share of the variance over all activations that the first tokens carry.
+
+    Parameters
+    ----------
+    total : Moments
+        of all tokens, (...)
+    first : Moments
+        of the first tokens among them, (...)
+
+    Returns
+    -------
+    Tensor
+        float64, (...); in [0, 1]
+    """
     center = total.mean.mean(-1, keepdim=True)
     carried = first.m2.sum(-1) + first.tokens * (first.mean - center).square().sum(-1)
     whole = variance(total) * total.tokens * total.mean.shape[-1]
@@ -28,7 +41,13 @@ def first_share(
 
 # %% ../../nbs/02_maths/05_massive.ipynb #cell-014
 def first_tokens_of(profile) -> dict[str, Moments]:
-    "Return site → moments of the first tokens, (groups, layers), if the profile has them."
+    """Return site → moments of the first tokens, (groups, layers), if the profile has them.
+
+    Parameters
+    ----------
+    profile
+        statistics of every layer, made by a profiler
+    """
     if profile.first is None:
         raise InputError(
             "this profile does not keep the first token of each text apart, as files of older"
@@ -40,7 +59,20 @@ def without_first(
     profile,  # an `avss_nb.layers.profiler.LayerProfile`
     site: str,
 ) -> Moments:  # (groups, layers)
-    "Return the moments of all tokens but the first of each text."
+    """Return the moments of all tokens but the first of each text.
+
+    Parameters
+    ----------
+    profile
+        an `avss_nb.layers.profiler.LayerProfile`
+    site : str
+        where activations are measured: one of `avss_nb.SITES`
+
+    Returns
+    -------
+    Moments
+        (groups, layers)
+    """
     rest = profile.site(site) - first_tokens_of(profile)[site]
     if not int(rest.tokens.sum()):
         raise InputError(
@@ -59,7 +91,21 @@ def massive_activations(
     times: float = MASSIVE,
 ) -> pd.DataFrame:  # layer, unit, position, size, median, times median, share of variance
     """List the largest activation of each layer, where it is massive.
-    The share is that of all first tokens where it is at position 0, else of its own token."""
+    The share is that of all first tokens where it is at position 0, else of its own token.
+
+    Parameters
+    ----------
+    profile
+        an `avss_nb.layers.profiler.LayerProfile` with the site `output`
+    times : float, default MASSIVE
+        list layers whose largest |state| is at least so many times the median |state|;
+        0: all layers
+
+    Returns
+    -------
+    pd.DataFrame
+        layer, unit, position, size, median, times median, share of variance
+    """
     first = first_tokens_of(profile)
     if profile.largest is None:
         raise InputError(
@@ -84,7 +130,13 @@ def massive_activations(
 # %% ../../nbs/02_maths/05_massive.ipynb #cell-027
 # first token, other tokens; a row for each layer
 def first_token_rms(profile) -> pd.DataFrame:
-    "Return the RMS of the states that leave each layer: of first tokens, and of all others."
+    """Return the RMS of the states that leave each layer: of first tokens, and of all others.
+
+    Parameters
+    ----------
+    profile
+        statistics of every layer, made by a profiler
+    """
     first = first_tokens_of(profile).get("output").total()
     rest = without_first(profile, "output").total()
     table = pd.DataFrame({"first token": rms(first), "other tokens": rms(rest)})
@@ -92,7 +144,13 @@ def first_token_rms(profile) -> pd.DataFrame:
 
 # %% ../../nbs/02_maths/05_massive.ipynb #cell-030
 def layer_list(layers) -> str:
-    "Name layers in words: layer 3; layers 3, 5 to 9, 12."
+    """Name layers in words: layer 3; layers 3, 5 to 9, 12.
+
+    Parameters
+    ----------
+    layers
+        numbers of the layers, from 0
+    """
     layers, runs = sorted(map(int, layers)), []
     for layer in layers:
         if runs and layer == runs[-1][1] + 1: runs[-1][1] = layer
@@ -106,7 +164,13 @@ def layer_list(layers) -> str:
 def first_token_note(
     share: np.ndarray,  # float64, (layers,): `first_share`; NaN: not known
 ) -> str:
-    "Name the layers whose variance is mostly the first token's, in one sentence, or in none."
+    """Name the layers whose variance is mostly the first token's, in one sentence, or in none.
+
+    Parameters
+    ----------
+    share : np.ndarray
+        float64, (layers,): `first_share`; NaN: not known
+    """
     found = np.flatnonzero(np.nan_to_num(share) > DOMINANT)
     if not len(found): return ""
     low, high = (f"{x:.0%}" for x in (share[found].min(), share[found].max()))

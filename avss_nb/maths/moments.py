@@ -20,16 +20,32 @@ __all__ = ['EDGES', 'BINS', 'FEWEST', 'VARIANCES', 'AGGREGATIONS', 'has_float64'
 # %% ../../nbs/02_maths/00_moments.ipynb #cell-014
 @lru_cache
 def has_float64(device: torch.device) -> bool:
-    "Can this device compute in float64? Found by trying."
+    """Can this device compute in float64? Found by trying.
+
+    Parameters
+    ----------
+    device : torch.device
+        where the tensors lie
+    """
     try: return bool(torch.ones(1, dtype=torch.float64, device=device).sum() == 1)
     except (TypeError, RuntimeError): return False
 
 def with_float64(t: Tensor) -> Tensor:
-    "The tensor where it can become float64: on its own device, else on the CPU."
+    """The tensor where it can become float64: on its own device, else on the CPU.
+
+    Parameters
+    ----------
+    t : Tensor
+    """
     return t if has_float64(t.device) else t.cpu()
 
 def to_float64(t: Tensor) -> Tensor:
-    "The tensor in float64, on its own device or on the CPU."
+    """The tensor in float64, on its own device or on the CPU.
+
+    Parameters
+    ----------
+    t : Tensor
+    """
     return with_float64(t).double()
 
 # %% ../../nbs/02_maths/00_moments.ipynb #cell-022
@@ -42,7 +58,13 @@ EDGES = torch.tensor(
 BINS = len(EDGES) + 1
 
 def edge_bits() -> Tensor:  # int32, one for each edge
-    "Return the bit pattern of the smallest float32 that is not below each edge."
+    """Return the bit pattern of the smallest float32 that is not below each edge.
+
+    Returns
+    -------
+    Tensor
+        int32, one for each edge
+    """
     at = EDGES.to(torch.float32)
     above = torch.nextafter(at, torch.tensor(math.inf))
     return torch.where(at.double() < EDGES, above, at).view(torch.int32)
@@ -87,7 +109,22 @@ def histograms(
     group: Tensor,  # int64, (tokens,): the group of each token
     count: int,  # groups
 ) -> Tensor:  # int64, (count, BINS)
-    "Count the |a| in each bin of `EDGES`, for each group of tokens; exact."
+    """Count the |a| in each bin of `EDGES`, for each group of tokens; exact.
+
+    Parameters
+    ----------
+    a : Tensor
+        (tokens, hidden); float32, or float64 (slower)
+    group : Tensor
+        int64, (tokens,): the group of each token
+    count : int
+        groups
+
+    Returns
+    -------
+    Tensor
+        int64, (count, BINS)
+    """
     if a.dtype == torch.float64:
         bins = torch.bucketize(a.abs(), EDGES.to(a.device), right=True) + group[:, None] * BINS
         return torch.bincount(bins.flatten(), minlength=count * BINS).view(count, BINS)
@@ -103,7 +140,18 @@ def histograms(
 def histogram(
     a: Tensor,  # activations, any shape; float32, or float64 (slower)
 ) -> Tensor:  # int64, (BINS,)
-    "Count the |a| in each bin of `EDGES`; exact."
+    """Count the |a| in each bin of `EDGES`; exact.
+
+    Parameters
+    ----------
+    a : Tensor
+        activations, any shape; float32, or float64 (slower)
+
+    Returns
+    -------
+    Tensor
+        int64, (BINS,)
+    """
     together = torch.zeros(1, dtype=torch.long, device=a.device)
     return histograms(a.reshape(1, -1), together, 1)[0]
 
@@ -113,7 +161,31 @@ FEWEST = 8  # groups of texts below which resampling them says little
 @dataclass(frozen=True)
 class Moments:
     """Mergeable statistics of activations, made by `Moments.of`; `+` merges two of them.
-    In the shapes below, `...` are leading dimensions that all fields share."""
+    In the shapes below, `...` are leading dimensions that all fields share.
+
+    Parameters
+    ----------
+    tokens : Tensor
+        int64, (...): tokens seen
+    sequences : Tensor
+        int64, (...): texts seen
+    mean : Tensor
+        float64, (..., hidden): mean of each unit over tokens
+    m2 : Tensor
+        float64, (..., hidden): sum of squared deviations of each unit from its mean
+    counts : Tensor
+        int64, (..., BINS): histogram of |a|
+    maximum : Tensor
+        float64, (...): largest |a|
+    pooled : Tensor
+        float64, (...): sum over texts of the unbiased variance, over hidden, of the
+        text's mean state
+    token_rms : Tensor
+        float64, (...): sum over tokens of the root-mean-square over hidden
+    cosine_distance : Tensor
+        float64, (...): sum over tokens of 1 − cos(reference, a); NaN without a
+        reference
+    """
     tokens: Tensor  # int64, (...): tokens seen
     sequences: Tensor  # int64, (...): texts seen
     mean: Tensor  # float64, (..., hidden): mean of each unit over tokens
@@ -143,7 +215,17 @@ def of(cls: Moments,
     lengths: Tensor | None = None,  # int64, (texts,): tokens of each text; None: one text
     reference: Tensor | None = None,  # (tokens, hidden): for the cosine distance
 ) -> Moments:
-    "Measure activations; accumulate in float64 whatever their dtype."
+    """Measure activations; accumulate in float64 whatever their dtype.
+
+    Parameters
+    ----------
+    a : Tensor
+        (tokens, hidden) activations of all texts, one after the other, without padding
+    lengths : Tensor | None, default None
+        int64, (texts,): tokens of each text; None: one text
+    reference : Tensor | None, default None
+        (tokens, hidden): for the cosine distance
+    """
     if lengths is None: lengths = torch.tensor([len(a)])
     if a.dtype != torch.float64: a = a.float()
     lengths, d = lengths.to(a.device), a.double()
@@ -162,7 +244,12 @@ def of(cls: Moments,
 # %% ../../nbs/02_maths/00_moments.ipynb #cell-044
 @patch
 def map(self: Moments, f) -> Moments:
-    "Apply `f` to every field, for example an index or a move to another device."
+    """Apply `f` to every field, for example an index or a move to another device.
+
+    Parameters
+    ----------
+    f
+    """
     return Moments(*(f(t) for t in vars(self).values()))
 
 @patch
@@ -174,12 +261,23 @@ def _fields(moments): return zip(*(vars(m).values() for m in moments))
 
 @patch(cls_method=True)
 def stack(cls: Moments, moments: list[Moments], dim: int = 0) -> Moments:
-    "Put several moments together along a new leading dimension."
+    """Put several moments together along a new leading dimension.
+
+    Parameters
+    ----------
+    moments : list[Moments]
+    dim : int, default 0
+    """
     return cls(*(torch.stack(parts, dim) for parts in _fields(moments)))
 
 @patch(cls_method=True)
 def cat(cls: Moments, moments: list[Moments]) -> Moments:
-    "Put several moments one after the other, along the first leading dimension."
+    """Put several moments one after the other, along the first leading dimension.
+
+    Parameters
+    ----------
+    moments : list[Moments]
+    """
     return cls(*map(torch.cat, _fields(moments)))
 
 # %% ../../nbs/02_maths/00_moments.ipynb #cell-047
@@ -252,7 +350,19 @@ def variance(
     m: Moments,
     aggregation: str = "elements",  # one of `AGGREGATIONS`
 ) -> Tensor:  # float64, (...)
-    "Return the activation variance AV (arXiv 2411.02117, section 3) under one reading."
+    """Return the activation variance AV (arXiv 2411.02117, section 3) under one reading.
+
+    Parameters
+    ----------
+    m : Moments
+    aggregation : str, default 'elements'
+        one of `AGGREGATIONS`
+
+    Returns
+    -------
+    Tensor
+        float64, (...)
+    """
     _check_aggregation(aggregation)
     return VARIANCES[aggregation](m)
 
@@ -263,7 +373,21 @@ def sparsity(
     aggregation: str = "elements",
 ) -> Tensor:  # float64, (...)
     """Return the activation sparsity AS, the share of |a| < ε; exact at each of `EDGES`.
-    For `mean_state` it is the share of |mean state| < ε."""
+    For `mean_state` it is the share of |mean state| < ε.
+
+    Parameters
+    ----------
+    m : Moments
+    eps : float | Tensor
+        threshold ε > 0, or one for each of the leading dimensions
+    aggregation : str, default 'elements'
+        how elements become one number: one of `avss_nb.maths.moments.AGGREGATIONS`
+
+    Returns
+    -------
+    Tensor
+        float64, (...)
+    """
     _check_aggregation(aggregation)
     eps = torch.as_tensor(eps, dtype=torch.float64)
     if not bool((eps > 0).all()):
@@ -282,7 +406,12 @@ def sparsity(
 # %% ../../nbs/02_maths/00_moments.ipynb #cell-066
 def smallest_sparsity(m: Moments) -> Tensor:
     """Return half a count, 1/(2N), to replace a sparsity of zero.
-    A score that uses it is a lower bound, and is marked so."""
+    A score that uses it is a lower bound, and is marked so.
+
+    Parameters
+    ----------
+    m : Moments
+    """
     return 1 / (2 * m.tokens.double() * m.mean.shape[-1])
 
 def floored_sparsity(
@@ -290,7 +419,21 @@ def floored_sparsity(
     eps: float | Tensor,  # as in `sparsity`
     aggregation: str = "elements",
 ) -> tuple[Tensor, Tensor]:  # float64 and bool, (...): the sparsity; was it 0?
-    "Return the sparsity to divide by; where no activation is under ε, `smallest_sparsity`."
+    """Return the sparsity to divide by; where no activation is under ε, `smallest_sparsity`.
+
+    Parameters
+    ----------
+    m : Moments
+    eps : float | Tensor
+        as in `sparsity`
+    aggregation : str, default 'elements'
+        how elements become one number: one of `avss_nb.maths.moments.AGGREGATIONS`
+
+    Returns
+    -------
+    tuple[Tensor, Tensor]
+        float64 and bool, (...): the sparsity; was it 0?
+    """
     share = sparsity(m, eps, aggregation)
     return torch.where(share > 0, share, smallest_sparsity(m)), share == 0
 
@@ -300,17 +443,41 @@ def avss(
     aggregation: str = "elements",  # one of `AGGREGATIONS`
 ) -> Tensor:  # float64, (...)
     """Return AVSS = variance / sparsity (arXiv 2411.02117, section 3).
-    It is a lower bound where the sparsity is floored."""
+    It is a lower bound where the sparsity is floored.
+
+    Parameters
+    ----------
+    m : Moments
+    eps : float | Tensor, default 0.01
+        threshold ε, or one for each of the leading dimensions
+    aggregation : str, default 'elements'
+        one of `AGGREGATIONS`
+
+    Returns
+    -------
+    Tensor
+        float64, (...)
+    """
     return variance(m, aggregation) / floored_sparsity(m, eps, aggregation)[0]
 
 # %% ../../nbs/02_maths/00_moments.ipynb #cell-069
 def rms(m: Moments) -> Tensor:
-    "Return the root-mean-square activation, float64, (...)."
+    """Return the root-mean-square activation, float64, (...).
+
+    Parameters
+    ----------
+    m : Moments
+    """
     return ((m.m2 / m.tokens[..., None]) + m.mean.square()).mean(-1).sqrt()
 
 def median_size(m: Moments) -> Tensor:
     """Return the median of |a|, float64, (...), interpolated on the log scale within a bin.
-    It is 0 where more than half is under the first edge."""
+    It is 0 where more than half is under the first edge.
+
+    Parameters
+    ----------
+    m : Moments
+    """
     share = m.counts.cumsum(-1).double() / m.counts.sum(-1, keepdim=True).clamp_min(1)
     above = (share < 0.5).sum(-1).clamp(max=BINS - 2)  # the bin that holds the median
     def at(i): return share.gather(-1, i.clamp_min(0)[..., None])[..., 0]
@@ -324,7 +491,19 @@ def exact_zeros(
     eps: float | Tensor,  # as in `sparsity`
 ) -> Tensor:  # float64, (...)
     """Return the share of zeros (under 1e-8, the first edge) among the activations under ε.
-    It is 0 where no activation is under ε."""
+    It is 0 where no activation is under ε.
+
+    Parameters
+    ----------
+    m : Moments
+    eps : float | Tensor
+        as in `sparsity`
+
+    Returns
+    -------
+    Tensor
+        float64, (...)
+    """
     under, eps = sparsity(m, eps) * m.counts.sum(-1), torch.as_tensor(eps, dtype=torch.float64)
     zeros = torch.where(eps > EDGES[0], m.counts[..., 0], 0)
     return torch.where(under > 0, zeros / under, 0.)
@@ -336,7 +515,20 @@ def dealt(self: Moments,
     count: int,  # groups
 ) -> Moments:  # first leading dimension: groups
     """Merge along the first leading dimension into groups.
-    A group that gets nothing is empty (0 tokens)."""
+    A group that gets nothing is empty (0 tokens).
+
+    Parameters
+    ----------
+    group : Tensor
+        int64, (n,): the group of each entry of the first leading dimension
+    count : int
+        groups
+
+    Returns
+    -------
+    Moments
+        first leading dimension: groups
+    """
     own = group == torch.arange(count, device=group.device)[:, None]  # (groups, n)
     def add(t): return torch.tensordot(own.double(), t, dims=1)
     sums = self.tokens, self.sequences, self.pooled, self.token_rms, self.cosine_distance
@@ -361,7 +553,14 @@ def weighted(self: Moments,
     weights: Tensor,
 ) -> Moments:
     """Mix groups by weights, as a bootstrap draws them.
-    The leading dimension becomes draws."""
+    The leading dimension becomes draws.
+
+    Parameters
+    ----------
+    weights : Tensor
+        float64, (draws, groups): how often each group (the first leading dimension)
+        counts
+    """
     def mix(t): return torch.tensordot(weights, t.double(), dims=1)
     n = mix(self.tokens)[..., None]
     share = self.tokens / self.tokens.sum(0).clamp_min(1).double()
@@ -394,7 +593,20 @@ def each(cls: Moments,
     lengths: Tensor,  # int64, (texts,): tokens of each text
 ) -> Moments:  # leading dimension texts; one unit
     """Measure each text by itself, all units taken as one; `tokens` counts activations.
-    The result is small, and enough for the aggregation `elements`."""
+    The result is small, and enough for the aggregation `elements`.
+
+    Parameters
+    ----------
+    a : Tensor
+        (tokens, hidden) activations of all texts, one after the other, without padding
+    lengths : Tensor
+        int64, (texts,): tokens of each text
+
+    Returns
+    -------
+    Moments
+        leading dimension texts; one unit
+    """
     lengths = lengths.to(a.device)
     if int(lengths.min()) < 1:
         raise InputError("a text without tokens has no moments; leave it out")
@@ -416,7 +628,15 @@ def each(cls: Moments,
 # %% ../../nbs/02_maths/00_moments.ipynb #cell-097
 @dataclass(frozen=True)
 class ExactSum:
-    "A sum, with what rounding took from it; `value` is both together."
+    """A sum, with what rounding took from it; `value` is both together.
+
+    Parameters
+    ----------
+    high : Tensor
+        float64, (...)
+    low : Tensor
+        float64, (...)
+    """
     high: Tensor  # float64, (...)
     low: Tensor  # float64, (...)
 
@@ -437,7 +657,16 @@ class ExactSum:
 # %% ../../nbs/02_maths/00_moments.ipynb #cell-100
 @dataclass(frozen=True)
 class MomentSums:
-    "Moments of many batches, added up in any order; `result` gives them as `Moments`."
+    """Moments of many batches, added up in any order; `result` gives them as `Moments`.
+
+    Parameters
+    ----------
+    moments : Moments
+        valid: whole numbers and largest values; the rest is in `sums`
+    sums : ExactSum
+        (..., 3 · hidden + 3): Σ a, n · mean², squared deviations of each unit; pooled,
+        token_rms, cosine_distance
+    """
     moments: Moments  # valid: whole numbers and largest values; the rest is in `sums`
     # (..., 3 · hidden + 3): Σ a, n · mean², squared deviations of each unit; pooled,
     # token_rms, cosine_distance

@@ -20,7 +20,19 @@ __all__ = ['LARGEST', 'Segments', 'largest_of', 'moments_of', 'token_norms', 'bl
 
 # %% ../../nbs/02_maths/01_sites.ipynb #cell-010
 class Segments:
-    "The places of the texts in a right-padded batch, once its padding is left out."
+    """The places of the texts in a right-padded batch, once its padding is left out.
+
+    Parameters
+    ----------
+    lengths : Sequence[int]
+        tokens of each text
+    device : torch.device | str, default 'cpu'
+        where the tensors lie
+    group : Sequence[int] | None, default None
+        the group of each text; None: statistics are of all texts together
+    groups : int, default 1
+        how many groups there are, with texts in this batch or not
+    """
 
     def __init__(self,
         lengths: Sequence[int],  # tokens of each text
@@ -74,7 +86,12 @@ class Segments:
 # %% ../../nbs/02_maths/01_sites.ipynb #cell-015
 @patch
 def check(self: Segments, a: Tensor) -> None:
-    "Raise InputError unless the activations are those of the tokens of the texts."
+    """Raise InputError unless the activations are those of the tokens of the texts.
+
+    Parameters
+    ----------
+    a : Tensor
+    """
     if (
         a.shape[:2] != (len(self.lengths), self.longest)
         and a.shape[0] != len(self.lengths) * self.longest
@@ -87,7 +104,12 @@ def check(self: Segments, a: Tensor) -> None:
 
 @patch
 def pack(self: Segments, a: Tensor) -> Tensor:  # (texts, longest, …) → (tokens, hidden)
-    "Activations without padding, one text after the other."
+    """Activations without padding, one text after the other.
+
+    Parameters
+    ----------
+    a : Tensor
+    """
     self.check(a)
     a = a.reshape(len(self.lengths) * self.longest, -1)
     return a if len(a) == self.tokens else a.index_select(0, self._real)
@@ -98,18 +120,41 @@ def sums(self: Segments,
     a: Tensor,  # (tokens, hidden)
     start: int = 0,
 ) -> Tensor:  # (texts, hidden)
-    "Sum over the tokens of each text from its token `start` on, in the precision of `a`."
+    """Sum over the tokens of each text from its token `start` on, in the precision of `a`.
+
+    Parameters
+    ----------
+    a : Tensor
+        (tokens, hidden)
+    start : int, default 0
+
+    Returns
+    -------
+    Tensor
+        (texts, hidden)
+    """
     return torch.stack([part[start:].sum(0) for part in a.split(self.lengths)])
 
 @patch
 def merged(self: Segments, m: Moments) -> Moments:
-    "Merge texts (the leading dimension) into their groups; without groups into one."
+    """Merge texts (the leading dimension) into their groups; without groups into one.
+
+    Parameters
+    ----------
+    m : Moments
+    """
     m = m.dealt(self.group, self.groups)
     return m if self.apart else m[0]
 
 @patch
 def on(self: Segments, device: torch.device) -> Segments:
-    "Return the same texts on another device; made once."
+    """Return the same texts on another device; made once.
+
+    Parameters
+    ----------
+    device : torch.device
+        where the tensors lie
+    """
     if device == self.device: return self
     if device not in self._others:
         group = self.numbers if self.apart else None
@@ -118,7 +163,12 @@ def on(self: Segments, device: torch.device) -> Segments:
 
 # %% ../../nbs/02_maths/01_sites.ipynb #cell-025
 def largest_of(a: Tensor) -> Tensor:  # (tokens, hidden) → (tokens,)
-    "Return the largest |a| of each token."
+    """Return the largest |a| of each token.
+
+    Parameters
+    ----------
+    a : Tensor
+    """
     return torch.maximum(a.amax(1), -a.amin(1))
 
 def _text_deviations(a: Tensor, texts: Segments) -> tuple[Tensor, Tensor]:
@@ -141,7 +191,26 @@ def moments_of(
     distance: Tensor | None = None,  # float64, (tokens,): 1 − cos(reference, a)
     largest: Tensor | None = None,  # (tokens,): largest |a| of each token; None: computed
 ) -> Moments:  # leading dimension groups, where texts have groups
-    "Measure a site: return what `Moments.of` computes, in fewer passes."
+    """Measure a site: return what `Moments.of` computes, in fewer passes.
+
+    Parameters
+    ----------
+    a : Tensor
+        (tokens, hidden), float32 or float64, without padding
+    texts : Segments
+        strings, or lists of token ids
+    norms : Tensor | None, default None
+        float64, (tokens,): Euclidean norm of each token's activations; None: computed
+    distance : Tensor | None, default None
+        float64, (tokens,): 1 − cos(reference, a)
+    largest : Tensor | None, default None
+        (tokens,): largest |a| of each token; None: computed
+
+    Returns
+    -------
+    Moments
+        leading dimension groups, where texts have groups
+    """
     if norms is None: norms = torch.linalg.vector_norm(a, dim=1).double()
     if largest is None: largest = largest_of(a)
     def over(values, how="sum"):
@@ -163,7 +232,21 @@ def token_norms(
     y: Tensor,
     u: Tensor,  # y − x
 ) -> tuple[Tensor, ...]:  # float64, (tokens,): |x|, |y|, |u|, 1 − cos(x, y)
-    "Return the norms and the cosine distance of each token, from five sums over its units."
+    """Return the norms and the cosine distance of each token, from five sums over its units.
+
+    Parameters
+    ----------
+    x : Tensor
+        (tokens, hidden)
+    y : Tensor
+    u : Tensor
+        y − x
+
+    Returns
+    -------
+    tuple[Tensor, ...]
+        float64, (tokens,): |x|, |y|, |u|, 1 − cos(x, y)
+    """
     # the relative update, and so its counts, depends on the last digit of this
     before = torch.linalg.vector_norm(x, dim=1, dtype=torch.float64)
     after = torch.linalg.vector_norm(y, dim=1).double()
@@ -182,7 +265,24 @@ def block_sites(
 # site; activations; norm and 1 − cos(x, y) of each token
 ) -> Iterator[tuple[str, Tensor, Tensor, Tensor | None]]:
     """Yield the sites that follow from a block's input and output.
-    Use one before you ask for the next, which may overwrite it."""
+    Use one before you ask for the next, which may overwrite it.
+
+    Parameters
+    ----------
+    x : Tensor
+        (tokens, hidden), entering the block
+    y : Tensor
+        leaving it
+    sites : Iterable[str], default ('output', 'update', 'relative_update')
+        where activations are measured: some of `avss_nb.SITES`
+    inverse : Tensor | None, default None
+        float32, (tokens,): 1 / RMS(x); None: computed
+
+    Returns
+    -------
+    Iterator[tuple[str, Tensor, Tensor, Tensor | None]]
+        site; activations; norm and 1 − cos(x, y) of each token
+    """
     if y.dtype != torch.float64: x, y = x.float(), y.float()
     sites, u = [*sites], y - x
     before, after, update, distance = token_norms(x, y, u)
@@ -200,7 +300,19 @@ def block_moments(
     texts: Segments,
     sites: Iterable[str] = ("output", "update", "relative_update"),
 ) -> dict[str, Moments]:
-    "Measure the given sites of a block, from its input and output."
+    """Measure the given sites of a block, from its input and output.
+
+    Parameters
+    ----------
+    x : Tensor
+        (tokens, hidden), entering the block, without padding
+    y : Tensor
+        leaving it
+    texts : Segments
+        strings, or lists of token ids
+    sites : Iterable[str], default ('output', 'update', 'relative_update')
+        where activations are measured: some of `avss_nb.SITES`
+    """
     return {
         site: moments_of(a, texts, norms, distance)
         for site, a, norms, distance in block_sites(x, y, sites)
@@ -213,7 +325,20 @@ def first_moments(
     texts: Segments,
 # leading dimensions (groups, layers); (layers,) where texts have no groups
 ) -> dict[str, Moments]:
-    "Measure the first tokens alone: every text counts as a single token."
+    """Measure the first tokens alone: every text counts as a single token.
+
+    Parameters
+    ----------
+    sites : Iterable[tuple[str, Tensor, Tensor, Tensor | None]]
+        as `block_sites` gives them; (texts · layers, hidden)
+    texts : Segments
+        strings, or lists of token ids
+
+    Returns
+    -------
+    dict[str, Moments]
+        leading dimensions (groups, layers); (layers,) where texts have no groups
+    """
     found, count = {}, len(texts.lengths)
     for site, a, norms, distance in sites:
         layers, d = len(a) // count, a.double()
@@ -241,7 +366,24 @@ def largest_states(
     norms: Tensor,  # float64, (tokens,)
     texts: Segments,
 ) -> Tensor:  # float64, (groups, 4): `LARGEST`; 0 for a group without texts
-    "Find the largest activation of each group."
+    """Find the largest activation of each group.
+
+    Parameters
+    ----------
+    y : Tensor
+        (tokens, hidden)
+    largest : Tensor
+        (tokens,): largest |y| of each token
+    norms : Tensor
+        float64, (tokens,)
+    texts : Segments
+        strings, or lists of token ids
+
+    Returns
+    -------
+    Tensor
+        float64, (groups, 4): `LARGEST`; 0 for a group without texts
+    """
     mine = texts.token_group == torch.arange(texts.groups, device=y.device)[:, None]
     size, at = torch.where(mine, largest, -torch.ones_like(largest)).max(1)
     unit, position = y[at].abs().argmax(1), at - texts.starts[texts.text[at]]
@@ -250,12 +392,28 @@ def largest_states(
     return torch.where(size[:, None] < 0, torch.zeros_like(found), found)
 
 def larger_activation(a: Tensor, b: Tensor) -> Tensor:  # (…, 4)
-    "Return the larger of two largest activations."
+    """Return the larger of two largest activations.
+
+    Parameters
+    ----------
+    a : Tensor
+    b : Tensor
+    """
     return torch.where(a[..., :1] >= b[..., :1], a, b)
 
 # %% ../../nbs/02_maths/01_sites.ipynb #cell-052
 class BlockStatistics:
-    "Collect the moments of all blocks while a batch runs."
+    """Collect the moments of all blocks while a batch runs.
+
+    Parameters
+    ----------
+    sites : Iterable[str]
+        where activations are measured: some of `avss_nb.SITES`
+    layers : int
+        numbers of the layers, from 0
+    texts : Segments
+        strings, or lists of token ids
+    """
 
     def __init__(self,
         sites: Iterable[str],
@@ -269,14 +427,31 @@ class BlockStatistics:
         self.top = [None] * layers
 
     def see(self, layer: int, x: Tensor, y: Tensor) -> None:
-        "What enters and leaves a block, (texts, longest, hidden)."
+        """What enters and leaves a block, (texts, longest, hidden).
+
+        Parameters
+        ----------
+        layer : int
+            number of the layer, from 0
+        x : Tensor
+        y : Tensor
+        """
         x, y = with_float64(x), with_float64(y)
         texts = self.texts.on(y.device)
         for site, a, norms, distance in block_sites(texts.pack(x), texts.pack(y), self.sites):
             self._take(site, layer, a, texts, norms, distance)
 
     def part(self, site: str, layer: int, a: Tensor) -> None:
-        "What a sub-layer of a block returns."
+        """What a sub-layer of a block returns.
+
+        Parameters
+        ----------
+        site : str
+            where activations are measured: one of `avss_nb.SITES`
+        layer : int
+            number of the layer, from 0
+        a : Tensor
+        """
         a = with_float64(a)
         texts = self.texts.on(a.device)
         a = texts.pack(a)

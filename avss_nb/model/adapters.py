@@ -66,7 +66,19 @@ def find_adaptable(
     student: nn.Module,
     paths: Iterable[str],  # of blocks
 ) -> tuple[set[str], set[str]]:  # linear modules; single parameters (experts)
-    "Find what adapters can be put on."
+    """Find what adapters can be put on.
+
+    Parameters
+    ----------
+    student : nn.Module
+    paths : Iterable[str]
+        of blocks
+
+    Returns
+    -------
+    tuple[set[str], set[str]]
+        linear modules; single parameters (experts)
+    """
     from transformers.pytorch_utils import Conv1D
     modules, parameters, routers = set(), set(), _routers(student)
     for path in paths:
@@ -98,7 +110,13 @@ def _unfit(adapted) -> set[str]:
 
 # %% ../../nbs/03_model/06_adapters.ipynb #cell-023
 def adapted_weights(model: nn.Module) -> set[str]:
-    "Find modules that have adapters, and single parameters (experts) that have them."
+    """Find modules that have adapters, and single parameters (experts) that have them.
+
+    Parameters
+    ----------
+    model : nn.Module
+        a transformers model with a stack of blocks
+    """
     found = set()
     for name, module in model.named_modules():
         if not hasattr(module, "lora_A"): continue
@@ -153,7 +171,22 @@ def with_adapters(
     rank: int,
     seed: int,  # adapters begin at random
 ) -> nn.Module:  # a PeftModel in evaluation mode
-    "Put low-rank adapters on all matrices of the chosen blocks, and nowhere else."
+    """Put low-rank adapters on all matrices of the chosen blocks, and nowhere else.
+
+    Parameters
+    ----------
+    student : nn.Module
+    paths : dict[int, str]
+        layer → path of the block
+    rank : int
+    seed : int
+        adapters begin at random
+
+    Returns
+    -------
+    nn.Module
+        a PeftModel in evaluation mode
+    """
     try: import peft  # noqa: F401
     except ImportError:
         raise InputError(
@@ -179,7 +212,13 @@ def with_adapters(
 NOTES = ("healing.json", "mitigation.json")  # in a folder that holds an adapter
 
 def base_of(blocks: Blocks) -> dict:
-    "Describe the model that an adapter belongs to, for JSON."
+    """Describe the model that an adapter belongs to, for JSON.
+
+    Parameters
+    ----------
+    blocks : Blocks
+        the stack of blocks of the model
+    """
     name = name_of(blocks.model)
     return {"name": name, "blocks": len(blocks), "fingerprint": fingerprint_blocks(blocks)}
 
@@ -187,7 +226,20 @@ def load_adapter(
     model: nn.Module,  # the base; it gets the adapter
     folder: str | Path,  # written by `Healing.save` or `Mitigation.save`
 ) -> nn.Module:  # a PeftModel in evaluation mode
-    "Put a saved adapter onto its base, or refuse another model."
+    """Put a saved adapter onto its base, or refuse another model.
+
+    Parameters
+    ----------
+    model : nn.Module
+        the base; it gets the adapter
+    folder : str | Path
+        written by `Healing.save` or `Mitigation.save`
+
+    Returns
+    -------
+    nn.Module
+        a PeftModel in evaluation mode
+    """
     from peft import PeftModel
     notes = [Path(folder) / name for name in NOTES if (Path(folder) / name).is_file()]
     if not notes or not (Path(folder) / "adapter_config.json").is_file():

@@ -20,11 +20,24 @@ __all__ = ['COUNTS', 'PROBE', 'SUBLAYERS', 'block_input', 'block_output', 'layer
 
 # %% ../../nbs/03_model/01_blocks.ipynb #cell-012
 def block_input(args: tuple, kwargs: dict) -> Tensor:
-    "Return the hidden states that a block receives, (batch, sequence, hidden)."
+    """Return the hidden states that a block receives, (batch, sequence, hidden).
+
+    Parameters
+    ----------
+    args : tuple
+        handed on as they are
+    kwargs : dict
+        handed on as they are
+    """
     return args[0] if args else kwargs.get("hidden_states")
 
 def block_output(out) -> Tensor:
-    "Return the hidden states that a block returns, (batch, sequence, hidden)."
+    """Return the hidden states that a block returns, (batch, sequence, hidden).
+
+    Parameters
+    ----------
+    out
+    """
     return out[0] if isinstance(out, (tuple, list)) else out
 
 # %% ../../nbs/03_model/01_blocks.ipynb #cell-015
@@ -34,7 +47,12 @@ COUNTS = (
 )  # fields of a configuration that count layers
 
 def layer_counts(config) -> set[int]:
-    "Return every layer count in a configuration, and in configurations inside it."
+    """Return every layer count in a configuration, and in configurations inside it.
+
+    Parameters
+    ----------
+    config
+    """
     values = [getattr(config, name, None) for name in COUNTS]
     found = {value for value in values if isinstance(value, int)}
     for value in vars(config).values():
@@ -43,7 +61,13 @@ def layer_counts(config) -> set[int]:
 
 # %% ../../nbs/03_model/01_blocks.ipynb #cell-018
 def check_model(model) -> None:
-    "Raise InputError unless a model was given (and not its name, for example)."
+    """Raise InputError unless a model was given (and not its name, for example).
+
+    Parameters
+    ----------
+    model
+        a transformers model with a stack of blocks
+    """
     if not isinstance(model, nn.Module):
         raise InputError(
             f"{repr(model)[:60]} was given where a model is expected; load one, for example"
@@ -51,13 +75,25 @@ def check_model(model) -> None:
         )
 
 def vocabulary_size(model: nn.Module) -> int | None:  # None: no plain table of embeddings
-    "Return how many token ids a model knows."
+    """Return how many token ids a model knows.
+
+    Parameters
+    ----------
+    model : nn.Module
+        a transformers model with a stack of blocks
+    """
     table = model.get_input_embeddings()
     return table.num_embeddings if isinstance(table, nn.Embedding) else None
 
 # %% ../../nbs/03_model/01_blocks.ipynb #cell-020
 def position_limit(model: nn.Module) -> int | None:  # None: no limit is known
-    "Return how many tokens of a text a model has positions for."
+    """Return how many tokens of a text a model has positions for.
+
+    Parameters
+    ----------
+    model : nn.Module
+        a transformers model with a stack of blocks
+    """
     most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if not isinstance(most, int) or most < 1: return None
     tables = [m for name, m in model.named_modules()
@@ -72,7 +108,17 @@ def check_length(
     longest: int,  # tokens
     advice: str,  # what to do
 ) -> None:
-    "Raise InputError for more tokens than a model has positions for."
+    """Raise InputError for more tokens than a model has positions for.
+
+    Parameters
+    ----------
+    most : int | None
+        see `position_limit`
+    longest : int
+        tokens
+    advice : str
+        what to do
+    """
     if most and most < longest:
         raise InputError(
             f"{longest} tokens are too long for a model of {most} positions; {advice}"
@@ -81,7 +127,13 @@ def check_length(
 # %% ../../nbs/03_model/01_blocks.ipynb #cell-024
 def input_device(model: nn.Module) -> torch.device:
     """Return the device for a batch: that of the embedding.
-    If the embedding is offloaded, accelerate moves the batch from the CPU."""
+    If the embedding is offloaded, accelerate moves the batch from the CPU.
+
+    Parameters
+    ----------
+    model : nn.Module
+        a transformers model with a stack of blocks
+    """
     device = model.get_input_embeddings().weight.device
     if device.type != "meta": return device
     if any(hasattr(module, "_hf_hook") for module in model.modules()):
@@ -97,7 +149,17 @@ def text_batch(
     ids: Tensor,  # token ids, (rows, sequence)
     mask: Tensor,  # 1: a token, 0: padding
 ) -> dict[str, Tensor]:
-    "Return what a model takes to read texts; an encoder–decoder model reads on both sides."
+    """Return what a model takes to read texts; an encoder–decoder model reads on both sides.
+
+    Parameters
+    ----------
+    model : nn.Module
+        a transformers model with a stack of blocks
+    ids : Tensor
+        token ids, (rows, sequence)
+    mask : Tensor
+        1: a token, 0: padding
+    """
     if getattr(model, "main_input_name", "input_ids") != "input_ids":
         raise InputError(
             f"{type(model).__name__} reads {model.main_input_name}, not text; hand it a batch"
@@ -109,7 +171,14 @@ def text_batch(
 
 def batch_of(model: nn.Module, ids: Tensor) -> dict[str, Tensor]:
     """Return token ids without padding as a batch.
-    A model that hears (Whisper) takes noise on one side and the text on the other."""
+    A model that hears (Whisper) takes noise on one side and the text on the other.
+
+    Parameters
+    ----------
+    model : nn.Module
+        a transformers model with a stack of blocks
+    ids : Tensor
+    """
     if getattr(model, "main_input_name", "") != "input_features":
         return text_batch(model, ids, torch.ones_like(ids))
     bins, frames = model.config.num_mel_bins, 2 * model.config.max_source_positions
@@ -119,7 +188,14 @@ def batch_of(model: nn.Module, ids: Tensor) -> dict[str, Tensor]:
 PROBE = 6  # tokens
 
 def probe_batch(model: nn.Module, length: int = PROBE) -> dict[str, Tensor]:
-    "Return a few tokens that any text model can read."
+    """Return a few tokens that any text model can read.
+
+    Parameters
+    ----------
+    model : nn.Module
+        a transformers model with a stack of blocks
+    length : int, default PROBE
+    """
     ids = torch.arange(3, 3 + length, device=input_device(model))[None]
     return batch_of(model, ids % model.get_input_embeddings().weight.shape[0])
 
@@ -180,7 +256,21 @@ def find_blocks(
     stack: str | None = None,
 # path of the list, the list, shape of its states for a probe of 1 × PROBE
 ) -> tuple[str, nn.ModuleList, tuple[int, ...]]:
-    "Find the block list of a transformer by its behavior."
+    """Find the block list of a transformer by its behavior.
+
+    Parameters
+    ----------
+    model : nn.Module
+        a transformers model with a stack of blocks
+    stack : str | None, default None
+        part of the path, for models with two stacks ("encoder", "decoder"); where it
+        stands in both, it comes first
+
+    Returns
+    -------
+    tuple[str, nn.ModuleList, tuple[int, ...]]
+        path of the list, the list, shape of its states for a probe of 1 × PROBE
+    """
     check_model(model)
     name = type(model).__name__
     counts = layer_counts(model.config) if hasattr(model, "config") else set()
@@ -229,7 +319,14 @@ def find_sublayer(
     block: nn.Module,
     site: str,  # "attention" or "mlp"
 ) -> nn.Module:
-    "Find the module in a block whose output is that of its attention or MLP sub-layer."
+    """Find the module in a block whose output is that of its attention or MLP sub-layer.
+
+    Parameters
+    ----------
+    block : nn.Module
+    site : str
+        "attention" or "mlp"
+    """
     # inside the wrapper of `torch.compile`
     modules = dict(getattr(block, "_orig_mod", block).named_modules())
     found = [
@@ -245,7 +342,15 @@ def find_sublayer(
 
 # %% ../../nbs/03_model/01_blocks.ipynb #cell-045
 class Blocks:
-    "The blocks of a model, in the order in which they run."
+    """The blocks of a model, in the order in which they run.
+
+    Parameters
+    ----------
+    model : nn.Module
+        any transformers model
+    stack : str | None, default None
+        "encoder" or "decoder" where there are two
+    """
 
     def __init__(self,
         model: nn.Module,  # any transformers model
@@ -265,7 +370,13 @@ class Blocks:
         )
 
     def check(self, layers: Iterable[int]) -> list[int]:
-        "Return sorted layer numbers, after checking that they exist."
+        """Return sorted layer numbers, after checking that they exist.
+
+        Parameters
+        ----------
+        layers : Iterable[int]
+            numbers of the layers, from 0
+        """
         try:
             layers = sorted({operator.index(layer) for layer in layers})
         except TypeError:
@@ -308,7 +419,15 @@ def watch(self: Blocks,
     sublayers: dict[str, Callable[[int, Tensor], None]] | None = None,
 ) -> Iterator[None]:
     """Call `see` for every block at every forward pass inside the `with` block.
-    What it computes does not run under autocast."""
+    What it computes does not run under autocast.
+
+    Parameters
+    ----------
+    see : Callable[[int, Tensor, Tensor], None]
+        called with layer, x (in) and y (out), (batch, sequence, hidden)
+    sublayers : dict[str, Callable[[int, Tensor], None]] | None, default None
+        site → called with layer and its output
+    """
     self._check_states()
     def hook(layer):
         def seen(_, args, kwargs, out):
@@ -335,7 +454,13 @@ def skip(self: Blocks,
     layers: Iterable[int],
 ) -> Iterator[None]:
     """Let the given blocks hand on their input unchanged inside the `with` block.
-    This is virtual pruning, exact and reversible."""
+    This is virtual pruning, exact and reversible.
+
+    Parameters
+    ----------
+    layers : Iterable[int]
+        numbers of the layers, from 0
+    """
     def hook(_, args, kwargs, out):
         x = block_input(args, kwargs).to(block_output(out).device)
         return (x, *out[1:]) if isinstance(out, (tuple, list)) else x
@@ -355,12 +480,23 @@ def skipped(self: Blocks) -> list[int]:
 
 # %% ../../nbs/03_model/01_blocks.ipynb #cell-066
 def model_name(blocks: Blocks) -> str:
-    "Return what to call a model: where it was loaded from, or its class."
+    """Return what to call a model: where it was loaded from, or its class.
+
+    Parameters
+    ----------
+    blocks : Blocks
+        the stack of blocks of the model
+    """
     return getattr(blocks.model.config, "_name_or_path", "") or type(blocks.model).__name__
 
 @contextmanager
 def weights_loaded(block: nn.Module) -> Iterator[None]:
-    "Put weights that accelerate has offloaded into their places inside the `with` block."
+    """Put weights that accelerate has offloaded into their places inside the `with` block.
+
+    Parameters
+    ----------
+    block : nn.Module
+    """
     with ExitStack() as stack:
         if any(p.is_meta for p in block.parameters()):
             from accelerate.utils import align_module_device
@@ -377,14 +513,30 @@ def fingerprint_blocks(
     blocks: Blocks,
     samples: int = 16,  # values a parameter
 ) -> str:
-    "Return a short hash of the blocks' parameter names, shapes and sampled values."
+    """Return a short hash of the blocks' parameter names, shapes and sampled values.
+
+    Parameters
+    ----------
+    blocks : Blocks
+        the stack of blocks of the model
+    samples : int, default 16
+        values a parameter
+    """
     return _sampled_hash(blocks.modules, samples)
 
 def input_fingerprint(
     model: nn.Module,
     samples: int = 1024,  # values a parameter
 ) -> str:
-    "Return the same of the embedding of the tokens, which comes before the blocks."
+    """Return the same of the embedding of the tokens, which comes before the blocks.
+
+    Parameters
+    ----------
+    model : nn.Module
+        a transformers model with a stack of blocks
+    samples : int, default 1024
+        values a parameter
+    """
     return _sampled_hash([model.get_input_embeddings()], samples)
 
 def _sampled_hash(modules, samples) -> str:

@@ -19,7 +19,13 @@ __all__ = ['evaluation_mode', 'gradients_on', 'gradients_for', 'randomness_kept'
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Put the model into evaluation mode inside the `with` block.
-    Afterwards each of its modules is in the mode in which it was, and attends as before."""
+    Afterwards each of its modules is in the mode in which it was, and attends as before.
+
+    Parameters
+    ----------
+    model : nn.Module
+        a transformers model with a stack of blocks
+    """
     modes = [(module, module.training) for module in model.modules()]
     attends = [(module, module.attention_type) for module, _ in modes
                if hasattr(module, "set_attention_type")]
@@ -39,7 +45,12 @@ def gradients_on() -> Iterator[None]:
 @contextmanager
 def gradients_for(weights: Sequence[nn.Parameter]) -> Iterator[None]:
     """Let the loss be differentiated by these weights inside the `with` block.
-    Afterwards they are frozen or not as before."""
+    Afterwards they are frozen or not as before.
+
+    Parameters
+    ----------
+    weights : Sequence[nn.Parameter]
+    """
     before = [w.requires_grad for w in weights]
     try:
         for w in weights: w.requires_grad_(True)
@@ -63,7 +74,13 @@ def randomness_kept() -> Iterator[None]:
 @contextmanager
 def leave_no_trace(model: nn.Module) -> Iterator[None]:
     """Restore random states, modes and buffers afterwards.
-    Inside the `with` block nothing has a gradient."""
+    Inside the `with` block nothing has a gradient.
+
+    Parameters
+    ----------
+    model : nn.Module
+        a transformers model with a stack of blocks
+    """
     modes = [(module, module.training) for module in model.modules()]
     buffers = [(module, name, b, b.detach().clone()) for module, _ in modes
                for name, b in module._buffers.items() if b is not None]
@@ -93,7 +110,12 @@ def quiet_transformers() -> Iterator[None]:
 
 @contextmanager
 def evaluate_undisturbed(*models: nn.Module) -> Iterator[None]:
-    "Evaluate models without gradients; put every module back into its mode afterwards."
+    """Evaluate models without gradients; put every module back into its mode afterwards.
+
+    Parameters
+    ----------
+    *models : nn.Module
+    """
     with ExitStack() as stack:
         for model in models: stack.enter_context(evaluation_mode(model))
         with torch.no_grad(), quiet_transformers(): yield
@@ -101,7 +123,13 @@ def evaluate_undisturbed(*models: nn.Module) -> Iterator[None]:
 # %% ../../nbs/03_model/00_handling.ipynb #cell-033
 def unwrap_model(model: nn.Module) -> nn.Module:
     """Return the model inside the wrappers of `torch.compile`, PEFT and data parallelism.
-    Its adapters stay active: they are layers inside the model."""
+    Its adapters stay active: they are layers inside the model.
+
+    Parameters
+    ----------
+    model : nn.Module
+        a transformers model with a stack of blocks
+    """
     while True:
         if hasattr(model, "_orig_mod"): model = model._orig_mod
         elif isinstance(model, (nn.parallel.DistributedDataParallel, nn.DataParallel)):

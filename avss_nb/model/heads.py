@@ -26,7 +26,13 @@ __all__ = ['LOAD_ANOTHER', 'LOOKS_AHEAD', 'is_headless', 'find_head', 'model_bat
 
 # %% ../../nbs/03_model/02_heads.ipynb #cell-010
 def is_headless(model: nn.Module) -> bool:
-    "Return whether a model ends with its states, as an encoder for embeddings does."
+    """Return whether a model ends with its states, as an encoder for embeddings does.
+
+    Parameters
+    ----------
+    model : nn.Module
+        a transformers model with a stack of blocks
+    """
     plain = unwrap_model(model)
     if getattr(plain, "base_model", None) is not plain: return False
     return not getattr(plain.config, "is_encoder_decoder", False)
@@ -43,7 +49,21 @@ def find_head(
     # loss
     loss: bool = True,
 ) -> str:  # "causal", "masked" or "classes"
-    "Return what a model predicts; raise InputError where no loss is known."
+    """Return what a model predicts; raise InputError where no loss is known.
+
+    Parameters
+    ----------
+    model : nn.Module
+        a transformers model with a stack of blocks
+    loss : bool, default True
+        is its loss wanted? A language model that looks ahead can answer, but has no
+        next-token loss
+
+    Returns
+    -------
+    str
+        "causal", "masked" or "classes"
+    """
     check_model(model)
     plain = unwrap_model(model)
     name, config = type(plain).__name__, getattr(plain, "config", None)
@@ -76,7 +96,20 @@ def model_batch(
     model: nn.Module,
     rows: Sequence[Sequence[int]],  # token ids
 ) -> dict[str, Tensor]:  # right padded, where the model reads it
-    "Return rows as one batch for a model."
+    """Return rows as one batch for a model.
+
+    Parameters
+    ----------
+    model : nn.Module
+        a transformers model with a stack of blocks
+    rows : Sequence[Sequence[int]]
+        token ids
+
+    Returns
+    -------
+    dict[str, Tensor]
+        right padded, where the model reads it
+    """
     plain = unwrap_model(model)
     classifies = "SequenceClassification" in type(plain).__name__
     pad = getattr(plain.config.get_text_config(), "pad_token_id", None) if classifies else 0
@@ -90,7 +123,12 @@ def model_batch(
 
 # %% ../../nbs/03_model/02_heads.ipynb #cell-020
 def remember_per_model(probe: Callable[[nn.Module], bool]) -> Callable[[nn.Module], bool]:
-    "Cache what a probe finds, per model."
+    """Cache what a probe finds, per model.
+
+    Parameters
+    ----------
+    probe : Callable[[nn.Module], bool]
+    """
     found = WeakKeyDictionary()
     @wraps(probe)
     def remembered(model):
@@ -100,7 +138,13 @@ def remember_per_model(probe: Callable[[nn.Module], bool]) -> Callable[[nn.Modul
 
 # PROBE tokens, and twice as many
 def probe_rows(model: nn.Module) -> tuple[list[int], list[int]]:
-    "Return a short text and a longer one that any text model can read."
+    """Return a short text and a longer one that any text model can read.
+
+    Parameters
+    ----------
+    model : nn.Module
+        a transformers model with a stack of blocks
+    """
     size = vocabulary_size(unwrap_model(model)) or 128
     longer = [i % size for i in range(3, 3 + 2 * PROBE)]
     return longer[:PROBE], longer
@@ -117,7 +161,13 @@ LOOKS_AHEAD = (
 @remember_per_model
 def looks_ahead(model: nn.Module) -> bool:
     """Return whether a model's earlier logits depend on later tokens.
-    It is tried on texts with the same first half."""
+    It is tried on texts with the same first half.
+
+    Parameters
+    ----------
+    model : nn.Module
+        a transformers model with a stack of blocks
+    """
     first, row = probe_rows(model)
     rows = [row, row, first + row[:len(first) - 1:-1]]
     try:
@@ -132,7 +182,13 @@ def looks_ahead(model: nn.Module) -> bool:
 # %% ../../nbs/03_model/02_heads.ipynb #cell-027
 def find_body(blocks: Blocks) -> nn.Module:
     """Return the part of a model that runs its blocks without the head.
-    Where that cannot be had, return the model itself."""
+    Where that cannot be had, return the model itself.
+
+    Parameters
+    ----------
+    blocks : Blocks
+        the stack of blocks of the model
+    """
     model = blocks.model
     inner, last = getattr(unwrap_model(model), "base_model", model), {}
     def states(runs):
@@ -146,7 +202,13 @@ def find_body(blocks: Blocks) -> nn.Module:
 
 @contextmanager
 def without_cache(model: nn.Module) -> Iterator[None]:
-    "Keep no keys and values of past tokens inside the `with` block, since nobody reads on."
+    """Keep no keys and values of past tokens inside the `with` block, since nobody reads on.
+
+    Parameters
+    ----------
+    model : nn.Module
+        a transformers model with a stack of blocks
+    """
     whole = getattr(unwrap_model(model), "config", None)
     configs = [config for config in (whole, whole.get_text_config())
                if getattr(config, "use_cache", None)]
@@ -158,14 +220,26 @@ def without_cache(model: nn.Module) -> Iterator[None]:
 
 # %% ../../nbs/03_model/02_heads.ipynb #cell-033
 def differ_visibly(a: Tensor, b: Tensor) -> bool:
-    "Return whether two tensors differ by more than rounding."
+    """Return whether two tensors differ by more than rounding.
+
+    Parameters
+    ----------
+    a : Tensor
+    b : Tensor
+    """
     allowed = 1e-4 if a.dtype in (torch.float32, torch.float64) else 0.1
     return bool((a.float() - b.float()).norm() > allowed * b.float().norm())
 
 @remember_per_model
 def reads_padding(model: nn.Module) -> bool:
     """Return whether what a model makes of a text depends on the padding behind it.
-    It is tried: a text alone, and beside a longer one."""
+    It is tried: a text alone, and beside a longer one.
+
+    Parameters
+    ----------
+    model : nn.Module
+        a transformers model with a stack of blocks
+    """
     short, longer = probe_rows(model)
     def made(*rows):
         out = model(**model_batch(model, rows))[0][:1]  # states, or logits
@@ -181,7 +255,23 @@ def kept_apart(
     size: int,  # of a batch
     reads: Callable[[nn.Module], bool] = reads_padding,  # the probe
 ) -> bool:  # for `avss_nb.data.batches.length_batches(equal=)`
-    "Return whether rows of different length must come in different batches."
+    """Return whether rows of different length must come in different batches.
+
+    Parameters
+    ----------
+    model : nn.Module
+        a transformers model with a stack of blocks
+    rows : Sequence[Sequence[int]]
+    size : int
+        of a batch
+    reads : Callable[[nn.Module], bool], default reads_padding
+        the probe
+
+    Returns
+    -------
+    bool
+        for `avss_nb.data.batches.length_batches(equal=)`
+    """
     return size > 1 and len({*map(len, rows)}) > 1 and reads(model)
 
 # %% ../../nbs/03_model/02_heads.ipynb #cell-037
@@ -189,7 +279,20 @@ def word_places(
     row: Sequence[int],  # token ids
     tokenizer,  # with a mask token
 ) -> list[int]:  # positions
-    "Return where a text has tokens that are not special; an unknown word is a word."
+    """Return where a text has tokens that are not special; an unknown word is a word.
+
+    Parameters
+    ----------
+    row : Sequence[int]
+        token ids
+    tokenizer
+        with a mask token
+
+    Returns
+    -------
+    list[int]
+        positions
+    """
     if getattr(tokenizer, "mask_token_id", None) is None:
         raise InputError(
             "a masked language model needs a tokenizer that has a mask token; pass the model's"
@@ -205,7 +308,23 @@ def masked_batch(
     hidden: Sequence[Sequence[int]],  # positions that are hidden in each row
     mask: int,  # token id of the mask
 ) -> dict[str, Tensor]:  # labels: the hidden tokens, −100 elsewhere
-    "Return a batch in which some tokens are hidden, and asked for."
+    """Return a batch in which some tokens are hidden, and asked for.
+
+    Parameters
+    ----------
+    model : nn.Module
+        a transformers model with a stack of blocks
+    rows : Sequence[Sequence[int]]
+    hidden : Sequence[Sequence[int]]
+        positions that are hidden in each row
+    mask : int
+        token id of the mask
+
+    Returns
+    -------
+    dict[str, Tensor]
+        labels: the hidden tokens, −100 elsewhere
+    """
     batch = model_batch(model, rows)
     ids, where = batch["input_ids"], torch.zeros_like(batch["input_ids"], dtype=torch.bool)
     for i, places in enumerate(hidden): where[i, places] = True
@@ -215,7 +334,14 @@ def masked_batch(
 
 # %% ../../nbs/03_model/02_heads.ipynb #cell-042
 def row_classes(model: nn.Module, rows: Sequence[Sequence[int]]) -> list[int]:
-    "Return the class of each row, which the model must have."
+    """Return the class of each row, which the model must have.
+
+    Parameters
+    ----------
+    model : nn.Module
+        a transformers model with a stack of blocks
+    rows : Sequence[Sequence[int]]
+    """
     labels = [getattr(row, "label", None) for row in rows]
     classes = unwrap_model(model).config.num_labels
     if None in labels:
@@ -237,7 +363,26 @@ def target_batch(
     share: float = 0.15,  # of the tokens that are hidden from a masked model
     seed: int = 0,
 ) -> dict[str, Tensor]:  # labels: none (the next token), (rows, sequence), or (rows,)
-    "Return a batch that carries what the model's head is asked for."
+    """Return a batch that carries what the model's head is asked for.
+
+    Parameters
+    ----------
+    model : nn.Module
+        a transformers model with a stack of blocks
+    tokenizer
+        needed for a masked model
+    rows : Sequence[Sequence[int]]
+        token ids; of a classifier's texts: `LabelledRow`
+    share : float, default 0.15
+        of the tokens that are hidden from a masked model
+    seed : int, default 0
+        of all random draws
+
+    Returns
+    -------
+    dict[str, Tensor]
+        labels: none (the next token), (rows, sequence), or (rows,)
+    """
     kind, tokenizer = find_head(model), text_tokenizer(tokenizer)
     if kind == "causal": return model_batch(model, rows)
     if kind == "masked":
@@ -255,7 +400,20 @@ def batch_losses(
     batch: dict[str, Tensor],  # from `target_batch`, (rows, sequence)
 # float64 (rows,) summed negative log-likelihoods; int64 (rows,) targets
 ) -> tuple[Tensor, Tensor]:
-    "Return the loss of each row, and the number of its targets; padding is not counted."
+    """Return the loss of each row, and the number of its targets; padding is not counted.
+
+    Parameters
+    ----------
+    model : nn.Module
+        a transformers model with a stack of blocks
+    batch : dict[str, Tensor]
+        from `target_batch`, (rows, sequence)
+
+    Returns
+    -------
+    tuple[Tensor, Tensor]
+        float64 (rows,) summed negative log-likelihoods; int64 (rows,) targets
+    """
     if "states" in batch: return state_losses(model, batch)
     logits = model(**{name: t for name, t in batch.items() if name != "labels"}).logits
     labels = batch.get("labels")
@@ -272,7 +430,14 @@ def batch_losses(
     return losses.sum(1), asked.sum(1)
 
 def batch_loss(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, int]:
-    "Return the summed negative log-likelihood (float64) of a batch, and its targets."
+    """Return the summed negative log-likelihood (float64) of a batch, and its targets.
+
+    Parameters
+    ----------
+    model : nn.Module
+        a transformers model with a stack of blocks
+    batch : dict[str, Tensor]
+    """
     losses, targets = batch_losses(model, batch)
     return losses.sum(), int(targets.sum())
 
@@ -285,7 +450,25 @@ def masked_copies(
     equal: bool = False,  # see `avss_nb.data.batches.length_batches`
 # for each copy the number of its row; the batch
 ) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
-    "Yield batches of copies of texts, in each of which another token is hidden."
+    """Yield batches of copies of texts, in each of which another token is hidden.
+
+    Parameters
+    ----------
+    model : nn.Module
+        a transformers model with a stack of blocks
+    tokenizer
+        the tokenizer of the model
+    rows : Sequence[Sequence[int]]
+    size : int
+        copies in a batch
+    equal : bool, default False
+        see `avss_nb.data.batches.length_batches`
+
+    Returns
+    -------
+    Iterator[tuple[list[int], dict[str, Tensor]]]
+        for each copy the number of its row; the batch
+    """
     tokenizer = text_tokenizer(tokenizer)
     places = [word_places(row, tokenizer) for row in rows]
     for indices in length_batches(rows, size, equal=equal):
@@ -301,14 +484,34 @@ def pooled_states(
     model: nn.Module,
     batch: dict[str, Tensor],  # from `model_batch`
 ) -> Tensor:  # float64, (rows, hidden)
-    "Return the mean of the last states over the tokens of each text, without padding."
+    """Return the mean of the last states over the tokens of each text, without padding.
+
+    Parameters
+    ----------
+    model : nn.Module
+        a transformers model with a stack of blocks
+    batch : dict[str, Tensor]
+        from `model_batch`
+
+    Returns
+    -------
+    Tensor
+        float64, (rows, hidden)
+    """
     read = {name: t for name, t in batch.items() if name != "states"}
     states = unwrap_model(model).base_model(**read).last_hidden_state
     mask = batch["attention_mask"].to(states.device)[..., None].double()
     return (states.double() * mask).sum(1) / mask.sum(1)
 
 def state_batch(model: nn.Module, rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:
-    "Return a batch that carries the pooled states of the model as it is now."
+    """Return a batch that carries the pooled states of the model as it is now.
+
+    Parameters
+    ----------
+    model : nn.Module
+        a transformers model with a stack of blocks
+    rows : Sequence[Sequence[int]]
+    """
     batch = model_batch(model, rows)
     with torch.no_grad(), evaluation_mode(model):
         return batch | {"states": pooled_states(model, batch)}
@@ -317,7 +520,20 @@ def state_losses(
     model: nn.Module,
     batch: dict[str, Tensor],  # from `state_batch`
 ) -> tuple[Tensor, Tensor]:  # float64 (rows,): 1 − cosine; int64 (rows,): ones
-    "Return how far the pooled state of each text has turned."
+    """Return how far the pooled state of each text has turned.
+
+    Parameters
+    ----------
+    model : nn.Module
+        a transformers model with a stack of blocks
+    batch : dict[str, Tensor]
+        from `state_batch`
+
+    Returns
+    -------
+    tuple[Tensor, Tensor]
+        float64 (rows,): 1 − cosine; int64 (rows,): ones
+    """
     found = pooled_states(model, batch)
     losses = 1 - nn.functional.cosine_similarity(found, batch["states"], dim=1)
     return losses, torch.ones(len(losses), dtype=torch.int64, device=losses.device)

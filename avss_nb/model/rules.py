@@ -23,7 +23,14 @@ def nested_configs(
     place: tuple[str, ...] = (),  # of it in the whole
 ) -> dict[tuple[str, ...], PretrainedConfig]:
     """Return a configuration and those inside it, by their place.
-    () is the whole, ('text_config',) a part."""
+    () is the whole, ('text_config',) a part.
+
+    Parameters
+    ----------
+    config : PretrainedConfig
+    place : tuple[str, ...], default ()
+        of it in the whole
+    """
     found = {place: config}
     for name, value in vars(config).items():
         if isinstance(value, PretrainedConfig): found |= nested_configs(value, (*place, name))
@@ -49,11 +56,22 @@ LARGEST_PERIOD = 64  # a rule repeats at most after so many blocks
 COLLECTIONS = (list, tuple, set)
 
 def nested_part(data: dict, place: Sequence[str]) -> dict:
-    "Return the part of a configuration's data at a place."
+    """Return the part of a configuration's data at a place.
+
+    Parameters
+    ----------
+    data : dict
+    place : Sequence[str]
+    """
     return reduce(lambda part, name: part[name], place, data)
 
 def held_lists(data: dict) -> dict[str, list]:
-    "Return the lists of a part of a configuration that speak of single layers."
+    """Return the lists of a part of a configuration that speak of single layers.
+
+    Parameters
+    ----------
+    data : dict
+    """
     known = (*PER_LAYER, *LAYER_SETS)
     return {name: [*data[name]] for name in known if isinstance(data.get(name), COLLECTIONS)}
 
@@ -65,7 +83,26 @@ def derived_lists(
     lists: Iterable[str],  # fields to leave out; see `held_lists`
     changes: dict | None = None,  # of other fields
 ) -> dict[str, list] | None:  # None: refused without the lists
-    "Return what transformers derives for lists that a configuration does not hold."
+    """Return what transformers derives for lists that a configuration does not hold.
+
+    Parameters
+    ----------
+    kind : type
+        class of the whole configuration
+    data : dict
+        the whole, as `to_dict` gives it
+    place : Sequence[str]
+        of the part that has the lists
+    lists : Iterable[str]
+        fields to leave out; see `held_lists`
+    changes : dict | None, default None
+        of other fields
+
+    Returns
+    -------
+    dict[str, list] | None
+        None: refused without the lists
+    """
     data = copy.deepcopy(data)
     part = nested_part(data, place)
     for name in lists: part.pop(name, None)
@@ -90,7 +127,22 @@ def fitted_rules(
     place: Sequence[str],
     blocks: int,  # that stay
 ) -> tuple[dict[str, int], set[str]]:  # rule → its new value; rules to leave out
-    "Make the rules of a configuration agree with its lists."
+    """Make the rules of a configuration agree with its lists.
+
+    Parameters
+    ----------
+    kind : type
+    data : dict
+        with the lists as they should be
+    place : Sequence[str]
+    blocks : int
+        that stay
+
+    Returns
+    -------
+    tuple[dict[str, int], set[str]]
+        rule → its new value; rules to leave out
+    """
     part = nested_part(data, place)
     right = held_lists(part)
     def derive(changes=None): return derived_lists(kind, data, place, right, changes) or {}
@@ -111,7 +163,20 @@ def layer_kinds(
     config: PretrainedConfig,  # the whole
     place: Sequence[str],  # of the part that has the lists
 ) -> dict[str, str]:  # list → "regular" or "irregular"
-    "Compare the kinds of blocks that the rules of a configuration give with its lists."
+    """Compare the kinds of blocks that the rules of a configuration give with its lists.
+
+    Parameters
+    ----------
+    config : PretrainedConfig
+        the whole
+    place : Sequence[str]
+        of the part that has the lists
+
+    Returns
+    -------
+    dict[str, str]
+        list → "regular" or "irregular"
+    """
     held = held_lists(vars(reduce(getattr, place, config)))
     found = derived_lists(type(config), config.to_dict(), place, held) or {}
     same = {name: found.get(name) == value for name, value in held.items()}
@@ -124,7 +189,18 @@ def announced_blocks(
     model: nn.Module,
 # place of a configuration → field → number of blocks
 ) -> dict[tuple[str, ...], dict[str, int]]:
-    "Find blocks for multi-token prediction that a configuration counts and no model has."
+    """Find blocks for multi-token prediction that a configuration counts and no model has.
+
+    Parameters
+    ----------
+    model : nn.Module
+        a transformers model with a stack of blocks
+
+    Returns
+    -------
+    dict[tuple[str, ...], dict[str, int]]
+        place of a configuration → field → number of blocks
+    """
     if any(PREDICTS_AHEAD.search(name) for name, _ in model.named_modules()): return {}
     def counts(part): return {name: value for name, value in part.to_dict().items()
                               if PREDICTS_AHEAD.search(name) and type(value) is int and value > 0}
@@ -150,7 +226,13 @@ def _names(node: ast.AST) -> set[str]:
     return {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)}
 
 def arguments_by_number(owner: nn.Module, leaf: str) -> set[str]:
-    "Find the arguments of a forward pass that its loop over `self.leaf` looks up by number."
+    """Find the arguments of a forward pass that its loop over `self.leaf` looks up by number.
+
+    Parameters
+    ----------
+    owner : nn.Module
+    leaf : str
+    """
     try: tree = ast.parse(textwrap.dedent(inspect.getsource(type(owner).forward)))
     except (OSError, TypeError, SyntaxError): return set()
     named = [node.args for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
@@ -172,7 +254,18 @@ def arguments_by_number(owner: nn.Module, leaf: str) -> set[str]:
 def injected_features(
     blocks: Blocks,
 ) -> dict[str, int]:  # argument → after how many of the first blocks it is added
-    "Find features that the model adds between its blocks by their number (no text shows them)."
+    """Find features that the model adds between its blocks by their number (no text shows them).
+
+    Parameters
+    ----------
+    blocks : Blocks
+        the stack of blocks of the model
+
+    Returns
+    -------
+    dict[str, int]
+        argument → after how many of the first blocks it is added
+    """
     path, _, leaf = blocks.path.rpartition(".")
     parts, found = nested_configs(blocks.model.config).values(), {}
     for name in arguments_by_number(blocks.model.get_submodule(path), leaf):
@@ -184,7 +277,14 @@ def injected_features(
 
 # %% ../../nbs/03_model/03_rules.ipynb #cell-035
 def check_injected(blocks: Blocks, kept: Sequence[int]) -> None:
-    "Refuse a cut that would shift features which the model adds by the number of the block."
+    """Refuse a cut that would shift features which the model adds by the number of the block.
+
+    Parameters
+    ----------
+    blocks : Blocks
+        the stack of blocks of the model
+    kept : Sequence[int]
+    """
     for name, first in injected_features(blocks).items():
         if [*kept[:first]] == [*range(first)]: continue
         advice = f"protect blocks {', '.join(map(str, range(first)))}"

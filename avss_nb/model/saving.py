@@ -23,7 +23,13 @@ __all__ = ['CUT', 'COMPANIONS', 'is_quantised', 'forget_quantisation', 'rename_m
 
 # %% ../../nbs/03_model/04_saving.ipynb #cell-008
 def is_quantised(model: nn.Module) -> bool:
-    "Return whether weights are stored in few bits, as the weights themselves show."
+    """Return whether weights are stored in few bits, as the weights themselves show.
+
+    Parameters
+    ----------
+    model : nn.Module
+        a transformers model with a stack of blocks
+    """
     if any(_packed(p) for p in model.parameters()): return True
     if getattr(model.config, "quantization_config", None) is None: return False
     plain = type(model.config).from_dict(model.config.to_dict())
@@ -48,7 +54,13 @@ def _drop_field(config: PretrainedConfig) -> None:
 
 # %% ../../nbs/03_model/04_saving.ipynb #cell-010
 def forget_quantisation(model: nn.Module) -> nn.Module:
-    "Remove what a plain model says about its quantised file; leave a quantised one alone."
+    """Remove what a plain model says about its quantised file; leave a quantised one alone.
+
+    Parameters
+    ----------
+    model : nn.Module
+        a transformers model with a stack of blocks
+    """
     if is_quantised(model): return model
     _drop_field(model.config)
     for name in "hf_quantizer", "quantization_method": vars(model).pop(name, None)
@@ -58,17 +70,35 @@ def forget_quantisation(model: nn.Module) -> nn.Module:
 CUT = " without block"  # in the name of a model that was cut and not saved yet
 
 def rename_model(model: nn.Module, name: str | Path) -> nn.Module:
-    "Give a model another name; return it."
+    """Give a model another name; return it.
+
+    Parameters
+    ----------
+    model : nn.Module
+        a transformers model with a stack of blocks
+    name : str | Path
+    """
     inner = model.get_base_model() if hasattr(model, "peft_config") else model
     inner.config._name_or_path = inner.name_or_path = str(name)
     return model
 
 def name_of(model: nn.Module) -> str:
-    "Return where a model was read from, or its class."
+    """Return where a model was read from, or its class.
+
+    Parameters
+    ----------
+    model : nn.Module
+        a transformers model with a stack of blocks
+    """
     return getattr(model, "name_or_path", "") or type(model).__name__
 
 def number_spans(numbers) -> str:
-    "Write ascending numbers in short: 3-5, 9."
+    """Write ascending numbers in short: 3-5, 9.
+
+    Parameters
+    ----------
+    numbers
+    """
     runs = []
     for i in numbers:
         if runs and runs[-1][1] == i - 1: runs[-1][1] = i
@@ -76,18 +106,37 @@ def number_spans(numbers) -> str:
     return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
 
 def cut_name(model: nn.Module, removed) -> str:
-    "Return what to call a model after blocks were removed."
+    """Return what to call a model after blocks were removed.
+
+    Parameters
+    ----------
+    model : nn.Module
+        a transformers model with a stack of blocks
+    removed
+    """
     return f"{name_of(model)}{CUT}{'s' if len(removed) > 1 else ''} {number_spans(removed)}"
 
 def is_cut(model: nn.Module) -> bool:
-    "Return whether a model was cut in this session, or read from a folder of one that was."
+    """Return whether a model was cut in this session, or read from a folder of one that was.
+
+    Parameters
+    ----------
+    model : nn.Module
+        a transformers model with a stack of blocks
+    """
     name = name_of(model)
     return CUT in name or os.path.isfile(os.path.join(name, "pruning.json"))
 
 # %% ../../nbs/03_model/04_saving.ipynb #cell-017
 @contextmanager
 def generation_aside(model: nn.Module) -> Iterator[GenerationConfig | None]:
-    "Put generation settings that could forbid saving aside in the `with` block; yield them."
+    """Put generation settings that could forbid saving aside in the `with` block; yield them.
+
+    Parameters
+    ----------
+    model : nn.Module
+        a transformers model with a stack of blocks
+    """
     own = vars(model).get("generation_config")
     if own is not None: model.generation_config = GenerationConfig()
     try: yield own
@@ -97,7 +146,13 @@ def generation_aside(model: nn.Module) -> Iterator[GenerationConfig | None]:
 @contextmanager
 def plain_generation(model: nn.Module) -> Iterator[None]:
     """Let a model generate greedily inside the `with` block, whatever its settings ask for
-    (beams, stop strings ...)."""
+    (beams, stop strings ...).
+
+    Parameters
+    ----------
+    model : nn.Module
+        a transformers model with a stack of blocks
+    """
     with generation_aside(model) as own:
         if own is not None:
             plain = copy.deepcopy(own)
@@ -129,7 +184,15 @@ COMPANIONS = (
     "modules.json", "config_sentence_transformers.json", "sentence_*_config.json")
 
 def source_folder(model: nn.Module, tokenizer=None) -> Path | None:
-    "Find the folder that a tokenizer (or else a model) was read from."
+    """Find the folder that a tokenizer (or else a model) was read from.
+
+    Parameters
+    ----------
+    model : nn.Module
+        a transformers model with a stack of blocks
+    tokenizer, default None
+        the tokenizer of the model
+    """
     names = [getattr(part, "name_or_path", "") for part in (text_tokenizer(tokenizer), model)]
     for name in filter(None, names):
         if os.path.isdir(name): return Path(name)
@@ -140,7 +203,13 @@ def source_folder(model: nn.Module, tokenizer=None) -> Path | None:
 
 # %% ../../nbs/03_model/04_saving.ipynb #cell-025
 def companion_files(folder: Path) -> list[Path]:
-    "Return what lies beside a model and describes its processor, pooling and more modules."
+    """Return what lies beside a model and describes its processor, pooling and more modules.
+
+    Parameters
+    ----------
+    folder : Path
+        a folder; made if it is not there
+    """
     found = [path for pattern in COMPANIONS for path in sorted(folder.glob(pattern))
              if path.is_file()]
     home = folder.resolve()
@@ -152,7 +221,14 @@ def companion_files(folder: Path) -> list[Path]:
                     if path.is_dir() and path.resolve().is_relative_to(home)]
 
 def copy_companions(source: Path | None, folder: Path) -> None:
-    "Copy what belongs to a model and is not in the new folder yet."
+    """Copy what belongs to a model and is not in the new folder yet.
+
+    Parameters
+    ----------
+    source : Path | None
+    folder : Path
+        a folder; made if it is not there
+    """
     if source is None or source.resolve() == folder.resolve(): return
     for path in companion_files(source):
         place = folder / path.relative_to(source)
@@ -161,7 +237,13 @@ def copy_companions(source: Path | None, folder: Path) -> None:
 
 # %% ../../nbs/03_model/04_saving.ipynb #cell-028
 def drop_false_rules(config: PretrainedConfig, file: Path) -> None:
-    "Remove rules that contradict the lists of a file; transformers writes even the defaults."
+    """Remove rules that contradict the lists of a file; transformers writes even the defaults.
+
+    Parameters
+    ----------
+    config : PretrainedConfig
+    file : Path
+    """
     data = json.loads(file.read_text(encoding="utf-8"))
     for place in nested_configs(config):
         _, false = fitted_rules(type(config), config.to_dict(), place, 0)
@@ -174,7 +256,17 @@ def save_model(
     folder: Path,  # exists or not
 ) -> None:
     """Write a model, its tokenizer and what belongs to it.
-    Of a model with adapters, write only these and the tokenizer."""
+    Of a model with adapters, write only these and the tokenizer.
+
+    Parameters
+    ----------
+    model : nn.Module
+        of transformers or PEFT
+    tokenizer
+        or processor, or None
+    folder : Path
+        exists or not
+    """
     folder, whole_model = Path(folder), not hasattr(model, "peft_config")
     with generation_aside(model) as own:
         settled = own is None or _consistent(own)

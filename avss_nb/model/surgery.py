@@ -67,7 +67,13 @@ def _why_not(model) -> Iterator[str]:
             if vars(config).get(flag): yield f"cannot lose blocks exactly: {why} ({flag})"
 
 def refuse_surgery(model: nn.Module) -> None:
-    "Raise InputError for a model whose blocks are known not to be removable exactly."
+    """Raise InputError for a model whose blocks are known not to be removable exactly.
+
+    Parameters
+    ----------
+    model : nn.Module
+        a transformers model with a stack of blocks
+    """
     for why in _why_not(model): raise InputError(f"{type(model).__name__} {why}")
 
 # %% ../../nbs/03_model/05_surgery.ipynb #cell-020
@@ -136,7 +142,24 @@ def shrunk_fields(
     layers: int,  # of the original
     stack: str | None = None,  # "encoder" or "decoder" where the model has both
 ) -> dict:  # field → new value
-    "Return the fields of a configuration that change when only the layers `kept` remain."
+    """Return the fields of a configuration that change when only the layers `kept` remain.
+
+    Parameters
+    ----------
+    config : PretrainedConfig
+        that of the stack
+    kept : Sequence[int]
+        layer numbers, ascending
+    layers : int
+        of the original
+    stack : str | None, default None
+        "encoder" or "decoder" where the model has both
+
+    Returns
+    -------
+    dict
+        field → new value
+    """
     given = vars(config)
     field, why = FIRST_STAYS.get(config.model_type, ("", ""))
     if given.get(field) and 0 not in kept:
@@ -166,7 +189,12 @@ def shrunk_fields(
 BOOKKEEPING = ("architectures", "dtype", "model_type", "transformers_version")
 
 def config_facts(config: PretrainedConfig) -> dict[str, str]:
-    "Return every field of a configuration, and of those inside it, as text to compare."
+    """Return every field of a configuration, and of those inside it, as text to compare.
+
+    Parameters
+    ----------
+    config : PretrainedConfig
+    """
     def plain(value): return sorted(value) if isinstance(value, set) else str(value)
     def text(value): return json.dumps(value, sort_keys=True, default=plain)
     return {
@@ -180,18 +208,36 @@ def config_facts(config: PretrainedConfig) -> dict[str, str]:
 
 def layer_overrides(config: PretrainedConfig) -> dict[str, dict]:
     """Return what a configuration changes for single layers (Gemma 4), by layer number.
-    That is {} or {'per_layer_config': ...}."""
+    That is {} or {'per_layer_config': ...}.
+
+    Parameters
+    ----------
+    config : PretrainedConfig
+    """
     if not getattr(config, "is_heterogeneous", False): return {}
     return {"per_layer_config": config.to_dict()["per_layer_config"]}
 
 # %% ../../nbs/03_model/05_surgery.ipynb #cell-034
 def facts_of(edits: dict, place: tuple[str, ...]) -> dict[str, str]:
-    "Return edited fields in the form of `config_facts`."
+    """Return edited fields in the form of `config_facts`.
+
+    Parameters
+    ----------
+    edits : dict
+    place : tuple[str, ...]
+    """
     return {".".join((*place, name)): json.dumps(value, sort_keys=True)
             for name, value in edits.items() if not name.startswith("_")}
 
 def same_facts(config: PretrainedConfig, wanted: dict[str, str], step: str) -> None:
-    "Refuse a configuration in which anything but the wanted edits changed."
+    """Refuse a configuration in which anything but the wanted edits changed.
+
+    Parameters
+    ----------
+    config : PretrainedConfig
+    wanted : dict[str, str]
+    step : str
+    """
     found = config_facts(config)
     wrong = [name for name in wanted | found if wanted.get(name) != found.get(name)]
     if wrong:
@@ -202,7 +248,13 @@ def same_facts(config: PretrainedConfig, wanted: dict[str, str], step: str) -> N
 
 # %% ../../nbs/03_model/05_surgery.ipynb #cell-037
 def config_place(blocks: Blocks) -> tuple[str, ...]:
-    "Find the place, in the model's configuration, of the one that its stack of blocks uses."
+    """Find the place, in the model's configuration, of the one that its stack of blocks uses.
+
+    Parameters
+    ----------
+    blocks : Blocks
+        the stack of blocks of the model
+    """
     path, model = blocks.path.split("."), blocks.model
     owners = [model.get_submodule(".".join(path[:end])) for end in reversed(range(len(path)))]
     configs = [getattr(owner, "config", None) for owner in owners]
@@ -213,7 +265,12 @@ def config_place(blocks: Blocks) -> tuple[str, ...]:
 # %% ../../nbs/03_model/05_surgery.ipynb #cell-040
 @contextmanager
 def name_cause(what: str) -> Iterator[None]:
-    "Turn any exception of the architecture's code into a refusal with its cause."
+    """Turn any exception of the architecture's code into a refusal with its cause.
+
+    Parameters
+    ----------
+    what : str
+    """
     try: yield
     except InputError: raise
     except Exception as error:
@@ -236,7 +293,14 @@ def _edits(blocks: Blocks, kept: Sequence[int], place: tuple[str, ...]) -> dict:
 
 # %% ../../nbs/03_model/05_surgery.ipynb #cell-043
 def shrunk_config(blocks: Blocks, kept: Sequence[int]) -> PretrainedConfig:
-    "Return the configuration of the model with only the layers `kept`."
+    """Return the configuration of the model with only the layers `kept`.
+
+    Parameters
+    ----------
+    blocks : Blocks
+        the stack of blocks of the model
+    kept : Sequence[int]
+    """
     root, place = blocks.model.config, config_place(blocks)
     data, edits = root.to_dict(), _edits(blocks, kept, place)
     missing = {where: dict.fromkeys(fields, 0)
@@ -259,7 +323,14 @@ def shrunk_config(blocks: Blocks, kept: Sequence[int]) -> PretrainedConfig:
 
 # %% ../../nbs/03_model/05_surgery.ipynb #cell-046
 def cut_notes(blocks: Blocks, small: PreTrainedModel) -> dict:
-    "Return what readers of the smaller configuration should know, for `pruning.json`."
+    """Return what readers of the smaller configuration should know, for `pruning.json`.
+
+    Parameters
+    ----------
+    blocks : Blocks
+        the stack of blocks of the model
+    small : PreTrainedModel
+    """
     notes = {"layer_kinds": layer_kinds(small.config, config_place(blocks))}
     fields = {".".join((*place, name)): count
               for place, counts in announced_blocks(blocks.model).items()
@@ -274,13 +345,36 @@ def new_name(
     path: str,  # of the list of blocks
     kept: Sequence[int],
 ) -> str | None:  # in the smaller model; None: it belongs to a removed block
-    "Return the name of a tensor after the removal."
+    """Return the name of a tensor after the removal.
+
+    Parameters
+    ----------
+    name : str
+        of a parameter or buffer in the original
+    path : str
+        of the list of blocks
+    kept : Sequence[int]
+
+    Returns
+    -------
+    str | None
+        in the smaller model; None: it belongs to a removed block
+    """
     if not name.startswith(path + "."): return name
     layer, _, rest = name.removeprefix(path + ".").partition(".")
     return f"{path}.{kept.index(int(layer))}.{rest}" if int(layer) in kept else None
 
 def remapped_state(model: nn.Module, path: str, kept: Sequence[int]) -> dict[str, Tensor]:
-    "Return the state of the model under the names of the smaller one."
+    """Return the state of the model under the names of the smaller one.
+
+    Parameters
+    ----------
+    model : nn.Module
+        a transformers model with a stack of blocks
+    path : str
+        of the file
+    kept : Sequence[int]
+    """
     state = {new_name(name, path, kept): tensor for name, tensor in model.state_dict().items()}
     return {name: tensor for name, tensor in state.items() if name is not None}
 
@@ -288,7 +382,15 @@ def remapped_state(model: nn.Module, path: str, kept: Sequence[int]) -> dict[str
 APART = "protect the blocks that the architecture treats apart (often block 0)"
 
 def load_exactly(model: nn.Module, state: dict[str, Tensor]) -> None:
-    "Copy a state into a model of the same names, shapes and precisions, or refuse."
+    """Copy a state into a model of the same names, shapes and precisions, or refuse.
+
+    Parameters
+    ----------
+    model : nn.Module
+        a transformers model with a stack of blocks
+    state : dict[str, Tensor]
+        the `TrainerState` of transformers
+    """
     own = model.state_dict()
     for name in sorted(own.keys() | state.keys()):
         if name not in state:
@@ -321,7 +423,14 @@ def block_settings(
     besides: Iterable[str] = (),  # attributes to leave out
 ) -> dict[str, object]:
     """Return the plain attributes of a block and the modules in it, without its number.
-    Among them are the window, the scaling and the heads."""
+    Among them are the window, the scaling and the heads.
+
+    Parameters
+    ----------
+    block : nn.Module
+    besides : Iterable[str], default ()
+        attributes to leave out
+    """
     def plain(value):
         if isinstance(value, (tuple, list)): return all(map(plain, value))
         return isinstance(value, (bool, int, float, str, type(None)))
@@ -341,7 +450,18 @@ def same_settings(
     step: str,  # after which they are compared
     besides: Iterable[str] = (),  # attributes to leave out
 ) -> None:
-    "Refuse when a block's settings are not those of its counterpart."
+    """Refuse when a block's settings are not those of its counterpart.
+
+    Parameters
+    ----------
+    blocks : Iterable[nn.Module]
+        the stack of blocks of the model
+    others : Iterable[nn.Module]
+    step : str
+        after which they are compared
+    besides : Iterable[str], default ()
+        attributes to leave out
+    """
     for layer, (block, other) in enumerate(zip(blocks, others, strict=True)):
         wanted, found = block_settings(block, besides), block_settings(other, besides)
         wrong = [name for name in wanted | found if wanted.get(name) != found.get(name)]
@@ -367,7 +487,15 @@ def rebuild_model(
     kept: Sequence[int],  # layer numbers, ascending
 ) -> PreTrainedModel:
     """Make a new model with only the layers `kept`.
-    It has the same class, precision, device, mode and generation settings."""
+    It has the same class, precision, device, mode and generation settings.
+
+    Parameters
+    ----------
+    blocks : Blocks
+        of the original, which stays as it is
+    kept : Sequence[int]
+        layer numbers, ascending
+    """
     model = blocks.model
     refuse_surgery(model)
     check_injected(blocks, kept)
@@ -401,7 +529,13 @@ def _stated_limits(model, names) -> list[int]:
 
 def random_text_batch(model: PreTrainedModel) -> dict[str, Tensor]:
     """Return one text of random tokens, longer than every window up to `LONGEST_WINDOW` and
-    short enough for the model's positions."""
+    short enough for the model's positions.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        a transformers model with a stack of blocks
+    """
     windows = [w for w in _stated_limits(model, WINDOWS) if w <= LONGEST_WINDOW]
     positions = _stated_limits(model, ["max_position_embeddings"])
     limit = min(positions, default=LONGEST_WINDOW + 2 * NEW)
@@ -413,18 +547,37 @@ def random_text_batch(model: PreTrainedModel) -> dict[str, Tensor]:
 # %% ../../nbs/03_model/05_surgery.ipynb #cell-070
 def model_outputs(model: PreTrainedModel, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return every floating-point tensor that the model returns.
-    These are logits, or the last hidden states, or a pooled state."""
+    These are logits, or the last hidden states, or a pooled state.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        a transformers model with a stack of blocks
+    batch : dict[str, Tensor]
+    """
     return {name: value for name, value in model(**batch, return_dict=True).items()
             if isinstance(value, Tensor) and value.is_floating_point()}
 
 def relative_error(found: Tensor, reference: Tensor) -> float:
-    "Return largest |difference| / largest |reference|; NaN where either is not finite."
+    """Return largest |difference| / largest |reference|; NaN where either is not finite.
+
+    Parameters
+    ----------
+    found : Tensor
+    reference : Tensor
+    """
     found, reference = found.float(), reference.float()
     largest = reference.abs().max().clamp_min(1e-30)
     return float((found - reference).abs().max() / largest)
 
 def largest_error(found: dict[str, Tensor], reference: dict[str, Tensor]) -> float:
-    "Return the largest relative error over all outputs."
+    """Return the largest relative error over all outputs.
+
+    Parameters
+    ----------
+    found : dict[str, Tensor]
+    reference : dict[str, Tensor]
+    """
     errors = [relative_error(found[name], reference[name]) for name in reference]
     return max(errors) if all(error == error for error in errors) else float("nan")
 
@@ -433,7 +586,14 @@ LOOP = "a loop over past_key_values"
 
 def cache_errors(model: PreTrainedModel, batch: dict[str, Tensor]) -> dict[str, float]:
     """Return how far the logits of greedy generation with the cache are from those of one
-    pass without it (relative), by way of reading."""
+    pass without it (relative), by way of reading.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        a transformers model with a stack of blocks
+    batch : dict[str, Tensor]
+    """
     prompt = {name: value for name, value in batch.items() if not name.startswith("decoder_")}
     settings = dict(
         max_new_tokens=NEW, min_new_tokens=NEW, do_sample=False, num_beams=1,
@@ -457,7 +617,16 @@ def stepped_logits(
     model: PreTrainedModel, ids: Tensor, read: str, rest: dict[str, Tensor]
 ) -> Tensor | None:
     """Return the logits of the last `NEW` tokens, read one by one with `past_key_values`.
-    Return None where the model has another kind of cache."""
+    Return None where the model has another kind of cache.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        a transformers model with a stack of blocks
+    ids : Tensor
+    read : str
+    rest : dict[str, Tensor]
+    """
     out = model(**rest, **{read: ids[:, :-NEW]}, use_cache=True)
     logits = [out.logits[:, -1]]
     for i in range(-NEW, -1):
@@ -468,7 +637,12 @@ def stepped_logits(
     return torch.stack(logits, 1)
 
 def cache_tolerance(dtype: torch.dtype) -> float:
-    "Return 1e-4, or what rounding allows in half precision."
+    """Return 1e-4, or what rounding allows in half precision.
+
+    Parameters
+    ----------
+    dtype : torch.dtype
+    """
     return max(TOLERANCE, 8 * torch.finfo(dtype).eps)
 
 # %% ../../nbs/03_model/05_surgery.ipynb #cell-077
@@ -476,7 +650,15 @@ def check_cache(
     model: PreTrainedModel, small: PreTrainedModel, batch: dict[str, Tensor]
 ) -> None:
     """Refuse a smaller model whose cache is wrong.
-    A loop that is already wrong in the original proves nothing."""
+    A loop that is already wrong in the original proves nothing.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        a transformers model with a stack of blocks
+    small : PreTrainedModel
+    batch : dict[str, Tensor]
+    """
     allowed, errors = cache_tolerance(small.dtype), cache_errors(small, batch)
     for way, error in errors.items():
         if error <= allowed: continue
@@ -499,7 +681,15 @@ def _close(error, allowed, what):
 # %% ../../nbs/03_model/05_surgery.ipynb #cell-080
 def cast_buffers(blocks: Blocks, small: nn.Module, kept: Sequence[int]) -> str:
     """Return a hint when tables that no file holds differ between the original and what its
-    configuration makes."""
+    configuration makes.
+
+    Parameters
+    ----------
+    blocks : Blocks
+        the stack of blocks of the model
+    small : nn.Module
+    kept : Sequence[int]
+    """
     own = dict(small.named_buffers())
     for name, buffer in blocks.model.named_buffers():
         name = new_name(name, blocks.path, kept)
@@ -514,7 +704,16 @@ def check_reload(
     small: PreTrainedModel, path: str, batch: dict[str, Tensor], reference: dict[str, Tensor]
 ) -> float:
     """Save, reload and compare keys, weights, configuration, settings and outputs.
-    Return the relative error of the outputs."""
+    Return the relative error of the outputs.
+
+    Parameters
+    ----------
+    small : PreTrainedModel
+    path : str
+        of the file
+    batch : dict[str, Tensor]
+    reference : dict[str, Tensor]
+    """
     with tempfile.TemporaryDirectory() as folder:
         save_model(small, None, Path(folder))
         again, info = type(small).from_pretrained(
@@ -545,7 +744,16 @@ def run_checks(
     kept: Sequence[int],
 ) -> dict:
     """Compare the smaller model with the original, blocks skipped.
-    Refuse at the first difference, else report the checks."""
+    Refuse at the first difference, else report the checks.
+
+    Parameters
+    ----------
+    blocks : Blocks
+        of the original
+    small : PreTrainedModel
+        what `rebuild` made
+    kept : Sequence[int]
+    """
     model = blocks.model
     with evaluate_undisturbed(model, small), name_cause("the smaller model does not run"):
         batch = random_text_batch(model)

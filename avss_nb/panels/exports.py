@@ -26,7 +26,15 @@ def free_name(
     folder: str | Path,
     name: str,  # with its suffix
 ) -> str:
-    "Return the name, or the first one that is free: `ranking.svg`, `ranking-2.svg`, …"
+    """Return the name, or the first one that is free: `ranking.svg`, `ranking-2.svg`, …
+
+    Parameters
+    ----------
+    folder : str | Path
+        a folder; made if it is not there
+    name : str
+        with its suffix
+    """
     stem, suffix, number = Path(name).stem, Path(name).suffix, 1
     while os.path.exists(os.path.join(os.path.expanduser(folder), name)):
         name = f"{stem}-{(number := number + 1)}{suffix}"
@@ -37,7 +45,16 @@ def new_file(
     name: str,
     suffix: str,  # ".svg"
 ) -> Path:
-    "Return the path of a file that is not there yet; a missing suffix is added."
+    """Return the path of a file that is not there yet; a missing suffix is added.
+
+    Parameters
+    ----------
+    folder : str | Path
+        a folder; made if it is not there
+    name : str
+    suffix : str
+        ".svg"
+    """
     folder, name = Path(os.path.expanduser(folder)), name.strip()
     if not name or name in (".", "..") or any(c in name for c in '/\\\0'):
         raise InputError(
@@ -56,7 +73,14 @@ def save_picture(
     picture: Picture,
     path: str | Path,  # ends in .svg or .png
 ) -> None:
-    "Write the picture that is on show, to a file that does not exist."
+    """Write the picture that is on show, to a file that does not exist.
+
+    Parameters
+    ----------
+    picture : Picture
+    path : str | Path
+        ends in .svg or .png
+    """
     check_replaceable(path, None, "", folder=False)
     with DRAWING, write_whole(path) as file:
         if Path(path).suffix == ".png":
@@ -70,7 +94,15 @@ def save_table(
     table: pd.DataFrame,  # its named index becomes the first column
     path: str | Path,  # ends in .csv or .parquet
 ) -> None:
-    "Write the table with every digit, to a file that does not exist."
+    """Write the table with every digit, to a file that does not exist.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+        its named index becomes the first column
+    path : str | Path
+        ends in .csv or .parquet
+    """
     check_replaceable(path, None, "", folder=False)
     table = table if table.index.name is None else table.reset_index()
     with write_whole(path) as file:
@@ -83,7 +115,17 @@ def source_of_call(
     *args: str,  # source of the first arguments
     **attributes: str,  # parameter → attribute, where the names differ
 ) -> str:
-    "Return the source of the call that makes such an object."
+    """Return the source of the call that makes such an object.
+
+    Parameters
+    ----------
+    thing
+        keeps its settings in attributes of the same names
+    *args : str
+        source of the first arguments
+    **attributes : str
+        parameter → attribute, where the names differ
+    """
     parameters = [
         p for p in inspect.signature(type(thing)).parameters.values()
         if p.kind == p.POSITIONAL_OR_KEYWORD
@@ -103,12 +145,25 @@ def evaluator_code(
     lab,  # a `LayerLab`
     model: str = "model",  # source of the model
 ) -> str:
-    "Return the source of the call that makes the laboratory's evaluator."
+    """Return the source of the call that makes the laboratory's evaluator.
+
+    Parameters
+    ----------
+    lab
+        a `LayerLab`
+    model : str, default 'model'
+        source of the model
+    """
     return source_of_call(Evaluator(lab.model, lab.tokenizer, **lab.evaluation), model, "tokenizer")
 
 # %% ../../nbs/09_panels/02_exports.ipynb #cell-020
 def python_script(lines: Sequence[str]) -> str:
-    "Return Python source: the imports that the lines need, and the lines."
+    """Return Python source: the imports that the lines need, and the lines.
+
+    Parameters
+    ----------
+    lines : Sequence[str]
+    """
     from avss_nb import __all__ as door
     used = [
         name for name in door if any(re.search(rf"(?<![.\w]){name}\(", line) for line in lines)
@@ -121,7 +176,15 @@ def save_data(
     path: str | Path,
     **parts,  # name → texts or questions
 ) -> None:
-    "Write texts and questions as JSON, to a file that does not exist."
+    """Write texts and questions as JSON, to a file that does not exist.
+
+    Parameters
+    ----------
+    path : str | Path
+        of the file
+    **parts
+        name → texts or questions
+    """
     check_replaceable(path, None, "", folder=False)
     def plain(x):
         if isinstance(x, str): return x
@@ -136,7 +199,13 @@ def save_data(
         )
 
 def load_data(path: str | Path) -> dict[str, list]:  # name → texts or questions
-    "Read a file written by `save_data`."
+    """Read a file written by `save_data`.
+
+    Parameters
+    ----------
+    path : str | Path
+        of the file
+    """
     if not os.path.isfile(path):
         raise InputError(
             f"there is no file {path}; the script and its data belong in one folder, go there"
@@ -160,7 +229,14 @@ def stop_after(
     # a figure of the progress that is summed up, such as "tokens"; None: units done
     what: str | None = None,
 ):  # a listener
-    "Return a listener that stops work, as ■ does, when so much is done."
+    """Return a listener that stops work, as ■ does, when so much is done.
+
+    Parameters
+    ----------
+    number : int
+    what : str | None, default None
+        a figure of the progress that is summed up, such as "tokens"; None: units done
+    """
     seen = [0]
     def listener(progress: Progress) -> None:
         seen[0] = progress.done if what is None else seen[0] + progress.info[what]
@@ -190,7 +266,12 @@ def package_versions() -> dict[str, str]:
     }
 
 def rows_html(rows: dict) -> str:
-    "Write names and values as a table."
+    """Write names and values as a table.
+
+    Parameters
+    ----------
+    rows : dict
+    """
     def cell(value): return html.escape(str(value))
     lines = [f"<tr><th>{cell(k)}</th><td>{cell(v)}</td></tr>" for k, v in rows.items()]
     return f"<table>{''.join(lines)}</table>"
@@ -203,7 +284,18 @@ def report_section(
     table: pd.DataFrame | None,
     code: str,
 ) -> str:
-    "Write a part of the report, in HTML."
+    """Write a part of the report, in HTML.
+
+    Parameters
+    ----------
+    title : str
+        above the picture
+    words : str
+        the result in a sentence
+    pictures : Sequence[Picture]
+    table : pd.DataFrame | None
+    code : str
+    """
     shown = "".join(
         f'<img alt="{html.escape(p.alt)}" width="{p.width}" height="{p.height}"'
         f' src="data:image/png;base64,{p.base64}">'
@@ -227,7 +319,17 @@ def report_page(
     settings: dict,  # name → value
     sections: Sequence[str],  # from `report_section`
 ) -> str:
-    "Write the whole report."
+    """Write the whole report.
+
+    Parameters
+    ----------
+    title : str
+        above the picture
+    settings : dict
+        name → value
+    sections : Sequence[str]
+        from `report_section`
+    """
     return (
         f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><meta name="viewport"'
         f' content="width=device-width">'

@@ -32,7 +32,13 @@ __all__ = ['count_in_words', 'tally_bar', 'example_table', 'HallucinationPanel']
 
 # %% ../../nbs/09_panels/05_hallucination.ipynb #cell-008
 def count_in_words(answers: Answers) -> str:
-    "Count right, wrong and abstained answers in words."
+    """Count right, wrong and abstained answers in words.
+
+    Parameters
+    ----------
+    answers : Answers
+        made by `Evaluator.answer` or read from a file
+    """
     counts = {
         "right": answers.correct, "wrong": answers.hallucinated,
         "abstained": answers.abstained
@@ -40,7 +46,13 @@ def count_in_words(answers: Answers) -> str:
     return ", ".join(f"{int(what.sum()):,} {name}" for name, what in counts.items())
 
 def tally_bar(answers: Answers) -> str:
-    "Draw the counts as a bar, in HTML."
+    """Draw the counts as a bar, in HTML.
+
+    Parameters
+    ----------
+    answers : Answers
+        made by `Evaluator.answer` or read from a file
+    """
     stripes = f"repeating-linear-gradient(45deg, {REMOVED} 0 5px, white 5px 7px)"
     parts = zip(
         (answers.correct, answers.hallucinated, answers.abstained), (KEPT, stripes, "#c4c4c4")
@@ -62,7 +74,15 @@ def example_table(
     answers: Answers,
     each: int = 3,  # right ones, and wrong ones
 ) -> str:
-    "List the surest wrong and right answers with the truth, in HTML."
+    """List the surest wrong and right answers with the truth, in HTML.
+
+    Parameters
+    ----------
+    answers : Answers
+        made by `Evaluator.answer` or read from a file
+    each : int, default 3
+        right ones, and wrong ones
+    """
     def short(text): return html.escape(text if len(text) <= 60 else text[:59] + "…")
     def row(i):
         q = answers.questions[i]
@@ -87,7 +107,23 @@ def example_table(
 # %% ../../nbs/09_panels/05_hallucination.ipynb #cell-014
 class HallucinationPanel(LayerPanel):
     """log EAVSS of the layers, live while a model answers and is profiled, and adjustable
-    afterwards."""
+    afterwards.
+
+    Parameters
+    ----------
+    analyzer : HallucinationAnalyzer | None, default None
+        brings the model, and the scorer to start with; only `run` needs it
+    questions : Sequence[Question] | None, default None
+        for `run` to ask
+    answers : Answers | None, default None
+        known already: `run` asks nothing
+    profile : AnswerProfile | None, default None
+        show this one
+    scorer : EAVSSScorer | None, default None
+        None: the analyzer's
+    **evaluation
+        settings of `Evaluator`, when questions are asked
+    """
     marks_class = EAVSSMarks
     scores = Any(help="the `HallucinationScores` on show")
     profile = Any(help="the `AnswerProfile` that they come from")
@@ -164,7 +200,20 @@ def run(self: HallucinationPanel,
     answers: Answers | None = None,  # known already: nothing is asked
 ) -> HallucinationScores | None:  # None: stopped before there was anything to compare
     """Ask, profile and score under this panel's eyes. ■ keeps what there is:
-    `panel.answers`, `panel.profile`, `panel.scores`."""
+    `panel.answers`, `panel.profile`, `panel.scores`.
+
+    Parameters
+    ----------
+    questions : Sequence[Question] | None, default None
+        None: those given at the start
+    answers : Answers | None, default None
+        known already: nothing is asked
+
+    Returns
+    -------
+    HallucinationScores | None
+        None: stopped before there was anything to compare
+    """
     if self.analyzer is None:
         raise InputError(
             "this panel has no model; write"
@@ -220,7 +269,12 @@ def _so_far(self: HallucinationPanel) -> Answers | AnswerProfile:
 def load(self: HallucinationPanel,
     result: Answers | AnswerProfile,
 ) -> None:
-    "Show answers, or a profile and its scores."
+    """Show answers, or a profile and its scores.
+
+    Parameters
+    ----------
+    result : Answers | AnswerProfile
+    """
     if isinstance(result, AnswerProfile):
         self._brief = result.partial and self._progress is not None
         self._take(result)
@@ -301,7 +355,13 @@ def _score(self: HallucinationPanel, live: bool) -> None:
 def present_scorer(self: HallucinationPanel,
     probe: bool | None = None,  # None: as at the start
 ) -> EAVSSScorer:
-    "Return the scorer of the present settings; after ■ a quick one."
+    """Return the scorer of the present settings; after ■ a quick one.
+
+    Parameters
+    ----------
+    probe : bool | None, default None
+        None: as at the start
+    """
     s, balance = self.scorer, self.balance if self.balanced.value else ()
     draws, halves = s.draws, s.halves
     if self._brief:
@@ -315,7 +375,13 @@ def present_scorer(self: HallucinationPanel,
 # %% ../../nbs/09_panels/05_hallucination.ipynb #cell-030
 @patch
 def code(self: HallucinationPanel, lab) -> list[str]:
-    "Return lines of Python that give the table again."
+    """Return lines of Python that give the table again.
+
+    Parameters
+    ----------
+    lab
+        the `LayerLab` to which the panel belongs
+    """
     stop = (
         f", progress=stop_after({len(self.profile)}, 'answers')"
         if self.profile.partial
@@ -333,7 +399,13 @@ def code(self: HallucinationPanel, lab) -> list[str]:
 
 @patch
 def code_data(self: HallucinationPanel, lab) -> dict[str, list]:
-    "Return the questions that these lines read."
+    """Return the questions that these lines read.
+
+    Parameters
+    ----------
+    lab
+        the `LayerLab` to which the panel belongs
+    """
     return {"questions": self.answers.questions}
 
 # %% ../../nbs/09_panels/05_hallucination.ipynb #cell-031

@@ -53,7 +53,31 @@ if find_spec("pyarrow") is None: del KINDS[".parquet"]
 
 # %% ../../nbs/09_panels/09_lab.ipynb #cell-009
 class LayerLab(Panel):
-    "The four panels as tabs, with one picked layer."
+    """The four panels as tabs, with one picked layer.
+
+    Parameters
+    ----------
+    model
+        it is never changed
+    tokenizer
+        the tokenizer of the model
+    texts : Iterable[Text]
+        for the profile, for the perplexity, and for the retention of a training
+    questions : Iterable[Question | tuple[str, Sequence[str]]] | None, default None
+        None: ranking and pruning only
+    test : Iterable[Question] | None, default None
+        to judge by; None: a third of the questions is set aside
+    profiler : LayerProfiler | None, default None
+        None: one with the usual settings
+    scorer : LayerScorer | None, default None
+        of the ranking, to start with
+    eavss : EAVSSScorer | None, default None
+        of the hallucination layers, to start with
+    folder : str | Path, default '.'
+        where files go
+    **evaluation
+        settings of `Evaluator`: stop, max_new_tokens, batch_size …
+    """
     layer = Int(0, help="the picked layer, the same in all tabs")
 
     def __init__(self,
@@ -309,7 +333,18 @@ def hallucinations(self: LayerLab,
     answers: Answers | None = None,
 ) -> HallucinationScores | None:  # None: stopped before there was anything to compare
     """Ask the questions and compare the layers;
-    after ■ the partial result is shown and returned."""
+    after ■ the partial result is shown and returned.
+
+    Parameters
+    ----------
+    answers : Answers | None, default None
+        given before, for example up to ■: `lab.hallucination.answers`; None: ask
+
+    Returns
+    -------
+    HallucinationScores | None
+        None: stopped before there was anything to compare
+    """
     if not self.hallucination:
         raise InputError(without_questions(self.model, self.tokenizer, self.questions))
     with self._step(1, "Finding the layers that hallucinate …"):
@@ -321,7 +356,18 @@ def prune(self: LayerLab,
     # how many of the lowest, or which ones; None: as many as are marked
     layers: int | Sequence[int] | None = None,
 ) -> pd.DataFrame:  # measures before and after
-    "Try the model without layers; it stays as it is."
+    """Try the model without layers; it stays as it is.
+
+    Parameters
+    ----------
+    layers : int | Sequence[int] | None, default None
+        how many of the lowest, or which ones; None: as many as are marked
+
+    Returns
+    -------
+    pd.DataFrame
+        measures before and after
+    """
     if self.ranking.scores is None:
         raise InputError("there is no ranking yet; call lab.profile() first")
     if not self.pruning: LayerPruner(self.model, self.tokenizer)  # says why it cannot be
@@ -344,7 +390,17 @@ def mitigate(self: LayerLab,
     checkpoint: str | Path | None = None,  # as in `ContrastiveMitigator.train`
 ) -> Mitigation:
     """Train a copy of the model and test it;
-    ■ ends the training with the best weights so far."""
+    ■ ends the training with the best weights so far.
+
+    Parameters
+    ----------
+    layers : Sequence[int] | None, default None
+        to train; None: the three that stand out most in hallucinated answers
+    recipe : Recipe | None, default None
+        None: the usual one
+    checkpoint : str | Path | None, default None
+        as in `ContrastiveMitigator.train`
+    """
     if not self.hallucination:
         raise InputError(without_questions(self.model, self.tokenizer, self.questions))
     answers = self.hallucination.answers
@@ -419,7 +475,21 @@ def save(self: LayerLab,
     path: str | Path | None = None,
 ) -> list[Path]:  # the files that were written
     """Write the figure, the table or the code of the tab on show, or the report of all
-    tabs."""
+    tabs.
+
+    Parameters
+    ----------
+    kind : str, default 'svg'
+        svg, png, csv, parquet, html or py
+    path : str | Path | None, default None
+        of a file that does not exist; None: the name of the tab, numbered where it is
+        taken
+
+    Returns
+    -------
+    list[Path]
+        the files that were written
+    """
     kind = f".{kind.removeprefix('.')}"
     if kind not in KINDS:
         hint = " (.parquet needs pyarrow)" if kind == ".parquet" else ""
@@ -472,7 +542,13 @@ def _write(self: LayerLab, kind: str, path: Path) -> list[Path]:
 def code(self: LayerLab,
     data: str = "data.json",  # the file with texts and questions, see `save`
 ) -> str:
-    "The Python code that gives the numbers of the tab on show."
+    """The Python code that gives the numbers of the tab on show.
+
+    Parameters
+    ----------
+    data : str, default 'data.json'
+        the file with texts and questions, see `save`
+    """
     self.view.table  # there must be something to repeat
     return python_script(source_of_table(self, self.view, data))
 

@@ -51,13 +51,24 @@ STYLE = """<style>
 """.strip().replace("ARROW", ARROW)
 
 def row_of_controls(*items, **layout) -> widgets.HBox:
-    "Put widgets in a row that wraps in a narrow window."
+    """Put widgets in a row that wraps in a narrow window.
+
+    Parameters
+    ----------
+    *items
+    **layout
+    """
     return widgets.HBox(
         items, layout=widgets.Layout(flex_flow="row wrap", align_items="center", **layout)
     )
 
 def marked_up(text: str) -> str:
-    "Write text as HTML: nothing in it is markup, except that `backquotes` are code."
+    """Write text as HTML: nothing in it is markup, except that `backquotes` are code.
+
+    Parameters
+    ----------
+    text : str
+    """
     return re.sub("`(.+?)`", r"<code>\1</code>", html.escape(text))
 
 # %% ../../nbs/09_panels/01_live.ipynb #cell-012
@@ -65,7 +76,12 @@ CLOSED: dict[type, list[str]] = {}  # kind of widget → ids of those that were 
 
 def close_widget(widget) -> None:
     """Close a widget and leave its id to another.
-    What it shows, often a picture, goes from the state that others store."""
+    What it shows, often a picture, goes from the state that others store.
+
+    Parameters
+    ----------
+    widget
+    """
     if widget.comm is None: return
     if isinstance(widget, widgets.HTML):
         widget.comm.send({"method": "update", "state": {"value": ""}, "buffer_paths": []})
@@ -75,7 +91,12 @@ def close_widget(widget) -> None:
 
 def reuse_id(widget) -> None:
     """Give a widget that was never open, or is closed, the id of a closed one of its kind,
-    if there is one."""
+    if there is one.
+
+    Parameters
+    ----------
+    widget
+    """
     if widget._model_id is None and (ids := CLOSED.get(type(widget))):
         widget._model_id = ids.pop()
 
@@ -96,7 +117,17 @@ class ReusesIds(type(HasTraits)):
 
 # %% ../../nbs/09_panels/01_live.ipynb #cell-017
 class Panel(HasTraits, metaclass=ReusesIds):
-    "A widget with a status line and a picture that stays."
+    """A widget with a status line and a picture that stays.
+
+    Parameters
+    ----------
+    title : str
+        what the panel is for; code between `
+    hint : str
+        how to read it, in a sentence
+    picture : Picture
+        the one that is kept in a saved notebook
+    """
 
     def __init__(self,
         title: str,  # what the panel is for; code between `
@@ -125,7 +156,13 @@ class Panel(HasTraits, metaclass=ReusesIds):
         self.widget.add_class("avss-panel")
 
     def say(self, text: str, aloud: bool = True) -> None:
-        "Show a line of text, and have it read out by screen readers."
+        """Show a line of text, and have it read out by screen readers.
+
+        Parameters
+        ----------
+        text : str
+        aloud : bool, default True
+        """
         self.text, live = text, "polite" if aloud else "off"
         self.status.value = (
             f'<div role="status" aria-live="{live}" style="line-height:'
@@ -216,7 +253,14 @@ def widget_parts(
     found: dict | None = None,  # those that are known
 ) -> list:
     """A widget and all that it is made of, layouts and styles too;
-    the whole comes after its parts."""
+    the whole comes after its parts.
+
+    Parameters
+    ----------
+    widget
+    found : dict | None, default None
+        those that are known
+    """
     found = {} if found is None else found
     for name in widget.keys:
         value = getattr(widget, name, None)
@@ -226,29 +270,61 @@ def widget_parts(
     return [*found]
 
 def close_parts(widget) -> None:
-    "Close a widget and all that it is made of."
+    """Close a widget and all that it is made of.
+
+    Parameters
+    ----------
+    widget
+    """
     for part in reversed(widget_parts(widget)): close_widget(part)
 
 # %% ../../nbs/09_panels/01_live.ipynb #cell-025
 def list_layers(layers, most: int = 8) -> str:
-    "Layer numbers in words: 3, 7, 9 and 4 more."
+    """Layer numbers in words: 3, 7, 9 and 4 more.
+
+    Parameters
+    ----------
+    layers
+        numbers of the layers, from 0
+    most : int, default 8
+    """
     layers = [*map(str, layers)]
     return ", ".join(layers[:most]) + (
         f" and {len(layers) - most} more" if len(layers) > most else ""
     )
 
 def name_layers(layers, most: int = 8) -> str:
-    "Name layers in words: layer 3; layers 3, 7 and 4 more."
+    """Name layers in words: layer 3; layers 3, 7 and 4 more.
+
+    Parameters
+    ----------
+    layers
+        numbers of the layers, from 0
+    most : int, default 8
+    """
     return f"layer{'' if len(layers) == 1 else 's'} {list_layers(layers, most)}"
 
 def duration_in_words(seconds: float) -> str:
-    "Write seconds, or from 100 seconds on minutes."
+    """Write seconds, or from 100 seconds on minutes.
+
+    Parameters
+    ----------
+    seconds : float
+    """
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 # %% ../../nbs/09_panels/01_live.ipynb #cell-034
 class LivePanel(Panel):
     """A panel that listens to a piece of work. Others say what to do:
-    `_hear` each event, `_live` draw, `_so_far` and `load` the result."""
+    `_hear` each event, `_live` draw, `_so_far` and `load` the result.
+
+    Parameters
+    ----------
+    title : str
+        above the picture
+    hint : str
+    picture : Picture
+    """
 
     def __init__(self, title: str, hint: str, picture: Picture):
         super().__init__(title, hint, picture)
@@ -319,7 +395,15 @@ def _end(self: LivePanel, result=None) -> None:
 class LayerPanel(LivePanel):
     """A live panel that can look inside one layer;
     others name their `marks_class`, make `picked` and its `histogram`, and say how to `_draw`
-    and `_draw_layer`."""
+    and `_draw_layer`.
+
+    Parameters
+    ----------
+    title : str
+        above the picture
+    hint : str
+    picture : Picture
+    """
     layer = Int(0, help="the picked layer")
     scores = Any(help="the scores on show")
     marks_class = None  # makes what stands for the layers, from axes and the number of layers

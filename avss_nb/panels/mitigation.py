@@ -37,7 +37,15 @@ def before_after(
     before: Answers,  # of the original
     after: Answers,  # of the student, to the same questions
 ) -> pd.DataFrame:
-    "Compare the measures of the answers before and after a training."
+    """Compare the measures of the answers before and after a training.
+
+    Parameters
+    ----------
+    before : Answers
+        of the original
+    after : Answers
+        of the student, to the same questions
+    """
     table = pd.DataFrame(
         {"before": development_measures(before), "after": development_measures(after)}
     )
@@ -50,7 +58,20 @@ def weights_moved(
     layer: int,
 # ‖trained − original‖ / ‖original‖; NaN with adapters, beside which the weights stay
 ) -> float:
-    "Measure how far the weights of a layer have moved."
+    """Measure how far the weights of a layer have moved.
+
+    Parameters
+    ----------
+    mitigation : Mitigation
+    layer : int
+        number of the layer, from 0
+
+    Returns
+    -------
+    float
+        ‖trained − original‖ / ‖original‖; NaN with adapters, beside which the weights
+        stay
+    """
     if mitigation.recipe.lora_rank is not None: return np.nan
     trained = mitigation.model.get_submodule(mitigation.blocks.path)[layer]
     trained, moved, norm = dict(trained.named_parameters()), 0., 0.
@@ -63,12 +84,24 @@ def weights_moved(
 
 # %% ../../nbs/09_panels/06_mitigation.ipynb #cell-013
 def three_digits(x: float) -> str:
-    "Write three decimals; a dash where there is no number."
+    """Write three decimals; a dash where there is no number.
+
+    Parameters
+    ----------
+    x : float
+    """
     return "–" if np.isnan(x) else f"{round(x, 3) + 0:.3f}"
 
 # %% ../../nbs/09_panels/06_mitigation.ipynb #cell-015
 class MitigationPanel(LivePanel):
-    "Training of chosen layers, live, and the test questions before and after."
+    """Training of chosen layers, live, and the test questions before and after.
+
+    Parameters
+    ----------
+    mitigator : ContrastiveMitigator
+    test : Answers | Sequence[Question] | None, default None
+        the original's answers to the test questions, or only the questions
+    """
     mitigation = Any(help="the `Mitigation`, when there is one")
     before = Any(help="`Answers` of the original to the test questions")
     after = Any(help="`Answers` of the student")
@@ -119,7 +152,19 @@ def run(self: MitigationPanel,
     checkpoint=None,  # as in `ContrastiveMitigator.train`
 ) -> Mitigation:
     """Train, and answer the test questions before and after.
-    ■ ends it with the best weights so far; then `ask` makes up for the test."""
+    ■ ends it with the best weights so far; then `ask` makes up for the test.
+
+    Parameters
+    ----------
+    answers : Answers
+        of the original to the training questions
+    texts, default None
+        neutral text for the retention term
+    development : Sequence[Question], default ()
+        choose the best step by them
+    checkpoint, default None
+        as in `ContrastiveMitigator.train`
+    """
     m = self.mitigator
     with sole_run():
         self.mitigation, self.after, self.losses, self.looks = None, None, [], []
@@ -210,7 +255,13 @@ def best(self: MitigationPanel) -> int | None:
 def load(self: MitigationPanel,
     mitigation: Mitigation | None,  # None: what was heard so far
 ) -> None:
-    "Show the training and, where they are known, the answers before and after."
+    """Show the training and, where they are known, the answers before and after.
+
+    Parameters
+    ----------
+    mitigation : Mitigation | None
+        None: what was heard so far
+    """
     with DRAWING:
         if mitigation is not None:
             heard = self.losses[0]["step"] if self.losses else np.inf
@@ -283,7 +334,13 @@ def to_frame(self: MitigationPanel) -> pd.DataFrame:
 # %% ../../nbs/09_panels/06_mitigation.ipynb #cell-028
 @patch
 def code(self: MitigationPanel, lab) -> list[str]:
-    "Return lines of Python that give the table again."
+    """Return lines of Python that give the table again.
+
+    Parameters
+    ----------
+    lab
+        the `LayerLab` to which the panel belongs
+    """
     m = self.mitigation
     settings = "".join(f", {name}={value!r}" for name, value in lab.evaluation.items())
     last = m.history[-1]["step"] if m.history else m.step
@@ -307,7 +364,13 @@ def code(self: MitigationPanel, lab) -> list[str]:
 # %% ../../nbs/09_panels/06_mitigation.ipynb #cell-029
 @patch
 def code_data(self: MitigationPanel, lab) -> dict[str, list]:
-    "Return the texts and questions that these lines read."
+    """Return the texts and questions that these lines read.
+
+    Parameters
+    ----------
+    lab
+        the `LayerLab` to which the panel belongs
+    """
     return {
         "texts": lab.texts, "train": lab.training.questions,
         "development": lab.development, "test": lab.test

@@ -24,7 +24,23 @@ DRAWING = threading.RLock()
 
 # %% ../../nbs/09_panels/00_picture.ipynb #cell-009
 class Picture:
-    "One matplotlib axes, or several side by side, shown as an image in an `ipywidgets.HTML`."
+    """One matplotlib axes, or several side by side, shown as an image in an `ipywidgets.HTML`.
+
+    Parameters
+    ----------
+    width : int
+        pixels
+    height : int
+    left : int, default 72
+        pixels around the axes; fixed, so nothing jumps
+    right : int, default 14
+    top : int, default 28
+    bottom : int, default 46
+    columns : int, default 1
+        axes side by side
+    gap : int, default 0
+        pixels between two of them
+    """
 
     def __init__(self,
         width: int,  # pixels
@@ -61,7 +77,15 @@ def show(self: Picture,
     alt: str,  # the picture in words
     sharp: bool = True,  # twice the resolution
 ) -> None:
-    "Draw the figure as it is now."
+    """Draw the figure as it is now.
+
+    Parameters
+    ----------
+    alt : str
+        the picture in words
+    sharp : bool, default True
+        twice the resolution
+    """
     with DRAWING:
         self.figure.set_dpi(200 if sharp else 100)
         self._place_labels()
@@ -139,7 +163,18 @@ def clear(self: Picture) -> None:
 def stack_pictures(
     pictures,  # of the same resolution
 ) -> str:  # PNG in base64
-    "Stack pictures, one under the other."
+    """Stack pictures, one under the other.
+
+    Parameters
+    ----------
+    pictures
+        of the same resolution
+
+    Returns
+    -------
+    str
+        PNG in base64
+    """
     if len(pictures) == 1: return pictures[0].base64
     images = [Image.open(io.BytesIO(picture.png)) for picture in pictures]
     width, height = max(image.width for image in images), sum(image.height for image in images)
@@ -154,7 +189,17 @@ def stack_pictures(
 
 # %% ../../nbs/09_panels/00_picture.ipynb #cell-025
 class Throttle:
-    "Says when it is time to draw again."
+    """Says when it is time to draw again.
+
+    Parameters
+    ----------
+    least : float, default 0.2
+        seconds between two frames
+    share : float, default 0.02
+        of the time, at most, goes into drawing
+    first : int, default 4
+        frames that are drawn in any case, each after twice the time of the one before
+    """
     def __init__(self,
         least: float = 0.2,  # seconds between two frames
         share: float = 0.02,  # of the time, at most, goes into drawing

@@ -32,7 +32,15 @@ def compare_measures(
     after: dict,  # of the model without some layers
 ) -> pd.DataFrame:
     """Put the measures before and after side by side, with their intervals.
-    `factor` is the growth of a perplexity; it has no meaning for the other measures."""
+    `factor` is the growth of a perplexity; it has no meaning for the other measures.
+
+    Parameters
+    ----------
+    before : dict
+        `Report.to_dict()` of the model as it is
+    after : dict
+        of the model without some layers
+    """
     def row(name):
         old, new = before[name], after[name]
         values = {"before": old, "after": new, "change": new - old, "factor": np.nan}
@@ -52,13 +60,24 @@ def compare_measures(
 
 # %% ../../nbs/09_panels/04_pruning.ipynb #cell-013
 def three_figures(x: float) -> str:
-    "Write a number with three figures, zeros included: 0.500, 1.60, 12.3, 1,234."
+    """Write a number with three figures, zeros included: 0.500, 1.60, 12.3, 1,234.
+
+    Parameters
+    ----------
+    x : float
+    """
     return number_text(x) if abs(x) >= 1000 else f"{x:#.3g}".rstrip(".")
 
 def cost_in_words(
     table: pd.DataFrame,  # from `compare_measures`
 ) -> str:
-    "Say in a line what a cut costs: accuracy and perplexity, before → after."
+    """Say in a line what a cut costs: accuracy and perplexity, before → after.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+        from `compare_measures`
+    """
     parts = []
     for name in "accuracy", "perplexity", "pseudo-perplexity":
         if name not in table.index: continue
@@ -69,7 +88,22 @@ def cost_in_words(
 
 # %% ../../nbs/09_panels/04_pruning.ipynb #cell-016
 class PruningPanel(Panel):
-    "Mark the lowest layers for removal and try the model without them."
+    """Mark the lowest layers for removal and try the model without them.
+
+    Parameters
+    ----------
+    model
+        the intact model; it is never changed
+    tokenizer
+        the tokenizer of the model
+    scores : LayerScores
+        a value for each layer, made by a scorer
+    evaluate
+        called without arguments; returns an `avss_nb.answering.answers.Report` (or a
+        dictionary of measures)
+    count : int | None, default None
+        layers marked at the start; None: a quarter, as in arXiv 2411.02117
+    """
     count = Int(0, help="how many layers go")
     layer = Int(
         None, allow_none=True, help="a layer to look at: what does it cost to remove it alone?"
@@ -210,7 +244,13 @@ def preview(self: PruningPanel,
     layers=None,  # to try; None: those that are marked
 ) -> pd.DataFrame:
     """Evaluate the model as it is and without the layers;
-    what was measured before is not measured again."""
+    what was measured before is not measured again.
+
+    Parameters
+    ----------
+    layers, default None
+        to try; None: those that are marked
+    """
     with sole_run():
         plan = self.plan if layers is None else self.pruner.remove(layers)
         try: self._measure(plan)
@@ -243,7 +283,13 @@ def compare(self: PruningPanel,
     # layers that were tried; None: those that are marked
     removed: tuple[int, ...] | None = None,
 ) -> pd.DataFrame:
-    "Compare the model as it is with the model without the layers."
+    """Compare the model as it is with the model without the layers.
+
+    Parameters
+    ----------
+    removed : tuple[int, ...] | None, default None
+        layers that were tried; None: those that are marked
+    """
     return compare_measures(
         self.reports[()], self.reports[self.removed if removed is None else removed]
     )
@@ -261,7 +307,13 @@ def to_frame(self: PruningPanel) -> pd.DataFrame:
 
 @patch
 def code(self: PruningPanel, lab) -> list[str]:
-    "Return lines of Python that give the table again."
+    """Return lines of Python that give the table again.
+
+    Parameters
+    ----------
+    lab
+        the `LayerLab` to which the panel belongs
+    """
     given = (
         "data['texts']"
         if find_head(lab.model) == "classes"
@@ -279,14 +331,25 @@ def code(self: PruningPanel, lab) -> list[str]:
 # %% ../../nbs/09_panels/04_pruning.ipynb #cell-029
 @patch
 def code_data(self: PruningPanel, lab) -> dict[str, list]:
-    "Return the texts and questions that these lines read."
+    """Return the texts and questions that these lines read.
+
+    Parameters
+    ----------
+    lab
+        the `LayerLab` to which the panel belongs
+    """
     return {"texts": lab.texts, "test": lab.test}
 
 @patch
 def costs(self: PruningPanel,
     removed: tuple[int, ...],
 ) -> str:
-    "Say what the model loses without the layers; nothing where that was not measured."
+    """Say what the model loses without the layers; nothing where that was not measured.
+
+    Parameters
+    ----------
+    removed : tuple[int, ...]
+    """
     if not {(), removed} <= self.reports.keys(): return ""
     return cost_in_words(self.compare(removed))
 

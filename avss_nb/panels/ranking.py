@@ -27,12 +27,28 @@ __all__ = ['EPSILONS', 'scores_of', 'LayerRankingPanel']
 EPSILONS = [float(f"{m}e{d}") for d in range(-6, 0) for m in (1, 2, 3, 5)] + [1.]
 
 def scores_of(profile: LayerProfile) -> list[str]:
-    "Return the names of the scores that a profile can give."
+    """Return the names of the scores that a profile can give.
+
+    Parameters
+    ----------
+    profile : LayerProfile
+        statistics of every layer, made by a profiler
+    """
     return [score for score, row in SCORES.items() if row.fits(profile)]
 
 # %% ../../nbs/09_panels/03_ranking.ipynb #cell-009
 class LayerRankingPanel(LayerPanel):
-    "A ranking of the layers, live while a profile is made and adjustable afterwards."
+    """A ranking of the layers, live while a profile is made and adjustable afterwards.
+
+    Parameters
+    ----------
+    layers : int | None, default None
+        how many, to draw the empty picture right; None: known when the profile is
+    profile : LayerProfile | None, default None
+        show this one
+    scorer : LayerScorer | None, default None
+        the settings to start with
+    """
     marks_class = RankingBars
     scores = Any(help="the `LayerScores` on show")
     profile = Any(help="the `LayerProfile` that they come from")
@@ -107,7 +123,14 @@ def run(self: LayerRankingPanel,
     texts,
 ) -> LayerProfile:
     """Profile the texts under this panel's eyes;
-    after ■ the partial result is shown and returned."""
+    after ■ the partial result is shown and returned.
+
+    Parameters
+    ----------
+    profiler : LayerProfiler
+    texts
+        strings, or lists of token ids
+    """
     with sole_run():
         profile = profiler.profile(texts, progress=self)
     if self._progress is not None: self._end(profile)  # it was stopped
@@ -139,7 +162,13 @@ def _so_far(self: LayerRankingPanel) -> LayerProfile:
 
 @patch
 def load(self: LayerRankingPanel, profile: LayerProfile) -> None:
-    "Show a finished profile."
+    """Show a finished profile.
+
+    Parameters
+    ----------
+    profile : LayerProfile
+        statistics of every layer, made by a profiler
+    """
     self._take(profile, live=False)
     self._tell()
 
@@ -174,7 +203,12 @@ def _score(self: LayerRankingPanel, live: bool = False) -> None:
 # %% ../../nbs/09_panels/03_ranking.ipynb #cell-017
 @patch
 def present_scorer(self: LayerRankingPanel, live: bool = False) -> LayerScorer:
-    "Return the scorer of the present settings."
+    """Return the scorer of the present settings.
+
+    Parameters
+    ----------
+    live : bool, default False
+    """
     size = self.profile.layers * self.profile.site(self.site.value).mean.shape[-1]
     # a large model, too, is re-ranked within a second
     draws = min(self.draws, max(50, int(3e7 / size)))
@@ -187,7 +221,13 @@ def present_scorer(self: LayerRankingPanel, live: bool = False) -> LayerScorer:
 # %% ../../nbs/09_panels/03_ranking.ipynb #cell-019
 @patch
 def code(self: LayerRankingPanel, lab) -> list[str]:
-    "Return lines of Python that give the table again."
+    """Return lines of Python that give the table again.
+
+    Parameters
+    ----------
+    lab
+        the `LayerLab` to which the panel belongs
+    """
     stop = (
         f", progress=stop_after({self.profile.tokens}, 'tokens')"
         if self.profile.partial
@@ -204,7 +244,13 @@ def code(self: LayerRankingPanel, lab) -> list[str]:
 
 @patch
 def code_data(self: LayerRankingPanel, lab) -> dict[str, list]:
-    "Return the texts that these lines read."
+    """Return the texts that these lines read.
+
+    Parameters
+    ----------
+    lab
+        the `LayerLab` to which the panel belongs
+    """
     return {"texts": lab.texts}
 
 # %% ../../nbs/09_panels/03_ranking.ipynb #cell-021

@@ -22,13 +22,24 @@ __all__ = ['TABS', 'View', 'further_tabs', 'without_questions', 'set_aside', 'so
 
 # %% ../../nbs/09_panels/08_tabs.ipynb #cell-006
 class View:
-    "One tab: a panel, or words that say why there is none."
+    """One tab: a panel, or words that say why there is none.
+
+    Parameters
+    ----------
+    name : str
+    """
     def __init__(self, name: str): self.name, self.panel, self.box = name, None, widgets.VBox()
 
     def explain(self,
         words: str,  # code between `
     ) -> None:
-        "Say why there is nothing to see."
+        """Say why there is nothing to see.
+
+        Parameters
+        ----------
+        words : str
+            code between `
+        """
         self._fill(
             widgets.HTML(
                 "<p style='max-width: 640px; line-height: 1.5; margin: 16px"
@@ -37,7 +48,12 @@ class View:
         )
 
     def show(self, panel: Panel) -> None:
-        "Show a panel in place of what was there."
+        """Show a panel in place of what was there.
+
+        Parameters
+        ----------
+        panel : Panel
+        """
         self.panel = panel
         self._fill(panel.widget)
 
@@ -68,7 +84,17 @@ def further_tabs() -> dict[str, Callable]:
 
 # %% ../../nbs/09_panels/08_tabs.ipynb #cell-011
 def without_questions(model, tokenizer, questions) -> str:
-    "Say why there can be no answers; empty where there can."
+    """Say why there can be no answers; empty where there can.
+
+    Parameters
+    ----------
+    model
+        a transformers model with a stack of blocks
+    tokenizer
+        the tokenizer of the model
+    questions
+        texts with their accepted answers
+    """
     try: kind = find_head(model)
     except InputError as error: return str(error)
     if kind != "causal":
@@ -87,7 +113,15 @@ def set_aside(
     questions: Sequence[Question],
     test: Iterable[Question] | None,  # None: a third of the questions, by subject
 ) -> tuple[list[Question], list[Question]]:
-    "Split questions into those to learn from and those to judge by."
+    """Split questions into those to learn from and those to judge by.
+
+    Parameters
+    ----------
+    questions : Sequence[Question]
+        texts with their accepted answers
+    test : Iterable[Question] | None
+        None: a third of the questions, by subject
+    """
     if test is not None: return [*questions], [Question.of(q) for q in test]
     parts = split_questions(questions, {"learn": 2 / 3, "test": 1 / 3})
     return (parts["learn"], parts["test"]) if parts["learn"] else ([*questions], [])
@@ -98,7 +132,16 @@ def source_of_table(
     view: View,
     data: str,  # name of the file with texts and questions
 ) -> list[str]:
-    "Return lines of Python that end with the table of the tab."
+    """Return lines of Python that end with the table of the tab.
+
+    Parameters
+    ----------
+    lab
+        a `LayerLab`
+    view : View
+    data : str
+        name of the file with texts and questions
+    """
     return [*_loading(lab, data), *view.panel.code(lab), "print(table.to_string())"]
 
 def _loading(lab, data) -> list[str]:

@@ -18,7 +18,15 @@ __all__ = ['TrainingPanel']
 
 # %% ../../nbs/09_panels/07_training.ipynb #cell-006
 class TrainingPanel(LivePanel):
-    "The change of every layer, and the loss, while a model trains."
+    """The change of every layer, and the loss, while a model trains.
+
+    Parameters
+    ----------
+    callback : AVSSCallback | None, default None
+        whose history is shown live
+    history : TrainingHistory | None, default None
+        or one from before, to look at
+    """
     history = Any(help="the `TrainingHistory` on show")
 
     def __init__(self,
@@ -58,7 +66,15 @@ def run(self: TrainingPanel,
     trainer,  # a `transformers.Trainer`
     **settings,  # of `trainer.train`, for example resume_from_checkpoint
 ) -> TrainingHistory:
-    "Train. ■ ends the training and keeps the history so far."
+    """Train. ■ ends the training and keeps the history so far.
+
+    Parameters
+    ----------
+    trainer
+        a `transformers.Trainer`
+    **settings
+        of `trainer.train`, for example resume_from_checkpoint
+    """
     if self.callback is None:
         raise InputError(
             "the panel has no callback; write TrainingPanel(AVSSCallback(texts,"
@@ -95,7 +111,12 @@ def _so_far(self: TrainingPanel) -> TrainingHistory | None:
 def load(self: TrainingPanel,
     history: TrainingHistory,
 ) -> None:
-    "Show a history."
+    """Show a history.
+
+    Parameters
+    ----------
+    history : TrainingHistory
+    """
     self.history, self._last = history, None
     self._draw()
     self._tell()

@@ -33,7 +33,25 @@ __all__ = ['RANKINGS', 'Ranking', 'COMPARISON_FORMAT', 'FRAME_COLUMNS', 'Calibra
 
 # %% ../../nbs/07_prune/01_comparison.ipynb #cell-010
 class Calibration:
-    "Measure what the usual rankings are computed from, when it is first needed."
+    """Measure what the usual rankings are computed from, when it is first needed.
+
+    Parameters
+    ----------
+    blocks : Blocks
+        the stack of blocks of the model
+    tokenizer
+        the tokenizer of the model
+    texts : Sequence[Text]
+        strings, or lists of token ids
+    most : int
+        blocks that a search removes
+    protect : Iterable[int], default ()
+        layers that stay
+    search_texts : int, default 64
+        texts for the rankings by loss
+    max_length : int, default 256
+        tokens of a text
+    """
     def __init__(self,
         blocks: Blocks,
         tokenizer,
@@ -59,7 +77,15 @@ class Calibration:
         return reraise_interrupt(profiler.profile(texts, silent))
 
     def score(self, *args, **settings) -> LayerScores:
-        "Score the profile by `LayerScorer`."
+        """Score the profile by `LayerScorer`.
+
+        Parameters
+        ----------
+        *args
+            handed on as they are
+        **settings
+            handed on as they are
+        """
         return LayerScorer(*args, **settings).score(self.profile)
 
     def search(self, kind: str, texts: Sequence[Text], **settings) -> PrunePlan:
@@ -69,13 +95,25 @@ class Calibration:
         )
 
     def measure(self, function, **settings):
-        "Call `taylor_importance` or `angular_distances`."
+        """Call `taylor_importance` or `angular_distances`.
+
+        Parameters
+        ----------
+        function
+        **settings
+            handed on as they are
+        """
         settings |= {"max_length": self.max_length, "progress": silent}
         return reraise_interrupt(function(self.model, self.tokenizer, self.texts, **settings))
 
 # %% ../../nbs/07_prune/01_comparison.ipynb #cell-012
 def reraise_interrupt(result):
-    "Return a result as it is; one that was interrupted goes on interrupting."
+    """Return a result as it is; one that was interrupted goes on interrupting.
+
+    Parameters
+    ----------
+    result
+    """
     if result.partial: raise KeyboardInterrupt
     return result
 
@@ -102,7 +140,17 @@ RANKINGS = {  # name → its label, and how it is made
 def ranking_row(
     name: str,
 ) -> tuple[str, Callable | None]:  # label, and how it is made; None: there is no such ranking
-    "Return the row of a ranking in `RANKINGS`, or one made of a score of the table `SCORES`."
+    """Return the row of a ranking in `RANKINGS`, or one made of a score of the table `SCORES`.
+
+    Parameters
+    ----------
+    name : str
+
+    Returns
+    -------
+    tuple[str, Callable | None]
+        label, and how it is made; None: there is no such ranking
+    """
     if name in RANKINGS: return RANKINGS[name]
     if name not in SCORES or not SCORES[name].measured: return name, None
     def made(c):
@@ -121,7 +169,23 @@ def choose_layers(
     count: int,  # of layers to remove
     protect: Iterable[int] = (),  # layers that stay (for scores, distances and orders)
 ) -> tuple[int, ...] | None:  # ascending; None: it says nothing about this count
-    "Return the layers that a ranking would remove."
+    """Return the layers that a ranking would remove.
+
+    Parameters
+    ----------
+    ranking : Ranking
+        scores, distances, a plan, layers in the order of removal, or a function of the
+        count
+    count : int
+        of layers to remove
+    protect : Iterable[int], default ()
+        layers that stay (for scores, distances and orders)
+
+    Returns
+    -------
+    tuple[int, ...] | None
+        ascending; None: it says nothing about this count
+    """
     if isinstance(ranking, PrunePlan):
         order = [layer for layer, _ in ranking.trace]
         if not order and count == len(ranking.removed): order = ranking.removed
@@ -137,7 +201,18 @@ def random_choices(
     draws: int,  # how many choices; all there are, where there are no more
     seed: int = 0,
 ) -> tuple[tuple[int, ...], ...]:
-    "Draw different random choices: the control."
+    """Draw different random choices: the control.
+
+    Parameters
+    ----------
+    layers : Sequence[int]
+        that may go
+    count : int
+    draws : int
+        how many choices; all there are, where there are no more
+    seed : int, default 0
+        of all random draws
+    """
     if math.comb(len(layers), count) <= draws:
         return tuple(itertools.combinations(layers, count))
     rng, found = random.Random(f"{seed} {count}"), {}
@@ -150,7 +225,33 @@ COMPARISON_FORMAT = "avss_nb.RankingComparison/1"
 # %% ../../nbs/07_prune/01_comparison.ipynb #cell-031
 @dataclass(frozen=True, eq=False)
 class RankingComparison:
-    "Hold what is left when rankings choose what to remove."
+    """Hold what is left when rankings choose what to remove.
+
+    Parameters
+    ----------
+    removed : dict[str, dict[int, tuple[int, ...]]]
+        ranking → number of layers → layers
+    controls : dict[int, tuple[tuple[int, ...], ...]]
+        number of layers → random choices
+    losses : dict[tuple[int, ...], np.ndarray]
+        removed layers → float64, (texts,): summed losses
+    tokens : np.ndarray
+        int, (texts,): predicted tokens
+    correct : dict[tuple[int, ...], np.ndarray]
+        removed layers → bool, (questions,)
+    subjects : np.ndarray
+        int, (questions,): questions of one number are resampled together
+    layers : int
+        of the original
+    model : str, default ''
+        a transformers model with a stack of blocks
+    partial : bool, default False
+        interrupted before the last set of layers?
+    draws : int, default 1000
+        of the bootstrap
+    seed : int, default 0
+        of all random draws
+    """
     removed: dict[str, dict[int, tuple[int, ...]]]  # ranking → number of layers → layers
     controls: dict[int, tuple[tuple[int, ...], ...]]  # number of layers → random choices
     # removed layers → float64, (texts,): summed losses
@@ -197,7 +298,20 @@ def values(self: RankingComparison,
     removed: Sequence[int] = (),  # layers
     measure: str = "perplexity",  # one of `measures`
 ) -> np.ndarray:  # float64, (1 + draws,)
-    "Compute a measure on the data, and on every draw of texts or questions."
+    """Compute a measure on the data, and on every draw of texts or questions.
+
+    Parameters
+    ----------
+    removed : Sequence[int], default ()
+        layers
+    measure : str, default 'perplexity'
+        one of `measures`
+
+    Returns
+    -------
+    np.ndarray
+        float64, (1 + draws,)
+    """
     if measure not in self.measures:
         raise InputError(
             f"{measure!r} was not measured; choose among {', '.join(self.measures)}"
@@ -218,14 +332,25 @@ def retention(
     self: RankingComparison, removed: Sequence[int] = (), measure: str = "perplexity"
 ) -> np.ndarray:
     """Compute the share of performance kept, on the data and on every draw:
-    both models on the same texts or questions, (1 + draws,)."""
+    both models on the same texts or questions, (1 + draws,).
+
+    Parameters
+    ----------
+    removed : Sequence[int], default ()
+    measure : str, default 'perplexity'
+    """
     original, pruned = self.values((), measure), self.values(removed, measure)
     above, below = (original, pruned) if measure == "perplexity" else (pruned, original)
     with np.errstate(divide="ignore", invalid="ignore"): return above / below
 
 @patch
 def measured(self: RankingComparison, removed: Sequence[int]) -> bool:
-    "Whether this set of layers was measured."
+    """Whether this set of layers was measured.
+
+    Parameters
+    ----------
+    removed : Sequence[int]
+    """
     return all(tuple(removed) in known for known in (self.losses, self.correct) if known)
 
 # %% ../../nbs/07_prune/01_comparison.ipynb #cell-041
@@ -278,7 +403,20 @@ def keeps(self: RankingComparison,
     measure: str | None = None,  # None: the first of `measures`
 ) -> pd.Series:  # int, index ranking
     """Count how many layers each ranking may remove and keep that share, without falling
-    below it on the way."""
+    below it on the way.
+
+    Parameters
+    ----------
+    level : float, default 0.9
+        of retention
+    measure : str | None, default None
+        None: the first of `measures`
+
+    Returns
+    -------
+    pd.Series
+        int, index ranking
+    """
     def furthest(rows):
         rows = rows.sort_values("removed")
         return int(max(rows.loc[(rows["retention"] >= level).cummin(), "removed"], default=0))
@@ -297,7 +435,15 @@ def differences(self: RankingComparison,
     measure: str | None = None,  # None: the first of `measures`
 ) -> pd.DataFrame:
     """Subtract the retention of one ranking from that of every other, paired over texts or
-    questions, with intervals."""
+    questions, with intervals.
+
+    Parameters
+    ----------
+    to : str
+        a ranking
+    measure : str | None, default None
+        None: the first of `measures`
+    """
     if to not in self.removed:
         raise InputError(
             f"there is no ranking {to!r}; there are {', '.join(self.removed)}"
@@ -319,7 +465,13 @@ def summary(self: RankingComparison,
     measure: str | None = None,  # None: the first of `measures`
 ) -> pd.DataFrame:
     """Make the table for people: retention with its interval (random:
-    median and range), best ranking first."""
+    median and range), best ranking first.
+
+    Parameters
+    ----------
+    measure : str | None, default None
+        None: the first of `measures`
+    """
     measure = measure or self.measures[0]
     table = self._table_of(measure)
     def cell(row): return f"{row['retention']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
@@ -351,14 +503,29 @@ def _repr_html_(self: RankingComparison):
 
 @patch
 def plot(self: RankingComparison, ax=None, **kwargs):
-    "Draw retention against layers removed (see `avss_nb.draw.comparison.plot_rankings`)."
+    """Draw retention against layers removed (see `avss_nb.draw.comparison.plot_rankings`).
+
+    Parameters
+    ----------
+    ax, default None
+        matplotlib axes to draw on; None: a new figure
+    **kwargs
+        handed on as they are
+    """
     from avss_nb.draw.comparison import plot_rankings
     return plot_rankings(self, ax=ax, **kwargs)
 
 # %% ../../nbs/07_prune/01_comparison.ipynb #cell-059
 @patch
 def save(self: RankingComparison, path: str | Path, **notes) -> None:
-    "Write one safetensors file; its header holds the rest as JSON."
+    """Write one safetensors file; its header holds the rest as JSON.
+
+    Parameters
+    ----------
+    path : str | Path
+        of the file
+    **notes
+    """
     sets = [*(self.losses or self.correct)]
     tensors = {
         "tokens": torch.from_numpy(self.tokens),
@@ -379,7 +546,13 @@ def save(self: RankingComparison, path: str | Path, **notes) -> None:
 
 @patch(cls_method=True)
 def load(cls: RankingComparison, path: str | Path) -> RankingComparison:
-    "Read a comparison written by `save` or by `compare_rankings(…, path=…)`."
+    """Read a comparison written by `save` or by `compare_rankings(…, path=…)`.
+
+    Parameters
+    ----------
+    path : str | Path
+        of the file
+    """
     return cls._read(path)[0]
 
 # %% ../../nbs/07_prune/01_comparison.ipynb #cell-060
@@ -406,7 +579,16 @@ def _read(cls: RankingComparison, path) -> tuple[RankingComparison, dict]:
 
 # %% ../../nbs/07_prune/01_comparison.ipynb #cell-063
 def check_apart(texts, held_out, questions) -> None:
-    "Raise InputError if the data that measure were seen by the rankings."
+    """Raise InputError if the data that measure were seen by the rankings.
+
+    Parameters
+    ----------
+    texts
+        strings, or lists of token ids
+    held_out
+    questions
+        texts with their accepted answers
+    """
     if not texts: raise InputError("there are no texts for the rankings; give at least one")
     if not held_out and not questions:
         raise InputError("nothing to measure with: give held_out texts, questions or both")
@@ -429,7 +611,14 @@ def check_apart(texts, held_out, questions) -> None:
 # %% ../../nbs/07_prune/01_comparison.ipynb #cell-066
 def checked_rankings(rankings, blocks: Blocks) -> dict[str, str | Ranking]:
     """Return label → name of a usual ranking, or the user's own;
-    refuse one that was made for another model."""
+    refuse one that was made for another model.
+
+    Parameters
+    ----------
+    rankings
+    blocks : Blocks
+        the stack of blocks of the model
+    """
     if isinstance(rankings, str):
         raise InputError(
             f"one name was given where a list of names is expected; write [{rankings!r}]"
@@ -465,7 +654,15 @@ def _fingerprint_of(ranking, unknown) -> str:
 
 # %% ../../nbs/07_prune/01_comparison.ipynb #cell-067
 def checked_counts(counts, layers: int, free: int) -> list[int]:
-    "Return numbers of layers, ascending, from numbers or shares."
+    """Return numbers of layers, ascending, from numbers or shares.
+
+    Parameters
+    ----------
+    counts
+    layers : int
+        numbers of the layers, from 0
+    free : int
+    """
     if counts is None: counts = range(1, max(2, min(layers // 2, free, layers - 1) + 1))
     def number(given):
         if isinstance(given, float): return how_many(layers, fraction=given)
@@ -485,7 +682,16 @@ def checked_counts(counts, layers: int, free: int) -> list[int]:
 # %% ../../nbs/07_prune/01_comparison.ipynb #cell-070
 def chosen_layers(label, ranking, counts, calibration, known) -> dict[int, tuple[int, ...]]:
     """Ask a ranking what it removes for each count;
-    what is known of a usual one is not measured again."""
+    what is known of a usual one is not measured again.
+
+    Parameters
+    ----------
+    label
+    ranking
+    counts
+    calibration
+    known
+    """
     usual = isinstance(ranking, str)
     found = {len(layers): tuple(layers) for layers in known.get(ranking, ())} if usual else {}
     if not set(counts) <= found.keys():
@@ -528,7 +734,13 @@ class _Measurement:
 # %% ../../nbs/07_prune/01_comparison.ipynb #cell-075
 @patch
 def take_up(self: _Measurement, calibration: Calibration, search_texts: int) -> None:
-    "Read what the file holds already; refuse one that belongs to another comparison."
+    """Read what the file holds already; refuse one that belongs to another comparison.
+
+    Parameters
+    ----------
+    calibration : Calibration
+    search_texts : int
+    """
     model = self.evaluator.model
     identity = [fingerprint_blocks(self.blocks), str(model.dtype), self.max_length]
     asked = [self.questions, self.evaluator.settings]
@@ -550,13 +762,27 @@ def take_up(self: _Measurement, calibration: Calibration, search_texts: int) -> 
     if notes["calibration"] == self.notes["calibration"]: self.notes["chosen"] = notes["chosen"]
 
 def digest_values(*parts) -> str:
-    "Hash values, in 16 letters."
+    """Hash values, in 16 letters.
+
+    Parameters
+    ----------
+    *parts
+    """
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 # %% ../../nbs/07_prune/01_comparison.ipynb #cell-077
 @patch
 def choose(self: _Measurement, rankings, counts, calibration, progress) -> None:
-    "Ask each ranking what it removes."
+    """Ask each ranking what it removes.
+
+    Parameters
+    ----------
+    rankings
+    counts
+    calibration
+    progress
+        called with a `Progress` after each step; `silent` shows nothing
+    """
     for number, (label, ranking) in enumerate(rankings.items(), start=1):
         known = self.notes["chosen"]
         self.removed[label] = chosen_layers(label, ranking, counts, calibration, known)
@@ -565,7 +791,12 @@ def choose(self: _Measurement, rankings, counts, calibration, progress) -> None:
 
 @patch
 def sets(self: _Measurement, counts) -> list[tuple[int, ...]]:
-    "Every set of layers once; that of the intact model (none) comes first."
+    """Every set of layers once; that of the intact model (none) comes first.
+
+    Parameters
+    ----------
+    counts
+    """
     found = [()]
     for count in counts:
         found += [chosen[count] for chosen in self.removed.values() if count in chosen]
@@ -574,7 +805,14 @@ def sets(self: _Measurement, counts) -> list[tuple[int, ...]]:
 
 @patch
 def measure_all(self: _Measurement, counts, progress) -> None:
-    "Measure the model without each set of layers, unless that is known."
+    """Measure the model without each set of layers, unless that is known.
+
+    Parameters
+    ----------
+    counts
+    progress
+        called with a `Progress` after each step; `silent` shows nothing
+    """
     sets, before = self.sets(counts), len(self.removed)
     for number, layers in enumerate(sets, start=before + 1):
         if layers not in self.known:
@@ -585,7 +823,13 @@ def measure_all(self: _Measurement, counts, progress) -> None:
 
 @patch
 def measure(self: _Measurement, layers) -> None:
-    "Measure the model without these layers; an interruption leaves nothing half done."
+    """Measure the model without these layers; an interruption leaves nothing half done.
+
+    Parameters
+    ----------
+    layers
+        numbers of the layers, from 0
+    """
     evaluator = self.evaluator
     ask = evaluator.classify if evaluator.head == "classes" else evaluator.ask
     with self.blocks.skip(layers):
@@ -618,7 +862,42 @@ def compare_rankings(
     **evaluation,  # settings of `Evaluator`
 ) -> RankingComparison:
     """Compare rankings on data that they have not seen.
-    An interruption returns what is complete so far, marked partial."""
+    An interruption returns what is complete so far, marked partial.
+
+    Parameters
+    ----------
+    model : nn.Module
+        with a head that is known to `avss_nb.model.heads.find_head`; it is never
+        changed
+    tokenizer
+        the tokenizer of the model
+    texts : Iterable[Text]
+        for the rankings: strings, or lists of token ids
+    held_out : Iterable[Text] | None, default None
+        other texts, for the perplexity (of a masked model the pseudo-perplexity)
+    questions : Iterable[Question | Labelled] | None, default None
+        for the accuracy; not asked in `texts` (a classifier: labelled texts)
+    rankings : Iterable[str] | dict[str, str | Ranking] | None, default None
+        names of `RANKINGS`, or label → such a name or your own
+    counts : Iterable[int | float] | None, default None
+        layers to remove, or shares of them; None: 1 to half of them
+    protect : Iterable[int], default ()
+        layers that stay
+    draws : int, default 10
+        random choices for each count
+    seed : int, default 0
+        of all random draws
+    search_texts : int, default 64
+        of `texts`, for the rankings by loss
+    max_length : int, default 256
+        tokens; longer texts are cut into windows
+    path : str | Path | None, default None
+        keeps what is measured, and continues from there
+    progress : Callable[[Progress], None] | None, default None
+        a listener; None: a tqdm bar
+    **evaluation
+        settings of `Evaluator`
+    """
     blocks, evaluator = Blocks(model), Evaluator(model, tokenizer, **evaluation)
     progress = progress or Bar("rankings")
     texts, held_out, questions = ([*(given or ())] for given in (texts, held_out, questions))

@@ -25,7 +25,19 @@ __all__ = ['Tested', 'HarnessReport', 'quiet_harness', 'find_tasks', 'run_tasks'
 @dataclass(frozen=True)
 class HarnessReport:
     """Hold results of lm-evaluation-harness for several models;
-    the others are compared with the first."""
+    the others are compared with the first.
+
+    Parameters
+    ----------
+    scores : dict[str, dict[tuple[str, str], tuple[float, float]]]
+        model → (task, metric) → value, standard error (NaN: none)
+    higher : dict[tuple[str, str], bool | None]
+        is more better? None: the task does not say
+    samples : dict[str, int]
+        task → how many questions
+    settings : dict
+        of the run: version of the harness, versions of the tasks, shots, limit
+    """
     # model → (task, metric) → value, standard error (NaN: none)
     scores: dict[str, dict[tuple[str, str], tuple[float, float]]]
     higher: dict[tuple[str, str], bool | None]  # is more better? None: the task does not say
@@ -35,7 +47,14 @@ class HarnessReport:
 
     def kept(self, model: str, measure: tuple[str, str]) -> float:
         """Compute the share of the first model's performance;
-        NaN where that is nothing, or where it is not known whether more is better."""
+        NaN where that is nothing, or where it is not known whether more is better.
+
+        Parameters
+        ----------
+        model : str
+            a transformers model with a stack of blocks
+        measure : tuple[str, str]
+        """
         first, more_is_better = next(iter(self.scores.values())), self.higher[measure]
         (before, _), (after, _) = first[measure], self.scores[model][measure]
         above, below = (after, before) if more_is_better else (before, after)
@@ -127,7 +146,15 @@ def find_tasks(
     tasks: Sequence[str],  # names, or task files
     include: str | Path | None = None,  # a folder of task files
 ):
-    "Return the harness's `TaskManager` that knows the tasks."
+    """Return the harness's `TaskManager` that knows the tasks.
+
+    Parameters
+    ----------
+    tasks : Sequence[str]
+        names, or task files
+    include : str | Path | None, default None
+        a folder of task files
+    """
     try:
         from lm_eval.tasks import TaskManager
     except ImportError:
@@ -224,7 +251,26 @@ def run_tasks(
     progress: Callable[[Progress], None] = silent,
 ) -> HarnessReport:
     """Run tasks of lm-evaluation-harness on one or several models;
-    a plan among several is previewed."""
+    a plan among several is previewed.
+
+    Parameters
+    ----------
+    models : Tested | Mapping[str, Tested]
+        a plan alone: the original and the pruned model
+    tokenizer, default None
+        None: that of the plan
+    tasks : Sequence[str], default ()
+        names, or task files
+    include : str | Path | None, default None
+        a folder of task files (.yaml)
+    limit : int | None, default None
+        questions of each task
+    num_fewshot : int | None, default None
+        examples before a question; None: as the task says
+    batch_size : int, default 16
+    progress : Callable[[Progress], None], default silent
+        called with a `Progress` after each step; `silent` shows nothing
+    """
     models, tokenizer = _named_models(models, tokenizer)
     if limit is not None and limit < 1:
         raise InputError(f"limit {limit} was given; it must be at least 1 question")

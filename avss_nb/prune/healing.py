@@ -40,7 +40,28 @@ def pack_windows(
     chunk: int = 256,  # texts tokenized together
     bos: bool = True,  # does every window begin with the tokenizer's BOS?
 ) -> Tensor:  # int32, (windows, window)
-    "Join texts end to end, cut into windows of equal length; the incomplete last one is dropped."
+    """Join texts end to end, cut into windows of equal length; the incomplete last one is dropped.
+
+    Parameters
+    ----------
+    texts : Iterable[Text]
+        strings, or lists of token ids
+    tokenizer
+        the tokenizer of the model
+    window : int, default 256
+        tokens
+    count : int | None, default None
+        windows that are needed; the rest of the texts is not read
+    chunk : int, default 256
+        texts tokenized together
+    bos : bool, default True
+        does every window begin with the tokenizer's BOS?
+
+    Returns
+    -------
+    Tensor
+        int32, (windows, window)
+    """
     if isinstance(texts, str):
         raise InputError(
             "one string was given where a list of texts is expected; write [text]"
@@ -100,7 +121,23 @@ def healing_terms(
 # (2,): cross-entropy of the next token, and KL(original ‖ trained), nats, summed over the
 # predicted tokens
 ) -> Tensor:
-    "Compute the two terms of the loss."
+    """Compute the two terms of the loss.
+
+    Parameters
+    ----------
+    logits : Tensor
+        (rows, sequence, vocabulary), of the model in training
+    ids : Tensor
+        (rows, sequence)
+    original : Tensor | None, default None
+        logits of the original; None: no distillation
+
+    Returns
+    -------
+    Tensor
+        (2,): cross-entropy of the next token, and KL(original ‖ trained), nats, summed
+        over the predicted tokens
+    """
     after = logits[:, :-1].float().log_softmax(-1)
     next_token = -after.gather(-1, ids[:, 1:, None]).sum()
     if original is None: return torch.stack([next_token, torch.zeros_like(next_token)])
@@ -200,7 +237,14 @@ def _model_facts(model) -> tuple:
 # %% ../../nbs/07_prune/03_healing.ipynb #cell-031
 @patch
 def loss(self: _Run, outputs, labels, num_items_in_batch=None) -> Tensor:
-    "The loss of a micro-batch, as a share of the step's."
+    """The loss of a micro-batch, as a share of the step's.
+
+    Parameters
+    ----------
+    outputs
+    labels
+    num_items_in_batch, default None
+    """
     weight, before = self.recipe.distill, None
     if weight:
         cast = torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
@@ -213,7 +257,13 @@ def loss(self: _Run, outputs, labels, num_items_in_batch=None) -> Tensor:
 # %% ../../nbs/07_prune/03_healing.ipynb #cell-033
 @patch
 def add_row(self: _Run, state) -> None:
-    "Put the terms into the Trainer's newest row, which its checkpoints keep."
+    """Put the terms into the Trainer's newest row, which its checkpoints keep.
+
+    Parameters
+    ----------
+    state
+        the `TrainerState` of transformers
+    """
     row = state.log_history[-1]
     if "loss" not in row: return
     if not math.isfinite(row["loss"]):
@@ -245,7 +295,13 @@ def tell(self: _Run, step: int) -> None:
 # %% ../../nbs/07_prune/03_healing.ipynb #cell-036
 @patch
 def train(self: _Run, folder: Path | None) -> bool:
-    "Train to the end, or to an interruption (False)."
+    """Train to the end, or to an interruption (False).
+
+    Parameters
+    ----------
+    folder : Path | None
+        a folder; made if it is not there
+    """
     with (
         tempfile.TemporaryDirectory() as spare, quiet_transformers(), randomness_kept(),
         evaluation_mode(self.original), generation_aside(unwrap_model(self.student))
@@ -328,7 +384,20 @@ def take_up(
     folder: Path,  # of one run: new, empty, or with its checkpoints
     identity: str,  # of the run
 ) -> Path | None:  # the newest complete checkpoint
-    "Make the folder this run's own, or refuse; what was written only in part is deleted."
+    """Make the folder this run's own, or refuse; what was written only in part is deleted.
+
+    Parameters
+    ----------
+    folder : Path
+        of one run: new, empty, or with its checkpoints
+    identity : str
+        of the run
+
+    Returns
+    -------
+    Path | None
+        the newest complete checkpoint
+    """
     mark = folder / HEALING_MARK
     check_regular(mark)
     if mark.is_file(): _check_mark(mark, identity)
@@ -366,7 +435,21 @@ def _is_used(folder) -> bool:
 
 # %% ../../nbs/07_prune/03_healing.ipynb #cell-043
 class LayerHealer:
-    "Train a pruned model to bring its performance back."
+    """Train a pruned model to bring its performance back.
+
+    Parameters
+    ----------
+    pruned : PrunedModel | nn.Module
+        causal language model; it is never changed
+    tokenizer, default None
+        None: that of the `PrunedModel`
+    original : nn.Module | None, default None
+        None: that of the `PrunedModel`; never changed
+    recipe : HealingRecipe | None, default None
+        settings of the training; None: the defaults
+    **evaluation
+        settings of `Evaluator`: prompt, stop, max_new_tokens, batch_size …
+    """
 
     def __init__(self,
         pruned: PrunedModel | nn.Module,  # causal language model; it is never changed
@@ -489,7 +572,24 @@ def heal(self: LayerHealer,
     checkpoint: str | Path | None = None,
 ) -> Healing:
     """Train a copy. An interruption (Ctrl-C, ■) returns the model as it is then, marked
-    partial."""
+    partial.
+
+    Parameters
+    ----------
+    texts : Iterable[Text]
+        to train on: strings or lists of token ids, in random order; read only as far as
+        the training goes
+    held_out : Iterable[Text] | None, default None
+        other texts, for the perplexity; None: it is not measured
+    questions : Iterable[Question], default ()
+        for the facts kept
+    control : bool, default False
+        train a copy of the original in the same way, too
+    progress : Callable[[Progress], None] | None, default None
+        a listener; None: a tqdm bar
+    checkpoint : str | Path | None, default None
+        a folder: continue from it, and keep it up to date
+    """
     recipe, questions, rows = self.recipe, [*questions], None
     _check_extra(recipe)
     if held_out is not None:

@@ -32,7 +32,23 @@ __all__ = ['BATCH', 'LENGTH', 'PrunePlan', 'PrunedModel', 'Similarity', 'how_man
 # %% ../../nbs/07_prune/00_pruner.ipynb #cell-014
 @dataclass(frozen=True)
 class PrunePlan:
-    "Which blocks go. Nothing has happened yet."
+    """Which blocks go. Nothing has happened yet.
+
+    Parameters
+    ----------
+    removed : tuple[int, ...]
+        layer numbers, ascending
+    layers : int
+        blocks of the original
+    how : str
+        the ranking or search that chose them, in words
+    blocks : Blocks
+        of the original model
+    tokenizer : object
+        the tokenizer of the model
+    trace : tuple[tuple[int, float], ...]
+        of a search: layer removed, loss or score
+    """
     removed: tuple[int, ...]  # layer numbers, ascending
     layers: int  # blocks of the original
     how: str  # the ranking or search that chose them, in words
@@ -90,7 +106,14 @@ def _table(rows: dict) -> str:
 # %% ../../nbs/07_prune/00_pruner.ipynb #cell-024
 @patch
 def to_dict(self: PrunePlan, checks: dict | None = None, path: str | Path | None = None) -> dict:
-    "Return what is removed, for JSON."
+    """Return what is removed, for JSON.
+
+    Parameters
+    ----------
+    checks : dict | None, default None
+    path : str | Path | None, default None
+        of the file
+    """
     return {
         "removed": list(self.removed), "kept": list(self.kept),
         "parameters_before": self.parameters_before,
@@ -112,7 +135,19 @@ def _repr_html_(self: PrunePlan):
 # %% ../../nbs/07_prune/00_pruner.ipynb #cell-029
 @dataclass(frozen=True)
 class PrunedModel:
-    "A smaller model that reloads, and the checks it passed."
+    """A smaller model that reloads, and the checks it passed.
+
+    Parameters
+    ----------
+    model : nn.Module
+        a transformers model with a stack of blocks
+    tokenizer : object
+        that of the original, or None
+    plan : PrunePlan
+    checks : dict
+        logits_max_relative_error, cached_equals_uncached, reload_keys_clean; empty: not
+        verified
+    """
     model: nn.Module = field(repr=False)
     tokenizer: object = field(repr=False)  # that of the original, or None
     plan: PrunePlan
@@ -123,7 +158,13 @@ class PrunedModel:
         path: str | Path,  # a folder: new, empty, or an earlier result, which is replaced
     ) -> Path:
         """Write weights (safetensors), configuration, tokenizer, processor and
-        `pruning.json`, all or nothing."""
+        `pruning.json`, all or nothing.
+
+        Parameters
+        ----------
+        path : str | Path
+            a folder: new, empty, or an earlier result, which is replaced
+        """
         path = Path(path)
         check_replaceable(path, "pruning.json", "pruning")
         with write_whole(path) as folder, quiet_transformers():
@@ -135,7 +176,13 @@ class PrunedModel:
         return path
 
     def to_dict(self, path: str | Path | None = None) -> dict:
-        "Return what was removed and checked, for JSON."
+        """Return what was removed and checked, for JSON.
+
+        Parameters
+        ----------
+        path : str | Path | None, default None
+            of the file
+        """
         return self.plan.to_dict(self.checks, path) | cut_notes(self.plan.blocks, self.model)
 
     def _repr_html_(self):
@@ -148,7 +195,13 @@ def apply(self: PrunePlan,
     verify: bool = True,  # False: leave out the checks that run, save and reload the model
 ) -> PrunedModel:
     """Make the smaller model, a copy; the original stays as it is.
-    Raise InputError with the reason when the copy cannot be exact."""
+    Raise InputError with the reason when the copy cannot be exact.
+
+    Parameters
+    ----------
+    verify : bool, default True
+        False: leave out the checks that run, save and reload the model
+    """
     small = rebuild_model(self.blocks, self.kept)
     checks = run_checks(self.blocks, small, self.kept) if verify else {}
     return PrunedModel(small, self.tokenizer, self, checks)
@@ -157,7 +210,17 @@ def apply(self: PrunePlan,
 @dataclass(frozen=True)
 class Similarity:
     """Mean cosine of pooled states, intact against cut, with a 95 % bootstrap interval over
-    texts."""
+    texts.
+
+    Parameters
+    ----------
+    value : float
+    low : float
+        NaN for a single text
+    high : float
+    texts : int
+        strings, or lists of token ids
+    """
     value: float
     low: float  # NaN for a single text
     high: float
@@ -165,7 +228,12 @@ class Similarity:
 
     @classmethod
     def of(cls, cosines: np.ndarray) -> Similarity:
-        "Average cosines, one for each text."
+        """Average cosines, one for each text.
+
+        Parameters
+        ----------
+        cosines : np.ndarray
+        """
         low = high = math.nan
         if len(cosines) > 1:
             def mean(weights): return weights @ cosines / weights.sum(1)
@@ -185,7 +253,17 @@ def similarity(self: PrunePlan,
     batch_size: int = 16,  # texts
 ) -> Similarity:
     """Compare the mean-pooled last states with and without the removed blocks:
-    for models without a head."""
+    for models without a head.
+
+    Parameters
+    ----------
+    texts : Iterable[Text]
+        strings, or lists of token ids; other ones than a search has read
+    max_length : int, default 256
+        tokens; each window of a longer text counts as a text
+    batch_size : int, default 16
+        texts
+    """
     rows = tokenize(texts, self.tokenizer, max_length)
     model, losses = self.blocks.model, []
     with evaluate_undisturbed(model):
@@ -202,7 +280,23 @@ def how_many(
     count: int | None = None,
     threshold: float | None = None,  # on the cumulative normalized score, between 0 and 1
 ) -> int | None:  # None: the threshold decides
-    "Say how many blocks to remove; halves are rounded up, at least one goes and one stays."
+    """Say how many blocks to remove; halves are rounded up, at least one goes and one stays.
+
+    Parameters
+    ----------
+    layers : int
+        numbers of the layers, from 0
+    fraction : float | None, default None
+        of the layers, between 0 and 1
+    count : int | None, default None
+    threshold : float | None, default None
+        on the cumulative normalized score, between 0 and 1
+
+    Returns
+    -------
+    int | None
+        None: the threshold decides
+    """
     given = {"fraction": fraction, "count": count, "threshold": threshold}
     given = {name: value for name, value in given.items() if value is not None}
     if len(given) != 1:
@@ -235,7 +329,21 @@ def mean_loss(
     batches: Sequence[dict],  # from `target_batch`
     skipped: Iterable[int] = (),
 ) -> float:  # nats a token; infinite where the model breaks
-    "Compute the mean loss of the model's head with some blocks skipped."
+    """Compute the mean loss of the model's head with some blocks skipped.
+
+    Parameters
+    ----------
+    blocks : Blocks
+        the stack of blocks of the model
+    batches : Sequence[dict]
+        from `target_batch`
+    skipped : Iterable[int], default ()
+
+    Returns
+    -------
+    float
+        nats a token; infinite where the model breaks
+    """
     with blocks.skip(skipped): parts = [batch_loss(blocks.model, batch) for batch in batches]
     loss = float(sum(total for total, _ in parts)) / sum(predicted for _, predicted in parts)
     return loss if math.isfinite(loss) else math.inf
@@ -251,7 +359,27 @@ def greedy_search(
     partial: Callable[[Sequence], object] | None = None,
 ) -> list[tuple[int, float]]:  # layer removed, mean loss after that
     """Remove the block that costs the least loss, measure again, and so on (after SLEB,
-    arXiv 2402.09025)."""
+    arXiv 2402.09025).
+
+    Parameters
+    ----------
+    blocks : Blocks
+        the stack of blocks of the model
+    batches : Sequence[dict]
+    count : int
+        how many blocks to remove
+    protect : Iterable[int], default ()
+        layers that stay
+    progress : Callable[[Progress], None], default silent
+        hears of every candidate
+    partial : Callable[[Sequence], object] | None, default None
+        makes the result so far from the steps so far
+
+    Returns
+    -------
+    list[tuple[int, float]]
+        layer removed, mean loss after that
+    """
     protect, steps, done = set(protect), [], 0
     candidates = [layer for layer in range(len(blocks)) if layer not in protect]
     total = sum(len(candidates) - step for step in range(count))
@@ -286,7 +414,28 @@ def iterative_search(
     # makes the result so far from the steps so far
     partial: Callable[[Sequence], object] | None = None,
 ) -> list[tuple[int, float]]:  # layer removed, its score before that
-    "Remove the block of the lowest score, measure again, and so on."
+    """Remove the block of the lowest score, measure again, and so on.
+
+    Parameters
+    ----------
+    blocks : Blocks
+        the stack of blocks of the model
+    measure : Callable[[], LayerScores]
+        called with the removed blocks skipped
+    count : int
+        how many blocks to remove
+    protect : Iterable[int], default ()
+        layers that stay
+    progress : Callable[[Progress], None], default silent
+        hears of every removal
+    partial : Callable[[Sequence], object] | None, default None
+        makes the result so far from the steps so far
+
+    Returns
+    -------
+    list[tuple[int, float]]
+        layer removed, its score before that
+    """
     steps, stay = [], {*protect}
     for number in range(count):
         with blocks.skip(layer for layer, _ in steps): scores = measure()
@@ -302,7 +451,17 @@ BATCH, LENGTH = 16, 256  # texts in a batch, tokens in a text, for the search
 
 # %% ../../nbs/07_prune/00_pruner.ipynb #cell-061
 class LayerPruner:
-    "Make a `PrunePlan` from scores, by search, or by hand."
+    """Make a `PrunePlan` from scores, by search, or by hand.
+
+    Parameters
+    ----------
+    model : nn.Module
+        any transformers model with a stack of blocks; it is never changed
+    tokenizer, default None
+        or processor; saved with the smaller model, needed for a search over strings
+    stack : str | None, default None
+        "encoder" or "decoder" where there are two
+    """
 
     def __init__(self,
         model: nn.Module,  # any transformers model with a stack of blocks; it is never changed
@@ -320,7 +479,14 @@ class LayerPruner:
 # %% ../../nbs/07_prune/00_pruner.ipynb #cell-062
 @patch
 def remove(self: LayerPruner, layers: Iterable[int], how: str = "chosen by hand") -> PrunePlan:
-    "Plan to remove exactly these layers."
+    """Plan to remove exactly these layers.
+
+    Parameters
+    ----------
+    layers : Iterable[int]
+        numbers of the layers, from 0
+    how : str, default 'chosen by hand'
+    """
     return PrunePlan(layers, len(self.blocks), how, self.blocks, self.tokenizer)
 
 # %% ../../nbs/07_prune/00_pruner.ipynb #cell-065
@@ -340,7 +506,31 @@ def plan(self: LayerPruner,
     scorer: LayerScorer | Callable[[Sequence[Text]], LayerScores] | None = None,
     progress: Callable[[Progress], None] = silent,  # a listener of the search
 ) -> PrunePlan:
-    "Choose the blocks to remove."
+    """Choose the blocks to remove.
+
+    Parameters
+    ----------
+    scores, default None
+        `LayerScores` of this model, or `AngularDistances`: then the blocks are
+        contiguous
+    fraction : float | None, default None
+        of the layers; exactly one of fraction, count, threshold
+    count : int | None, default None
+        of layers
+    threshold : float | None, default None
+        on the cumulative normalized score
+    protect : Iterable[int], default ()
+        layers that stay, whatever their score
+    search : str | None, default None
+        "greedy": by loss on `texts`; "iterative": by scores measured again after each
+        removal
+    texts : Iterable[Text] | None, default None
+        for the search: strings, or lists of token ids
+    scorer : LayerScorer | Callable[[Sequence[Text]], LayerScores] | None, default None
+        of the iterative search: texts → scores
+    progress : Callable[[Progress], None], default silent
+        a listener of the search
+    """
     number = how_many(len(self.blocks), fraction, count, threshold)
     protect = self.blocks.check(protect)
     self._check_free(number or 1, protect)

@@ -51,7 +51,44 @@ RECIPE_RULES = [  # what holds for a recipe `r`, and what to say where it does n
 # %% ../../nbs/07_prune/02_recovery.ipynb #cell-013
 @dataclass(frozen=True)
 class HealingRecipe:
-    "Say how to train after the cut."
+    """Say how to train after the cut.
+
+    Parameters
+    ----------
+    steps : int, default 500
+    batch_size : int, default 16
+        windows in a step
+    micro_batch : int | None, default None
+        windows on the device at a time: gradients are summed up to `batch_size`; None:
+        all
+    window : int, default 256
+        tokens
+    learning_rate : float, default 0.0003
+        peak; linear warm-up, then a cosine to zero
+    warmup : float, default 0.05
+        share of the steps
+    weight_decay : float, default 0.1
+    clip : float, default 1.0
+        largest norm of the gradient
+    distill : float, default 0.0
+        w: weight of KL(original ‖ healed); 1 − w: that of the next token
+    lora_rank : int | None, default None
+        train low-rank adapters (PEFT) on linear modules and experts of the blocks
+    merge : bool, default True
+        write the adapters into the weights at the end; False: keep them apart
+    precision : str, default 'auto'
+        of the forward pass: "bf16" (autocast), "float32", or "auto": bf16 on CUDA, else
+        float32
+    compile : bool, default False
+        torch.compile
+    every : int, default 25
+        steps between two rows of the history
+    checkpoint_every : int, default 200
+        steps between two checkpoints, a multiple of `every`; used only with a
+        checkpoint folder
+    seed : int, default 0
+        of the order of the windows, of dropout and of the adapters
+    """
     steps: int = 500
     batch_size: int = 16  # windows in a step
     # windows on the device at a time: gradients are summed up to `batch_size`; None: all
@@ -83,7 +120,20 @@ class HealingRecipe:
 # %% ../../nbs/07_prune/02_recovery.ipynb #cell-019
 @dataclass(frozen=True, eq=False)
 class Measured:
-    "Hold what a model can do."
+    """Hold what a model can do.
+
+    Parameters
+    ----------
+    blocks : int
+        the stack of blocks of the model
+    parameters : int
+    losses : np.ndarray | None, default None
+        float64, (texts,): summed negative log-likelihood
+    tokens : np.ndarray | None, default None
+        int, (texts,): predicted tokens
+    answers : Answers | None, default None
+        made by `Evaluator.answer` or read from a file
+    """
     blocks: int
     parameters: int
     losses: np.ndarray | None = None  # float64, (texts,): summed negative log-likelihood
@@ -102,7 +152,21 @@ def measure_recovery(
     questions: Sequence[Question] = (),
     **evaluation,  # settings of `Evaluator`
 ) -> Measured:
-    "Measure size, perplexity and answers of a model."
+    """Measure size, perplexity and answers of a model.
+
+    Parameters
+    ----------
+    model : nn.Module
+        a transformers model with a stack of blocks
+    tokenizer
+        the tokenizer of the model
+    rows : Sequence[Sequence[int]] | None, default None
+        token ids of held-out texts
+    questions : Sequence[Question], default ()
+        texts with their accepted answers
+    **evaluation
+        settings of `Evaluator`
+    """
     evaluator = Evaluator(model, tokenizer, **evaluation)
     losses = tokens = None
     if rows is not None: losses, tokens = evaluator.text_losses(rows, max(map(len, rows)))
@@ -148,7 +212,24 @@ def share_kept(
     seed: int = 0,
 # value, and its 95 % interval; NaN where there is nothing to keep
 ) -> tuple[float, float, float]:
-    "Compute the share of performance kept, paired over texts, or over the subjects of questions."
+    """Compute the share of performance kept, paired over texts, or over the subjects of questions.
+
+    Parameters
+    ----------
+    before : Measured
+    after : Measured
+    measure : str, default 'perplexity'
+        one of `SHARES`
+    draws : int, default 1000
+        resamples of the bootstrap
+    seed : int, default 0
+        of all random draws
+
+    Returns
+    -------
+    tuple[float, float, float]
+        value, and its 95 % interval; NaN where there is nothing to keep
+    """
     share, groups = SHARES[measure](before, after)
     drawn = bootstrap(lambda w: share(w[:, groups]), groups.max() + 1, draws, seed)
     value = float(share(np.ones((1, len(groups))))[0])
@@ -157,7 +238,34 @@ def share_kept(
 # %% ../../nbs/07_prune/02_recovery.ipynb #cell-037
 @dataclass(frozen=True, eq=False)
 class Healing:
-    "Hold a healed model, and what came back."
+    """Hold a healed model, and what came back.
+
+    Parameters
+    ----------
+    model : nn.Module
+        a transformers model with a stack of blocks
+    tokenizer : object
+        the tokenizer of the model
+    recipe : HealingRecipe
+        settings of the training; None: the defaults
+    history : tuple[dict, ...]
+        rows: step, loss, next_token, distillation, learning_rate, gradient_norm
+    step : int
+        steps trained
+    measured : dict[str, Measured]
+        original, pruned, healed, control: as far as they were measured
+    partial : bool, default False
+        interrupted? Then what follows the interruption was not measured
+    adapted : tuple[str, ...]
+        modules that had adapters
+    control : nn.Module | None
+        the original after the same training
+    control_history : tuple[dict, ...]
+    pruning : dict | None
+        what pruning.json says
+    base : dict | None
+        of adapters: the model they belong to
+    """
     model: nn.Module = field(repr=False)
     tokenizer: object = field(repr=False)
     recipe: HealingRecipe
@@ -196,7 +304,21 @@ def kept(self: Healing,
     name: str = "healed",
     to: str = "original",  # or "control": what the same training makes of the whole model
 ) -> tuple[float, float, float]:  # value, and its 95 % interval
-    "Compute the share of performance kept (see `share_kept`)."
+    """Compute the share of performance kept (see `share_kept`).
+
+    Parameters
+    ----------
+    measure : str, default 'perplexity'
+        one of `measures`
+    name : str, default 'healed'
+    to : str, default 'original'
+        or "control": what the same training makes of the whole model
+
+    Returns
+    -------
+    tuple[float, float, float]
+        value, and its 95 % interval
+    """
     for key in (name, to):
         if key not in self.measured:
             known = ", ".join(self.measured) or "nothing yet"
@@ -249,7 +371,13 @@ def _repr_html_(self: Healing):
 
 @patch
 def plot(self: Healing, ax=None):
-    "Draw the share kept by each model (see `avss_nb.draw.training.plot_healing`)."
+    """Draw the share kept by each model (see `avss_nb.draw.training.plot_healing`).
+
+    Parameters
+    ----------
+    ax, default None
+        matplotlib axes to draw on; None: a new figure
+    """
     from avss_nb.draw.training import plot_healing
     return plot_healing(self, ax)
 
@@ -274,7 +402,13 @@ def save(self: Healing,
     path: str | Path,  # a folder: new, empty, or an earlier result, which is replaced
 ) -> Path:
     """Write the model (or its adapters), tokenizer, processor and notes
-    (`healing.json`), all or nothing."""
+    (`healing.json`), all or nothing.
+
+    Parameters
+    ----------
+    path : str | Path
+        a folder: new, empty, or an earlier result, which is replaced
+    """
     check_replaceable(path, "healing.json", "healing")
     with write_whole(path) as folder, quiet_transformers():
         save_model(self.model, self.tokenizer, folder)
