@@ -71,7 +71,7 @@ def marked_up(text: str) -> str:
     """
     return re.sub("`(.+?)`", r"<code>\1</code>", html.escape(text))
 
-# %% ../../nbs/09_panels/01_live.ipynb #cell-012
+# %% ../../nbs/09_panels/01_live.ipynb #cell-014
 CLOSED: dict[type, list[str]] = {}  # kind of widget → ids of those that were closed
 
 def close_widget(widget) -> None:
@@ -100,7 +100,7 @@ def reuse_id(widget) -> None:
     if widget._model_id is None and (ids := CLOSED.get(type(widget))):
         widget._model_id = ids.pop()
 
-# %% ../../nbs/09_panels/01_live.ipynb #cell-015
+# %% ../../nbs/09_panels/01_live.ipynb #cell-017
 class ReusesIds(type(HasTraits)):
     """The widgets of a new panel take over the ids of closed ones.
     A program that runs a notebook and stores the state of its widgets (nbclient, papermill)
@@ -115,7 +115,7 @@ class ReusesIds(type(HasTraits)):
         try: return super().__call__(*args, **kwargs)
         finally: widgets.Widget.on_widget_constructed(others)
 
-# %% ../../nbs/09_panels/01_live.ipynb #cell-017
+# %% ../../nbs/09_panels/01_live.ipynb #cell-021
 class Panel(HasTraits, metaclass=ReusesIds):
     """A widget with a status line and a picture that stays.
 
@@ -176,7 +176,7 @@ class Panel(HasTraits, metaclass=ReusesIds):
     def __repr__(self):
         return f"{type(self).__name__}: {' '.join([self.picture.alt, self.text]).strip()}"
 
-# %% ../../nbs/09_panels/01_live.ipynb #cell-019
+# %% ../../nbs/09_panels/01_live.ipynb #cell-025
 @patch
 def _repr_mimebundle_(self: Panel, include=None, exclude=None):
     data = {**self.widget._repr_mimebundle_(), "text/plain": repr(self)}
@@ -202,7 +202,7 @@ def _ipython_display_(self: Panel):
     self.places[CELLS.here()] = CELLS.turn
     if self not in CELLS.panels: CELLS.panels.append(self)
 
-# %% ../../nbs/09_panels/01_live.ipynb #cell-021
+# %% ../../nbs/09_panels/01_live.ipynb #cell-029
 @patch
 def keep_picture(self: Panel) -> None:
     """Store the present picture in the notebook, in place of the one from when the
@@ -229,7 +229,7 @@ def _closed(self: Panel) -> None:
     if self in CELLS.panels: CELLS.panels.remove(self)
     close_parts(self.widget)
 
-# %% ../../nbs/09_panels/01_live.ipynb #cell-022
+# %% ../../nbs/09_panels/01_live.ipynb #cell-030
 @patch
 def _leaves(self: Panel, cell) -> None:
     """The page has lost the place where this cell showed the panel;
@@ -247,7 +247,7 @@ def _leaves(self: Panel, cell) -> None:
         del names["_oh"][number]
         for held in names, hidden: held.pop(f"_{number}", None)
 
-# %% ../../nbs/09_panels/01_live.ipynb #cell-023
+# %% ../../nbs/09_panels/01_live.ipynb #cell-031
 def widget_parts(
     widget,
     found: dict | None = None,  # those that are known
@@ -278,7 +278,7 @@ def close_parts(widget) -> None:
     """
     for part in reversed(widget_parts(widget)): close_widget(part)
 
-# %% ../../nbs/09_panels/01_live.ipynb #cell-025
+# %% ../../nbs/09_panels/01_live.ipynb #cell-035
 def list_layers(layers, most: int = 8) -> str:
     """Layer numbers in words: 3, 7, 9 and 4 more.
 
@@ -313,7 +313,7 @@ def duration_in_words(seconds: float) -> str:
     """
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
-# %% ../../nbs/09_panels/01_live.ipynb #cell-034
+# %% ../../nbs/09_panels/01_live.ipynb #cell-046
 class LivePanel(Panel):
     """A panel that listens to a piece of work. Others say what to do:
     `_hear` each event, `_live` draw, `_so_far` and `load` the result.
@@ -365,7 +365,7 @@ class LivePanel(Panel):
 
     def _hear(self, progress: Progress) -> None: pass
 
-# %% ../../nbs/09_panels/01_live.ipynb #cell-035
+# %% ../../nbs/09_panels/01_live.ipynb #cell-047
 @patch
 def _begin(self: LivePanel, progress: Progress) -> None:
     self._started, self._from = time.monotonic(), progress.done
@@ -384,14 +384,12 @@ def _end(self: LivePanel, result=None) -> None:
     "Show the final state, and keep its picture in the saved notebook."
     self.load(self._so_far() if result is None else result)
     self._progress, self.bar.layout.display = None, "none"
-    if (
-        get_ipython() is not None
-        and self._cell_ended in get_ipython().events.callbacks["post_run_cell"]
-    ):
-        get_ipython().events.unregister("post_run_cell", self._cell_ended)
+    shell = get_ipython()
+    if shell is not None and self._cell_ended in shell.events.callbacks["post_run_cell"]:
+        shell.events.unregister("post_run_cell", self._cell_ended)
     self.keep_picture()
 
-# %% ../../nbs/09_panels/01_live.ipynb #cell-040
+# %% ../../nbs/09_panels/01_live.ipynb #cell-058
 class LayerPanel(LivePanel):
     """A live panel that can look inside one layer;
     others name their `marks_class`, make `picked` and its `histogram`, and say how to `_draw`
@@ -447,7 +445,7 @@ class LayerPanel(LivePanel):
             with self._quietly(): self.pick.value = self.strip.value = self.layer
             if self.scores is not None: self._draw()
 
-# %% ../../nbs/09_panels/01_live.ipynb #cell-041
+# %% ../../nbs/09_panels/01_live.ipynb #cell-059
 @patch
 def to_frame(self: LayerPanel) -> pd.DataFrame:
     "The scores on show."
@@ -479,7 +477,7 @@ def _make_room(self: LayerPanel, layers: int) -> None:
     self._marks = self.marks_class(self.picture.ax, layers)
     self._number(layers)
 
-# %% ../../nbs/09_panels/01_live.ipynb #cell-042
+# %% ../../nbs/09_panels/01_live.ipynb #cell-060
 @patch
 @contextmanager
 def _quietly(self: LayerPanel):

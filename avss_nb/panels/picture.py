@@ -159,7 +159,7 @@ def clear(self: Picture) -> None:
         f'<div style="{size}; box-sizing: border-box; border: 1px dashed #8886"></div>'
     )
 
-# %% ../../nbs/09_panels/00_picture.ipynb #cell-022
+# %% ../../nbs/09_panels/00_picture.ipynb #cell-026
 def stack_pictures(
     pictures,  # of the same resolution
 ) -> str:  # PNG in base64
@@ -187,7 +187,7 @@ def stack_pictures(
     column.save(packed, "PNG", compress_level=1)
     return base64.b64encode(packed.getvalue()).decode()
 
-# %% ../../nbs/09_panels/00_picture.ipynb #cell-025
+# %% ../../nbs/09_panels/00_picture.ipynb #cell-031
 class Throttle:
     """Says when it is time to draw again.
 
@@ -230,7 +230,7 @@ class Throttle:
         self.last = time.monotonic()
         self.frames, self.spent = self.frames + 1, self.spent + self.last - began
 
-# %% ../../nbs/09_panels/00_picture.ipynb #cell-029
+# %% ../../nbs/09_panels/00_picture.ipynb #cell-039
 class Cells:
     "Knows whether a cell is running, and which panels each cell has put on the page."
 
@@ -269,15 +269,14 @@ class Cells:
         kind, cell = message["header"]["msg_type"], self.here()
         if kind == "clear_output":
             self.leaving = [panel for panel in self.panels if cell in panel.places]
-        if kind == "display_data" or (
-            kind == "clear_output" and not message["content"].get("wait")
-        ):
+        at_once = kind == "clear_output" and not message["content"].get("wait")
+        if at_once or kind == "display_data":
             gone, self.leaving = self.leaving, []
             for panel in gone:
                 if cell in panel.places: panel._leaves(cell)
         return message
 
-# %% ../../nbs/09_panels/00_picture.ipynb #cell-030
+# %% ../../nbs/09_panels/00_picture.ipynb #cell-040
 @patch
 def here(self: Cells) -> str | None:
     """Return the id of the running cell.
@@ -297,7 +296,7 @@ class Halted(KeyboardInterrupt):
     The notebook shows one line instead of a traceback, which takes half a second to print."""
     def _render_traceback_(self): return [f"Stopped: {self}"]
 
-# %% ../../nbs/09_panels/00_picture.ipynb #cell-032
+# %% ../../nbs/09_panels/00_picture.ipynb #cell-044
 @contextmanager
 def sole_run():
     """Hold the right to run a model.
