@@ -27,6 +27,8 @@ def execute(path: Path) -> None:
             for output in cell.outputs: output.pop("execution_count", None)
             for output in cell.outputs:
                 if "data" in output: output.data.pop(WIDGET, None)
+                if "image/png" in output.get("data", {}) and "avss-kept" in output.data.get("text/html", ""):
+                    output.data.pop("text/html")  # the same picture once more, for the front end
                 if output.output_type == "execute_result": output["execution_count"] = None
     notebook.metadata = {"kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}}
     nbformat.write(notebook, path)

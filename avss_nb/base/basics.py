@@ -4,7 +4,7 @@
 
 # %% ../../nbs/00_base/00_basics.ipynb #cell-005
 from __future__ import annotations
-import errno, json, os, re, shutil, stat, sys, tempfile
+import errno, json, os, re, shutil, stat, sys, tempfile, time
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 # %% auto #0
 __all__ = ['LONGEST', 'DAMAGE', 'InputError', 'check_counts', 'one_line', 'write_whole', 'not_written', 'check_regular',
            'check_replaceable', 'format_of', 'check_place', 'save_tensors', 'load_tensors', 'report_damage', 'Progress',
-           'silent', 'Bar', 'default_progress', 'text_tokenizer']
+           'silent', 'Reporter', 'Bar', 'default_progress', 'text_tokenizer']
 
 # %% ../../nbs/00_base/00_basics.ipynb #cell-007
 class InputError(ValueError):
@@ -304,12 +304,19 @@ class Progress:
         figures worth showing
     partial : Callable[[], Any] | None, default None
         gives the result so far
+    part : float, default 0.0
+        share of the next unit that is done, below 1
     """
     done: int  # units finished
     total: int  # units in all; 0: not known
     unit: str = "step"  # what is counted
     info: dict[str, Any] = field(default_factory=dict)  # figures worth showing
     partial: Callable[[], Any] | None = None  # gives the result so far
+    part: float = 0.0  # share of the next unit that is done, below 1
+
+    def share(self) -> float:
+        "Return the share of all units that is done; 0 where their number is not known."
+        return (self.done + self.part) / self.total if self.total else 0.0
 
 def silent(progress: Progress) -> None:
     """Do nothing with the news.
@@ -320,7 +327,60 @@ def silent(progress: Progress) -> None:
         called with a `Progress` after each step; `silent` shows nothing
     """
 
-# %% ../../nbs/00_base/00_basics.ipynb #cell-052
+class Reporter:
+    """Report how far work has come: each unit, and to a listener that `hears_parts` that work
+    begins, and, not more often than every `least` seconds, the part of a unit that is done.
+
+    Parameters
+    ----------
+    progress : Callable[[Progress], None]
+        a listener
+    total : int
+        units in all; 0: not known
+    unit : str
+        what is counted
+    done : int, default 0
+        units that were finished before
+    least : float, default 0.25
+        seconds
+    """
+    def __init__(self,
+        progress: Callable[[Progress], None],  # a listener
+        total: int,  # units in all; 0: not known
+        unit: str,  # what is counted
+        done: int = 0,  # units that were finished before
+        least: float = 0.25,  # seconds
+    ):
+        self.progress, self.total, self.unit, self.least = progress, total, unit, least
+        self.done, self.last = done, time.monotonic()
+        self.parts = getattr(progress, "hears_parts", False)
+        if self.parts: progress(Progress(done, total, unit))
+
+    def part(self, share: float) -> None:
+        """Report that this share of the next unit is done, if it is time to say so.
+
+        Parameters
+        ----------
+        share : float
+        """
+        now = time.monotonic()
+        if not self.parts or now - self.last < self.least: return
+        self.last = now
+        self.progress(Progress(self.done, self.total, self.unit, part=min(share, 0.999)))
+
+    def step(self, done: int, info: dict | None = None, partial=None) -> None:
+        """Report that this many units are finished.
+
+        Parameters
+        ----------
+        done : int
+        info : dict | None, default None
+        partial, default None
+        """
+        self.done, self.last = done, time.monotonic()
+        self.progress(Progress(done, self.total, self.unit, info or {}, partial))
+
+# %% ../../nbs/00_base/00_basics.ipynb #cell-054
 class Bar:
     """A listener that shows a tqdm bar (a widget in notebooks, text in a terminal).
 
@@ -328,6 +388,8 @@ class Bar:
     ----------
     label : str, default ''
     """
+    hears_parts = True
+
     def __init__(self, label: str = ""): self.label, self.bar = label, None
 
     def __call__(self, progress: Progress) -> None:
@@ -335,7 +397,11 @@ class Bar:
             from tqdm.auto import tqdm
             self.bar = tqdm(desc=self.label, unit=progress.unit)
         self.bar.total = progress.total or None
+        self.bar.set_postfix_str(
+            f"{progress.part:.0%} of the next" if progress.part else "", refresh=False
+        )
         self.bar.update(progress.done - self.bar.n)
+        self.bar.refresh()
         if progress.done == progress.total: self.bar.close()
 
 def default_progress(label: str) -> Callable[[Progress], None]:
@@ -347,7 +413,7 @@ def default_progress(label: str) -> Callable[[Progress], None]:
     """
     return Bar(label) if sys.stderr.isatty() else silent
 
-# %% ../../nbs/00_base/00_basics.ipynb #cell-057
+# %% ../../nbs/00_base/00_basics.ipynb #cell-059
 def text_tokenizer(tokenizer):
     """Return the tokenizer inside a processor; a tokenizer (or any other callable) as it is.
 

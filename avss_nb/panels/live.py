@@ -4,7 +4,7 @@
 
 # %% ../../nbs/09_panels/01_live.ipynb #cell-002
 from __future__ import annotations
-import html, re, time, uuid
+import html, inspect, re, time, uuid
 from contextlib import contextmanager
 import ipywidgets as widgets
 import pandas as pd
@@ -16,7 +16,7 @@ from ..base.basics import InputError, Progress
 from .picture import CELLS, DRAWING, Picture, Throttle, stack_pictures
 
 # %% auto #0
-__all__ = ['ARROW', 'STYLE', 'CLOSED', 'row_of_controls', 'marked_up', 'close_widget', 'reuse_id', 'ReusesIds', 'Panel',
+__all__ = ['ARROW', 'STYLE', 'CLOSED', 'KEPT', 'row_of_controls', 'marked_up', 'close_widget', 'reuse_id', 'ReusesIds', 'Panel',
            'widget_parts', 'close_parts', 'list_layers', 'name_layers', 'duration_in_words', 'LivePanel', 'LayerPanel']
 
 # %% ../../nbs/09_panels/01_live.ipynb #cell-009
@@ -106,6 +106,12 @@ class ReusesIds(type(HasTraits)):
     A program that runs a notebook and stores the state of its widgets (nbclient, papermill)
     keeps everything that was ever open: a cell that shows its panel anew a hundred times would
     leave a hundred panels, pictures and all, in the file."""
+    @property
+    def __signature__(cls):
+        "Let `help` and completion show what a panel takes, not what its metaclass takes."
+        taken = inspect.signature(cls.__init__).parameters
+        return inspect.Signature([*taken.values()][1:])
+
     def __call__(cls, *args, **kwargs):
         others = widgets.Widget._widget_construction_callback
         def constructed(widget):
@@ -141,8 +147,11 @@ class Panel(HasTraits, metaclass=ReusesIds):
             picture, "", uuid.uuid4().hex, {}
         )
         self.pictures = [picture]  # that are kept, one under the other
+        self._kept = None  # what the notebook has of them
+        hidden = f"<style>.avss-kept-{self.display_id} {{display: none}}</style>"
         self.head = widgets.HTML(
-            f"{STYLE}<b style='font-size: 15px'>{marked_up(title)}</b> &nbsp; {marked_up(hint)}"
+            f"{STYLE}{hidden}<b style='font-size: 15px'>{marked_up(title)}</b> &nbsp;"
+            f" {marked_up(hint)}"
         )
         # two lines
         self.status = widgets.HTML(layout=widgets.Layout(flex="1 1 300px", min_height="40px"))
@@ -168,6 +177,7 @@ class Panel(HasTraits, metaclass=ReusesIds):
             f'<div role="status" aria-live="{live}" style="line-height:'
             f' 1.4">{marked_up(text)}</div>'
         )
+        CELLS.touch()
 
     def figures(self) -> dict[str, Picture]:
         "The pictures for taking away; their keys tell the files apart."
@@ -177,77 +187,6 @@ class Panel(HasTraits, metaclass=ReusesIds):
         return f"{type(self).__name__}: {' '.join([self.picture.alt, self.text]).strip()}"
 
 # %% ../../nbs/09_panels/01_live.ipynb #cell-025
-@patch
-def _repr_mimebundle_(self: Panel, include=None, exclude=None):
-    data = {**self.widget._repr_mimebundle_(), "text/plain": repr(self)}
-    kept = [picture for picture in self.pictures if picture.png]
-    if kept: data["image/png"] = stack_pictures(kept)
-    return data, {
-        "image/png": {
-            "width": max(p.width for p in self.pictures),
-            "height": sum(p.height for p in kept),
-        }
-    }
-
-@patch
-def _ipython_display_(self: Panel):
-    for part in widget_parts(self.widget):  # a panel that was closed opens again
-        if part.comm is None:
-            part.__dict__.pop("_repr_mimebundle_", None)
-            reuse_id(part)
-            part.open()
-    if self in CELLS.leaving: CELLS.leaving.remove(self)
-    data, metadata = self._repr_mimebundle_()
-    display(data, metadata=metadata, raw=True, display_id=self.display_id)
-    self.places[CELLS.here()] = CELLS.turn
-    if self not in CELLS.panels: CELLS.panels.append(self)
-
-# %% ../../nbs/09_panels/01_live.ipynb #cell-029
-@patch
-def keep_picture(self: Panel) -> None:
-    """Store the present picture in the notebook, in place of the one from when the
-    panel was displayed."""
-    if not self.places or get_ipython() is None: return
-    data, metadata = self._repr_mimebundle_()
-    update_display(data, metadata=metadata, raw=True, display_id=self.display_id)
-
-@patch
-def close(self: Panel) -> None:
-    """Give back what kernel and browser hold for the panel:
-    its picture and its results stay. Displayed again it opens again."""
-    if self.places and self.picture.png and get_ipython() is not None:
-        data, metadata = self._repr_mimebundle_()
-        update_display(
-            {kind: data[kind] for kind in ("text/plain", "image/png")}, metadata=metadata,
-            raw=True, display_id=self.display_id
-        )
-    self._closed()
-
-@patch
-def _closed(self: Panel) -> None:
-    self.places.clear()
-    if self in CELLS.panels: CELLS.panels.remove(self)
-    close_parts(self.widget)
-
-# %% ../../nbs/09_panels/01_live.ipynb #cell-030
-@patch
-def _leaves(self: Panel, cell) -> None:
-    """The page has lost the place where this cell showed the panel;
-    close it if there is no other."""
-    del self.places[cell]
-    if self.places or any(
-        self.widget in getattr(w, "children", ())
-        for w in [*widgets.widget._instances.values()]
-    ):
-        return
-    self._closed()
-    names, hidden = CELLS.shell.user_ns, CELLS.shell.user_ns_hidden
-    # IPython's outputs hold what is shown
-    for number in [n for n, value in names.get("_oh", {}).items() if value is self]:
-        del names["_oh"][number]
-        for held in names, hidden: held.pop(f"_{number}", None)
-
-# %% ../../nbs/09_panels/01_live.ipynb #cell-031
 def widget_parts(
     widget,
     found: dict | None = None,  # those that are known
@@ -278,7 +217,97 @@ def close_parts(widget) -> None:
     """
     for part in reversed(widget_parts(widget)): close_widget(part)
 
-# %% ../../nbs/09_panels/01_live.ipynb #cell-035
+# %% ../../nbs/09_panels/01_live.ipynb #cell-027
+KEPT = """<style>
+.jp-OutputArea-child:has(.avss-panel) + .jp-OutputArea-child:has(.avss-kept) {display: none}
+.jp-OutputArea-child:not(:has(.avss-panel)):has(+ .jp-OutputArea-child .avss-kept)
+  {display: none}
+.avss-kept td, .avss-kept th {padding: 0 12px 0 0; text-align: left}
+</style>"""
+
+@patch
+def tables(self: Panel) -> list[str]:
+    "The tables on show, as HTML."
+    parts = [part for part in widget_parts(self.widget) if isinstance(part, widgets.HTML)]
+    return [part.value for part in parts if "<table" in part.value]
+
+@patch
+def _repr_mimebundle_(self: Panel, include=None, exclude=None):
+    "What a notebook keeps of the panel, and the size of its pictures."
+    kept = [picture for picture in self.pictures if picture.png]
+    shown = [p.tag for p in kept] + [f"<p>{marked_up(self.text)}</p>", *self.tables()]
+    page = f'<div class="avss-kept avss-kept-{self.display_id}">{"".join(shown)}</div>'
+    data = {"text/plain": repr(self), "text/html": KEPT + page}
+    if kept: data["image/png"] = stack_pictures(kept)
+    return data, {
+        "image/png": {
+            "width": max(p.width for p in self.pictures),
+            "height": sum(p.height for p in kept),
+        }
+    }
+
+@patch
+def _ipython_display_(self: Panel):
+    for part in widget_parts(self.widget):  # a panel that was closed opens again
+        if part.comm is None:
+            part.__dict__.pop("_repr_mimebundle_", None)
+            reuse_id(part)
+            part.open()
+    if self in CELLS.leaving: CELLS.leaving.remove(self)
+    live = {**self.widget._repr_mimebundle_(), "text/plain": "", "text/html": "<!-- live -->"}
+    display(live, raw=True, display_id=self.display_id)
+    data, metadata = self._repr_mimebundle_()
+    display(data, metadata=metadata, raw=True, display_id=f"{self.display_id}-kept")
+    self._kept = data["text/html"]
+    self.places[CELLS.here()] = CELLS.turn
+    if self not in CELLS.panels: CELLS.panels.append(self)
+
+# %% ../../nbs/09_panels/01_live.ipynb #cell-031
+@patch
+def keep_picture(self: Panel) -> None:
+    """Store the present picture, words and tables in the notebook, in place of those from
+    when the panel was displayed."""
+    if not self.places or get_ipython() is None: return
+    data, metadata = self._repr_mimebundle_()
+    if data["text/html"] == self._kept: return
+    self._kept, place = data["text/html"], f"{self.display_id}-kept"
+    update_display(data, metadata=metadata, raw=True, display_id=place)
+
+@patch
+def close(self: Panel) -> None:
+    """Give back what kernel and browser hold for the panel:
+    its picture and its results stay. Displayed again it opens again."""
+    self.keep_picture()
+    if self.places and get_ipython() is not None:
+        nothing = {"text/plain": "", "text/html": "<!-- closed -->"}
+        update_display(nothing, raw=True, display_id=self.display_id)
+    self._closed()
+
+@patch
+def _closed(self: Panel) -> None:
+    self.places.clear()
+    if self in CELLS.panels: CELLS.panels.remove(self)
+    close_parts(self.widget)
+
+# %% ../../nbs/09_panels/01_live.ipynb #cell-032
+@patch
+def _leaves(self: Panel, cell) -> None:
+    """The page has lost the place where this cell showed the panel;
+    close it if there is no other."""
+    del self.places[cell]
+    if self.places or any(
+        self.widget in getattr(w, "children", ())
+        for w in [*widgets.widget._instances.values()]
+    ):
+        return
+    self._closed()
+    names, hidden = CELLS.shell.user_ns, CELLS.shell.user_ns_hidden
+    # IPython's outputs hold what is shown
+    for number in [n for n, value in names.get("_oh", {}).items() if value is self]:
+        del names["_oh"][number]
+        for held in names, hidden: held.pop(f"_{number}", None)
+
+# %% ../../nbs/09_panels/01_live.ipynb #cell-036
 def list_layers(layers, most: int = 8) -> str:
     """Layer numbers in words: 3, 7, 9 and 4 more.
 
@@ -313,7 +342,7 @@ def duration_in_words(seconds: float) -> str:
     """
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
-# %% ../../nbs/09_panels/01_live.ipynb #cell-046
+# %% ../../nbs/09_panels/01_live.ipynb #cell-047
 class LivePanel(Panel):
     """A panel that listens to a piece of work. Others say what to do:
     `_hear` each event, `_live` draw, `_so_far` and `load` the result.
@@ -325,10 +354,12 @@ class LivePanel(Panel):
     hint : str
     picture : Picture
     """
+    hears_parts = True
 
     def __init__(self, title: str, hint: str, picture: Picture):
         super().__init__(title, hint, picture)
         self.throttle, self._progress, self._told = Throttle(), None, 0.
+        self._heard = False  # of a unit that is finished
         self.bar = widgets.IntProgress(
             0, 0, 1, layout=widgets.Layout(width="120px", display="none")
         )
@@ -336,9 +367,11 @@ class LivePanel(Panel):
 
     def __call__(self, progress: Progress) -> None:
         "Listen to work."
-        if self._progress is None or progress.done <= self._progress.done:
-            self._begin(progress)
-        self._progress = progress
+        before, self._progress = self._progress, progress
+        come = progress.done + progress.part
+        if before is None or come <= before.done + before.part: self._begin(progress)
+        if progress.part or not progress.done: return self._tell_part(progress)
+        self._heard = True
         self._hear(progress)
         if progress.done == progress.total: return self._end()
         if self.throttle.due():
@@ -351,24 +384,31 @@ class LivePanel(Panel):
     ) -> None:
         "Say how far the work is, and how long it will take."
         if words is None: return
-        self._told = time.monotonic()
-        self.bar.value, self.bar.max = progress.done, max(progress.total, 1)
-        each = (self._told - self._started) / max(progress.done - self._from, 1)
-        left = duration_in_words(each * (progress.total - progress.done))
-        of, when = (
-            (f" of {progress.total}", f", about {left} left") if progress.total else ("", "")
-        )
-        self.say(f"{progress.unit} {progress.done}{of}{words}{when}; press ■ to stop", aloud)
+        self._told, share = time.monotonic(), progress.share()
+        self.bar.value, self.bar.max = round(1000 * share), 1000
+        number = progress.done + bool(progress.part or not progress.done)
+        of = f" of {progress.total}" if progress.total else ""
+        gained, when = share - self._from, ""
+        if gained > 0:
+            left = (self._told - self._started) / gained * (1 - share)
+            when = f", about {duration_in_words(left)} left"
+        self.say(f"{progress.unit} {number}{of}{words}{when}; press ■ to stop", aloud)
+
+    def _tell_part(self, progress: Progress) -> None:
+        "Say that work has begun, or how much of a unit is done."
+        if not progress.part: return self._tell_progress(progress, " has begun")
+        if time.monotonic() - self._told < self.throttle.least: return
+        self._tell_progress(progress, f", {progress.part:.0%} of it done", aloud=False)
 
     def _words(self, progress: Progress) -> str | None:
         "What can be said between two frames without work; None: nothing."
 
     def _hear(self, progress: Progress) -> None: pass
 
-# %% ../../nbs/09_panels/01_live.ipynb #cell-047
+# %% ../../nbs/09_panels/01_live.ipynb #cell-048
 @patch
 def _begin(self: LivePanel, progress: Progress) -> None:
-    self._started, self._from = time.monotonic(), progress.done
+    self._started, self._from, self._heard = time.monotonic(), progress.share(), False
     self.throttle.begin()
     self.bar.layout.display = ""
     if get_ipython() is not None:
@@ -382,14 +422,16 @@ def _cell_ended(self: LivePanel, *_) -> None:
 @patch
 def _end(self: LivePanel, result=None) -> None:
     "Show the final state, and keep its picture in the saved notebook."
-    self.load(self._so_far() if result is None else result)
+    if result is not None: self.load(result)
+    elif self._heard: self.load(self._so_far())
+    else: self.say(f"Stopped before the first {self._progress.unit} had ended.")
     self._progress, self.bar.layout.display = None, "none"
     shell = get_ipython()
     if shell is not None and self._cell_ended in shell.events.callbacks["post_run_cell"]:
         shell.events.unregister("post_run_cell", self._cell_ended)
     self.keep_picture()
 
-# %% ../../nbs/09_panels/01_live.ipynb #cell-058
+# %% ../../nbs/09_panels/01_live.ipynb #cell-061
 class LayerPanel(LivePanel):
     """A live panel that can look inside one layer;
     others name their `marks_class`, make `picked` and its `histogram`, and say how to `_draw`
@@ -445,7 +487,7 @@ class LayerPanel(LivePanel):
             with self._quietly(): self.pick.value = self.strip.value = self.layer
             if self.scores is not None: self._draw()
 
-# %% ../../nbs/09_panels/01_live.ipynb #cell-059
+# %% ../../nbs/09_panels/01_live.ipynb #cell-062
 @patch
 def to_frame(self: LayerPanel) -> pd.DataFrame:
     "The scores on show."
@@ -477,7 +519,7 @@ def _make_room(self: LayerPanel, layers: int) -> None:
     self._marks = self.marks_class(self.picture.ax, layers)
     self._number(layers)
 
-# %% ../../nbs/09_panels/01_live.ipynb #cell-060
+# %% ../../nbs/09_panels/01_live.ipynb #cell-063
 @patch
 @contextmanager
 def _quietly(self: LayerPanel):

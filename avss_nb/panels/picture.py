@@ -4,7 +4,7 @@
 
 # %% ../../nbs/09_panels/00_picture.ipynb #cell-002
 from __future__ import annotations
-import base64, html, io, threading, time
+import asyncio, base64, html, io, threading, time
 from contextlib import contextmanager
 import ipywidgets as widgets
 import numpy as np
@@ -17,7 +17,7 @@ from fastcore.basics import patch
 from ..base.basics import InputError
 
 # %% auto #0
-__all__ = ['DRAWING', 'CELLS', 'RUNNING', 'Picture', 'stack_pictures', 'Throttle', 'Cells', 'Halted', 'sole_run']
+__all__ = ['DRAWING', 'PAUSE', 'CELLS', 'RUNNING', 'Picture', 'stack_pictures', 'Throttle', 'Cells', 'Halted', 'sole_run']
 
 # %% ../../nbs/09_panels/00_picture.ipynb #cell-008
 DRAWING = threading.RLock()
@@ -41,6 +41,7 @@ class Picture:
     gap : int, default 0
         pixels between two of them
     """
+    told = []  # functions that are called when a picture has changed
 
     def __init__(self,
         width: int,  # pixels
@@ -71,6 +72,15 @@ class Picture:
     @property
     def base64(self) -> str: return base64.b64encode(self.png).decode()
 
+    @property
+    def tag(self) -> str:
+        "The image with its description, as HTML."
+        return (
+            f'<img alt="{html.escape(self.alt)}" width="{self.width}" height="{self.height}"'
+            ' style="display: block; max-width: 100%; height: auto"'
+            f' src="data:image/png;base64,{self.base64}">'
+        )
+
 # %% ../../nbs/09_panels/00_picture.ipynb #cell-010
 @patch
 def show(self: Picture,
@@ -95,11 +105,8 @@ def show(self: Picture,
             packed, "PNG", compress_level=1
         )
         self.png, self.alt = packed.getvalue(), alt
-    self.widget.value = (
-        f'<img alt="{html.escape(alt)}" width="{self.width}" height="{self.height}"'
-        ' style="display: block; max-width: 100%; height: auto"'
-        f' src="data:image/png;base64,{self.base64}">'
-    )
+    self.widget.value = self.tag
+    for told in self.told: told()
 
 # %% ../../nbs/09_panels/00_picture.ipynb #cell-012
 @patch
@@ -237,6 +244,7 @@ class Cells:
     def __init__(self):
         self.shell, self.depth, self.running, self.cell, self.turn = None, 0, False, None, 0
         self.panels, self.leaving = [], []  # on the page; about to go from it
+        self.waiting = None  # what will store the pictures of the panels
 
     def watch(self) -> None:
         "Follow the cells of the notebook, if this is one."
@@ -262,6 +270,7 @@ class Cells:
         for panel in [*self.panels]:
             if cell is not None and panel.places.get(cell, self.turn) != self.turn:
                 panel._leaves(cell)
+        if self.waiting: self.keep()
 
     def _sent(self, message: dict) -> dict:
         """`clear_output()` takes the running cell's panels from the page:
@@ -289,7 +298,24 @@ def here(self: Cells) -> str | None:
         or (None if beside else self.cell)
     )
 
+@patch
+def touch(self: Cells) -> None:
+    "Something on the page has changed: store it in the notebook when the user pauses."
+    if self.waiting or not self.panels: return
+    try: loop = asyncio.get_running_loop()
+    except RuntimeError: return  # outside of a notebook, or in a thread that ends with a picture
+    self.waiting = loop.call_later(PAUSE, self.keep)
+
+@patch
+def keep(self: Cells) -> None:
+    "Store what the panels on the page show."
+    if self.waiting: self.waiting.cancel()
+    self.waiting = None
+    for panel in [*self.panels]: panel.keep_picture()
+
+PAUSE = 0.5  # seconds
 CELLS, RUNNING = Cells(), threading.Lock()
+Picture.told.append(CELLS.touch)
 
 class Halted(KeyboardInterrupt):
     """■ came before a run had a result.
