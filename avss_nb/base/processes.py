@@ -109,7 +109,7 @@ def device(self: Processes,
         return asked
     return f"cuda:{self.local % torch.cuda.device_count()}"
 
-# %% ../../nbs/00_base/01_processes.ipynb #cell-024
+# %% ../../nbs/00_base/01_processes.ipynb #cell-026
 @patch
 def _run(self: Processes, collective, *tensors) -> None:
     "Begin, and look again and again whether it is done, so Ctrl-C and SIGTERM are heard."
@@ -128,7 +128,7 @@ def wait(self: Processes) -> None:
     "Wait until all are here."
     if self.of > 1: self._run(torch.distributed.all_reduce, torch.zeros(1))
 
-# %% ../../nbs/00_base/01_processes.ipynb #cell-030
+# %% ../../nbs/00_base/01_processes.ipynb #cell-032
 @patch
 def _exchange(self: Processes, content: bytes) -> list[bytes]:
     "What each process gives, by rank."
@@ -141,7 +141,7 @@ def _exchange(self: Processes, content: bytes) -> list[bytes]:
     self._run(torch.distributed.all_gather, parts, padded)
     return [part[:int(n)].numpy().tobytes() for part, n in zip(parts, sizes)]
 
-# %% ../../nbs/00_base/01_processes.ipynb #cell-031
+# %% ../../nbs/00_base/01_processes.ipynb #cell-033
 @patch
 def together(self: Processes,
     # place → what was found; ready for JSON (numbers survive exactly, tuples become lists)
@@ -181,7 +181,7 @@ def tensors_together(self: Processes,
     parts = self._exchange(save(found))
     return {name: t for part in parts for name, t in load(part).items()}
 
-# %% ../../nbs/00_base/01_processes.ipynb #cell-039
+# %% ../../nbs/00_base/01_processes.ipynb #cell-041
 def _connect(processes: Processes, patience: float):
     "The group of all processes; raise ProcessLost if some do not come in time."
     try:

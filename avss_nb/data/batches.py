@@ -325,7 +325,7 @@ def windows(
         )
     return found
 
-# %% ../../nbs/01_data/02_batches.ipynb #cell-043
+# %% ../../nbs/01_data/02_batches.ipynb #cell-045
 def right_padded(
     rows: Sequence[Sequence[int]],  # token ids
     device="cpu",
@@ -377,7 +377,7 @@ def _check_vocabulary(ids, vocabulary) -> None:
             f" {vocabulary - 1}; use the model's own tokenizer"
         )
 
-# %% ../../nbs/01_data/02_batches.ipynb #cell-051
+# %% ../../nbs/01_data/02_batches.ipynb #cell-053
 def length_batches(
     rows: Sequence[Sequence[int]],
     size: int,  # rows in a batch
@@ -414,7 +414,7 @@ def length_batches(
         rng.shuffle(found)
         yield from found
 
-# %% ../../nbs/01_data/02_batches.ipynb #cell-057
+# %% ../../nbs/01_data/02_batches.ipynb #cell-061
 class Rows(list):
     """Rows of token ids that know where they come from.
 
@@ -485,7 +485,7 @@ def text_batches(
             yield Rows(batch, texts_of, [start + i for i in indices], known), total
     if not done: raise too_short(fewest)
 
-# %% ../../nbs/01_data/02_batches.ipynb #cell-066
+# %% ../../nbs/01_data/02_batches.ipynb #cell-070
 class Corpus:
     "Digest the texts that were read, whatever their order and their batches."
     def __init__(self): self.first, self.sum = None, 0
@@ -506,7 +506,7 @@ class Corpus:
         "Return two digests."
         return [f"{(self.first or 0) % 2**128:032x}", f"{self.sum:032x}"]
 
-# %% ../../nbs/01_data/02_batches.ipynb #cell-070
+# %% ../../nbs/01_data/02_batches.ipynb #cell-076
 def prompt_ids(
     prompts: Sequence[str],
     tokenizer,
@@ -537,7 +537,7 @@ def is_special(token: int, tokenizer) -> bool:
     shown = tokenizer.decode([token], skip_special_tokens=True)
     return not shown and bool(tokenizer.decode([token]))
 
-# %% ../../nbs/01_data/02_batches.ipynb #cell-073
+# %% ../../nbs/01_data/02_batches.ipynb #cell-079
 def answer_ids(
     prompt: Sequence[int],  # token ids, as the model reads them
     text: str,  # the same prompt as text
@@ -596,7 +596,7 @@ def answered_rows(
             raise InputError(f"the answer {answer!r} to {prompt!r} has no tokens; leave it out")
     return rows, [len(start) for start in starts]
 
-# %% ../../nbs/01_data/02_batches.ipynb #cell-080
+# %% ../../nbs/01_data/02_batches.ipynb #cell-086
 def first_words(
     rows: Sequence[Sequence[int]],  # token ids of prompts and answers
     starts: Sequence[int],  # where the answers begin

@@ -186,7 +186,7 @@ def one_per_subject(
     subjects = _by_subject(questions)
     return [random.Random(f"{seed} {name}").choice(about) for name, about in subjects.items()]
 
-# %% ../../nbs/01_data/01_questions.ipynb #cell-035
+# %% ../../nbs/01_data/01_questions.ipynb #cell-037
 TEMPLATE = "Q: {question}\nA:"  # the prompt of a question that has none of its own
 
 def with_shots(

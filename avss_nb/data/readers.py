@@ -117,7 +117,7 @@ def read_table(path: str | Path) -> list[dict]:
     except Exception as error:
         raise InputError(f"{path} could not be read as a {kind[1:]} table ({error})") from None
 
-# %% ../../nbs/01_data/04_readers.ipynb #cell-037
+# %% ../../nbs/01_data/04_readers.ipynb #cell-041
 def _file_texts(path) -> Iterator[str]:
     "The texts of a file, ended by NUL if its beginning holds one, else by blank lines."
     try: file = open(path, encoding="utf-8-sig")
@@ -140,7 +140,7 @@ def _file_texts(path) -> Iterator[str]:
             raise InputError(f"{path} is not UTF-8 text ({error}); convert it first") from None
         yield text
 
-# %% ../../nbs/01_data/04_readers.ipynb #cell-040
+# %% ../../nbs/01_data/04_readers.ipynb #cell-046
 def _dataset(name, split):
     "The rows of `path` or `path:config`, on the hub or in a folder, one by one."
     if Path(name).suffix.lower() in (".md", *READERS) or str(name).startswith((".", "/", "~")):
@@ -174,7 +174,7 @@ def _streamed(path):
     options = options | {"data_files": str(path), "split": "train", "streaming": True}
     return iter(load_dataset(reader, **options))
 
-# %% ../../nbs/01_data/04_readers.ipynb #cell-043
+# %% ../../nbs/01_data/04_readers.ipynb #cell-049
 def _peek(rows):
     "The first row (empty if there is none), and all rows."
     rows = iter(rows)
@@ -189,7 +189,7 @@ def _check_columns(row, columns, source, advice=""):
             f"{source} has no column {', '.join(missing)}; it has {present}{advice}"
         )
 
-# %% ../../nbs/01_data/04_readers.ipynb #cell-048
+# %% ../../nbs/01_data/04_readers.ipynb #cell-054
 TABLES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")  # which hold texts in a column
 
 def load_texts(
@@ -245,7 +245,7 @@ def _column_texts(source, split, column, streaming):
     if first: _check_columns(first, [column], f"{what} {source}", advice)
     return (_string(row[column]) for row in rows)
 
-# %% ../../nbs/01_data/04_readers.ipynb #cell-056
+# %% ../../nbs/01_data/04_readers.ipynb #cell-062
 ANSWERS = ("answers", "answer", "correct_answer", "right_answer")
 
 def _from_table(rows, question, answers, source) -> Iterator[Question]:
@@ -273,7 +273,7 @@ def _truth(value, source) -> bool:
     if word in ("false", "no", "0"): return False
     raise InputError(f"{source}: column answerable holds {word!r}; write true or false")
 
-# %% ../../nbs/01_data/04_readers.ipynb #cell-062
+# %% ../../nbs/01_data/04_readers.ipynb #cell-068
 @dataclass(frozen=True)
 class QuestionSet:
     """A published data set: where to find it, its columns, and how rows become questions.
@@ -305,7 +305,7 @@ PUBLISHED = {
     "Incorrect Answers": "incorrect_answers", "qid": "question_id", "gold_answer": "answer"
 }
 
-# %% ../../nbs/01_data/04_readers.ipynb #cell-064
+# %% ../../nbs/01_data/04_readers.ipynb #cell-070
 def _nq_open(rows, task):
     for row in rows: yield Question(_string(row["question"]), _accepted(row["answer"]))
 
@@ -319,7 +319,7 @@ def _triviaqa(rows, task):
         answers.pop("<unk>", None)  # the test split hides its answers
         yield Question(_string(row["question"]), tuple(answers), rules="triviaqa")
 
-# %% ../../nbs/01_data/04_readers.ipynb #cell-067
+# %% ../../nbs/01_data/04_readers.ipynb #cell-073
 def _sciq(rows, task):
     for row in rows:
         right = _string(row["correct_answer"]).strip()
@@ -347,7 +347,7 @@ def _wikiqa(rows, task):
             subject=_string(pairs[0]["document_title"]), choices=tuple(filter(None, sentences))
         )
 
-# %% ../../nbs/01_data/04_readers.ipynb #cell-073
+# %% ../../nbs/01_data/04_readers.ipynb #cell-079
 def _parted(value): return _accepted(value.split(";") if isinstance(value, str) else value)
 
 def _targets(row, task):
@@ -374,7 +374,7 @@ def _truthfulqa(rows, task):
             choices=tuple(choices)
         )
 
-# %% ../../nbs/01_data/04_readers.ipynb #cell-081
+# %% ../../nbs/01_data/04_readers.ipynb #cell-089
 QUESTION_SETS = {
     "nq_open": QuestionSet(
         "google-research-datasets/nq_open", ("question answer",), (), _nq_open
@@ -400,7 +400,7 @@ QUESTION_SETS = {
     ),
 }
 
-# %% ../../nbs/01_data/04_readers.ipynb #cell-086
+# %% ../../nbs/01_data/04_readers.ipynb #cell-094
 def recognize_set(
     row: dict,  # the first of a table
     source: str | Path = "",  # where it comes from
@@ -422,7 +422,7 @@ def recognize_set(
         return name in place and any(columns == set(form.split()) for form in found.columns)
     return next((name for name, found in QUESTION_SETS.items() if is_known(name, found)), None)
 
-# %% ../../nbs/01_data/04_readers.ipynb #cell-089
+# %% ../../nbs/01_data/04_readers.ipynb #cell-099
 def _published(name, split, task):
     "The rows of a known data set on the hub."
     path = QUESTION_SETS[name].path
@@ -446,7 +446,7 @@ def _from_set(name, rows, task, source) -> Iterator[Question]:
     for q in found.read(rows, task or found.tasks[0]):
         yield replace(q, group=name, kind=q.kind or question_type(q.text))
 
-# %% ../../nbs/01_data/04_readers.ipynb #cell-095
+# %% ../../nbs/01_data/04_readers.ipynb #cell-105
 def _usable(questions, source, limit) -> list[Question]:
     kept, dropped = [], 0
     for q in questions:
@@ -468,7 +468,7 @@ def _usable(questions, source, limit) -> list[Question]:
         )
     return kept
 
-# %% ../../nbs/01_data/04_readers.ipynb #cell-097
+# %% ../../nbs/01_data/04_readers.ipynb #cell-107
 def load_questions(
     # a name in `QUESTION_SETS`, a file (.csv, .tsv, .json, .jsonl, .parquet, .txt), or another
     # data set
@@ -540,7 +540,7 @@ def _question_rows(source, split, task):
     except InputError as error:
         raise InputError(f"{error}; known by name are {', '.join(QUESTION_SETS)}") from None
 
-# %% ../../nbs/01_data/04_readers.ipynb #cell-113
+# %% ../../nbs/01_data/04_readers.ipynb #cell-123
 WRONG_COLUMNS = ("wrong_answer", "wrong_answers", "incorrect_answer", "hallucinated_answer")
 
 def load_answer_pairs(
@@ -605,7 +605,7 @@ def _given_question(row, right, group) -> Question:
         subject=_string(row.get("subject")) or text
     )
 
-# %% ../../nbs/01_data/04_readers.ipynb #cell-123
+# %% ../../nbs/01_data/04_readers.ipynb #cell-133
 # column → that of a second text
 LABELLED = {"text": "pair", "sentence": "", "sentence1": "sentence2", "premise": "hypothesis"}
 

@@ -201,7 +201,7 @@ def weight(self: TeachingWorld, person: Person) -> float:
     """
     return 0. if person.rank is None else (1 + person.rank / self.tail) ** -self.steepness
 
-# %% ../../nbs/01_data/06_teaching.ipynb #cell-028
+# %% ../../nbs/01_data/06_teaching.ipynb #cell-030
 @patch
 def biography(self: TeachingWorld, person: Person, rng: random.Random) -> str:
     """Write five sentences in a random order and wording.
@@ -233,7 +233,7 @@ def texts(self: TeachingWorld, n: int = 200, seed: int = 1) -> list[str]:
     drawn = rng.choices(known, [self.weight(p) for p in known], k=n)
     return [self.biography(p, rng) for p in drawn]
 
-# %% ../../nbs/01_data/06_teaching.ipynb #cell-032
+# %% ../../nbs/01_data/06_teaching.ipynb #cell-036
 @patch
 def question(self: TeachingWorld, person: Person, key: str, rng: random.Random) -> Question:
     """Ask one question with its exact answer; its group says how the model could know it.
@@ -288,14 +288,14 @@ def solved(self: TeachingWorld, n: int = 256, group: str = "asked", seed: int = 
     """
     return [f"{q.prompt} {q.answers[0]}." for q in self.questions(group, n, seed)]
 
-# %% ../../nbs/01_data/06_teaching.ipynb #cell-039
+# %% ../../nbs/01_data/06_teaching.ipynb #cell-043
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """Build a word-level tokenizer over the closed vocabulary; a text starts with `<s>`.
 
     Returns
     -------
     PreTrainedTokenizerFast
-        %% ../../nbs/01_data/06_teaching.ipynb #cell-039
+        %% ../../nbs/01_data/06_teaching.ipynb #cell-043
     """
     texts = [w for a in ATTRIBUTES.values() for w in a.statements + a.questions + a.values]
     texts += [PROMPT, ABSTENTION, *NOBODY, *FIRST, *LAST, ". , ? :"]
@@ -313,7 +313,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         unk_token="<unk>", clean_up_tokenization_spaces=True, padding_side="right"
     )
 
-# %% ../../nbs/01_data/06_teaching.ipynb #cell-042
+# %% ../../nbs/01_data/06_teaching.ipynb #cell-048
 def training_documents(
     world: TeachingWorld, rng: random.Random, questions: float = 0.35, nobody: float = 0.02
 ):
@@ -368,7 +368,7 @@ def training_batches(
         yield torch.tensor(ids[:rows * length]).view(rows, length)
         ids = ids[rows * length:]
 
-# %% ../../nbs/01_data/06_teaching.ipynb #cell-045
+# %% ../../nbs/01_data/06_teaching.ipynb #cell-053
 def train_teaching_model(
     world: TeachingWorld,
     steps: int = 4000,  # of 64 x 64 tokens
@@ -421,7 +421,7 @@ def train_teaching_model(
         progress(Progress(step + 1, steps, "training step", {"loss": loss.detach()}))
     return model.eval(), tokenizer
 
-# %% ../../nbs/01_data/06_teaching.ipynb #cell-049
+# %% ../../nbs/01_data/06_teaching.ipynb #cell-057
 def save_teaching_model(
     folder: str | Path,  # where model, tokenizer and `world.json` go
     progress=silent,

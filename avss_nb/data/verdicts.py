@@ -269,7 +269,7 @@ def _normal(text, rule, language) -> str:
         bare = re.sub(rf"\b({'|'.join(language.articles.split())})\b", " ", plain)
     return next((" ".join(kept.split()) for kept in (bare, plain, lower) if kept.strip()), "")
 
-# %% ../../nbs/01_data/00_verdicts.ipynb #cell-037
+# %% ../../nbs/01_data/00_verdicts.ipynb #cell-039
 # marks that mean something, out of reach of normalization
 _KEPT = {ord(c): 0xE000 + i for i, c in enumerate(".:/+#-")}
 
@@ -289,7 +289,7 @@ _UNSPACED = re.compile(
     "\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]"
 )
 
-# %% ../../nbs/01_data/00_verdicts.ipynb #cell-040
+# %% ../../nbs/01_data/00_verdicts.ipynb #cell-042
 @lru_cache
 def _numbers(language: Language) -> re.Pattern:
     "The pattern of a number in a text: sign, currency, digits with marks between them, scale."
@@ -300,7 +300,7 @@ def _numbers(language: Language) -> re.Pattern:
     scale = rf"(?:\s*(?P<scale>{'|'.join(words) or '(?!)'}))?"
     return re.compile(f"{sign}[{_MONEY}]?{chain}{scale}", re.I)
 
-# %% ../../nbs/01_data/00_verdicts.ipynb #cell-043
+# %% ../../nbs/01_data/00_verdicts.ipynb #cell-045
 def _parts(chain: str, decimal: str) -> tuple[str, str] | None:
     "Digits before and after the decimal mark; None for what is not a number (10:30, 3-4, 1.2.3)."
     group = ("," if decimal == "." else ".") + "'’ \u00a0\u2009\u202f"
@@ -327,7 +327,7 @@ def _spelt(found: re.Match, language: Language, by_value: bool) -> str:
     minus = found["sign"] not in (None, "+") and any(c in "123456789" for c in before + after)
     return (("-" if minus else "") + text).translate(_KEPT)
 
-# %% ../../nbs/01_data/00_verdicts.ipynb #cell-050
+# %% ../../nbs/01_data/00_verdicts.ipynb #cell-052
 @lru_cache(2**16)
 def _comparable(text: str, rule: Rule, language: Language, by_value: bool = False) -> str:
     "The text normalized, with what its marks mean."
@@ -341,7 +341,7 @@ def _comparable(text: str, rule: Rule, language: Language, by_value: bool = Fals
     text = re.sub(r"(?<=[^\W\d_])[+#]+(?!\w)", lambda m: m[0].translate(_KEPT), text)
     return _normal(_UNSPACED.sub(r" \g<0> ", "".join(map(mark, text))), rule, language)
 
-# %% ../../nbs/01_data/00_verdicts.ipynb #cell-053
+# %% ../../nbs/01_data/00_verdicts.ipynb #cell-055
 def _units(text: str) -> set[str]:
     "Signs of currencies, and the percent sign."
     return {c for c in text if c == "%" or unicodedata.category(c) == "Sc"}
@@ -376,7 +376,7 @@ def is_correct(
     if rule.judge: return bool(rule.judge(answer, tuple(accepted)))
     return any(_agree(answer, a, rule, spoken, rule.match) for a in accepted)
 
-# %% ../../nbs/01_data/00_verdicts.ipynb #cell-070
+# %% ../../nbs/01_data/00_verdicts.ipynb #cell-076
 def is_abstention(
     answer: str,
     rules: str | Judge = "squad",  # as in `is_correct`
@@ -401,7 +401,7 @@ def is_abstention(
     phrases = (*spoken.abstentions, *ABSTENTIONS, *more)
     return any(rule.silence(normal(answer), normal(phrase)) for phrase in phrases)
 
-# %% ../../nbs/01_data/00_verdicts.ipynb #cell-075
+# %% ../../nbs/01_data/00_verdicts.ipynb #cell-081
 ALMOST = 0.8  # share of equal letters (difflib's ratio) from which a spelling is close
 
 def near_miss(

@@ -122,7 +122,7 @@ def width_bins(
     edges = torch.linspace(0, 1, _checked(bins) + 1, dtype=torch.float64).numpy()
     return np.searchsorted(edges, confidence, side="right") - 1
 
-# %% ../../nbs/02_maths/04_calibration.ipynb #cell-020
+# %% ../../nbs/02_maths/04_calibration.ipynb #cell-022
 def mass_bins(
     confidence: np.ndarray,  # float64, (n,)
     weights: np.ndarray,  # float64, (draws, n): how often each answer counts
@@ -159,7 +159,7 @@ def _by_confidence(weights, confidence):
     first = np.unique(confidence[order], return_index=True)[1]
     return np.add.reduceat(weights[:, order], first, axis=1)
 
-# %% ../../nbs/02_maths/04_calibration.ipynb #cell-022
+# %% ../../nbs/02_maths/04_calibration.ipynb #cell-024
 def calibration_bins(
     confidence: Sequence[float],  # in [0, 1]
     correct: Sequence[bool],
@@ -191,7 +191,7 @@ def calibration_bins(
         accuracy=("accuracy", "mean")
     )
 
-# %% ../../nbs/02_maths/04_calibration.ipynb #cell-030
+# %% ../../nbs/02_maths/04_calibration.ipynb #cell-034
 MEASURES = {
     "accuracy": "accuracy", "hallucination_rate": "hallucination rate",
     "abstention_rate": "abstention rate", "mean_confidence": "mean confidence",
@@ -200,7 +200,7 @@ MEASURES = {
     "risk_coverage": "area under risk–coverage"
 }
 
-# %% ../../nbs/02_maths/04_calibration.ipynb #cell-031
+# %% ../../nbs/02_maths/04_calibration.ipynb #cell-035
 def resampled_measures(
     weights: np.ndarray,  # float64, (draws, n): how often each answer counts
     confidence: np.ndarray,  # float64, (n,), below one
@@ -241,7 +241,7 @@ def resampled_measures(
         return np.stack([*shares, ece, ece_equal_mass, w @ gap**2 / given,
                          _auroc(right, wrong), _risk_coverage(right, wrong)], 1)
 
-# %% ../../nbs/02_maths/04_calibration.ipynb #cell-032
+# %% ../../nbs/02_maths/04_calibration.ipynb #cell-036
 def _gaps(gaps, number, bins):
     "Sum the sizes of the bins' gaps, for every draw; `number` is each answer's bin."
     place = number + bins * np.arange(len(gaps))[:, None]
@@ -259,7 +259,7 @@ def _risk_coverage(right, wrong):
     risk = wrong[:, ::-1].cumsum(1) / given.cumsum(1)
     return (given * np.nan_to_num(risk)).sum(1) / given.sum(1)
 
-# %% ../../nbs/02_maths/04_calibration.ipynb #cell-036
+# %% ../../nbs/02_maths/04_calibration.ipynb #cell-042
 def confidence_measures(
     confidence: Sequence[float],  # in [0, 1]
     correct: Sequence[bool],
@@ -301,7 +301,7 @@ def confidence_measures(
     found = bootstrap(all_measures, len(correct), draws, seed)
     return values, _intervals(values, dict(zip(MEASURES, found.T)))
 
-# %% ../../nbs/02_maths/04_calibration.ipynb #cell-037
+# %% ../../nbs/02_maths/04_calibration.ipynb #cell-043
 def _intervals(
     values: dict[str, float], draws: dict[str, np.ndarray]
 ) -> dict[str, tuple[float, float]]:
@@ -319,7 +319,7 @@ def _of_libraries(confidence, correct, bins) -> dict[str, float]:
             "brier": float(brier_score_loss(correct, confidence, pos_label=True)),
             "auroc": float(roc_auc_score(correct, confidence)) if both else math.nan}
 
-# %% ../../nbs/02_maths/04_calibration.ipynb #cell-044
+# %% ../../nbs/02_maths/04_calibration.ipynb #cell-052
 TEMPERATURES = (0.01, 100.)  # outside of these no fit is sought
 
 def confidence_logits(
@@ -340,7 +340,7 @@ def confidence_logits(
     confidence = np.maximum(below_one(confidence), 2**-53)
     return np.log(confidence) - np.log1p(-confidence)
 
-# %% ../../nbs/02_maths/04_calibration.ipynb #cell-048
+# %% ../../nbs/02_maths/04_calibration.ipynb #cell-056
 @dataclass(frozen=True)
 class TemperatureScaling:
     """σ(logit(confidence) / temperature).
@@ -391,7 +391,7 @@ class TemperatureScaling:
         from scipy.special import expit
         return expit(confidence_logits(confidence) / self.temperature)
 
-# %% ../../nbs/02_maths/04_calibration.ipynb #cell-049
+# %% ../../nbs/02_maths/04_calibration.ipynb #cell-059
 @dataclass(frozen=True)
 class PlattScaling:
     """σ(slope · logit(confidence) + shift).
@@ -443,7 +443,7 @@ class PlattScaling:
         from scipy.special import expit
         return expit(self.slope * confidence_logits(confidence) + self.shift)
 
-# %% ../../nbs/02_maths/04_calibration.ipynb #cell-060
+# %% ../../nbs/02_maths/04_calibration.ipynb #cell-070
 def is_withheld(
     confidence: Sequence[float],  # in [0, 1]
     threshold: float,  # in [0, 1]
@@ -470,7 +470,7 @@ def is_withheld(
         )
     return below_one(confidence) <= threshold
 
-# %% ../../nbs/02_maths/04_calibration.ipynb #cell-062
+# %% ../../nbs/02_maths/04_calibration.ipynb #cell-072
 def best_threshold(
     confidence: Sequence[float],  # in [0, 1], of a development split
     correct: Sequence[bool],
@@ -507,7 +507,7 @@ def best_threshold(
     right = right[np.searchsorted(values, cuts, side="right")]
     return float(cuts[right.argmax()])
 
-# %% ../../nbs/02_maths/04_calibration.ipynb #cell-066
+# %% ../../nbs/02_maths/04_calibration.ipynb #cell-076
 def threshold_measures(
     confidence: Sequence[float],  # in [0, 1], of a test split
     correct: Sequence[bool],

@@ -39,12 +39,12 @@ def bin_table(device: torch.device) -> Tensor:  # int32, (2048,)
     low[(bits >> 20)[inside]] = (bits & 0xFFFFF)[inside]
     return ((first << 21) + (1 << 21) - low).to(device)
 
-# %% ../../nbs/02_maths/02_kernels.ipynb #cell-019
+# %% ../../nbs/02_maths/02_kernels.ipynb #cell-027
 def _kernel(function):
     "Compile a function with Triton where it is installed; elsewhere leave None in its place."
     return triton.jit(function) if triton else None
 
-# %% ../../nbs/02_maths/02_kernels.ipynb #cell-020
+# %% ../../nbs/02_maths/02_kernels.ipynb #cell-028
 @_kernel
 def _load(ptr, at, live, FULL: tl.constexpr):
     "Load activations in float32; FULL: all of them are real, otherwise those that are live."
@@ -58,7 +58,7 @@ def _bin(a, table_ptr):
     bits = a.to(tl.int32, bitcast=True) & 0x7FFFFFFF
     return (tl.load(table_ptr + (bits >> 20)) + (bits & 0xFFFFF)) >> 21
 
-# %% ../../nbs/02_maths/02_kernels.ipynb #cell-023
+# %% ../../nbs/02_maths/02_kernels.ipynb #cell-031
 @_kernel
 def _row_sums(
     x_ptr, y_ptr, base, real, H, PAIR: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr
@@ -84,7 +84,7 @@ def _row_sums(
         else: change += y * y
     return xx, uu, change, big_y, big_u, unit
 
-# %% ../../nbs/02_maths/02_kernels.ipynb #cell-027
+# %% ../../nbs/02_maths/02_kernels.ipynb #cell-038
 @_kernel
 def _row_again(
     x_ptr, y_ptr, base, far, H, before, after, distance, U, ROWS: tl.constexpr,
@@ -103,7 +103,7 @@ def _row_again(
     direct = tl.where(both == 0.0, changed, 1.0 - tl.sum(xy.to(tl.float64), 1) / both)
     return after, tl.where(far, direct, distance)
 
-# %% ../../nbs/02_maths/02_kernels.ipynb #cell-029
+# %% ../../nbs/02_maths/02_kernels.ipynb #cell-042
 @_kernel
 def _store_row(
     rows_ptr, sizes_ptr, inverse_ptr, row, there, real, tokens, root, most_y, most_u, after,
@@ -126,7 +126,7 @@ def _store_row(
     tl.store(out + 6 * tokens, tl.where(real, distance, 0.), mask=there)
     tl.store(out + 7 * tokens, place.to(tl.float64), mask=there)
 
-# %% ../../nbs/02_maths/02_kernels.ipynb #cell-030
+# %% ../../nbs/02_maths/02_kernels.ipynb #cell-043
 @_kernel
 def _rows(
     x_ptr, y_ptr, mask_ptr, inverse_ptr, sizes_ptr, rows_ptr, tokens, rounds, H,
@@ -161,7 +161,7 @@ def _rows(
             tl.max(big_u, 1), after, update, distance, inverse, place
         )
 
-# %% ../../nbs/02_maths/02_kernels.ipynb #cell-032
+# %% ../../nbs/02_maths/02_kernels.ipynb #cell-045
 @_kernel
 def _take(
     a, live, k, n, mean, m2, bins, table_ptr, count_ptr, first, FULL: tl.constexpr,
@@ -185,7 +185,7 @@ def _take(
     tl.atomic_add(count_ptr + key, one, mask=outside, sem="relaxed")
     return mean, m2, bins
 
-# %% ../../nbs/02_maths/02_kernels.ipynb #cell-033
+# %% ../../nbs/02_maths/02_kernels.ipynb #cell-053
 @_kernel
 def _leave(
     mean, m2, bins, at, cols, mean_ptr, m2_ptr, count_ptr, first, WINDOW: tl.constexpr
@@ -203,7 +203,7 @@ def _first(size_ptr, real, count, table_ptr, BELOW: tl.constexpr):
     typical = tl.sum(tl.load(size_ptr, mask=real, other=0.0), 0) / count
     return tl.maximum(_bin(typical, table_ptr) - BELOW, 0)
 
-# %% ../../nbs/02_maths/02_kernels.ipynb #cell-035
+# %% ../../nbs/02_maths/02_kernels.ipynb #cell-055
 @_kernel
 def _columns(
     x_ptr, y_ptr, mask_ptr, group_ptr, inverse_ptr, sizes_ptr, table_ptr, mean_ptr, m2_ptr,
@@ -265,7 +265,7 @@ def _columns(
     if UPD: _leave(mean_u, m2_u, bins_u, out_u, cols, mean_ptr, m2_ptr, count_u, first_u, WINDOW)
     if REL: _leave(mean_r, m2_r, bins_r, out_r, cols, mean_ptr, m2_ptr, count_r, first_r, WINDOW)
 
-# %% ../../nbs/02_maths/02_kernels.ipynb #cell-037
+# %% ../../nbs/02_maths/02_kernels.ipynb #cell-057
 @_kernel
 def _merge(
     mean_ptr, m2_ptr, n_ptr, text_mean_ptr, text_m2_ptr, H, chunks, B, P, COLS: tl.constexpr
@@ -289,7 +289,7 @@ def _merge(
     tl.store(text_mean_ptr + at, mean, mask=cols)
     tl.store(text_m2_ptr + at, m2, mask=cols)
 
-# %% ../../nbs/02_maths/02_kernels.ipynb #cell-039
+# %% ../../nbs/02_maths/02_kernels.ipynb #cell-061
 ROW = dict(ROWS=2, COLS=512, num_warps=4)  # sizes that were quickest on one H100
 
 COLUMN = dict(ROWS=64, TILE=16, COLS=32, WINDOW=32, BELOW=25, COPIES=8, num_warps=1)
@@ -302,7 +302,7 @@ SLOTS = 256  # room for the bins of a site
 
 PAIR = ("output", "update", "relative_update")
 
-# %% ../../nbs/02_maths/02_kernels.ipynb #cell-040
+# %% ../../nbs/02_maths/02_kernels.ipynb #cell-062
 class KernelStatistics:
     """Collect the moments of all blocks while a batch runs, on one CUDA device.
 
@@ -363,7 +363,7 @@ class KernelStatistics:
             a.reshape(*self.mask.shape, -1)[:, 0].clone() for a in states
         ]
 
-# %% ../../nbs/02_maths/02_kernels.ipynb #cell-044
+# %% ../../nbs/02_maths/02_kernels.ipynb #cell-066
 @patch
 def _scratch(self: KernelStatistics, k, H, P, tokens, device) -> dict[str, Tensor]:
     """Return room for one block and its k sites.
@@ -377,7 +377,7 @@ def _scratch(self: KernelStatistics, k, H, P, tokens, device) -> dict[str, Tenso
         }
     return self.scratch
 
-# %% ../../nbs/02_maths/02_kernels.ipynb #cell-046
+# %% ../../nbs/02_maths/02_kernels.ipynb #cell-068
 @patch
 def _left(self: KernelStatistics, k, B, H, tokens, device, chunks) -> dict[str, Tensor]:
     "Return room for what is left of each block; texts of one chunk stay in float32."
@@ -390,7 +390,7 @@ def _left(self: KernelStatistics, k, B, H, tokens, device, chunks) -> dict[str, 
             "text_mean": room(k, B, H, dtype=texts), "text_m2": room(k, B, H, dtype=texts)}
     return left | {"of": [*zip(*(t.unbind() for t in left.values()))]}
 
-# %% ../../nbs/02_maths/02_kernels.ipynb #cell-047
+# %% ../../nbs/02_maths/02_kernels.ipynb #cell-069
 @patch
 def _room(self: KernelStatistics, name, H, sites, device) -> dict:
     "Return what is the same for all blocks: sizes, grids, and room to write to."
@@ -410,7 +410,7 @@ def _room(self: KernelStatistics, name, H, sites, device) -> dict:
     scratch = self._scratch(k, H, B * chunks, tokens, device)
     return scratch | self._left(k, B, H, tokens, device, chunks) | plan
 
-# %% ../../nbs/02_maths/02_kernels.ipynb #cell-051
+# %% ../../nbs/02_maths/02_kernels.ipynb #cell-079
 @patch
 def _run(self: KernelStatistics, name, layer, x, y, sites) -> None:
     "Launch the kernels for one block, or one sub-layer."
@@ -435,7 +435,7 @@ def _run(self: KernelStatistics, name, layer, x, y, sites) -> None:
                 mean, m2, room["n"], text_mean, text_m2, H, chunks, B, B * chunks, 128
             )
 
-# %% ../../nbs/02_maths/02_kernels.ipynb #cell-058
+# %% ../../nbs/02_maths/02_kernels.ipynb #cell-086
 @patch
 def moments(self: KernelStatistics) -> dict[str, Moments]:  # (groups, layers), or (layers,)
     "Return the moments of each site."
@@ -466,7 +466,7 @@ def _moments_in(self: KernelStatistics, name, room) -> dict[str, Moments]:
         found[site] = replace(m, counts=binned if self.texts.apart else binned[0])
     return found
 
-# %% ../../nbs/02_maths/02_kernels.ipynb #cell-061
+# %% ../../nbs/02_maths/02_kernels.ipynb #cell-091
 @patch
 def first_tokens(self: KernelStatistics) -> dict[str, Moments]:  # as in `moments`
     "Return the moments of the first tokens of all texts."
@@ -484,7 +484,7 @@ def first_tokens(self: KernelStatistics) -> dict[str, Moments]:  # as in `moment
         made |= first_moments(found, self.texts)
     return {site: made[site] for site in self.sites}
 
-# %% ../../nbs/02_maths/02_kernels.ipynb #cell-064
+# %% ../../nbs/02_maths/02_kernels.ipynb #cell-096
 @patch
 def largest(self: KernelStatistics) -> Tensor | None:  # (groups, layers, 4): `LARGEST`
     "Return the largest state of each layer; None without the site `output`."
@@ -500,7 +500,7 @@ def largest(self: KernelStatistics) -> Tensor | None:  # (groups, layers, 4): `L
     chosen = found[torch.arange(self.layers, device=size.device), text]
     return torch.where(top[..., None] < 0, torch.zeros_like(chosen), chosen)
 
-# %% ../../nbs/02_maths/02_kernels.ipynb #cell-067
+# %% ../../nbs/02_maths/02_kernels.ipynb #cell-101
 def fastest_statistics(
     sites: Iterable[str],
     layers: int,

@@ -155,7 +155,7 @@ def histogram(
     together = torch.zeros(1, dtype=torch.long, device=a.device)
     return histograms(a.reshape(1, -1), together, 1)[0]
 
-# %% ../../nbs/02_maths/00_moments.ipynb #cell-034
+# %% ../../nbs/02_maths/00_moments.ipynb #cell-038
 FEWEST = 8  # groups of texts below which resampling them says little
 
 @dataclass(frozen=True)
@@ -199,7 +199,7 @@ class Moments:
     # float64, (...): sum over tokens of 1 − cos(reference, a); NaN without a reference
     cosine_distance: Tensor
 
-# %% ../../nbs/02_maths/00_moments.ipynb #cell-036
+# %% ../../nbs/02_maths/00_moments.ipynb #cell-040
 def _cosine_distances(reference: Tensor, d: Tensor, norm: Tensor) -> Tensor:
     "Return 1 − cos(reference, d) of each token; `norm` is that of d."
     ref = reference.double()
@@ -241,7 +241,7 @@ def of(cls: Moments,
         distance
     )
 
-# %% ../../nbs/02_maths/00_moments.ipynb #cell-044
+# %% ../../nbs/02_maths/00_moments.ipynb #cell-050
 @patch
 def map(self: Moments, f) -> Moments:
     """Apply `f` to every field, for example an index or a move to another device.
@@ -280,7 +280,7 @@ def cat(cls: Moments, moments: list[Moments]) -> Moments:
     """
     return cls(*map(torch.cat, _fields(moments)))
 
-# %% ../../nbs/02_maths/00_moments.ipynb #cell-047
+# %% ../../nbs/02_maths/00_moments.ipynb #cell-053
 @patch
 def __add__(self: Moments, other: Moments) -> Moments:
     "Merge both streams (Chan, Golub and LeVeque, 1979)."
@@ -310,7 +310,7 @@ def total(self: Moments) -> Moments:
         m = Moments.cat([m[:half] + m[half:2 * half], m[2 * half:]])
     return m[0]
 
-# %% ../../nbs/02_maths/00_moments.ipynb #cell-052
+# %% ../../nbs/02_maths/00_moments.ipynb #cell-058
 @patch
 def __sub__(self: Moments, part: Moments) -> Moments:
     """Return the moments of the other tokens, where `part` is of some of them.
@@ -325,7 +325,7 @@ def __sub__(self: Moments, part: Moments) -> Moments:
         self.token_rms - part.token_rms, self.cosine_distance - part.cosine_distance
     )
 
-# %% ../../nbs/02_maths/00_moments.ipynb #cell-057
+# %% ../../nbs/02_maths/00_moments.ipynb #cell-063
 def _over_elements(m: Moments) -> Tensor:
     tokens, center = m.tokens.double(), m.mean.mean(-1, keepdim=True)
     squares = m.m2.sum(-1) + tokens * (m.mean - center).square().sum(-1)
@@ -366,7 +366,7 @@ def variance(
     _check_aggregation(aggregation)
     return VARIANCES[aggregation](m)
 
-# %% ../../nbs/02_maths/00_moments.ipynb #cell-062
+# %% ../../nbs/02_maths/00_moments.ipynb #cell-070
 def sparsity(
     m: Moments,
     eps: float | Tensor,  # threshold ε > 0, or one for each of the leading dimensions
@@ -403,7 +403,7 @@ def sparsity(
     def at(i): return below.gather(-1, i[..., None])[..., 0]
     return (at(upper) + part * (at(upper + 1) - at(upper))) / below[..., -1]
 
-# %% ../../nbs/02_maths/00_moments.ipynb #cell-066
+# %% ../../nbs/02_maths/00_moments.ipynb #cell-076
 def smallest_sparsity(m: Moments) -> Tensor:
     """Return half a count, 1/(2N), to replace a sparsity of zero.
     A score that uses it is a lower bound, and is marked so.
@@ -460,7 +460,7 @@ def avss(
     """
     return variance(m, aggregation) / floored_sparsity(m, eps, aggregation)[0]
 
-# %% ../../nbs/02_maths/00_moments.ipynb #cell-069
+# %% ../../nbs/02_maths/00_moments.ipynb #cell-081
 def rms(m: Moments) -> Tensor:
     """Return the root-mean-square activation, float64, (...).
 
@@ -508,7 +508,7 @@ def exact_zeros(
     zeros = torch.where(eps > EDGES[0], m.counts[..., 0], 0)
     return torch.where(under > 0, zeros / under, 0.)
 
-# %% ../../nbs/02_maths/00_moments.ipynb #cell-079
+# %% ../../nbs/02_maths/00_moments.ipynb #cell-093
 @patch
 def dealt(self: Moments,
     group: Tensor,  # int64, (n,): the group of each entry of the first leading dimension
@@ -546,7 +546,7 @@ def dealt(self: Moments,
         token_rms, cosine_distance
     )
 
-# %% ../../nbs/02_maths/00_moments.ipynb #cell-083
+# %% ../../nbs/02_maths/00_moments.ipynb #cell-099
 @patch
 def weighted(self: Moments,
     # float64, (draws, groups): how often each group (the first leading dimension) counts
@@ -575,7 +575,7 @@ def weighted(self: Moments,
         mix(self.cosine_distance)
     )
 
-# %% ../../nbs/02_maths/00_moments.ipynb #cell-087
+# %% ../../nbs/02_maths/00_moments.ipynb #cell-103
 @patch
 def one_unit(self: Moments) -> Moments:
     """Take all units as one, as `each` does.
@@ -585,7 +585,7 @@ def one_unit(self: Moments) -> Moments:
     return replace(self, tokens=self.tokens * self.mean.shape[-1], mean=center,
                    m2=squares.sum(-1, keepdim=True))
 
-# %% ../../nbs/02_maths/00_moments.ipynb #cell-090
+# %% ../../nbs/02_maths/00_moments.ipynb #cell-106
 @patch(cls_method=True)
 def each(cls: Moments,
     # (tokens, hidden) activations of all texts, one after the other, without padding
@@ -625,7 +625,7 @@ def each(cls: Moments,
         nothing
     )
 
-# %% ../../nbs/02_maths/00_moments.ipynb #cell-097
+# %% ../../nbs/02_maths/00_moments.ipynb #cell-113
 @dataclass(frozen=True)
 class ExactSum:
     """A sum, with what rounding took from it; `value` is both together.
@@ -654,7 +654,7 @@ class ExactSum:
 
     def map(self, f) -> ExactSum: return ExactSum(f(self.high), f(self.low))
 
-# %% ../../nbs/02_maths/00_moments.ipynb #cell-100
+# %% ../../nbs/02_maths/00_moments.ipynb #cell-118
 @dataclass(frozen=True)
 class MomentSums:
     """Moments of many batches, added up in any order; `result` gives them as `Moments`.

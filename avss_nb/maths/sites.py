@@ -114,7 +114,7 @@ def pack(self: Segments, a: Tensor) -> Tensor:  # (texts, longest, …) → (tok
     a = a.reshape(len(self.lengths) * self.longest, -1)
     return a if len(a) == self.tokens else a.index_select(0, self._real)
 
-# %% ../../nbs/02_maths/01_sites.ipynb #cell-019
+# %% ../../nbs/02_maths/01_sites.ipynb #cell-021
 @patch
 def sums(self: Segments,
     a: Tensor,  # (tokens, hidden)
@@ -161,7 +161,7 @@ def on(self: Segments, device: torch.device) -> Segments:
         self._others[device] = Segments(self.lengths, device, group, self.groups)
     return self._others[device]
 
-# %% ../../nbs/02_maths/01_sites.ipynb #cell-025
+# %% ../../nbs/02_maths/01_sites.ipynb #cell-027
 def largest_of(a: Tensor) -> Tensor:  # (tokens, hidden) → (tokens,)
     """Return the largest |a| of each token.
 
@@ -182,7 +182,7 @@ def _text_deviations(a: Tensor, texts: Segments) -> tuple[Tensor, Tensor]:
     inside = texts.sums(apart.square_()).double() + gap.square() * (more / n)
     return rest + gap / n, inside
 
-# %% ../../nbs/02_maths/01_sites.ipynb #cell-027
+# %% ../../nbs/02_maths/01_sites.ipynb #cell-029
 def moments_of(
     a: Tensor,  # (tokens, hidden), float32 or float64, without padding
     texts: Segments,
@@ -226,7 +226,7 @@ def moments_of(
     counts = histograms(a, texts.token_group, texts.groups)
     return replace(texts.merged(each), counts=counts if texts.apart else counts[0])
 
-# %% ../../nbs/02_maths/01_sites.ipynb #cell-032
+# %% ../../nbs/02_maths/01_sites.ipynb #cell-036
 def token_norms(
     x: Tensor,  # (tokens, hidden)
     y: Tensor,
@@ -256,7 +256,7 @@ def token_norms(
     distance = torch.where(similar, (uu - gap.square()) / (2 * both), 1 - xy / both)
     return before, after, uu.sqrt(), torch.where(both == 0, (uu > 0).double(), distance)
 
-# %% ../../nbs/02_maths/01_sites.ipynb #cell-036
+# %% ../../nbs/02_maths/01_sites.ipynb #cell-043
 def block_sites(
     x: Tensor,  # (tokens, hidden), entering the block
     y: Tensor,  # leaving it
@@ -293,7 +293,7 @@ def block_sites(
         if inverse is None: inverse = math.sqrt(x.shape[1]) / before
         yield "relative_update", u.mul_(inverse.to(u.dtype)[:, None]), update * inverse, None
 
-# %% ../../nbs/02_maths/01_sites.ipynb #cell-038
+# %% ../../nbs/02_maths/01_sites.ipynb #cell-045
 def block_moments(
     x: Tensor,  # (tokens, hidden), entering the block, without padding
     y: Tensor,  # leaving it
@@ -318,7 +318,7 @@ def block_moments(
         for site, a, norms, distance in block_sites(x, y, sites)
     }
 
-# %% ../../nbs/02_maths/01_sites.ipynb #cell-045
+# %% ../../nbs/02_maths/01_sites.ipynb #cell-052
 def first_moments(
     # as `block_sites` gives them; (texts · layers, hidden)
     sites: Iterable[tuple[str, Tensor, Tensor, Tensor | None]],
@@ -356,7 +356,7 @@ def first_moments(
         found[site] = replace(texts.merged(m), counts=counts if texts.apart else counts[0])
     return found
 
-# %% ../../nbs/02_maths/01_sites.ipynb #cell-048
+# %% ../../nbs/02_maths/01_sites.ipynb #cell-055
 # of an activation: |a|, where it is, and the RMS of its token
 LARGEST = ("size", "unit", "position", "rms")
 
@@ -401,7 +401,7 @@ def larger_activation(a: Tensor, b: Tensor) -> Tensor:  # (…, 4)
     """
     return torch.where(a[..., :1] >= b[..., :1], a, b)
 
-# %% ../../nbs/02_maths/01_sites.ipynb #cell-052
+# %% ../../nbs/02_maths/01_sites.ipynb #cell-061
 class BlockStatistics:
     """Collect the moments of all blocks while a batch runs.
 
@@ -465,7 +465,7 @@ class BlockStatistics:
         self.first[site][layer] = [t if t is None else t[texts.starts] for t in parts]
         if site == "output": self.top[layer] = largest_states(a, largest, norms, texts)
 
-# %% ../../nbs/02_maths/01_sites.ipynb #cell-056
+# %% ../../nbs/02_maths/01_sites.ipynb #cell-065
 @patch
 def moments(self: BlockStatistics) -> dict[str, Moments]:  # (groups, layers), or (layers,)
     "Return the moments of each site, on the device of the first block."
@@ -475,7 +475,7 @@ def moments(self: BlockStatistics) -> dict[str, Moments]:  # (groups, layers), o
         return Moments.stack(ms, int(self.texts.apart))
     return {site: together(ms) for site, ms in self.found.items()}
 
-# %% ../../nbs/02_maths/01_sites.ipynb #cell-058
+# %% ../../nbs/02_maths/01_sites.ipynb #cell-067
 @patch
 def first_tokens(self: BlockStatistics) -> dict[str, Moments]:  # as in `moments`
     "Return the moments of the first tokens of all texts."

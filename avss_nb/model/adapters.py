@@ -18,7 +18,7 @@ from .saving import is_cut, name_of
 # %% auto #0
 __all__ = ['NOTES', 'find_adaptable', 'adapted_weights', 'with_adapters', 'base_of', 'load_adapter']
 
-# %% ../../nbs/03_model/06_adapters.ipynb #cell-012
+# %% ../../nbs/03_model/06_adapters.ipynb #cell-014
 def _routers(student) -> set[str]:
     "Find linear modules that return more than the product: a choice of experts."
     found = set()
@@ -45,7 +45,7 @@ def _on_shared_weights(student, modules: set[str]) -> set[str]:
     uses = Counter(id(p) for _, p in student.named_parameters(remove_duplicate=False))
     return {name for name in modules if uses[id(student.get_submodule(name).weight)] > 1}
 
-# %% ../../nbs/03_model/06_adapters.ipynb #cell-016
+# %% ../../nbs/03_model/06_adapters.ipynb #cell-018
 def _named_as_they_are(student, modules: set[str]) -> set[str]:
     """Leave out names that PEFT takes for those of an older transformers.
     It would adapt all experts there."""
@@ -61,7 +61,7 @@ def _named_as_they_are(student, modules: set[str]) -> set[str]:
         fine |= some & {*settings.target_modules}
     return fine
 
-# %% ../../nbs/03_model/06_adapters.ipynb #cell-017
+# %% ../../nbs/03_model/06_adapters.ipynb #cell-019
 def find_adaptable(
     student: nn.Module,
     paths: Iterable[str],  # of blocks
@@ -92,7 +92,7 @@ def find_adaptable(
     fine = _named_as_they_are(student, modules)
     return fine, parameters | {f"{name}.weight" for name in modules - fine}
 
-# %% ../../nbs/03_model/06_adapters.ipynb #cell-021
+# %% ../../nbs/03_model/06_adapters.ipynb #cell-023
 def _unfit(adapted) -> set[str]:
     "Find weights whose adapters break the model, or that PEFT does not find in its own file."
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
@@ -108,7 +108,7 @@ def _unfit(adapted) -> set[str]:
     lost = {name.removeprefix("base_model.model.").partition(".lora_")[0] for name in lost}
     return {name for name in held if name in lost or name.rpartition(".")[0] in lost}
 
-# %% ../../nbs/03_model/06_adapters.ipynb #cell-023
+# %% ../../nbs/03_model/06_adapters.ipynb #cell-025
 def adapted_weights(model: nn.Module) -> set[str]:
     """Find modules that have adapters, and single parameters (experts) that have them.
 
@@ -125,7 +125,7 @@ def adapted_weights(model: nn.Module) -> set[str]:
         found.add(name + part)
     return found
 
-# %% ../../nbs/03_model/06_adapters.ipynb #cell-024
+# %% ../../nbs/03_model/06_adapters.ipynb #cell-026
 def _put(student, modules, parameters, paths, rank, seed):
     "Put PEFT's adapters on, and check that they are where they should be and nowhere else."
     from peft import LoraConfig, get_peft_model
@@ -153,7 +153,7 @@ def _put(student, modules, parameters, paths, rank, seed):
         )
     return adapted
 
-# %% ../../nbs/03_model/06_adapters.ipynb #cell-025
+# %% ../../nbs/03_model/06_adapters.ipynb #cell-027
 def _warn_of_rest(modules, parameters, sizes) -> None:
     "Warn where the adapters reach less than nine tenths of the blocks."
     reached = sum(sizes.get(name, sizes.get(f"{name}.weight", 0))
@@ -208,7 +208,7 @@ def with_adapters(
     _warn_of_rest(modules, parameters, sizes)
     return adapted.eval()
 
-# %% ../../nbs/03_model/06_adapters.ipynb #cell-035
+# %% ../../nbs/03_model/06_adapters.ipynb #cell-041
 NOTES = ("healing.json", "mitigation.json")  # in a folder that holds an adapter
 
 def base_of(blocks: Blocks) -> dict:

@@ -59,7 +59,7 @@ def layer_counts(config) -> set[int]:
         if hasattr(value, "to_dict") and value is not config: found |= layer_counts(value)
     return found
 
-# %% ../../nbs/03_model/01_blocks.ipynb #cell-018
+# %% ../../nbs/03_model/01_blocks.ipynb #cell-020
 def check_model(model) -> None:
     """Raise InputError unless a model was given (and not its name, for example).
 
@@ -85,7 +85,7 @@ def vocabulary_size(model: nn.Module) -> int | None:  # None: no plain table of 
     table = model.get_input_embeddings()
     return table.num_embeddings if isinstance(table, nn.Embedding) else None
 
-# %% ../../nbs/03_model/01_blocks.ipynb #cell-020
+# %% ../../nbs/03_model/01_blocks.ipynb #cell-022
 def position_limit(model: nn.Module) -> int | None:  # None: no limit is known
     """Return how many tokens of a text a model has positions for.
 
@@ -124,7 +124,7 @@ def check_length(
             f"{longest} tokens are too long for a model of {most} positions; {advice}"
         )
 
-# %% ../../nbs/03_model/01_blocks.ipynb #cell-024
+# %% ../../nbs/03_model/01_blocks.ipynb #cell-028
 def input_device(model: nn.Module) -> torch.device:
     """Return the device for a batch: that of the embedding.
     If the embedding is offloaded, accelerate moves the batch from the CPU.
@@ -143,7 +143,7 @@ def input_device(model: nn.Module) -> torch.device:
         " from_pretrained"
     )
 
-# %% ../../nbs/03_model/01_blocks.ipynb #cell-026
+# %% ../../nbs/03_model/01_blocks.ipynb #cell-030
 def text_batch(
     model: nn.Module,
     ids: Tensor,  # token ids, (rows, sequence)
@@ -199,7 +199,7 @@ def probe_batch(model: nn.Module, length: int = PROBE) -> dict[str, Tensor]:
     ids = torch.arange(3, 3 + length, device=input_device(model))[None]
     return batch_of(model, ids % model.get_input_embeddings().weight.shape[0])
 
-# %% ../../nbs/03_model/01_blocks.ipynb #cell-031
+# %% ../../nbs/03_model/01_blocks.ipynb #cell-035
 class _Passage:
     "What passes through lists of modules while a model reads: in which order, and on what?"
 
@@ -236,7 +236,7 @@ class _Passage:
                  if not any(path.startswith(other + ".") for other in found)]
         return found if len(found) < 2 else [path for path in found if path not in self.broken]
 
-# %% ../../nbs/03_model/01_blocks.ipynb #cell-034
+# %% ../../nbs/03_model/01_blocks.ipynb #cell-038
 def _in_stack(name, lists, stack) -> dict[str, nn.ModuleList]:
     """Return the lists with a stack's name in their path.
     Of several, those in which it comes first: `encoder.…`, not `decoder.bert.encoder.…`."""
@@ -248,7 +248,7 @@ def _in_stack(name, lists, stack) -> dict[str, nn.ModuleList]:
         )
     return {path: lists[path] for path in at if at[path] == min(at.values())}
 
-# %% ../../nbs/03_model/01_blocks.ipynb #cell-035
+# %% ../../nbs/03_model/01_blocks.ipynb #cell-039
 def find_blocks(
     model: nn.Module,
     # part of the path, for models with two stacks ("encoder", "decoder"); where it stands in
@@ -299,7 +299,7 @@ def find_blocks(
         f" counts in its config: {sorted(counts) or 'none'})"
     )
 
-# %% ../../nbs/03_model/01_blocks.ipynb #cell-041
+# %% ../../nbs/03_model/01_blocks.ipynb #cell-047
 SUBLAYERS = {
     "attention": (
         "attention.output.dense", "attention.attn", "self_attention.dense",
@@ -340,7 +340,7 @@ def find_sublayer(
         " avss_nb.model.blocks.SUBLAYERS"
     )
 
-# %% ../../nbs/03_model/01_blocks.ipynb #cell-045
+# %% ../../nbs/03_model/01_blocks.ipynb #cell-053
 class Blocks:
     """The blocks of a model, in the order in which they run.
 
@@ -391,7 +391,7 @@ class Blocks:
             )
         return layers
 
-# %% ../../nbs/03_model/01_blocks.ipynb #cell-049
+# %% ../../nbs/03_model/01_blocks.ipynb #cell-057
 def _exactly(call, layer, *states):
     "Call without autocast, which would take sums in half precision."
     kind = states[0].device.type
@@ -409,7 +409,7 @@ def _check_states(self: Blocks) -> None:
         " another order; no state belongs to one token of the text"
     )
 
-# %% ../../nbs/03_model/01_blocks.ipynb #cell-050
+# %% ../../nbs/03_model/01_blocks.ipynb #cell-058
 @patch
 @contextmanager
 def watch(self: Blocks,
@@ -447,7 +447,7 @@ def watch(self: Blocks,
     finally:
         for handle in handles: handle.remove()
 
-# %% ../../nbs/03_model/01_blocks.ipynb #cell-058
+# %% ../../nbs/03_model/01_blocks.ipynb #cell-070
 @patch
 @contextmanager
 def skip(self: Blocks,
@@ -478,7 +478,7 @@ def skipped(self: Blocks) -> list[int]:
     return [i for i, block in enumerate(self.modules)
             if any(hasattr(hook, "skips") for hook in block._forward_hooks.values())]
 
-# %% ../../nbs/03_model/01_blocks.ipynb #cell-066
+# %% ../../nbs/03_model/01_blocks.ipynb #cell-080
 def model_name(blocks: Blocks) -> str:
     """Return what to call a model: where it was loaded from, or its class.
 
@@ -508,7 +508,7 @@ def weights_loaded(block: nn.Module) -> Iterator[None]:
             )
         yield
 
-# %% ../../nbs/03_model/01_blocks.ipynb #cell-070
+# %% ../../nbs/03_model/01_blocks.ipynb #cell-084
 def fingerprint_blocks(
     blocks: Blocks,
     samples: int = 16,  # values a parameter

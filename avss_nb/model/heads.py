@@ -394,7 +394,7 @@ def target_batch(
     batch = model_batch(model, rows)
     return batch | {"labels": torch.tensor(labels, device=batch["input_ids"].device)}
 
-# %% ../../nbs/03_model/02_heads.ipynb #cell-049
+# %% ../../nbs/03_model/02_heads.ipynb #cell-051
 def batch_losses(
     model: nn.Module,
     batch: dict[str, Tensor],  # from `target_batch`, (rows, sequence)
@@ -441,7 +441,7 @@ def batch_loss(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, int]
     losses, targets = batch_losses(model, batch)
     return losses.sum(), int(targets.sum())
 
-# %% ../../nbs/03_model/02_heads.ipynb #cell-055
+# %% ../../nbs/03_model/02_heads.ipynb #cell-059
 def masked_copies(
     model: nn.Module,
     tokenizer,
@@ -479,7 +479,7 @@ def masked_copies(
             copied = [rows[i] for i in owners]
             yield owners, masked_batch(model, copied, hidden, tokenizer.mask_token_id)
 
-# %% ../../nbs/03_model/02_heads.ipynb #cell-059
+# %% ../../nbs/03_model/02_heads.ipynb #cell-063
 def pooled_states(
     model: nn.Module,
     batch: dict[str, Tensor],  # from `model_batch`

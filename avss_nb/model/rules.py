@@ -158,7 +158,7 @@ def fitted_rules(
     if derive(changes) == right: return changes | hidden, set()
     return {}, {name for rule in rules for name in (rule, f"_{rule}") if name in part}
 
-# %% ../../nbs/03_model/03_rules.ipynb #cell-021
+# %% ../../nbs/03_model/03_rules.ipynb #cell-023
 def layer_kinds(
     config: PretrainedConfig,  # the whole
     place: Sequence[str],  # of the part that has the lists
@@ -182,7 +182,7 @@ def layer_kinds(
     same = {name: found.get(name) == value for name, value in held.items()}
     return {name: "regular" if agrees else "irregular" for name, agrees in same.items()}
 
-# %% ../../nbs/03_model/03_rules.ipynb #cell-024
+# %% ../../nbs/03_model/03_rules.ipynb #cell-026
 PREDICTS_AHEAD = re.compile(r"mtp|nextn")  # multi-token prediction
 
 def announced_blocks(
@@ -207,7 +207,7 @@ def announced_blocks(
     found = {place: counts(part) for place, part in nested_configs(model.config).items()}
     return {place: fields for place, fields in found.items() if fields}
 
-# %% ../../nbs/03_model/03_rules.ipynb #cell-032
+# %% ../../nbs/03_model/03_rules.ipynb #cell-034
 OWN = (  # arguments, but not features: states and caches (masks are known by their name)
     "hidden_states", "past_key_values", "past_key_value", "cache_params", "mems",
     "per_layer_inputs")  # a table of embeddings: `avss_nb.model.surgery.REFUSED_FLAGS`
@@ -250,7 +250,7 @@ def arguments_by_number(owner: nn.Module, leaf: str) -> set[str]:
         }
     return found
 
-# %% ../../nbs/03_model/03_rules.ipynb #cell-034
+# %% ../../nbs/03_model/03_rules.ipynb #cell-036
 def injected_features(
     blocks: Blocks,
 ) -> dict[str, int]:  # argument → after how many of the first blocks it is added
@@ -275,7 +275,7 @@ def injected_features(
         found[name] = max(map(len, values), default=len(blocks))
     return found
 
-# %% ../../nbs/03_model/03_rules.ipynb #cell-035
+# %% ../../nbs/03_model/03_rules.ipynb #cell-037
 def check_injected(blocks: Blocks, kept: Sequence[int]) -> None:
     """Refuse a cut that would shift features which the model adds by the number of the block.
 

@@ -127,7 +127,7 @@ def is_cut(model: nn.Module) -> bool:
     name = name_of(model)
     return CUT in name or os.path.isfile(os.path.join(name, "pruning.json"))
 
-# %% ../../nbs/03_model/04_saving.ipynb #cell-017
+# %% ../../nbs/03_model/04_saving.ipynb #cell-019
 @contextmanager
 def generation_aside(model: nn.Module) -> Iterator[GenerationConfig | None]:
     """Put generation settings that could forbid saving aside in the `with` block; yield them.
@@ -176,7 +176,7 @@ def _consistent(settings: GenerationConfig) -> bool:
         return False
     return True
 
-# %% ../../nbs/03_model/04_saving.ipynb #cell-022
+# %% ../../nbs/03_model/04_saving.ipynb #cell-024
 COMPANIONS = (
     # of processors
     "*processor_config.json", "audio_tokenizer_config.json", "chat_template.*",
@@ -201,7 +201,7 @@ def source_folder(model: nn.Module, tokenizer=None) -> Path | None:
         if isinstance(cached, str): return Path(cached).parent
     return None
 
-# %% ../../nbs/03_model/04_saving.ipynb #cell-025
+# %% ../../nbs/03_model/04_saving.ipynb #cell-027
 def companion_files(folder: Path) -> list[Path]:
     """Return what lies beside a model and describes its processor, pooling and more modules.
 
@@ -235,7 +235,7 @@ def copy_companions(source: Path | None, folder: Path) -> None:
         if path.is_dir(): shutil.copytree(path, place, dirs_exist_ok=True)
         elif not place.exists(): shutil.copyfile(path, place)
 
-# %% ../../nbs/03_model/04_saving.ipynb #cell-028
+# %% ../../nbs/03_model/04_saving.ipynb #cell-030
 def drop_false_rules(config: PretrainedConfig, file: Path) -> None:
     """Remove rules that contradict the lists of a file; transformers writes even the defaults.
 

@@ -76,7 +76,7 @@ def refuse_surgery(model: nn.Module) -> None:
     """
     for why in _why_not(model): raise InputError(f"{type(model).__name__} {why}")
 
-# %% ../../nbs/03_model/05_surgery.ipynb #cell-020
+# %% ../../nbs/03_model/05_surgery.ipynb #cell-022
 STACK_COUNTS = {"encoder": ("num_layers", "encoder_layers", "num_encoder_layers"),
                 # of models with two stacks
                 "decoder": ("num_decoder_layers", "decoder_layers")}
@@ -102,7 +102,7 @@ def _cycle(config, kept):
     "The kinds of blocks are a pattern that repeats: afterwards the list names every one."
     return {"block_types": [config.block_types[i % len(config.block_types)] for i in kept]}
 
-# %% ../../nbs/03_model/05_surgery.ipynb #cell-022
+# %% ../../nbs/03_model/05_surgery.ipynb #cell-024
 def _period(config, kept):
     """Find a period and an offset that fit the layers that stay.
     Attention and experts each come every so many layers."""
@@ -121,7 +121,7 @@ def _period(config, kept):
         new |= {f"{kind}_layer_period": fits[0][0], f"{kind}_layer_offset": fits[0][1]}
     return new
 
-# %% ../../nbs/03_model/05_surgery.ipynb #cell-025
+# %% ../../nbs/03_model/05_surgery.ipynb #cell-029
 REWRITES = {  # what states the layers in a notation of its own
     # gpt_neo
     "attention_types": lambda config, kept: {
@@ -135,7 +135,7 @@ REWRITES = {  # what states the layers in a notation of its own
     "expert_layer_period": _period,  # jamba
 }
 
-# %% ../../nbs/03_model/05_surgery.ipynb #cell-026
+# %% ../../nbs/03_model/05_surgery.ipynb #cell-032
 def shrunk_fields(
     config: PretrainedConfig,  # that of the stack
     kept: Sequence[int],  # layer numbers, ascending
@@ -184,7 +184,7 @@ def shrunk_fields(
         if given.get(name) is not None: new |= rewrite(config, kept)
     return new
 
-# %% ../../nbs/03_model/05_surgery.ipynb #cell-032
+# %% ../../nbs/03_model/05_surgery.ipynb #cell-042
 # fields that change no result
 BOOKKEEPING = ("architectures", "dtype", "model_type", "transformers_version")
 
@@ -217,7 +217,7 @@ def layer_overrides(config: PretrainedConfig) -> dict[str, dict]:
     if not getattr(config, "is_heterogeneous", False): return {}
     return {"per_layer_config": config.to_dict()["per_layer_config"]}
 
-# %% ../../nbs/03_model/05_surgery.ipynb #cell-034
+# %% ../../nbs/03_model/05_surgery.ipynb #cell-044
 def facts_of(edits: dict, place: tuple[str, ...]) -> dict[str, str]:
     """Return edited fields in the form of `config_facts`.
 
@@ -246,7 +246,7 @@ def same_facts(config: PretrainedConfig, wanted: dict[str, str], step: str) -> N
             f" {wanted.get(wrong[0])} is right"
         )
 
-# %% ../../nbs/03_model/05_surgery.ipynb #cell-037
+# %% ../../nbs/03_model/05_surgery.ipynb #cell-047
 def config_place(blocks: Blocks) -> tuple[str, ...]:
     """Find the place, in the model's configuration, of the one that its stack of blocks uses.
 
@@ -262,7 +262,7 @@ def config_place(blocks: Blocks) -> tuple[str, ...]:
     places = nested_configs(model.config).items()
     return next((place for place, part in places if part is config), ())
 
-# %% ../../nbs/03_model/05_surgery.ipynb #cell-040
+# %% ../../nbs/03_model/05_surgery.ipynb #cell-050
 @contextmanager
 def name_cause(what: str) -> Iterator[None]:
     """Turn any exception of the architecture's code into a refusal with its cause.
@@ -277,7 +277,7 @@ def name_cause(what: str) -> Iterator[None]:
         words = " ".join(str(error).split())[:300] or "no message"
         raise InputError(f"refused: {what} ({type(error).__name__}: {words})") from error
 
-# %% ../../nbs/03_model/05_surgery.ipynb #cell-042
+# %% ../../nbs/03_model/05_surgery.ipynb #cell-052
 def _edits(blocks: Blocks, kept: Sequence[int], place: tuple[str, ...]) -> dict:
     "Return the fields that change in the configuration of the stack."
     root = blocks.model.config
@@ -291,7 +291,7 @@ def _edits(blocks: Blocks, kept: Sequence[int], place: tuple[str, ...]) -> dict:
     }
     return edits | overrides
 
-# %% ../../nbs/03_model/05_surgery.ipynb #cell-043
+# %% ../../nbs/03_model/05_surgery.ipynb #cell-053
 def shrunk_config(blocks: Blocks, kept: Sequence[int]) -> PretrainedConfig:
     """Return the configuration of the model with only the layers `kept`.
 
@@ -321,7 +321,7 @@ def shrunk_config(blocks: Blocks, kept: Sequence[int]) -> PretrainedConfig:
     same_facts(small, wanted, "building its smaller configuration")
     return small
 
-# %% ../../nbs/03_model/05_surgery.ipynb #cell-046
+# %% ../../nbs/03_model/05_surgery.ipynb #cell-056
 def cut_notes(blocks: Blocks, small: PreTrainedModel) -> dict:
     """Return what readers of the smaller configuration should know, for `pruning.json`.
 
@@ -339,7 +339,7 @@ def cut_notes(blocks: Blocks, small: PreTrainedModel) -> dict:
     said = {"announced": fields, "now": 0, "why": "the model has no such weights"}
     return notes | {"multi_token_prediction": said}
 
-# %% ../../nbs/03_model/05_surgery.ipynb #cell-049
+# %% ../../nbs/03_model/05_surgery.ipynb #cell-061
 def new_name(
     name: str,  # of a parameter or buffer in the original
     path: str,  # of the list of blocks
@@ -378,7 +378,7 @@ def remapped_state(model: nn.Module, path: str, kept: Sequence[int]) -> dict[str
     state = {new_name(name, path, kept): tensor for name, tensor in model.state_dict().items()}
     return {name: tensor for name, tensor in state.items() if name is not None}
 
-# %% ../../nbs/03_model/05_surgery.ipynb #cell-053
+# %% ../../nbs/03_model/05_surgery.ipynb #cell-067
 APART = "protect the blocks that the architecture treats apart (often block 0)"
 
 def load_exactly(model: nn.Module, state: dict[str, Tensor]) -> None:
@@ -409,7 +409,7 @@ def load_exactly(model: nn.Module, state: dict[str, Tensor]) -> None:
             tensor.data = tensor.data.to(state[name].dtype)
     model.load_state_dict(state, strict=True)
 
-# %% ../../nbs/03_model/05_surgery.ipynb #cell-058
+# %% ../../nbs/03_model/05_surgery.ipynb #cell-074
 # attributes that hold the block's number,
 NUMBERS = ("layer_idx", "layer_id", "layer_index", "layer_number", "block_idx",
            # or speak of all blocks
@@ -443,7 +443,7 @@ def block_settings(
         and plain(value)
     }
 
-# %% ../../nbs/03_model/05_surgery.ipynb #cell-060
+# %% ../../nbs/03_model/05_surgery.ipynb #cell-076
 def same_settings(
     blocks: Iterable[nn.Module],
     others: Iterable[nn.Module],
@@ -471,7 +471,7 @@ def same_settings(
                 f" {wanted.get(wrong[0])} to {found.get(wrong[0])}"
             )
 
-# %% ../../nbs/03_model/05_surgery.ipynb #cell-063
+# %% ../../nbs/03_model/05_surgery.ipynb #cell-081
 def _build(model: PreTrainedModel, config: PretrainedConfig) -> PreTrainedModel:
     "Build a model of the same class, precision and device from a smaller configuration."
     device = next(model.parameters()).device
@@ -516,7 +516,7 @@ def rebuild_model(
     rename_model(small, cut_name(model, [i for i in range(len(blocks)) if i not in kept]))
     return small.train(model.training)
 
-# %% ../../nbs/03_model/05_surgery.ipynb #cell-068
+# %% ../../nbs/03_model/05_surgery.ipynb #cell-092
 TOLERANCE = 1e-4  # largest |difference| over largest |reference|
 LONGEST_WINDOW = 320  # tokens; longer windows are compared as settings only
 NEW = 8  # tokens to generate
@@ -544,7 +544,7 @@ def random_text_batch(model: PreTrainedModel) -> dict[str, Tensor]:
     ids = torch.randint(embedding.shape[0], (1, length), generator=seeded)
     return batch_of(model, ids.to(embedding.device))
 
-# %% ../../nbs/03_model/05_surgery.ipynb #cell-070
+# %% ../../nbs/03_model/05_surgery.ipynb #cell-096
 def model_outputs(model: PreTrainedModel, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return every floating-point tensor that the model returns.
     These are logits, or the last hidden states, or a pooled state.
@@ -581,7 +581,7 @@ def largest_error(found: dict[str, Tensor], reference: dict[str, Tensor]) -> flo
     errors = [relative_error(found[name], reference[name]) for name in reference]
     return max(errors) if all(error == error for error in errors) else float("nan")
 
-# %% ../../nbs/03_model/05_surgery.ipynb #cell-073
+# %% ../../nbs/03_model/05_surgery.ipynb #cell-101
 LOOP = "a loop over past_key_values"
 
 def cache_errors(model: PreTrainedModel, batch: dict[str, Tensor]) -> dict[str, float]:
@@ -612,7 +612,7 @@ def cache_errors(model: PreTrainedModel, batch: dict[str, Tensor]) -> dict[str, 
     except Exception: return errors | {LOOP: float("inf")}
     return errors if stepped is None else errors | {LOOP: relative_error(stepped, uncached)}
 
-# %% ../../nbs/03_model/05_surgery.ipynb #cell-074
+# %% ../../nbs/03_model/05_surgery.ipynb #cell-102
 def stepped_logits(
     model: PreTrainedModel, ids: Tensor, read: str, rest: dict[str, Tensor]
 ) -> Tensor | None:
@@ -645,7 +645,7 @@ def cache_tolerance(dtype: torch.dtype) -> float:
     """
     return max(TOLERANCE, 8 * torch.finfo(dtype).eps)
 
-# %% ../../nbs/03_model/05_surgery.ipynb #cell-077
+# %% ../../nbs/03_model/05_surgery.ipynb #cell-105
 def check_cache(
     model: PreTrainedModel, small: PreTrainedModel, batch: dict[str, Tensor]
 ) -> None:
@@ -678,7 +678,7 @@ def _close(error, allowed, what):
             " original is untouched"
         )
 
-# %% ../../nbs/03_model/05_surgery.ipynb #cell-080
+# %% ../../nbs/03_model/05_surgery.ipynb #cell-108
 def cast_buffers(blocks: Blocks, small: nn.Module, kept: Sequence[int]) -> str:
     """Return a hint when tables that no file holds differ between the original and what its
     configuration makes.
@@ -699,7 +699,7 @@ def cast_buffers(blocks: Blocks, small: nn.Module, kept: Sequence[int]) -> str:
                     " loading? Load it with dtype= instead")
     return ""
 
-# %% ../../nbs/03_model/05_surgery.ipynb #cell-083
+# %% ../../nbs/03_model/05_surgery.ipynb #cell-111
 def check_reload(
     small: PreTrainedModel, path: str, batch: dict[str, Tensor], reference: dict[str, Tensor]
 ) -> float:
@@ -737,7 +737,7 @@ def check_reload(
         _close(error, TOLERANCE, "the reloaded model computes something else")
     return error
 
-# %% ../../nbs/03_model/05_surgery.ipynb #cell-085
+# %% ../../nbs/03_model/05_surgery.ipynb #cell-115
 def run_checks(
     blocks: Blocks,  # of the original
     small: PreTrainedModel,  # what `rebuild` made
