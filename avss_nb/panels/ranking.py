@@ -30,7 +30,7 @@ def scores_of(profile: LayerProfile) -> list[str]:
     "Return the names of the scores that a profile can give."
     return [score for score, row in SCORES.items() if row.fits(profile)]
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-009
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-011
 class LayerRankingPanel(LayerPanel):
     "A ranking of the layers, live while a profile is made and adjustable afterwards."
     marks_class = RankingBars
@@ -59,7 +59,7 @@ class LayerRankingPanel(LayerPanel):
         else:
             self.load(profile)
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-011
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-013
 @patch
 def _build(self: LayerRankingPanel, scorer) -> None:
     "Make the widgets, and say what happens when they change."
@@ -100,7 +100,7 @@ def _build(self: LayerRankingPanel, scorer) -> None:
     for control in self.score, self.site, self.aggregation, self.eps, self.relative:
         control.observe(self._rescore, "value")
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-013
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-015
 @patch
 def run(self: LayerRankingPanel,
     profiler: LayerProfiler,
@@ -121,7 +121,7 @@ def _begin(self: LayerRankingPanel, progress) -> None:
 @patch
 def _hear(self: LayerRankingPanel, progress) -> None: self._tokens += progress.info.get("tokens", 0)
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-014
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-016
 @patch
 def _live(self: LayerRankingPanel, progress) -> str:
     self._take(progress.partial(), live=True)
@@ -143,7 +143,7 @@ def load(self: LayerRankingPanel, profile: LayerProfile) -> None:
     self._take(profile, live=False)
     self._tell()
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-016
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-018
 @patch
 def _take(self: LayerRankingPanel, profile, live: bool) -> None:
     with DRAWING:
@@ -171,7 +171,7 @@ def _score(self: LayerRankingPanel, live: bool = False) -> None:
         self._found[settings] = self.present_scorer(live).score(self.profile)
     self.scores = self._found[settings]
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-017
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-019
 @patch
 def present_scorer(self: LayerRankingPanel, live: bool = False) -> LayerScorer:
     "Return the scorer of the present settings."
@@ -184,7 +184,7 @@ def present_scorer(self: LayerRankingPanel, live: bool = False) -> LayerScorer:
         confidence=self.confidence
     )
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-019
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-021
 @patch
 def code(self: LayerRankingPanel, lab) -> list[str]:
     "Return lines of Python that give the table again."
@@ -207,7 +207,7 @@ def code_data(self: LayerRankingPanel, lab) -> dict[str, list]:
     "Return the texts that these lines read."
     return {"texts": lab.texts}
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-021
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-023
 @patch
 def _draw(self: LayerRankingPanel, live: bool = False) -> None:
     with DRAWING:
@@ -218,7 +218,7 @@ def _draw(self: LayerRankingPanel, live: bool = False) -> None:
         )
         self._present(alt, live)
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-022
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-024
 @patch
 def _draw_layer(self: LayerRankingPanel) -> None:
     "Draw the histogram of the picked layer, and list its numbers."
@@ -254,7 +254,7 @@ def _draw_layer(self: LayerRankingPanel) -> None:
     )
     self.numbers.value = f"<table style='margin-top: 4px'>{cells}</table>"
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-024
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-026
 @patch
 def _rescore(self: LayerRankingPanel, change=None) -> None:
     "Score and draw again: a control has changed."
