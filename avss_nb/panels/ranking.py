@@ -188,16 +188,11 @@ def present_scorer(self: LayerRankingPanel, live: bool = False) -> LayerScorer:
 @patch
 def code(self: LayerRankingPanel, lab) -> list[str]:
     "Return lines of Python that give the table again."
-    stop = (
-        f", progress=stop_after({self.profile.tokens}, 'tokens')"
-        if self.profile.partial
-        else ""
-    )
+    tokens = self.profile.tokens
+    stop = f", progress=stop_after({tokens}, 'tokens')" if self.profile.partial else ""
+    profiler = source_of_call(lab.profiler, "model", "tokenizer")
     return [
-        (
-            "profile ="
-            f" {source_of_call(lab.profiler, 'model', 'tokenizer')}.profile(data['texts']{stop})"
-        ),
+        f"profile = {profiler}.profile(data['texts']{stop})",
         f"scores = {source_of_call(self.present_scorer(), score='measure')}.score(profile)",
         "table = scores.to_frame()",
     ]
