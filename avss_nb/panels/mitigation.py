@@ -202,6 +202,7 @@ def load(self: MitigationPanel,
     "Show the training and, where they are known, the answers before and after."
     with DRAWING:
         if mitigation is not None:
+            self.mitigation = mitigation
             heard = self.losses[0]["step"] if self.losses else np.inf
             history = mitigation.history
             self.losses = [row for row in history if row["step"] < heard] + self.losses
