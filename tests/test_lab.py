@@ -251,7 +251,7 @@ def test_pictures(lab):
         assert root.tag.endswith("svg") and len([*root.iter()]) > 100 and not re.search(r'(href|src)="(?!#)', path.read_text())
     assert ET.parse(svgs["mitigation.svg"]).getroot().find("{http://www.w3.org/2000/svg}title").text == lab.mitigation.picture.alt
     again = press(lab, ".svg", 3)                            # the same picture is the same file
-    assert again["mitigation-2.svg"].read_bytes().count(b"<path") == svgs["mitigation.svg"].read_bytes().count(b"<path")
+    assert again["mitigation-2.svg"].read_bytes() == svgs["mitigation.svg"].read_bytes()
     assert "Written to" in lab.text and "mitigation-2.svg" in lab.text
 
 def test_saving_a_picture_leaves_the_one_on_show_alone(lab):

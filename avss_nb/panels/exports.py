@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 import pandas as pd
+from matplotlib import rc_context
 from ..base.basics import InputError, Progress, check_replaceable, report_damage, write_whole
 from ..answering.evaluator import Evaluator
 from ..data.batches import Labelled
@@ -68,7 +69,7 @@ def new_file(
         raise InputError(f"{folder / name} exists already; {free_name(folder, name)} is free")
     return folder / name
 
-# %% ../../nbs/09_panels/02_exports.ipynb #cell-009
+# %% ../../nbs/09_panels/02_exports.ipynb #cell-011
 def save_picture(
     picture: Picture,
     path: str | Path,  # ends in .svg or .png
@@ -82,13 +83,11 @@ def save_picture(
         ends in .svg or .png
     """
     check_replaceable(path, None, "", folder=False)
-    with DRAWING, write_whole(path) as file:
-        if Path(path).suffix == ".png":
-            file.write_bytes(picture.png)
-        else:
-            picture.figure.savefig(
-                file, format="svg", metadata={"Date": None, "Title": picture.alt}
-            )
+    about = {"Date": None, "Title": picture.alt}
+    # the ids in an SVG are random, unless there is a salt
+    with DRAWING, write_whole(path) as file, rc_context({"svg.hashsalt": "avss_nb"}):
+        if Path(path).suffix == ".png": file.write_bytes(picture.png)
+        else: picture.figure.savefig(file, format="svg", metadata=about)
 
 def save_table(
     table: pd.DataFrame,  # its named index becomes the first column
@@ -109,7 +108,7 @@ def save_table(
         if Path(path).suffix == ".csv": table.to_csv(file, index=False)
         else: table.to_parquet(file, index=False)
 
-# %% ../../nbs/09_panels/02_exports.ipynb #cell-017
+# %% ../../nbs/09_panels/02_exports.ipynb #cell-021
 def source_of_call(
     thing,  # keeps its settings in attributes of the same names
     *args: str,  # source of the first arguments
@@ -156,7 +155,7 @@ def evaluator_code(
     """
     return source_of_call(Evaluator(lab.model, lab.tokenizer, **lab.evaluation), model, "tokenizer")
 
-# %% ../../nbs/09_panels/02_exports.ipynb #cell-020
+# %% ../../nbs/09_panels/02_exports.ipynb #cell-028
 def python_script(lines: Sequence[str]) -> str:
     """Return Python source: the imports that the lines need, and the lines.
 
@@ -171,7 +170,7 @@ def python_script(lines: Sequence[str]) -> str:
     imports = [f"from avss_nb import {', '.join(used)}"] if used else []
     return "\n".join([*imports, "", *lines, ""])
 
-# %% ../../nbs/09_panels/02_exports.ipynb #cell-023
+# %% ../../nbs/09_panels/02_exports.ipynb #cell-033
 def save_data(
     path: str | Path,
     **parts,  # name → texts or questions
@@ -223,7 +222,7 @@ def load_data(path: str | Path) -> dict[str, list]:  # name → texts or questio
             for name, part in json.loads(Path(path).read_text(encoding="utf-8")).items()
         }
 
-# %% ../../nbs/09_panels/02_exports.ipynb #cell-027
+# %% ../../nbs/09_panels/02_exports.ipynb #cell-039
 def stop_after(
     number: int,
     # a figure of the progress that is summed up, such as "tokens"; None: units done
@@ -243,7 +242,7 @@ def stop_after(
         if seen[0] >= number: raise KeyboardInterrupt
     return listener
 
-# %% ../../nbs/09_panels/02_exports.ipynb #cell-030
+# %% ../../nbs/09_panels/02_exports.ipynb #cell-044
 LOOK = """body {font: 15px/1.5 system-ui, sans-serif; max-width: 900px; margin: 2em auto;
   padding: 0 1em; color: #222; background: #fff}
 h1 {font-size: 24px} h2 {font-size: 19px; margin-top: 2em; border-top: 1px solid #ccc; padding-top: 1em}
@@ -276,7 +275,7 @@ def rows_html(rows: dict) -> str:
     lines = [f"<tr><th>{cell(k)}</th><td>{cell(v)}</td></tr>" for k, v in rows.items()]
     return f"<table>{''.join(lines)}</table>"
 
-# %% ../../nbs/09_panels/02_exports.ipynb #cell-032
+# %% ../../nbs/09_panels/02_exports.ipynb #cell-046
 def report_section(
     title: str,
     words: str,  # the result in a sentence
@@ -313,7 +312,7 @@ def report_section(
         f" code that gives these numbers</summary><pre>{html.escape(code)}</pre></details>"
     )
 
-# %% ../../nbs/09_panels/02_exports.ipynb #cell-033
+# %% ../../nbs/09_panels/02_exports.ipynb #cell-047
 def report_page(
     title: str,
     settings: dict,  # name → value

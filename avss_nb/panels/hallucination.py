@@ -104,7 +104,7 @@ def example_table(
     lines = [f"<tr>{head}</tr>", *rows] if rows else []
     return f"<table>{''.join(lines)}</table>"
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-014
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-020
 class HallucinationPanel(LayerPanel):
     """log EAVSS of the layers, live while a model answers and is profiled, and adjustable
     afterwards.
@@ -150,7 +150,7 @@ class HallucinationPanel(LayerPanel):
         elif answers is not None: self.load(answers)
         else: self.say("Waiting: panel.run() asks the questions and compares the layers.")
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-016
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-022
 @patch
 def _build(self: HallucinationPanel, scorer) -> None:
     "Make the widgets, and say what happens when they change."
@@ -184,16 +184,14 @@ def _build(self: HallucinationPanel, scorer) -> None:
     )
     # it keeps its room, so nothing jumps
     self.picked.layout.visibility, self.picked.layout.min_height = "hidden", "284px"
-    (
-        self.counts.layout.min_height, self.examples.layout.min_height,
-        self.status.layout.min_height
-    ) = ("76px", "150px", "58px")
+    rooms = (self.counts, "76px"), (self.examples, "150px"), (self.status, "58px")
+    for room, height in rooms: room.layout.min_height = height
     below = [self.strip, self.picked, self.counts, self.examples]
     self.widget.children = [self.head, self.after, self.row, self.picture.widget, *below]
     for control in self.site, self.eps, self.relative, self.balanced:
         control.observe(self._rescore, "value")
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-019
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-024
 @patch
 def run(self: HallucinationPanel,
     questions: Sequence[Question] | None = None,  # None: those given at the start
@@ -228,11 +226,8 @@ def run(self: HallucinationPanel,
         self.scores, profile, self._new = None, None, True
         try:
             if answers is None:
-                evaluator = Evaluator(
-                    profiler.model,
-                    profiler.tokenizer,
-                    **{"prompt": profiler.prompt} | self.evaluation
-                )
+                settings = {"prompt": profiler.prompt} | self.evaluation
+                evaluator = Evaluator(profiler.model, profiler.tokenizer, **settings)
                 answers = evaluator.answer(questions, progress=self)
             self.load(answers)
             profile = profiler.profile(answers, progress=self)
@@ -240,7 +235,7 @@ def run(self: HallucinationPanel,
         if self._progress is not None: self._end(profile)  # it was stopped
     return self.scores
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-021
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-026
 @patch
 def _live(self: HallucinationPanel, progress: Progress) -> str:
     if progress.unit == "question":
@@ -248,23 +243,19 @@ def _live(self: HallucinationPanel, progress: Progress) -> str:
         return f": {count_in_words(self.answers)}"
     if progress.partial is None: return ", not yet both right and wrong answers"
     self._take(progress.partial(), live=True)
-    return (
-        f", {int((~self.profile.labels).sum()):,} faithful and"
-        f" {int(self.profile.labels.sum()):,} hallucinated answers"
-    )
+    wrong = int(self.profile.labels.sum())
+    right = len(self.profile) - wrong
+    return f", {right:,} faithful and {wrong:,} hallucinated answers"
 
 @patch
 def _so_far(self: HallucinationPanel) -> Answers | AnswerProfile:
     "Return the result so far; a profile is partial where the total was not reached."
     p = self._progress
     found = self.answers if p.partial is None else p.partial()
-    return (
-        replace(found, partial=p.done < p.total)
-        if isinstance(found, AnswerProfile)
-        else found
-    )
+    if not isinstance(found, AnswerProfile): return found
+    return replace(found, partial=p.done < p.total)
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-023
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-028
 @patch
 def load(self: HallucinationPanel,
     result: Answers | AnswerProfile,
@@ -281,30 +272,22 @@ def load(self: HallucinationPanel,
     else:
         self._take_answers(result)
         stopped = self._progress is not None and self._progress.done < self._progress.total
-        words = (
-            "Stopped; panel.run(answers=panel.answers) compares the layers on what"
-            " there is"
-            if stopped
-            else "Answered"
-        )
+        next_step = "panel.run(answers=panel.answers) compares the layers on what there is"
+        words = f"Stopped; {next_step}" if stopped else "Answered"
         self.say(f"{words}: {count_in_words(result)}.")
 
 @patch
 def _take_answers(self: HallucinationPanel, answers) -> None:
-    self.answers, self.counts.value, self.examples.value = (
-        answers, tally_bar(answers), example_table(answers)
-    )
+    self.answers = answers
+    self.counts.value, self.examples.value = tally_bar(answers), example_table(answers)
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-024
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-029
 @patch
 def _take(self: HallucinationPanel, profile, live: bool = False) -> None:
     with DRAWING:
         self._make_room(profile.layers)
-        if (
-            self.answers is None
-            or profile.answers.questions[0] not in self.answers.questions
-        ):
-            self._take_answers(profile.answers)
+        known = self.answers.questions if self.answers is not None else ()
+        if profile.answers.questions[0] not in known: self._take_answers(profile.answers)
         self.profile, self._found, self._probes = profile, {}, {}
         with self._quietly():
             chosen, options = self.site.value, [*profile.sites]
@@ -322,7 +305,7 @@ def _show(self: HallucinationPanel, live: bool = False) -> None:
         self._draw(live)
         if not live: self._tell()
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-026
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-031
 @patch
 def _point(self: HallucinationPanel, layer: int) -> None:
     "Open at this layer, unless one was picked meanwhile."
@@ -337,20 +320,16 @@ def _score(self: HallucinationPanel, live: bool) -> None:
     s, balance = self.scorer, self.balance if self.balanced.value else ()
     settings = self.site.value, self.eps.value, self.relative.value, s.by, balance
     if live:
-        self.scores = EAVSSScorer(*settings, 39, False, 0, s.confidence, s.seed).score(
-            self.profile
-        )
+        quick = EAVSSScorer(*settings, 39, False, 0, s.confidence, s.seed)
+        self.scores = quick.score(self.profile)
     elif settings not in self._found:
         self.say("Scoring …")
         found = self.present_scorer(probe=False).score(self.profile)
-        self._found[settings] = (
-            replace(found, **self._probed(balance))
-            if s.probe and not self._brief
-            else found
-        )
+        if s.probe and not self._brief: found = replace(found, **self._probed(balance))
+        self._found[settings] = found
     if not live: self.scores = self._found[settings]
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-028
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-033
 @patch
 def present_scorer(self: HallucinationPanel,
     probe: bool | None = None,  # None: as at the start
@@ -372,7 +351,7 @@ def present_scorer(self: HallucinationPanel,
         s.probe if probe is None else probe, halves, s.confidence, s.seed
     )
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-030
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-035
 @patch
 def code(self: HallucinationPanel, lab) -> list[str]:
     """Return lines of Python that give the table again.
@@ -382,17 +361,12 @@ def code(self: HallucinationPanel, lab) -> list[str]:
     lab
         the `LayerLab` to which the panel belongs
     """
-    stop = (
-        f", progress=stop_after({len(self.profile)}, 'answers')"
-        if self.profile.partial
-        else ""
-    )
+    profiler = source_of_call(self.analyzer.profiler, "model", "tokenizer")
+    answers = len(self.profile)
+    stop = f", progress=stop_after({answers}, 'answers')" if self.profile.partial else ""
     return [
         f"answers = {evaluator_code(lab)}.answer(data['questions'])",
-        (
-            "profile ="
-            f" {source_of_call(self.analyzer.profiler, 'model', 'tokenizer')}.profile(answers{stop})"
-        ),
+        f"profile = {profiler}.profile(answers{stop})",
         f"scores = {source_of_call(self.present_scorer())}.score(profile)",
         "table = scores.to_frame()",
     ]
@@ -408,14 +382,13 @@ def code_data(self: HallucinationPanel, lab) -> dict[str, list]:
     """
     return {"questions": self.answers.questions}
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-031
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-036
 @patch
 def _probed(self: HallucinationPanel, balance) -> dict[str, np.ndarray]:
     "Return the probes, which depend on the balance alone."
     if balance not in self._probes:
-        found = probe_auroc(
-            self.profile, strata_of(self.profile, balance), self.scorer.seed
-        )
+        strata = strata_of(self.profile, balance)
+        found = probe_auroc(self.profile, strata, self.scorer.seed)
         self._probes[balance] = dict(zip(("probe", "probe_low", "probe_high"), found))
     return self._probes[balance]
 
@@ -429,15 +402,12 @@ def _draw(self: HallucinationPanel, live: bool = False) -> None:
         )
         self._present(alt, live)
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-033
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-038
 @patch
 def _draw_layer(self: HallucinationPanel) -> None:
     "Draw the histograms of the picked layer, and list its numbers."
     s, i, site = self.scores, self.layer, self.scores.site
-    kinds = [
-        kind.site(site).total()
-        for kind in (self.profile.faithful, self.profile.hallucinated)
-    ]
+    kinds = [k.site(site).total() for k in (self.profile.faithful, self.profile.hallucinated)]
     eps, words = s.eps, site.replace("_", " ")
     if s.relative: eps *= float(rms(self.profile.site(site).total())[i])
     self._steps.update(
@@ -449,11 +419,8 @@ def _draw_layer(self: HallucinationPanel) -> None:
         f" hallucinated answers; ε = {eps:.3g}."
     )
     def between(low, high): return f"{number_text(low)} to {number_text(high)}"
-    probe = (
-        "–"
-        if np.isnan(s.probe[i])
-        else f"{s.probe[i]:.3f} ({s.probe_low[i]:.3f} to {s.probe_high[i]:.3f})"
-    )
+    probe = f"{s.probe[i]:.3f} ({s.probe_low[i]:.3f} to {s.probe_high[i]:.3f})"
+    if np.isnan(s.probe[i]): probe = "–"
     rows = {
         "log EAVSS": f"{s.log_eavss[i]:+.3g}{' (a bound)' if s.floored[i] else ''}",
         f"{self.scorer.confidence:.0%} interval": between(s.log_low[i], s.log_high[i]),
@@ -469,14 +436,14 @@ def _draw_layer(self: HallucinationPanel) -> None:
     )
     self.numbers.value = f"<table style='margin-top: 4px'>{cells}</table>"
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-034
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-039
 @patch
 def _rescore(self: HallucinationPanel, change=None) -> None:
     "Score and draw again: a control has changed."
     with DRAWING:
         if not self._quiet and self.profile is not None: self._show()
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-036
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-041
 @patch
 def _tell(self: HallucinationPanel) -> None:
     "Say the result in a sentence."

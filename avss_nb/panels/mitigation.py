@@ -52,7 +52,7 @@ def before_after(
     table = table.loc[[*SUMMARY]].astype(float)
     return table.assign(change=table["after"] - table["before"]).rename(index=MEASURE_NAMES)
 
-# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-010
+# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-014
 def weights_moved(
     mitigation: Mitigation,
     layer: int,
@@ -82,7 +82,7 @@ def weights_moved(
         norm += float(q.square().sum())
     return float(np.sqrt(moved / norm)) if norm else np.nan
 
-# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-013
+# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-021
 def three_digits(x: float) -> str:
     """Write three decimals; a dash where there is no number.
 
@@ -92,7 +92,7 @@ def three_digits(x: float) -> str:
     """
     return "–" if np.isnan(x) else f"{round(x, 3) + 0:.3f}"
 
-# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-015
+# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-023
 class MitigationPanel(LivePanel):
     """Training of chosen layers, live, and the test questions before and after.
 
@@ -120,9 +120,8 @@ class MitigationPanel(LivePanel):
         super().__init__("Does the training help?", hint, picture)
         self.diagrams = Picture(860, 300, left=64, columns=2, gap=70)
         self.pictures.append(self.diagrams)
-        self.mitigator, self.table = mitigator, widgets.HTML(
-            layout=widgets.Layout(min_height="160px")
-        )
+        self.mitigator = mitigator
+        self.table = widgets.HTML(layout=widgets.Layout(min_height="160px"))
         self.test = None if test is None or isinstance(test, Answers) else [*test]
         self._lines, self.losses, self.looks = TrainingLines(picture.axs), [], []
         if isinstance(test, Answers): self.before = test
@@ -143,7 +142,7 @@ class MitigationPanel(LivePanel):
         state = f"trained{by}" if trained else "not trained and stays as it is"
         self.picked.value = f"<div>Layer {i} is {state}.</div>"
 
-# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-017
+# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-025
 @patch
 def run(self: MitigationPanel,
     answers: Answers,  # of the original to the training questions
@@ -178,7 +177,7 @@ def run(self: MitigationPanel,
         self._end(found)
     return found
 
-# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-018
+# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-026
 @patch
 def ask(self: MitigationPanel) -> pd.DataFrame:
     "Ask the trained model the test questions, where ■ came before; returns `compare()`."
@@ -195,32 +194,25 @@ def ask(self: MitigationPanel) -> pd.DataFrame:
 @patch
 def _ask(self: MitigationPanel) -> None:
     m = self.mitigator
-    try:
-        self.after = Evaluator(self.mitigation.model, m.tokenizer, **m.evaluation).answer(
-            self.before.questions, progress=self
-        )
-    except KeyboardInterrupt:
-        pass
+    evaluator = Evaluator(self.mitigation.model, m.tokenizer, **m.evaluation)
+    try: self.after = evaluator.answer(self.before.questions, progress=self)
+    except KeyboardInterrupt: pass
 
 @patch
 def _begin(self: MitigationPanel, progress) -> None:
     super(MitigationPanel, self)._begin(progress)
     if progress.unit == "training step": self.losses, self.looks = [], []
 
-# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-020
+# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-028
 @patch
 def _hear(self: MitigationPanel, progress: Progress) -> None:
     if progress.unit != "training step": return
     info = progress.info
-    self.losses.append(
-        {"step": progress.done} | {name: info[name] for name in TERMS if name in info}
-    )
-    if info.get("reliability") is not None and (
-        not self.looks or self.looks[-1]["step"] < info["step"]
-    ):
-        self.looks.append(
-            {"step": info["step"]} | {name: info.get(name) for name in WATCHED}
-        )
+    terms = {name: info[name] for name in TERMS if name in info}
+    self.losses.append({"step": progress.done} | terms)
+    last = self.looks[-1]["step"] if self.looks else -1
+    if info.get("reliability") is not None and last < info["step"]:
+        self.looks.append({"step": info["step"]} | {name: info.get(name) for name in WATCHED})
 
 @patch
 def _live(self: MitigationPanel, progress: Progress) -> str:
@@ -228,16 +220,14 @@ def _live(self: MitigationPanel, progress: Progress) -> str:
     self._draw(live=True)
     return self._words(progress)
 
-# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-021
+# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-029
 @patch
 def _words(self: MitigationPanel, progress: Progress) -> str:
     if progress.unit == "question": return " of the test"
-    seen = (
-        f", reliability {self.looks[-1]['reliability']:+.3f} on the development questions"
-        if self.looks
-        else ""
-    )
-    return f": loss {self.losses[-1]['loss']:.3g}{seen}"
+    words = f": loss {self.losses[-1]['loss']:.3g}"
+    if not self.looks: return words
+    reliability = self.looks[-1]["reliability"]
+    return f"{words}, reliability {reliability:+.3f} on the development questions"
 
 @patch
 def _so_far(self: MitigationPanel) -> None: return self.mitigation
@@ -246,11 +236,10 @@ def _so_far(self: MitigationPanel) -> None: return self.mitigation
 def best(self: MitigationPanel) -> int | None:
     "The step whose weights are kept."
     if self.mitigation is not None: return self.mitigation.step
-    return (
-        max(self.looks, key=lambda row: row["reliability"])["step"] if self.looks else None
-    )
+    if not self.looks: return None
+    return max(self.looks, key=lambda row: row["reliability"])["step"]
 
-# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-023
+# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-031
 @patch
 def load(self: MitigationPanel,
     mitigation: Mitigation | None,  # None: what was heard so far
@@ -264,18 +253,16 @@ def load(self: MitigationPanel,
     """
     with DRAWING:
         if mitigation is not None:
+            self.mitigation = mitigation
             heard = self.losses[0]["step"] if self.losses else np.inf
-            self.losses = [
-                row for row in mitigation.history if row["step"] < heard
-            ] + self.losses
-            self.looks = [
-                row for row in mitigation.history if row.get("reliability") is not None
-            ]
+            history = mitigation.history
+            self.losses = [row for row in history if row["step"] < heard] + self.losses
+            self.looks = [row for row in history if row.get("reliability") is not None]
         if self.losses: self._draw()
         if self.after is not None: self._draw_test()
         self._tell()
 
-# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-024
+# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-032
 @patch
 def _draw(self: MitigationPanel, live: bool = False) -> None:
     with DRAWING:
@@ -292,7 +279,7 @@ def _draw(self: MitigationPanel, live: bool = False) -> None:
             sharp=not live,
         )
 
-# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-025
+# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-033
 @patch
 def _draw_test(self: MitigationPanel) -> None:
     for ax in self.diagrams.axs: ax.clear()
@@ -320,7 +307,7 @@ def compare(self: MitigationPanel) -> pd.DataFrame:
         )
     return before_after(self.before, self.after)
 
-# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-026
+# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-034
 @patch
 def figures(self: MitigationPanel) -> dict[str, Picture]:
     "Return the picture of the training, and of the reliability before and after."
@@ -331,7 +318,7 @@ def to_frame(self: MitigationPanel) -> pd.DataFrame:
     "`compare()`; InputError where nothing was tested."
     return self.compare().rename_axis("measure")
 
-# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-028
+# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-036
 @patch
 def code(self: MitigationPanel, lab) -> list[str]:
     """Return lines of Python that give the table again.
@@ -345,23 +332,18 @@ def code(self: MitigationPanel, lab) -> list[str]:
     settings = "".join(f", {name}={value!r}" for name, value in lab.evaluation.items())
     last = m.history[-1]["step"] if m.history else m.step
     stop = f", progress=stop_after({last})" if m.partial else ""
-    trained = evaluator_code(lab, "mitigation.model")
+    trained, recipe = evaluator_code(lab, "mitigation.model"), source_of_call(m.recipe)
+    given = f"evaluator.answer(data['train']), data['texts'], data['development']{stop}"
     return [
         f"evaluator = {evaluator_code(lab)}",
         "before = evaluator.answer(data['test'])",
-        (
-            f"mitigator = ContrastiveMitigator(model, tokenizer, {m.layers},"
-            f" {source_of_call(m.recipe)}{settings})"
-        ),
-        (
-            "mitigation = mitigator.train(evaluator.answer(data['train']), data['texts'],"
-            f" data['development']{stop})"
-        ),
+        f"mitigator = ContrastiveMitigator(model, tokenizer, {m.layers}, {recipe}{settings})",
+        f"mitigation = mitigator.train({given})",
         f"after = {trained}.answer(data['test'])",
         "table = before_after(before, after)",
     ]
 
-# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-029
+# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-037
 @patch
 def code_data(self: MitigationPanel, lab) -> dict[str, list]:
     """Return the texts and questions that these lines read.
@@ -376,7 +358,7 @@ def code_data(self: MitigationPanel, lab) -> dict[str, list]:
         "development": lab.development, "test": lab.test
     }
 
-# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-030
+# %% ../../nbs/09_panels/06_mitigation.ipynb #cell-038
 @patch
 def _tell(self: MitigationPanel) -> None:
     "Say the result in a sentence."
@@ -392,13 +374,11 @@ def _tell(self: MitigationPanel) -> None:
         f" step {m.step} of {steps}"
     )
     if self.after is None:
-        untested = (
-            f"; the {len(self.before):,} test questions are not asked yet, panel.ask()"
-            " asks them"
-            if self.before is not None
-            else ""
+        if self.before is None: return self.say(f"{found}.")
+        count = f"{len(self.before):,}"
+        return self.say(
+            f"{found}; the {count} test questions are not asked yet, panel.ask() asks them."
         )
-        return self.say(f"{found}{untested}.")
     t = self.compare()
     words = ", ".join(f"{name} {t.loc[name, 'before']:.3f} → {t.loc[name, 'after']:.3f}"
                       for name in ("right", "hallucination rate", "abstention rate"))

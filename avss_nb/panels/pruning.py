@@ -58,7 +58,7 @@ def compare_measures(
     columns += [f"{when} {end}" for when in columns[:2] for end in ("low", "high")]
     return pd.DataFrame.from_dict(rows, "index", columns=columns).astype(float)
 
-# %% ../../nbs/09_panels/04_pruning.ipynb #cell-013
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-017
 def three_figures(x: float) -> str:
     """Write a number with three figures, zeros included: 0.500, 1.60, 12.3, 1,234.
 
@@ -66,6 +66,7 @@ def three_figures(x: float) -> str:
     ----------
     x : float
     """
+    if 999.5 <= abs(x) < 1000: x = round(x)  # not 1.00e+03
     return number_text(x) if abs(x) >= 1000 else f"{x:#.3g}".rstrip(".")
 
 def cost_in_words(
@@ -86,7 +87,7 @@ def cost_in_words(
         parts.append(f"{name} {three_figures(before)} → {three_figures(after)}{growth}")
     return ", ".join(parts)
 
-# %% ../../nbs/09_panels/04_pruning.ipynb #cell-016
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-022
 class PruningPanel(Panel):
     """Mark the lowest layers for removal and try the model without them.
 
@@ -144,7 +145,7 @@ class PruningPanel(Panel):
         if change["name"] == "count": self.slider.value = self.count
         self._show()
 
-# %% ../../nbs/09_panels/04_pruning.ipynb #cell-018
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-024
 @patch
 def _build(self: PruningPanel, layers: int) -> None:
     "Make the widgets, and say what happens when they are used."
@@ -174,7 +175,7 @@ def _build(self: PruningPanel, layers: int) -> None:
     self.button.on_click(self._press)
     self.alone.on_click(lambda button: self._press(button, [self.layer]))
 
-# %% ../../nbs/09_panels/04_pruning.ipynb #cell-020
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-026
 @patch(as_prop=True)
 def plan(self: PruningPanel) -> PrunePlan | None:
     "The plan for the marked layers; None where no layer is marked."
@@ -186,7 +187,7 @@ def plan(self: PruningPanel) -> PrunePlan | None:
 @patch(as_prop=True)
 def removed(self: PruningPanel) -> tuple[int, ...]: return self.plan.removed if self.plan else ()
 
-# %% ../../nbs/09_panels/04_pruning.ipynb #cell-022
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-028
 @patch
 def _show(self: PruningPanel) -> None:
     "Mark the layers that go, say what they save, and show their report if it is known."
@@ -212,7 +213,7 @@ def _show(self: PruningPanel) -> None:
             self._verdict() if known else "Press the button to measure what would be lost."
         )
 
-# %% ../../nbs/09_panels/04_pruning.ipynb #cell-023
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-029
 @patch
 def _show_alone(self: PruningPanel) -> None:
     "Say what the picked layer costs, if it is known."
@@ -238,7 +239,7 @@ def _press(self: PruningPanel, button, layers=None) -> None:
         raise
     finally: self.button.disabled = self.alone.disabled = False
 
-# %% ../../nbs/09_panels/04_pruning.ipynb #cell-025
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-031
 @patch
 def preview(self: PruningPanel,
     layers=None,  # to try; None: those that are marked
@@ -262,7 +263,7 @@ def preview(self: PruningPanel,
     self.keep_picture()
     return self.compare(plan.removed if plan else ())
 
-# %% ../../nbs/09_panels/04_pruning.ipynb #cell-026
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-032
 @patch
 def _measure(self: PruningPanel, plan: PrunePlan | None) -> None:
     """Measure the model as it is and without the plan's layers;
@@ -273,9 +274,8 @@ def _measure(self: PruningPanel, plan: PrunePlan | None) -> None:
             which = f"without {name_layers(removed)}" if removed else "as it is"
             self.say(f"Measuring the model {which} …")
             with plan.preview() if removed else nullcontext(): report = self.evaluate()
-            self.reports[removed] = (
-                report.to_dict() if hasattr(report, "to_dict") else dict(report)
-            )
+            known = report.to_dict() if hasattr(report, "to_dict") else dict(report)
+            self.reports[removed] = known
     finally: self._show()
 
 @patch
@@ -294,7 +294,7 @@ def compare(self: PruningPanel,
         self.reports[()], self.reports[self.removed if removed is None else removed]
     )
 
-# %% ../../nbs/09_panels/04_pruning.ipynb #cell-028
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-034
 @patch
 def to_frame(self: PruningPanel) -> pd.DataFrame:
     "Return `compare()` for the marked layers; InputError where they were not tried."
@@ -314,11 +314,8 @@ def code(self: PruningPanel, lab) -> list[str]:
     lab
         the `LayerLab` to which the panel belongs
     """
-    given = (
-        "data['texts']"
-        if find_head(lab.model) == "classes"
-        else "data['test'] or None, data['texts']"
-    )
+    classifies = find_head(lab.model) == "classes"
+    given = "data['texts']" if classifies else "data['test'] or None, data['texts']"
     lines = [
         *lab.ranking.code(lab)[:-1], f"evaluator = {evaluator_code(lab)}",
         f"before = after = evaluator.evaluate({given})"
@@ -328,7 +325,7 @@ def code(self: PruningPanel, lab) -> list[str]:
         lines.append(f"with {plan}.preview(): after = evaluator.evaluate({given})")
     return [*lines, "table = compare_measures(before.to_dict(), after.to_dict())"]
 
-# %% ../../nbs/09_panels/04_pruning.ipynb #cell-029
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-035
 @patch
 def code_data(self: PruningPanel, lab) -> dict[str, list]:
     """Return the texts and questions that these lines read.
@@ -359,7 +356,7 @@ def _verdict(self: PruningPanel) -> str:
     if not (self.removed and costs): return "Measured."
     return f"Without {name_layers(self.removed)}: {costs}."
 
-# %% ../../nbs/09_panels/04_pruning.ipynb #cell-030
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-036
 @patch
 def _table(self: PruningPanel) -> str:
     "Write the comparison as HTML: value and interval before and after, and what has changed."

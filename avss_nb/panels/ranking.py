@@ -36,7 +36,7 @@ def scores_of(profile: LayerProfile) -> list[str]:
     """
     return [score for score, row in SCORES.items() if row.fits(profile)]
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-009
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-011
 class LayerRankingPanel(LayerPanel):
     """A ranking of the layers, live while a profile is made and adjustable afterwards.
 
@@ -75,7 +75,7 @@ class LayerRankingPanel(LayerPanel):
         else:
             self.load(profile)
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-011
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-013
 @patch
 def _build(self: LayerRankingPanel, scorer) -> None:
     "Make the widgets, and say what happens when they change."
@@ -116,7 +116,7 @@ def _build(self: LayerRankingPanel, scorer) -> None:
     for control in self.score, self.site, self.aggregation, self.eps, self.relative:
         control.observe(self._rescore, "value")
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-013
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-015
 @patch
 def run(self: LayerRankingPanel,
     profiler: LayerProfiler,
@@ -144,7 +144,7 @@ def _begin(self: LayerRankingPanel, progress) -> None:
 @patch
 def _hear(self: LayerRankingPanel, progress) -> None: self._tokens += progress.info.get("tokens", 0)
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-014
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-016
 @patch
 def _live(self: LayerRankingPanel, progress) -> str:
     self._take(progress.partial(), live=True)
@@ -172,7 +172,7 @@ def load(self: LayerRankingPanel, profile: LayerProfile) -> None:
     self._take(profile, live=False)
     self._tell()
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-016
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-018
 @patch
 def _take(self: LayerRankingPanel, profile, live: bool) -> None:
     with DRAWING:
@@ -200,7 +200,7 @@ def _score(self: LayerRankingPanel, live: bool = False) -> None:
         self._found[settings] = self.present_scorer(live).score(self.profile)
     self.scores = self._found[settings]
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-017
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-019
 @patch
 def present_scorer(self: LayerRankingPanel, live: bool = False) -> LayerScorer:
     """Return the scorer of the present settings.
@@ -218,7 +218,7 @@ def present_scorer(self: LayerRankingPanel, live: bool = False) -> LayerScorer:
         confidence=self.confidence
     )
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-019
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-021
 @patch
 def code(self: LayerRankingPanel, lab) -> list[str]:
     """Return lines of Python that give the table again.
@@ -228,16 +228,11 @@ def code(self: LayerRankingPanel, lab) -> list[str]:
     lab
         the `LayerLab` to which the panel belongs
     """
-    stop = (
-        f", progress=stop_after({self.profile.tokens}, 'tokens')"
-        if self.profile.partial
-        else ""
-    )
+    tokens = self.profile.tokens
+    stop = f", progress=stop_after({tokens}, 'tokens')" if self.profile.partial else ""
+    profiler = source_of_call(lab.profiler, "model", "tokenizer")
     return [
-        (
-            "profile ="
-            f" {source_of_call(lab.profiler, 'model', 'tokenizer')}.profile(data['texts']{stop})"
-        ),
+        f"profile = {profiler}.profile(data['texts']{stop})",
         f"scores = {source_of_call(self.present_scorer(), score='measure')}.score(profile)",
         "table = scores.to_frame()",
     ]
@@ -253,7 +248,7 @@ def code_data(self: LayerRankingPanel, lab) -> dict[str, list]:
     """
     return {"texts": lab.texts}
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-021
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-023
 @patch
 def _draw(self: LayerRankingPanel, live: bool = False) -> None:
     with DRAWING:
@@ -264,7 +259,7 @@ def _draw(self: LayerRankingPanel, live: bool = False) -> None:
         )
         self._present(alt, live)
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-022
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-024
 @patch
 def _draw_layer(self: LayerRankingPanel) -> None:
     "Draw the histogram of the picked layer, and list its numbers."
@@ -300,7 +295,7 @@ def _draw_layer(self: LayerRankingPanel) -> None:
     )
     self.numbers.value = f"<table style='margin-top: 4px'>{cells}</table>"
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-024
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-026
 @patch
 def _rescore(self: LayerRankingPanel, change=None) -> None:
     "Score and draw again: a control has changed."

@@ -74,7 +74,7 @@ class View:
             raise InputError(f"there are no numbers in the tab {self.name} yet")
         return self.panel.to_frame()
 
-# %% ../../nbs/09_panels/08_tabs.ipynb #cell-009
+# %% ../../nbs/09_panels/08_tabs.ipynb #cell-011
 TABS: dict[str, Callable] = {}  # name → a function of a `LayerLab` that returns a `Panel`
 
 def further_tabs() -> dict[str, Callable]:
@@ -82,7 +82,7 @@ def further_tabs() -> dict[str, Callable]:
     for found in iter_modules(panels.__path__): import_module(f"{panels.__name__}.{found.name}")
     return TABS
 
-# %% ../../nbs/09_panels/08_tabs.ipynb #cell-011
+# %% ../../nbs/09_panels/08_tabs.ipynb #cell-013
 def without_questions(model, tokenizer, questions) -> str:
     """Say why there can be no answers; empty where there can.
 
@@ -126,7 +126,7 @@ def set_aside(
     parts = split_questions(questions, {"learn": 2 / 3, "test": 1 / 3})
     return (parts["learn"], parts["test"]) if parts["learn"] else ([*questions], [])
 
-# %% ../../nbs/09_panels/08_tabs.ipynb #cell-016
+# %% ../../nbs/09_panels/08_tabs.ipynb #cell-018
 def source_of_table(
     lab,  # a `LayerLab`
     view: View,

@@ -52,12 +52,10 @@ class TrainingPanel(LivePanel):
             self.head, self.row, row_of_controls(label, self.what), picture.widget,
             self.losses.widget
         ]
-        self.say(
-            "Waiting: panel.run(trainer) trains."
-            if callback is not None
-            else "Give a callback to watch, or a history to look at."
-        )
-        if callback is not None: callback.progress = self
+        self.say("Give a callback to watch, or a history to look at.")
+        if callback is not None:
+            callback.progress = self
+            self.say("Waiting: panel.run(trainer) trains.")
         if history is not None: self.load(history)
 
 # %% ../../nbs/09_panels/07_training.ipynb #cell-007
