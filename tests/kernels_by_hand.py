@@ -10,7 +10,8 @@ SITES = ("output", "update", "relative_update", "mlp")
 SMALL, LARGE = 1e-5, 1e5  # |y| against |x|
 for dtype, lengths, hidden, sites, *size in ((torch.bfloat16, [45, 20, 7], 96, SITES), (torch.float16, [33, 1], 70, SITES), (torch.float32, [16, 16], 70, SITES),
                                       (torch.bfloat16, [1], 96, ("relative_update",)), (torch.bfloat16, [128, 128], 64, SITES), (torch.float32, [20, 7], 64, ("output", "mlp")),
-                                             (torch.float32, [33, 5], 70, SITES, SMALL), (torch.float32, [33, 5], 70, SITES, LARGE), (torch.bfloat16, [45, 20], 96, ("output", "mlp"), 0.)):
+                                             (torch.float32, [33, 5], 70, SITES, SMALL), (torch.float32, [33, 5], 70, SITES, LARGE), (torch.bfloat16, [45, 20], 96, ("output", "mlp"), 0.),
+                                             (torch.bfloat16, [45, 20], 96, SITES, "ties")):
     g, group = torch.Generator().manual_seed(cases), None if cases % 2 else [(0, 3, 0)[i] for i in range(len(lengths))]  # of four groups two or three are empty
     texts = Segments(lengths, DEVICE, group, 1 if group is None else 4)
     x = torch.randn(len(lengths), max(lengths), hidden, generator=g)
@@ -18,7 +19,9 @@ for dtype, lengths, hidden, sites, *size in ((torch.bfloat16, [45, 20, 7], 96, S
     x[0, 0, 5], x[-1, 0, :4] = 4e4, 1e-6
     y = x + 0.3 * torch.randn(x.shape, generator=g) + 0.2
     y[-1, 0, :3] = 1e-9
-    for factor in size: y = factor * torch.randn(x.shape, generator=g)
+    if size == ["ties"]: y = 4 * torch.sign(y)  # every unit is the largest: the first one counts
+    else:
+        for factor in size: y = factor * torch.randn(x.shape, generator=g)
     if size == [0.]: x[0, :3] = 0  # states of zero before, after, and both
     x, y = x.to(DEVICE, dtype), y.to(DEVICE, dtype)
     found, plain = (make(sites, 2, texts) for make in (kernels.KernelStatistics, BlockStatistics))

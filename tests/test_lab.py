@@ -382,7 +382,7 @@ def test_the_stored_picture_is_replaced_after_every_step(teaching, world):
     finally:
         type(shell.display_pub).publish = publish
         InteractiveShell.clear_instance()
-    (first, how), *_, (last, update) = [(data, rest) for data, rest in sent if "application/vnd.jupyter.widget-view+json" in data]
+    (first, how), *_, (last, update) = [(data, rest) for data, rest in sent if "avss-kept" in data.get("text/html", "")]
     assert how["transient"]["display_id"] == update["transient"]["display_id"] and update["update"]
     assert "image/png" not in first and "hallucination: " in last["text/plain"]
 

@@ -12,6 +12,7 @@ import nbformat
 import numpy as np
 import pytest
 import torch
+from bs4 import BeautifulSoup
 from IPython import get_ipython
 from IPython.core.interactiveshell import InteractiveShell
 from matplotlib.figure import Figure
@@ -263,10 +264,13 @@ def many_layers(n):
 
 # --- what stays ---------------------------------------------------------------------------------------------------------
 
-def test_the_bundle_holds_a_live_view_a_picture_and_words(profile):
+def test_what_is_kept_holds_a_picture_with_its_description_words_and_the_table(profile):
     panel = LayerRankingPanel(profile=profile)
     data, metadata = panel._repr_mimebundle_()
-    assert data["application/vnd.jupyter.widget-view+json"]["model_id"] == panel.widget.model_id
+    page = BeautifulSoup(data["text/html"], "lxml")
+    image, = page.find_all("img")
+    assert image["alt"] == panel.picture.alt and base64.b64decode(image["src"].split(",")[1]) == panel.picture.png
+    assert panel.text in page.get_text() and "largest |activation|" in page.table.get_text()
     assert Image.open(io.BytesIO(base64.b64decode(data["image/png"]))).size == (1520, 540)
     assert metadata["image/png"]["width"] == 760
     assert "LayerRankingPanel: Dot plot of AVSS" in data["text/plain"] and "Least important" in data["text/plain"]
@@ -285,7 +289,8 @@ def test_the_stored_picture_is_replaced_when_the_run_ends(model, last_line):
     finally:
         type(shell.display_pub).publish = publish
         InteractiveShell.clear_instance()
-    (first, how), (last, update) = sent
+    (live, where), (first, how), (last, update) = sent
+    assert "application/vnd.jupyter.widget-view+json" in live and where["transient"] != how["transient"]
     assert how["transient"]["display_id"] == update["transient"]["display_id"] and update["update"] and not how.get("update")
     assert "image/png" not in first and base64.b64decode(last["image/png"]).startswith(b"\x89PNG")
     assert "Least important" in last["text/plain"]
@@ -420,7 +425,7 @@ def test_cleared_and_closed_panels_leave_the_state_of_an_executed_notebook(profi
     profile.save(tmp_path / "profile.safetensors")
     once, _ = executed(tmp_path, AGAIN.format(times=1, wait=False))
     cleared, outputs = executed(tmp_path, AGAIN.format(times=5, wait=False))
-    assert len(cleared) == len(once) and len(json.dumps(cleared)) < 1.1 * len(json.dumps(once)) and len(outputs) == 1
+    assert len(cleared) == len(once) and len(json.dumps(cleared)) < 1.1 * len(json.dumps(once)) and len(outputs) == 2
     shown = outputs[0].data["application/vnd.jupyter.widget-view+json"]["model_id"]
     assert shown in cleared and "data:image/png" in json.dumps(cleared)
     waiting, _ = executed(tmp_path, AGAIN.format(times=5, wait=True) + "panel.close()")    # the next is made before the last one goes

@@ -10,6 +10,7 @@ from avss_nb import (
     EDGES, SCORES, SITES, Blocks, InputError, LayerProfile, LayerProfiler, LayerScorer,
     Moments, TeachingWorld, silent, sparsity, stable, variance
 )
+from avss_nb.base.basics import Reporter
 from avss_nb.data.teaching import build_tokenizer
 from avss_nb.maths.moments import AGGREGATIONS, rms
 from avss_nb.model.blocks import position_limit
@@ -266,7 +267,7 @@ def test_wrong_settings_are_refused():
     with pytest.raises(InputError, match="residual"): LayerProfiler(model, TOKENIZER, sites=["residual"])
     with pytest.raises(InputError): LayerProfiler(model, TOKENIZER, sites=[])
     for bad in ("batch_size", "max_length", "groups"):
-        for value in 0, 2.5, "2", None, True:
+        for value in 0, 2.5, "2", True, *[None] * (bad != "batch_size"):
             with pytest.raises(InputError, match=f"{bad}={value!r} .*at least 1"): LayerProfiler(model, TOKENIZER, **{bad: value})
     assert LayerProfiler(model, sites=(s for s in ["mlp", "output"])).sites == ("output", "mlp") and LayerProfiler(model, sites="mlp").sites == ("mlp",)
     for wrong in -1, 10**6:
@@ -559,3 +560,29 @@ def test_settings_that_are_none():
     with pytest.raises(InputError, match="sites=None"): LayerProfiler(tiny(), sites=None)
     numbers = LayerProfiler(tiny(), batch_size=1).profile([[5, 6]] * 4, silent, share=tuple(np.array([1, 2])))
     assert json.dumps(numbers.settings) and numbers.settings["share"] == [1, 2]
+
+class Listener(list):
+    "Keeps all that it hears."
+    hears_parts = True
+    def __call__(self, progress): self.append(progress)
+
+def test_a_run_is_heard_of_before_its_first_batch_ends(monkeypatch):
+    "A listener that asks for it hears that work begins, and how far it is inside a batch; ablation counts its passes."
+    monkeypatch.setattr(Reporter.__init__, "__defaults__", (0, 0.0))
+    for ablation, passes in (False, 1), (True, 2 + LAYERS):
+        heard = Listener()
+        LayerProfiler(tiny(), TOKENIZER, ablation=ablation, batch_size=8).profile(TEXTS, progress=heard)
+        assert (heard[0].done, heard[0].part) == (0, 0)
+        first = [p.part for p in heard if p.done == 0][1:]
+        assert first[:LAYERS] == pytest.approx([min((i + 1) / LAYERS / passes, 0.999) for i in range(LAYERS)])
+        shares = [p.share() for p in heard[1:]]
+        assert shares == sorted(shares) and shares[-1] == 1
+
+def test_a_small_study_makes_at_least_eight_batches():
+    "Its numbers are those of any other batches; a size that was asked for is kept."
+    seen, asked = [], []
+    small = LayerProfiler(tiny(), TOKENIZER, SITES).profile(TEXTS[:20], progress=lambda p: seen.append((p.done, p.total)))
+    assert seen[-1][0] == seen[-1][1] >= 8
+    whole = LayerProfiler(tiny(), TOKENIZER, SITES, batch_size=20).profile(TEXTS[:20], progress=lambda p: asked.append(p.done))
+    assert len(asked) == 1
+    for site in SITES: torch.testing.assert_close(small.site(site).total().m2, whole.site(site).total().m2, rtol=1e-5, atol=1e-9)

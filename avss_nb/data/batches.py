@@ -447,6 +447,7 @@ def text_batches(
     fewest: int = 1,
     chunk: int = 64,  # batches that are read and sorted by length together
     equal: bool = False,  # see `length_batches`
+    least: int = 1,  # batches: few texts come in smaller ones
 ) -> Iterator[tuple[Rows, int]]:
     """Yield batches, each with the number of all (estimated at first; 0 for a generator).
 
@@ -465,6 +466,8 @@ def text_batches(
         batches that are read and sorted by length together
     equal : bool, default False
         see `length_batches`
+    least : int, default 1
+        batches: few texts come in smaller ones
     """
     count = len(texts) if hasattr(texts, "__len__") else 0
     stream = split_texts(texts, tokenizer, max_length, fewest)
@@ -475,6 +478,7 @@ def text_batches(
         rows = [piece for text in full for piece in text]
         numbers = [known + i for i, text in enumerate(full) for _ in text]
         start, known = found, known + len(full)
+        if read == 0 and len(part) == count: size = max(1, min(size, len(rows) // least))
         read, found = read + len(part), found + len(rows)
         order = list(length_batches(rows, size, chunk, done, equal))
         done += len(order)

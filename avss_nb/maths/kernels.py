@@ -155,7 +155,7 @@ def _rows(
                     x_ptr, y_ptr, base, far, H, before, after, distance, U, ROWS, COLS
                 )
         most_y = tl.max(big_y, 1)
-        place = tl.max(tl.where(big_y == most_y[:, None], unit, 0), 1)
+        place = tl.min(tl.where(big_y == most_y[:, None], unit, H), 1)  # the first
         _store_row(
             rows_ptr, sizes_ptr, inverse_ptr, row, there, real, tokens, root, most_y,
             tl.max(big_u, 1), after, update, distance, inverse, place

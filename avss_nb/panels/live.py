@@ -16,8 +16,9 @@ from ..base.basics import InputError, Progress
 from .picture import CELLS, DRAWING, Picture, Throttle, stack_pictures
 
 # %% auto #0
-__all__ = ['ARROW', 'STYLE', 'CLOSED', 'KEPT', 'row_of_controls', 'marked_up', 'close_widget', 'reuse_id', 'ReusesIds', 'Panel',
-           'widget_parts', 'close_parts', 'list_layers', 'name_layers', 'duration_in_words', 'LivePanel', 'LayerPanel']
+__all__ = ['ARROW', 'STYLE', 'CLOSED', 'WITHOUT_KERNEL', 'row_of_controls', 'marked_up', 'close_widget', 'reuse_id', 'ReusesIds',
+           'Panel', 'widget_parts', 'close_parts', 'list_layers', 'name_layers', 'duration_in_words', 'LivePanel',
+           'LayerPanel']
 
 # %% ../../nbs/09_panels/01_live.ipynb #cell-009
 ARROW = (
@@ -218,7 +219,7 @@ def close_parts(widget) -> None:
     for part in reversed(widget_parts(widget)): close_widget(part)
 
 # %% ../../nbs/09_panels/01_live.ipynb #cell-027
-KEPT = """<style>
+WITHOUT_KERNEL = """<style>
 .jp-OutputArea-child:has(.avss-panel) + .jp-OutputArea-child:has(.avss-kept) {display: none}
 .jp-OutputArea-child:not(:has(.avss-panel)):has(+ .jp-OutputArea-child .avss-kept)
   {display: none}
@@ -237,7 +238,7 @@ def _repr_mimebundle_(self: Panel, include=None, exclude=None):
     kept = [picture for picture in self.pictures if picture.png]
     shown = [p.tag for p in kept] + [f"<p>{marked_up(self.text)}</p>", *self.tables()]
     page = f'<div class="avss-kept avss-kept-{self.display_id}">{"".join(shown)}</div>'
-    data = {"text/plain": repr(self), "text/html": KEPT + page}
+    data = {"text/plain": repr(self), "text/html": WITHOUT_KERNEL + page}
     if kept: data["image/png"] = stack_pictures(kept)
     return data, {
         "image/png": {
