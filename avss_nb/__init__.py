@@ -72,7 +72,7 @@ NAMES = {
     "commands.shared": "Commands ScoringCommand",
 }
 
-# %% ../nbs/12_door.ipynb #cell-008
+# %% ../nbs/12_door.ipynb #cell-010
 ROOMS = tuple(dict.fromkeys(module.split(".")[0] for module in NAMES))
 _HOMES = {name: module for module, names in NAMES.items() for name in names.split()}
 __all__ = sorted(_HOMES)

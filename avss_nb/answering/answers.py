@@ -153,7 +153,7 @@ def given(cls: Answers,
         questions, texts, confidences, correct, no, logprobs, labelled=yes, prompt=prompt
     )
 
-# %% ../../nbs/06_answering/02_answers.ipynb #cell-015
+# %% ../../nbs/06_answering/02_answers.ipynb #cell-017
 @patch(cls_method=True)
 def judge(cls: Answers,
     questions: Iterable[Question],
@@ -206,14 +206,14 @@ def judge(cls: Answers,
     if warn and (doubt := found._doubt()): warnings.warn(doubt, stacklevel=2)
     return found
 
-# %% ../../nbs/06_answering/02_answers.ipynb #cell-016
+# %% ../../nbs/06_answering/02_answers.ipynb #cell-018
 @patch(as_prop=True)
 def right(self: Answers) -> np.ndarray:
     "bool: correct, or abstained where no answer is known."
     unknown = np.array([not q.answerable for q in self.questions], bool)
     return self.correct | (self.abstained & unknown)
 
-# %% ../../nbs/06_answering/02_answers.ipynb #cell-024
+# %% ../../nbs/06_answering/02_answers.ipynb #cell-028
 @patch
 def _columns(self: Answers) -> dict[str, np.ndarray | tuple]:
     "The fields with an entry for each answer."
@@ -248,7 +248,7 @@ def __add__(self: Answers, other: Answers) -> Answers:
     joined = {name: join(values, theirs[name]) for name, values in self._columns().items()}
     return replace(self, **known, **joined)
 
-# %% ../../nbs/06_answering/02_answers.ipynb #cell-031
+# %% ../../nbs/06_answering/02_answers.ipynb #cell-037
 @patch
 def abstain_below(self: Answers,
     threshold: float,  # in [0, 1]; an answer whose confidence is above it stays
@@ -268,7 +268,7 @@ def abstain_below(self: Answers,
     silent = is_withheld(self.confidences if confidences is None else confidences, threshold)
     return replace(self, correct=self.correct & ~silent, abstained=self.abstained | silent)
 
-# %% ../../nbs/06_answering/02_answers.ipynb #cell-034
+# %% ../../nbs/06_answering/02_answers.ipynb #cell-044
 MEASURE_LABELS = MEASURES | {
     "right": "right (or rightly abstained)", "perplexity": "perplexity",
     "pseudo_perplexity": "pseudo-perplexity"
@@ -343,7 +343,7 @@ class Report:
         shares = self.by_rule.values()
         return max(shares) - min(shares) if shares else None
 
-# %% ../../nbs/06_answering/02_answers.ipynb #cell-035
+# %% ../../nbs/06_answering/02_answers.ipynb #cell-045
 @patch
 def report(self: Answers,
     draws: int = 1000,  # of the bootstrap over questions; 0: no intervals
@@ -370,7 +370,7 @@ def report(self: Answers,
         by_rule=shares, warnings=tuple(self.warnings())
     )
 
-# %% ../../nbs/06_answering/02_answers.ipynb #cell-037
+# %% ../../nbs/06_answering/02_answers.ipynb #cell-047
 @patch
 def to_frame(self: Report) -> pd.DataFrame:
     "Return one row for each measure that is defined: value and interval."
@@ -401,7 +401,7 @@ def _repr_html_(self: Report):
     head = f"<p>{'.<br>'.join(lines)}.</p>" if lines else ""
     return head + self.to_frame().to_html(float_format="{:.4g}".format, na_rep="–")
 
-# %% ../../nbs/06_answering/02_answers.ipynb #cell-046
+# %% ../../nbs/06_answering/02_answers.ipynb #cell-062
 @patch
 def to_dict(self: Report) -> dict:
     "Return the report for JSON: undefined numbers are None."
@@ -412,7 +412,7 @@ def to_dict(self: Report) -> dict:
         "intervals": bounds, "warnings": [*self.warnings], "rule_gap": self.rule_gap
     }
 
-# %% ../../nbs/06_answering/02_answers.ipynb #cell-049
+# %% ../../nbs/06_answering/02_answers.ipynb #cell-067
 @patch
 def by_group(self: Answers,
     by: str = "group",  # an attribute of `Question`: "group", "kind" or "answerable"
@@ -437,7 +437,7 @@ def by_group(self: Answers,
     table = pd.DataFrame([*map(row, reports.values())], index=pd.Index([*reports], name=by))
     return table.astype({name: float for name in names})
 
-# %% ../../nbs/06_answering/02_answers.ipynb #cell-052
+# %% ../../nbs/06_answering/02_answers.ipynb #cell-072
 @patch
 def to_frame(self: Answers) -> pd.DataFrame:
     "Return one row for each question."
@@ -460,7 +460,7 @@ def _repr_html_(self: Answers):
         f" 10:{notes}</p>{table}"
     )
 
-# %% ../../nbs/06_answering/02_answers.ipynb #cell-055
+# %% ../../nbs/06_answering/02_answers.ipynb #cell-077
 @patch
 def rows(self: Answers) -> Iterator[dict]:
     "Yield the entries of each answer, by their names in a file."
@@ -486,7 +486,7 @@ def save(self: Answers,
     text = header_line(len(self), {}, about) + answer_lines(self.rows(), itertools.count())
     with write_whole(path) as file: file.write_text(text)
 
-# %% ../../nbs/06_answering/02_answers.ipynb #cell-057
+# %% ../../nbs/06_answering/02_answers.ipynb #cell-079
 def _check_places(places: list[int], n: int, path, partial: bool) -> None:
     if len(places) < n and not partial:
         raise InputError(

@@ -65,7 +65,7 @@ def _hold_out(questions, develop: int, seed: int) -> tuple[list[Question], list[
     ahead = [q for i, q in enumerate(questions) if i in held]
     return ahead, [q for i, q in enumerate(questions) if i not in held]
 
-# %% ../../nbs/06_answering/06_asking.ipynb #cell-017
+# %% ../../nbs/06_answering/06_asking.ipynb #cell-019
 def _examples(
     evaluator, pool, ahead, shots, system, seed, draws
 ) -> tuple[list[Question], list[Question]]:
@@ -79,7 +79,7 @@ def _examples(
         return np.mean([np.mean(row) for row in asked.score(known, [q.answers[0] for q in known])])
     return max(found, key=fit)
 
-# %% ../../nbs/06_answering/06_asking.ipynb #cell-020
+# %% ../../nbs/06_answering/06_asking.ipynb #cell-024
 def _verdicts(evaluator, questions, progress) -> dict[str, float]:
     "Shares of the answers, by the questions' own rules and by containment."
     answers = evaluator.answer(questions, progress)
@@ -104,7 +104,7 @@ def _candidates(
         found["chat"] = Prompt("chat", system=system), pool
     return found
 
-# %% ../../nbs/06_answering/06_asking.ipynb #cell-022
+# %% ../../nbs/06_answering/06_asking.ipynb #cell-028
 def _tried(evaluator, questions, shots, system, seed, develop, draws, progress) -> Asking:
     ahead, pool = _hold_out(questions, develop, seed)
     candidates = _candidates(evaluator, pool, ahead, shots, system, seed, draws)
@@ -129,7 +129,7 @@ def _asked_for(questions, prompt, why, shots, system, seed) -> Asking:
     examples, rest = draw_examples(questions, shots, seed)
     return Asking(with_examples(chosen, examples), tuple(rest), why)
 
-# %% ../../nbs/06_answering/06_asking.ipynb #cell-023
+# %% ../../nbs/06_answering/06_asking.ipynb #cell-029
 def plan_asking(
     evaluator: Evaluator,  # whose model and tokenizer are asked
     questions: Sequence[Question],

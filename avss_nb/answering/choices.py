@@ -73,7 +73,7 @@ def choice_shares(
     score = CHOICE_SCORES[by]
     return [_softmax(np.array([score(row) for row in rows])) for rows in token_logprobs]
 
-# %% ../../nbs/06_answering/03_choices.ipynb #cell-017
+# %% ../../nbs/06_answering/03_choices.ipynb #cell-019
 def _chosen(questions, texts, token_logprobs) -> Answers:
     correct = [text in q.answers for q, text in zip(questions, texts, strict=True)]
     return Answers.given(questions, texts, correct, token_logprobs)
@@ -107,7 +107,7 @@ def choose_most_likely(
     confidences = np.array([share[i] for share, i in zip(shares, picks)])
     return replace(answers, confidences=confidences)
 
-# %% ../../nbs/06_answering/03_choices.ipynb #cell-025
+# %% ../../nbs/06_answering/03_choices.ipynb #cell-027
 def length_baseline(
     questions: Sequence[Question],  # with choices
     longest: bool = True,  # or the shortest one
@@ -131,7 +131,7 @@ def length_baseline(
     texts = [(max if longest else min)(q.choices, key=len) for q in questions]
     return _chosen(questions, texts, [[-math.log(len(q.choices))] for q in questions])
 
-# %% ../../nbs/06_answering/03_choices.ipynb #cell-030
+# %% ../../nbs/06_answering/03_choices.ipynb #cell-032
 def mc2(
     questions: Sequence[Question],  # with choices, of which several may be right
     token_logprobs: Sequence[Sequence[Sequence[float]]],  # of each question's choices

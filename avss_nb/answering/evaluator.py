@@ -84,7 +84,7 @@ class Perplexity:
             f" {self.tokens:,} tokens)"
         )
 
-# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-016
+# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-018
 def left_padded(
     rows: Sequence[Sequence[int]],  # token ids
     device="cpu",
@@ -109,7 +109,7 @@ def left_padded(
     batch = right_padded([row[::-1] for row in rows], device, vocabulary=vocabulary)
     return {name: t.flip(1) for name, t in batch.items()}
 
-# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-019
+# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-023
 @contextmanager
 def generation_settings(
     model: nn.Module,
@@ -133,7 +133,7 @@ def generation_settings(
     finally:
         for m, setting in settings.items(): m.generation_config = setting
 
-# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-024
+# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-030
 @remember_per_model
 def reads_left_padding(model: nn.Module) -> bool:
     """Do continuations depend on the padding before a prompt, in spite of the mask? Found
@@ -171,7 +171,7 @@ def check_numbers(values: Iterable[float]) -> None:
             " weights"
         )
 
-# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-027
+# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-033
 LOGITS = 2**27  # numbers: the logits of a batch of texts stay under 512 MB of float32
 
 class Evaluator:
@@ -235,7 +235,7 @@ class Evaluator:
 def _as_tuple(texts: str | Sequence[str]) -> tuple[str, ...]:
     return (texts,) if isinstance(texts, str) else tuple(texts)
 
-# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-029
+# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-035
 @patch(as_prop=True)
 def stop(self: Evaluator) -> tuple[str, ...]:
     "Strings that end an answer."
@@ -258,7 +258,7 @@ def settings(self: Evaluator) -> dict:
         "max_new_tokens": self.max_new_tokens, "abstentions": self.abstentions
     }
 
-# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-031
+# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-037
 @patch
 def asking(self: Evaluator,
     prompt: Prompt,
@@ -288,7 +288,7 @@ def as_asked(self: Evaluator,
     if not self.chosen: return self.asking(answers.prompt)
     raise another_prompt(answers.prompt, self.prompt)
 
-# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-036
+# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-042
 @patch
 def _need(self: Evaluator, kind, what):
     if self.head != kind:
@@ -328,7 +328,7 @@ def _loss_rows(self: Evaluator, texts, max_length: int) -> list:
     check_length(position_limit(self.model), max(map(len, rows)), advice)
     return rows
 
-# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-040
+# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-046
 @patch
 def text_losses(self: Evaluator,
     # strings, lists of token ids (`avss_nb.data.batches.windows`), or `Labelled` texts for
@@ -380,7 +380,7 @@ def text_losses(self: Evaluator,
     for seen in self.processes.together(found).values(): add(*seen)
     return losses, tokens
 
-# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-042
+# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-048
 @patch
 def perplexity(self: Evaluator,
     # strings, or lists of token ids, for example from `avss_nb.data.batches.windows`
@@ -407,7 +407,7 @@ def perplexity(self: Evaluator,
         )
     return Perplexity.of(*self.text_losses(texts, max_length, progress))
 
-# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-052
+# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-064
 @patch
 def _check_asked(self: Evaluator, questions) -> None:
     self._need("causal", "answer questions")
@@ -443,7 +443,7 @@ def _greedy(self: Evaluator) -> GenerationConfig:
         eos_token_id=self._ends() or None, pad_token_id=0
     )
 
-# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-053
+# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-065
 @patch
 def _generate(
     self: Evaluator, prompts, stops, thinking, generation
@@ -471,7 +471,7 @@ def _generate(
     )[:, start:].tolist()
     return [*map(found, generated, torch.stack(logprobs, 1).tolist(), stops, thinking)]
 
-# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-058
+# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-070
 def _digest(value) -> str:
     text = json.dumps(value, default=lambda x: x.item())
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -500,7 +500,7 @@ def _log(self: Evaluator, resume, questions, prompts, batches) -> AnswerLog | No
     if resume is None: return None
     return AnswerLog(resume, self._run(questions, prompts), batches)
 
-# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-061
+# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-073
 @patch
 def _answer_batches(self: Evaluator, prompts) -> list[list[int]]:
     equal = kept_apart(self.model, prompts, self.batch_size, reads_left_padding)
@@ -561,7 +561,7 @@ def answer(self: Evaluator,
     found = self.processes.together(found)
     return judged(sorted(found), warn=True)
 
-# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-081
+# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-099
 def answers_as_rows(
     answers: Answers,
     prompt: Prompt,
@@ -605,7 +605,7 @@ def _batches(self: Evaluator, rows) -> Iterator[tuple[list[int], dict[str, Tenso
         chosen = [rows[i] for i in indices]
         yield indices, right_padded(chosen, self.device, vocabulary=vocabulary)
 
-# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-082
+# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-100
 def _next_token_losses(logits: Tensor, ids: Tensor) -> list[list[float]]:
     "The loss of each token, from the logits at the one before it."
     logits = logits[:, :-1].float()
@@ -634,7 +634,7 @@ def _score_rows(
     found = self.processes.together(found)
     return tuple(tuple(found[i]) for i in range(len(rows)))
 
-# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-083
+# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-101
 def _check_texts(questions, texts) -> None:
     if len(texts) != len(questions):
         raise InputError(
@@ -694,7 +694,7 @@ def _score_again(self: Evaluator, answers, progress):
     rows, starts = answers_as_rows(answers, self.prompt, self.tokenizer)
     return self._score_rows(answers.questions, rows, starts, progress)
 
-# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-091
+# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-111
 @patch
 def score_choices(self: Evaluator,
     questions: Iterable[Question],  # with choices
@@ -767,7 +767,7 @@ def ask(self: Evaluator,
         return self.choose(questions, progress=progress)
     return self.answer(questions, progress)
 
-# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-100
+# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-122
 @patch
 def _class_logprobs(self: Evaluator, rows, progress) -> list[tuple[int, float]]:
     "The most probable class of each row, and its log-probability."
@@ -831,7 +831,7 @@ def classify(self: Evaluator,
     said, logprobs = [names[best] for best, _ in found], [(value,) for _, value in found]
     return Answers.given(questions, said, correct, logprobs)
 
-# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-111
+# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-137
 @patch
 def _evaluate_classes(self: Evaluator, labelled, texts, progress, max_length) -> Report:
     if texts is not None:
@@ -875,7 +875,7 @@ def evaluate(self: Evaluator,
     intervals = report.intervals | {name: (found.low, found.high)}
     return replace(report, **{name: found.value}, intervals=intervals)
 
-# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-115
+# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-143
 def retention(
     before: Report,  # of the original
     after: Report,  # of the changed model, on the same questions and texts

@@ -126,7 +126,7 @@ def judged(self: Verdicts,
     abstained = np.where(self.labelled, self.abstained, withheld)
     return replace(self, questions=questions, correct=correct, abstained=abstained)
 
-# %% ../../nbs/06_answering/01_review.ipynb #cell-029
+# %% ../../nbs/06_answering/01_review.ipynb #cell-033
 @patch
 def _why(self: Verdicts, i: int, lonely: bool) -> str:
     "Why a person should look at an answer; empty: no reason."
@@ -160,7 +160,7 @@ def _to_look_at(self: Verdicts, reasons: Mapping[int, str]) -> pd.DataFrame:
     index = pd.Index([*reasons], dtype=int, name="at")
     return pd.DataFrame(rows, index, columns, dtype=object).astype({"confidence": float})
 
-# %% ../../nbs/06_answering/01_review.ipynb #cell-034
+# %% ../../nbs/06_answering/01_review.ipynb #cell-038
 @patch
 def _key(self: Verdicts, i) -> str:
     "Identifies an answer by letters that no spreadsheet changes, as it does 3.0 or 1/2."
@@ -172,7 +172,7 @@ def _cell(text) -> str:
     text = str(text).encode("utf-8", "replace").decode()
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
-# %% ../../nbs/06_answering/01_review.ipynb #cell-036
+# %% ../../nbs/06_answering/01_review.ipynb #cell-040
 @patch
 def to_csv(self: Verdicts,
     path: str | Path,  # of a new file: one that exists may hold labels
@@ -197,7 +197,7 @@ def to_csv(self: Verdicts,
     table = table.assign(label="", key=[*map(self._key, table.index)])
     with write_whole(path) as file: table.to_csv(file, encoding="utf-8")
 
-# %% ../../nbs/06_answering/01_review.ipynb #cell-041
+# %% ../../nbs/06_answering/01_review.ipynb #cell-045
 # verdicts as a person writes them
 VERDICT_WORDS = {"right": True, "wrong": False, "abstained": None}
 
@@ -222,7 +222,7 @@ def _labels(self: Verdicts, path) -> dict[int, str]:
             raise wrong(f"answer {at} has two labels; leave one")
     return found
 
-# %% ../../nbs/06_answering/01_review.ipynb #cell-042
+# %% ../../nbs/06_answering/01_review.ipynb #cell-046
 @patch
 def relabel(self: Verdicts,
     # None: abstained; or a table of `to_csv`

@@ -88,7 +88,7 @@ def _mean_line(ax: Axes, rows, name: str, number: int):
         ax.vlines(rows["removed"], rows["low"], rows["high"], color=color, lw=1, alpha=0.6)
     return mean, name, color
 
-# %% ../../nbs/04_draw/03_comparison.ipynb #cell-018
+# %% ../../nbs/04_draw/03_comparison.ipynb #cell-020
 FACTORS = (1, 1.1, 1.25, 1.5, 2, 3, 5, 10)  # of perplexity
 
 def label_factors(ax: Axes) -> None:
@@ -115,7 +115,7 @@ def label_shares(ax: Axes) -> None:
 
 RETENTION_AXES = {"perplexity": label_factors, "accuracy": label_shares}
 
-# %% ../../nbs/04_draw/03_comparison.ipynb #cell-019
+# %% ../../nbs/04_draw/03_comparison.ipynb #cell-023
 def plot_rankings(
     comparison,  # an `avss_nb.prune.comparison.RankingComparison`
     ax: Axes | None = None,
@@ -166,7 +166,7 @@ def plot_rankings(
     label_ends(ax, ends, gap=0.058)
     return ax
 
-# %% ../../nbs/04_draw/03_comparison.ipynb #cell-020
+# %% ../../nbs/04_draw/03_comparison.ipynb #cell-024
 def _retention_band(ax: Axes, rows):
     low, high = ([1, *rows[name]] for name in ("low", "high"))
     ax.fill_between([0, *rows["removed"]], low, high, color="0.9", lw=0, zorder=0)
@@ -195,7 +195,7 @@ def _drawn(ax: Axes, rows, **style):
     ax.plot(kept, **style)
     return kept
 
-# %% ../../nbs/04_draw/03_comparison.ipynb #cell-021
+# %% ../../nbs/04_draw/03_comparison.ipynb #cell-025
 def _lines(comparison, highlight) -> list[tuple[list[str], bool]]:
     "Group rankings that remove the same layers; is their line colored?"
     unknown = {*(highlight or ())} - comparison.removed.keys()
@@ -213,7 +213,7 @@ def _lines(comparison, highlight) -> list[tuple[list[str], bool]]:
     return [(names, i < len(COLORS) and not places.keys().isdisjoint(names))
             for i, names in enumerate(groups)]
 
-# %% ../../nbs/04_draw/03_comparison.ipynb #cell-030
+# %% ../../nbs/04_draw/03_comparison.ipynb #cell-036
 def plot_distances(
     distances,  # an `avss_nb.layers.importance.AngularDistances`
     ax: Axes | None = None,
@@ -255,7 +255,7 @@ def plot_distances(
     ax.set_title(words, loc="left", size=10, color=INK)
     return ax
 
-# %% ../../nbs/04_draw/03_comparison.ipynb #cell-038
+# %% ../../nbs/04_draw/03_comparison.ipynb #cell-044
 # is better
 LOWER = (
     "hallucination_rate", "abstention_rate", "ece", "ece_equal_mass", "brier", "risk_coverage",
@@ -304,7 +304,7 @@ def plot_arms(
     ax.set_title(words, loc="right", size=9, color=INK)
     return ax
 
-# %% ../../nbs/04_draw/03_comparison.ipynb #cell-039
+# %% ../../nbs/04_draw/03_comparison.ipynb #cell-045
 def _draw_arm(ax: Axes, table, y: int, name: str, row) -> None:
     "Draw one row: its interval, its mark, and its value in figures."
     face, mark, rim = (KEPT, "o", KEPT) if name in table.layers else ("white", "s", INK)

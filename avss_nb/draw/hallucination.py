@@ -87,7 +87,7 @@ def in_words(
     words = scores.title.replace("|z| of ", "").replace("|", "").replace("_", " ")
     return words.removeprefix("log EAVSS ")
 
-# %% ../../nbs/04_draw/04_hallucination.ipynb #cell-017
+# %% ../../nbs/04_draw/04_hallucination.ipynb #cell-021
 class EAVSSMarks:
     """The picture of `plot_eavss`: made once, moved by `update`.
 
@@ -122,7 +122,7 @@ class EAVSSMarks:
 def _ticks(layers: int) -> range:
     return range(0, layers, 1 if layers <= 40 else 5 * math.ceil(layers / 100))
 
-# %% ../../nbs/04_draw/04_hallucination.ipynb #cell-018
+# %% ../../nbs/04_draw/04_hallucination.ipynb #cell-022
 @patch
 def update(self: EAVSSMarks,
     scores,  # an `avss_nb.hallucination.scores.HallucinationScores`
@@ -162,7 +162,7 @@ def update(self: EAVSSMarks,
     self.ax.set_ylim(least - 0.06 * room, most + 0.16 * room)
     self._words(scores, values, out, highlight, show)
 
-# %% ../../nbs/04_draw/04_hallucination.ipynb #cell-019
+# %% ../../nbs/04_draw/04_hallucination.ipynb #cell-023
 @patch
 def _words(self: EAVSSMarks, scores, values, out, highlight, show) -> None:
     "Write the titles, and the note at the layer that is pointed at."
@@ -183,7 +183,7 @@ def _words(self: EAVSSMarks, scores, values, out, highlight, show) -> None:
     note = f"layer {highlight}: {values[highlight]:+.3g} (z = {scores.z[highlight]:+.1f})"
     self.note.set(text=note, ha=side, x=highlight + aside)
 
-# %% ../../nbs/04_draw/04_hallucination.ipynb #cell-020
+# %% ../../nbs/04_draw/04_hallucination.ipynb #cell-024
 def plot_eavss(
     scores,  # an `avss_nb.hallucination.scores.HallucinationScores`
     ax: Axes | None = None,
@@ -208,7 +208,7 @@ def plot_eavss(
     marks.update(scores, highlight, show)
     return marks.ax
 
-# %% ../../nbs/04_draw/04_hallucination.ipynb #cell-029
+# %% ../../nbs/04_draw/04_hallucination.ipynb #cell-035
 def plot_shifts(
     scores,  # an `avss_nb.hallucination.scores.HallucinationScores`
     ax: Axes | None = None,
@@ -245,7 +245,7 @@ def plot_shifts(
         ax.set_title("grey: chance", loc="right", size=9, color=INK)
     return ax
 
-# %% ../../nbs/04_draw/04_hallucination.ipynb #cell-034
+# %% ../../nbs/04_draw/04_hallucination.ipynb #cell-040
 def plot_probe(
     scores,  # an `avss_nb.hallucination.scores.HallucinationScores` with probes
     ax: Axes | None = None,
@@ -276,7 +276,7 @@ def plot_probe(
     ax.set_title("filled: EAVSS stands out (q < 0.05)", loc="right", size=9, color=INK)
     return ax
 
-# %% ../../nbs/04_draw/04_hallucination.ipynb #cell-041
+# %% ../../nbs/04_draw/04_hallucination.ipynb #cell-047
 class TwoHistograms:
     """The picture of `plot_two_histograms`: made once, moved by `update`.
 
@@ -301,7 +301,7 @@ class TwoHistograms:
         ax.set(xscale="log", xlabel="|activation| (no unit)")
         ax.set_ylabel("% of activations per decade")
 
-# %% ../../nbs/04_draw/04_hallucination.ipynb #cell-042
+# %% ../../nbs/04_draw/04_hallucination.ipynb #cell-048
 @patch
 def update(self: TwoHistograms,
     faithful: Moments,  # of one layer, without leading dimensions
@@ -342,7 +342,7 @@ def update(self: TwoHistograms,
     if math.log(eps / low) > 0.5 * math.log(high / low): side, aside = "right", -4
     self.note.set(text=f"ε = {number_text(eps)}", ha=side, position=(aside, 0))
 
-# %% ../../nbs/04_draw/04_hallucination.ipynb #cell-043
+# %% ../../nbs/04_draw/04_hallucination.ipynb #cell-049
 def plot_two_histograms(
     profile,  # an `avss_nb.hallucination.profile.AnswerProfile`
     site: str = "output",  # one of the profile's sites

@@ -92,7 +92,7 @@ def _scale(self: RankingBars, values, low, high) -> float:
     self.ax.set_ylim(least - 0.05 * room, top + 0.14 * room)
     return -np.inf
 
-# %% ../../nbs/04_draw/01_layers.ipynb #cell-017
+# %% ../../nbs/04_draw/01_layers.ipynb #cell-019
 @patch
 def _number(self: RankingBars, layers) -> None:
     """Write the layer numbers under the dots.
@@ -105,7 +105,7 @@ def _number(self: RankingBars, layers) -> None:
         self.ax.tick_params("x", labelsize=6, rotation=90)
     self.numbered = layers
 
-# %% ../../nbs/04_draw/01_layers.ipynb #cell-020
+# %% ../../nbs/04_draw/01_layers.ipynb #cell-024
 @patch
 def _words(self: RankingBars, scores, layers, remove, highlight) -> None:
     "Write title, legend and labels, and the note at the highlighted dot."
@@ -137,7 +137,7 @@ def _legend(scores, removed: int) -> str:
     lines = "; lines: intervals" if np.isfinite(scores.low).any() else ""
     return "; ".join(m for m, occurs in marks.items() if occurs) or f"higher: more important{lines}"
 
-# %% ../../nbs/04_draw/01_layers.ipynb #cell-022
+# %% ../../nbs/04_draw/01_layers.ipynb #cell-026
 @patch
 def update(self: RankingBars, scores, remove=(), highlight=None) -> None:
     """Show these scores; the parameters are those of `plot_ranking`.
@@ -176,7 +176,7 @@ def update(self: RankingBars, scores, remove=(), highlight=None) -> None:
     )
     self._words(scores, layers, remove, highlight)
 
-# %% ../../nbs/04_draw/01_layers.ipynb #cell-024
+# %% ../../nbs/04_draw/01_layers.ipynb #cell-030
 def plot_ranking(
     scores,  # an `avss_nb.layers.scores.LayerScores`
     ax: Axes | None = None,
@@ -204,7 +204,7 @@ def plot_ranking(
     bars.update(scores, remove, highlight)
     return bars.ax
 
-# %% ../../nbs/04_draw/01_layers.ipynb #cell-034
+# %% ../../nbs/04_draw/01_layers.ipynb #cell-046
 def per_decade(
     counts: torch.Tensor,  # int64, (bins,): of one layer's `Moments`
 ) -> tuple[np.ndarray, np.ndarray]:  # edges, (bins - 1,), and percent, (bins - 2,)
@@ -222,9 +222,8 @@ def per_decade(
         edges, (bins - 1,), and percent, (bins - 2,)
     """
     edges = EDGES.numpy()
-    return edges, 100 * counts[1:-1].numpy() / max(int(counts.sum()), 1) / np.diff(
-        np.log10(edges)
-    )
+    percent = 100 * counts[1:-1].numpy() / max(int(counts.sum()), 1)
+    return edges, percent / np.diff(np.log10(edges))
 
 def histogram_limits(m: Moments) -> tuple[float, float]:
     """Return the range of |a| over all leading dimensions, without the smallest 0.1 %.
@@ -240,7 +239,7 @@ def histogram_limits(m: Moments) -> tuple[float, float]:
         edges[min(np.searchsorted(share, 1.0), len(edges) - 1)]
     )
 
-# %% ../../nbs/04_draw/01_layers.ipynb #cell-037
+# %% ../../nbs/04_draw/01_layers.ipynb #cell-053
 class HistogramSteps:
     """The histogram of `plot_histogram`: made once, moved by `update`.
 
@@ -265,7 +264,7 @@ class HistogramSteps:
             xscale="log", xlabel="|activation| (no unit)", ylabel="% of activations per decade"
         )
 
-# %% ../../nbs/04_draw/01_layers.ipynb #cell-038
+# %% ../../nbs/04_draw/01_layers.ipynb #cell-054
 @patch
 def update(self: HistogramSteps,
     m: Moments,  # of one layer, without leading dimensions
@@ -306,7 +305,7 @@ def update(self: HistogramSteps,
     self.note.set(text=f"{share_text(float(sparsity(m, eps)))} under ε = {eps:g}",
                   ha="right" if left else "left", position=(-4 if left else 4, 0))
 
-# %% ../../nbs/04_draw/01_layers.ipynb #cell-039
+# %% ../../nbs/04_draw/01_layers.ipynb #cell-055
 def plot_histogram(
     profile,  # an `avss_nb.layers.profiler.LayerProfile`
     site: str = "relative_update",  # one of the profile's sites
@@ -340,7 +339,7 @@ def plot_histogram(
     )
     return steps.ax
 
-# %% ../../nbs/04_draw/01_layers.ipynb #cell-044
+# %% ../../nbs/04_draw/01_layers.ipynb #cell-062
 def _log_limits(a: np.ndarray) -> tuple[float, float]:
     "Return limits with an eighth of the log range, but at least a quarter of the value, to spare."
     room = max(1.25, (a.max() / a.min()) ** 0.125)
@@ -349,12 +348,8 @@ def _log_limits(a: np.ndarray) -> tuple[float, float]:
 def _round_levels(low: float, high: float, most: int = 6) -> list[float]:
     "Return round numbers between two, evenly spaced on the log scale."
     mantissas = (1, 2, 5) if high < 1e3 * low else (1,)
-    grid = [
-        m * 10.0**d
-        for d in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-        for m in mantissas
-    ]
-    grid = [c for c in grid if low < c < high]
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    grid = [c for d in powers for m in mantissas if low < (c := m * 10.0**d) < high]
     return [float(f"{c:.0e}") for c in grid[::max(1, math.ceil(len(grid) / most))]]
 
 def _draw_levels(ax: Axes, x: np.ndarray, y: np.ndarray) -> None:
@@ -376,7 +371,7 @@ def _draw_levels(ax: Axes, x: np.ndarray, y: np.ndarray) -> None:
             zorder=1.5, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1}
         )
 
-# %% ../../nbs/04_draw/01_layers.ipynb #cell-047
+# %% ../../nbs/04_draw/01_layers.ipynb #cell-067
 def plot_variance_sparsity(
     scores,  # an `avss_nb.layers.scores.LayerScores`
     ax: Axes | None = None,
@@ -413,7 +408,7 @@ def plot_variance_sparsity(
     ax.set_title("; ".join(words), loc="right", size=9, color=INK)
     return ax
 
-# %% ../../nbs/04_draw/01_layers.ipynb #cell-054
+# %% ../../nbs/04_draw/01_layers.ipynb #cell-076
 SHADES = sns.blend_palette(["#ffffff", KEPT, "#01243a"], as_cmap=True)
 
 def shade_rows(
@@ -441,7 +436,7 @@ def shade_rows(
         row[:] = (row - low) / (high - low) if high > low else row * 0 + 0.5
     return shown
 
-# %% ../../nbs/04_draw/01_layers.ipynb #cell-056
+# %% ../../nbs/04_draw/01_layers.ipynb #cell-080
 def plot_layer_statistics(
     # a row for each layer, a column for each statistic; as `LayerProfile.statistics` gives it
     table: pd.DataFrame,
@@ -494,7 +489,7 @@ def plot_layer_statistics(
     ax.set_title(legend, loc="right", size=9, color=INK)
     return ax
 
-# %% ../../nbs/04_draw/01_layers.ipynb #cell-057
+# %% ../../nbs/04_draw/01_layers.ipynb #cell-081
 def _name_rows(ax, names, layers: int) -> None:
     "Name the rows after the statistics, and the columns after the layers."
     step = 1 if layers <= 40 else 5 * -(-layers // 100)
@@ -535,7 +530,7 @@ def short_number(x: float) -> str:
     text = f"{x:.0f}" if 100 <= abs(x) < 1e4 else f"{x:.2g}"
     return text.replace("e+0", "e").replace("e-0", "e−").replace("-", "−")
 
-# %% ../../nbs/04_draw/01_layers.ipynb #cell-062
+# %% ../../nbs/04_draw/01_layers.ipynb #cell-088
 def plot_first_token(
     profile,  # an `avss_nb.layers.profiler.LayerProfile` that keeps the first tokens apart
     ax: Axes | None = None,

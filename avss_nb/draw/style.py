@@ -120,7 +120,7 @@ def share_text(share: float) -> str:
     """
     return f"{100 * share:.3g} %" if share == 0 or share >= 1e-6 else f"{100 * share:.0e} %"
 
-# %% ../../nbs/04_draw/00_style.ipynb #cell-019
+# %% ../../nbs/04_draw/00_style.ipynb #cell-021
 # on axes
 MEASURE_NAMES = MEASURES | {"ece": "ECE", "right": "right", "reliability": "reliability"}
 
@@ -142,7 +142,7 @@ def check_columns(
             f" {', '.join(map(str, table))}"
         )
 
-# %% ../../nbs/04_draw/00_style.ipynb #cell-022
+# %% ../../nbs/04_draw/00_style.ipynb #cell-024
 def _apart(heights, gap: float) -> list[float]:
     "Move heights as little as needed to be at least `gap` apart, in their order."
     order = sorted(range(len(heights)), key=lambda i: heights[i])
@@ -152,7 +152,7 @@ def _apart(heights, gap: float) -> list[float]:
     over = max([0., max(placed, default=0) - max(1., max(heights, default=0))])
     return [p - over for p in placed]
 
-# %% ../../nbs/04_draw/00_style.ipynb #cell-024
+# %% ../../nbs/04_draw/00_style.ipynb #cell-026
 def label_ends(
     ax: Axes,
     ends,  # for each line its values (a Series over x), its name, its color
@@ -181,7 +181,7 @@ def label_ends(
             annotation_clip=False, arrowprops=arrow | {"relpos": (0, 0.5)}
         )
 
-# %% ../../nbs/04_draw/00_style.ipynb #cell-028
+# %% ../../nbs/04_draw/00_style.ipynb #cell-032
 def _spread(points: np.ndarray, apart: float) -> np.ndarray:
     "Push points, (n, 2), from each other until they are `apart`."
     n = len(points)
@@ -195,7 +195,7 @@ def _spread(points: np.ndarray, apart: float) -> np.ndarray:
         points = points + (way * push[..., None]).sum(1)
     return points
 
-# %% ../../nbs/04_draw/00_style.ipynb #cell-030
+# %% ../../nbs/04_draw/00_style.ipynb #cell-034
 def numbered_discs(
     ax: Axes,  # with its limits set
     x: np.ndarray,  # float64, (layers,)

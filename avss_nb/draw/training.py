@@ -34,7 +34,7 @@ def factor_text(change: float) -> str:
     if factor < 1.005: return "no change"
     return f"{'×' if change > 0 else '÷'}{number_text(factor)}"
 
-# %% ../../nbs/04_draw/05_training.ipynb #cell-013
+# %% ../../nbs/04_draw/05_training.ipynb #cell-015
 CHANGES = sns.blend_palette([KEPT, "#ffffff", REMOVED], as_cmap=True)
 
 # factors for the color bar
@@ -45,7 +45,7 @@ HATCH, LEAST = "#00000055", 0.05
 
 WHAT = {"score": "", "variance": "activation variance", "sparsity": "activation sparsity"}
 
-# %% ../../nbs/04_draw/05_training.ipynb #cell-016
+# %% ../../nbs/04_draw/05_training.ipynb #cell-018
 def outline_cells(
     where: np.ndarray,  # bool, (rows, columns)
     edges: np.ndarray,  # float64, (columns + 1,): of the columns; row i is around i
@@ -69,7 +69,7 @@ def outline_cells(
     codes = [Path.MOVETO, Path.LINETO, Path.LINETO, Path.LINETO, Path.CLOSEPOLY]
     return Path(points, codes * len(row))
 
-# %% ../../nbs/04_draw/05_training.ipynb #cell-018
+# %% ../../nbs/04_draw/05_training.ipynb #cell-022
 class LayerChanges:
     """The heat map of `plot_layer_changes`: made once, moved by `update`.
 
@@ -95,7 +95,7 @@ class LayerChanges:
         self.best = ax.axvline(0, color=INK, lw=1, ls=":", visible=False)
         ax.set(xlabel="training step", ylabel="layer (0: first; hatched: decreased)")
 
-# %% ../../nbs/04_draw/05_training.ipynb #cell-019
+# %% ../../nbs/04_draw/05_training.ipynb #cell-023
 def step_edges(
     steps: np.ndarray,  # float64, (measurements,), ascending
     last: int | None = None,  # the step at which the picture ends
@@ -120,7 +120,7 @@ def step_edges(
         return np.array([steps[0] - half, steps[0] + half])
     return np.array([2 * steps[0] - middle[0], *middle, 2 * steps[-1] - middle[-1]])
 
-# %% ../../nbs/04_draw/05_training.ipynb #cell-021
+# %% ../../nbs/04_draw/05_training.ipynb #cell-027
 @patch
 def update(self: LayerChanges,
     history,  # an `avss_nb.layers.training.TrainingHistory`
@@ -156,7 +156,7 @@ def update(self: LayerChanges,
     self._scale(top)
     self._words(history, what, change)
 
-# %% ../../nbs/04_draw/05_training.ipynb #cell-022
+# %% ../../nbs/04_draw/05_training.ipynb #cell-028
 @patch
 def _scale(self: LayerChanges, top) -> None:
     "Label the color bar in factors."
@@ -182,7 +182,7 @@ def _words(self: LayerChanges, history, what, change) -> None:
     if np.abs(now[layer]) < 0.005: words = "no change yet"
     self.ax.set_title(words, loc="right", size=9, color=INK)
 
-# %% ../../nbs/04_draw/05_training.ipynb #cell-023
+# %% ../../nbs/04_draw/05_training.ipynb #cell-029
 def plot_layer_changes(
     history,  # an `avss_nb.layers.training.TrainingHistory`
     ax: Axes | None = None,
@@ -203,7 +203,7 @@ def plot_layer_changes(
     changes.update(history, what)
     return changes.ax
 
-# %% ../../nbs/04_draw/05_training.ipynb #cell-039
+# %% ../../nbs/04_draw/05_training.ipynb #cell-045
 class LossLines:
     """The lines of `plot_losses`: made once, moved by `update`.
 
@@ -249,7 +249,7 @@ class LossLines:
         words = "● evaluation loss" if len(evaluations) else ""
         self.ax.set_title(words, loc="right", size=9, color=REMOVED)
 
-# %% ../../nbs/04_draw/05_training.ipynb #cell-040
+# %% ../../nbs/04_draw/05_training.ipynb #cell-046
 def plot_losses(
     history,  # an `avss_nb.layers.training.TrainingHistory`
     ax: Axes | None = None,
@@ -267,7 +267,7 @@ def plot_losses(
     lines.update(history)
     return lines.ax
 
-# %% ../../nbs/04_draw/05_training.ipynb #cell-047
+# %% ../../nbs/04_draw/05_training.ipynb #cell-053
 LOOKS = {
     "original": (FAINT, "s"), "pruned": (REMOVED, "D"), "healed": (KEPT, "o"),
     "control": (PALETTE[2], "^")
@@ -284,7 +284,7 @@ KEEPS = {
     "answers": "of the original's right answers, still right (lines: 95 % intervals)",
 }
 
-# %% ../../nbs/04_draw/05_training.ipynb #cell-048
+# %% ../../nbs/04_draw/05_training.ipynb #cell-054
 def _healing_value(healing, measure: str, name: str) -> tuple[float, float, float, str]:
     "Return value, low and high on the axis, and the value in words."
     value, low, high = healing.kept(measure, name)
@@ -301,7 +301,7 @@ def _healing_title(healing, measure: str, words: dict[str, str]) -> str:
     original = number_text(healing.measured["original"].perplexity.value)
     return f"perplexity {original} → {title}"
 
-# %% ../../nbs/04_draw/05_training.ipynb #cell-049
+# %% ../../nbs/04_draw/05_training.ipynb #cell-055
 def plot_healing(
     healing,  # an `avss_nb.prune.recovery.Healing`
     ax: Axes | None = None,
@@ -345,7 +345,7 @@ def plot_healing(
     ax.set_title(title, loc="left", size=10, color=INK)
     return ax
 
-# %% ../../nbs/04_draw/05_training.ipynb #cell-059
+# %% ../../nbs/04_draw/05_training.ipynb #cell-067
 TERM_NAMES = {
     "loss": "training loss", "next_token": "next-token loss",
     "distillation": "KL(original ‖ trained)"
@@ -385,12 +385,12 @@ def plot_healing_loss(
     ax.margins(x=0.02)
     return ax
 
-# %% ../../nbs/04_draw/05_training.ipynb #cell-062
+# %% ../../nbs/04_draw/05_training.ipynb #cell-070
 TERMS = ("loss", "answer", "abstain", "contrast", "retention")
 
 WATCHED = ("reliability", "right", "accuracy", "hallucination_rate", "abstention_rate", "ece")
 
-# %% ../../nbs/04_draw/05_training.ipynb #cell-063
+# %% ../../nbs/04_draw/05_training.ipynb #cell-071
 class TrainingLines:
     """The picture of `plot_training`: made once, moved by `update`.
 
@@ -408,7 +408,7 @@ class TrainingLines:
         self.chosen = self.axs[1].axvline(0, color=INK, lw=1, ls=":", visible=False)
         self.lines, self.names = {}, []
 
-# %% ../../nbs/04_draw/05_training.ipynb #cell-064
+# %% ../../nbs/04_draw/05_training.ipynb #cell-072
 @patch
 def _line(self: TrainingLines, ax, rows, name, i) -> tuple[pd.Series, str, str]:
     "Draw one line; return its values, its name and its color."
@@ -435,7 +435,7 @@ def _limits(self: TrainingLines, ax, ends) -> None:
     ax.set(yscale="log", ylim=(low, high))
     plain_log(ax.yaxis, high / low)
 
-# %% ../../nbs/04_draw/05_training.ipynb #cell-065
+# %% ../../nbs/04_draw/05_training.ipynb #cell-073
 @patch
 def update(self: TrainingLines,
     losses: Sequence[dict],  # rows with step and terms of the loss
@@ -472,7 +472,7 @@ def update(self: TrainingLines,
     kept = "" if chosen is None else f" (dotted: step {chosen}, whose weights are kept)"
     self.axs[1].set_xlabel(f"training step{kept}")
 
-# %% ../../nbs/04_draw/05_training.ipynb #cell-066
+# %% ../../nbs/04_draw/05_training.ipynb #cell-074
 def plot_training(
     history: Sequence[dict],  # rows of `Mitigation.history`
     axs: Sequence[Axes] | None = None,  # two; None: new ones

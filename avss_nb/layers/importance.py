@@ -81,7 +81,7 @@ def weight_magnitude(
     score, label = ("magnitude", "Σ |w|") if norm == 1 else ("magnitude_l2", "root of Σ w²")
     return LayerScores.of(score, values, blocks=blocks, label=label)
 
-# %% ../../nbs/05_layers/03_importance.ipynb #cell-018
+# %% ../../nbs/05_layers/03_importance.ipynb #cell-020
 def taylor_importance(
     # with a head that is known to `avss_nb.model.heads.find_head`; it is never changed
     model: nn.Module,
@@ -129,7 +129,7 @@ def taylor_importance(
         if not sums.predicted: raise
     return sums.result(partial=not complete)
 
-# %% ../../nbs/05_layers/03_importance.ipynb #cell-019
+# %% ../../nbs/05_layers/03_importance.ipynb #cell-021
 class _GradientSums:
     "Gradients of the summed loss by each weight of the blocks, in at least float32."
     def __init__(self, blocks: Blocks):
@@ -156,13 +156,13 @@ class _GradientSums:
             label="Σ |w · ∂L/∂w|"
         )
 
-# %% ../../nbs/05_layers/03_importance.ipynb #cell-027
+# %% ../../nbs/05_layers/03_importance.ipynb #cell-033
 POSITIONS = ("all", "last")
 
 # numbers (of all layers together) that are turned into float64 at a time
 STATES_AT_A_TIME = 2**22
 
-# %% ../../nbs/05_layers/03_importance.ipynb #cell-028
+# %% ../../nbs/05_layers/03_importance.ipynb #cell-034
 def summed_angles(
     states: list[Tensor],  # of each layer: (tokens, hidden)
 ) -> np.ndarray:  # float64, (layers, layers)
@@ -190,7 +190,7 @@ def summed_angles(
         total += cosines.arccos().sum(0) / math.pi
     return total.cpu().numpy()
 
-# %% ../../nbs/05_layers/03_importance.ipynb #cell-032
+# %% ../../nbs/05_layers/03_importance.ipynb #cell-038
 @dataclass(frozen=True, eq=False)
 class AngularDistances:
     """Mean angular distance between the states before any two blocks;
@@ -231,7 +231,7 @@ class AngularDistances:
             f" {quarter})"
         )
 
-# %% ../../nbs/05_layers/03_importance.ipynb #cell-033
+# %% ../../nbs/05_layers/03_importance.ipynb #cell-039
 @patch
 def weighted(self: AngularDistances,
     weights: np.ndarray,  # float64, (draws, groups)
@@ -273,7 +273,7 @@ def over(self: AngularDistances,
     """
     return np.diagonal(self.mean, count)
 
-# %% ../../nbs/05_layers/03_importance.ipynb #cell-034
+# %% ../../nbs/05_layers/03_importance.ipynb #cell-040
 @patch
 def lowest(self: AngularDistances,
     count: int,  # blocks in a row
@@ -298,7 +298,7 @@ def lowest(self: AngularDistances,
     start = min(runs, key=distance.__getitem__)
     return tuple(range(start, start + count))
 
-# %% ../../nbs/05_layers/03_importance.ipynb #cell-037
+# %% ../../nbs/05_layers/03_importance.ipynb #cell-043
 @patch
 def _drawn(self: AngularDistances, draws: int, seed: int) -> np.ndarray:
     """Return the mean distances of resampled groups, (draws, layers + 1, layers + 1);
@@ -329,7 +329,7 @@ def scores(
         fingerprint=self.fingerprint, partial=self.partial, label="angle (half turns)"
     )
 
-# %% ../../nbs/05_layers/03_importance.ipynb #cell-038
+# %% ../../nbs/05_layers/03_importance.ipynb #cell-044
 @patch
 def to_frame(self: AngularDistances, draws: int = 1000, seed: int = 0) -> pd.DataFrame:
     """Return, for each length, the best run, its distance with interval, and the share of
@@ -377,7 +377,7 @@ def plot(self: AngularDistances, ax=None, **kwargs):
     from avss_nb.draw.comparison import plot_distances
     return plot_distances(self, ax=ax, **kwargs)
 
-# %% ../../nbs/05_layers/03_importance.ipynb #cell-041
+# %% ../../nbs/05_layers/03_importance.ipynb #cell-047
 def chosen_tokens(
     mask: Tensor,  # (texts, tokens): 1 for a token, 0 for padding
     position: str,  # one of `POSITIONS`
@@ -419,7 +419,7 @@ def block_states(model, blocks: Blocks, batch: dict, chosen: Tensor) -> list[Ten
     with blocks.watch(see): model(**batch)
     return states
 
-# %% ../../nbs/05_layers/03_importance.ipynb #cell-043
+# %% ../../nbs/05_layers/03_importance.ipynb #cell-049
 class _AngleSums:
     "Angles summed over the tokens of each group."
     def __init__(self, blocks: Blocks, groups: int, position: str):
@@ -447,7 +447,7 @@ class _AngleSums:
         there = self.tokens > 0
         return AngularDistances(self.sums[there], self.tokens[there], *self.about, partial)
 
-# %% ../../nbs/05_layers/03_importance.ipynb #cell-044
+# %% ../../nbs/05_layers/03_importance.ipynb #cell-050
 def angular_distances(
     model: nn.Module,  # any transformers model with a stack of blocks
     tokenizer=None,  # not needed for texts that are lists of token ids

@@ -87,7 +87,7 @@ def dealt_group(
     """
     return _round(number // groups, groups)[number % groups]
 
-# %% ../../nbs/05_layers/00_profiler.ipynb #cell-024
+# %% ../../nbs/05_layers/00_profiler.ipynb #cell-026
 PROFILE = "avss_nb.LayerProfile/1"
 
 # settings that two profiles must share to be merged, in words
@@ -96,7 +96,7 @@ ALIKE = {
     "embedding": "embeddings of the tokens", "skipped": "skipped layers"
 }
 
-# %% ../../nbs/05_layers/00_profiler.ipynb #cell-025
+# %% ../../nbs/05_layers/00_profiler.ipynb #cell-027
 @dataclass(frozen=True)
 class LayerProfile:
     """Statistics of every layer and site over some texts.
@@ -153,7 +153,7 @@ class LayerProfile:
             f" {self.texts:,} texts, sites {', '.join([*self.sites, *more])})"
         )
 
-# %% ../../nbs/05_layers/00_profiler.ipynb #cell-026
+# %% ../../nbs/05_layers/00_profiler.ipynb #cell-028
 def check_profile(profile: LayerProfile) -> None:
     """Raise InputError for statistics that do not fit together, or that cannot be measured.
 
@@ -189,7 +189,7 @@ def check_profile(profile: LayerProfile) -> None:
     if losses.shape != (shape[0], 1 + shape[1]) or predicted.shape != shape[:1]:
         raise wrong("has ablation losses of other groups or layers")
 
-# %% ../../nbs/05_layers/00_profiler.ipynb #cell-027
+# %% ../../nbs/05_layers/00_profiler.ipynb #cell-029
 def moments_problem(
     m: Moments,
     shape: tuple[int, ...],  # expected leading dimensions
@@ -216,7 +216,7 @@ def moments_problem(
         if bool((getattr(m, name) < 0).any()): return f"negative {name}"
     return "negative sums of squares" if bool((m.m2 < 0).any()) else ""
 
-# %% ../../nbs/05_layers/00_profiler.ipynb #cell-028
+# %% ../../nbs/05_layers/00_profiler.ipynb #cell-030
 @patch(as_prop=True)
 def layers(self: LayerProfile) -> int: return next(iter(self.sites.values())).tokens.shape[1]
 
@@ -246,7 +246,7 @@ def site(self: LayerProfile, name: str) -> Moments:
         )
     return self.sites[name]
 
-# %% ../../nbs/05_layers/00_profiler.ipynb #cell-035
+# %% ../../nbs/05_layers/00_profiler.ipynb #cell-039
 @patch
 def to_frame(self: LayerProfile,
     eps: float = 0.01,  # threshold ε of the sparsity
@@ -278,7 +278,7 @@ def _repr_html_(self: LayerProfile):
     table = table[[*self.sites]].to_html(float_format="{:.4g}".format)
     return f"<p>{escape(repr(self))}; activation variance:</p>{table}"
 
-# %% ../../nbs/05_layers/00_profiler.ipynb #cell-040
+# %% ../../nbs/05_layers/00_profiler.ipynb #cell-046
 @patch
 def rise_of_loss(self: LayerProfile,
     # float64, (draws, groups): how often each group counts; None: once
@@ -306,7 +306,7 @@ def rise_of_loss(self: LayerProfile,
     losses = (weights @ self.losses) / (weights @ self.predicted.double())[..., None]
     return losses[..., 1:] - losses[..., :1]
 
-# %% ../../nbs/05_layers/00_profiler.ipynb #cell-043
+# %% ../../nbs/05_layers/00_profiler.ipynb #cell-049
 @patch
 def statistics(self: LayerProfile,
     site: str = "relative_update",  # one of the profile's sites
@@ -350,7 +350,7 @@ def massive(self: LayerProfile, times: float = MASSIVE) -> pd.DataFrame:
     """
     return massive_activations(self, times)
 
-# %% ../../nbs/05_layers/00_profiler.ipynb #cell-045
+# %% ../../nbs/05_layers/00_profiler.ipynb #cell-051
 @patch
 def plot(self: LayerProfile,
     ax=None,
@@ -382,7 +382,7 @@ def plot(self: LayerProfile,
     words = site.replace("_", " ")
     return plot_layer_statistics(self.statistics(site, eps), ax, highlight, words)
 
-# %% ../../nbs/05_layers/00_profiler.ipynb #cell-048
+# %% ../../nbs/05_layers/00_profiler.ipynb #cell-054
 @patch
 def check_alike(self: LayerProfile, other: LayerProfile) -> None:
     """Raise InputError for a profile of another model, of other sites, or with other settings.
@@ -406,7 +406,7 @@ def check_alike(self: LayerProfile, other: LayerProfile) -> None:
                 " with the same settings"
             )
 
-# %% ../../nbs/05_layers/00_profiler.ipynb #cell-049
+# %% ../../nbs/05_layers/00_profiler.ipynb #cell-055
 @patch
 def __add__(self: LayerProfile, other: LayerProfile) -> LayerProfile:
     "Return the profile of both sets of texts together, merged group by group."
@@ -441,7 +441,7 @@ def __add__(self: LayerProfile, other: LayerProfile) -> LayerProfile:
         settings=self.settings | {"texts": [*mine, *theirs]},
     )
 
-# %% ../../nbs/05_layers/00_profiler.ipynb #cell-050
+# %% ../../nbs/05_layers/00_profiler.ipynb #cell-056
 def _merge(a: Moments, b: Moments) -> Moments:
     "Merge group by group; groups that only one side has are kept."
     if len(a.tokens) < len(b.tokens): a, b = b, a
@@ -454,7 +454,7 @@ def _padded(a: Tensor, b: Tensor, join=torch.add) -> Tensor:
     if len(a) < len(b): a, b = b, a
     return torch.cat([join(a[:len(b)], b), a[len(b):]])
 
-# %% ../../nbs/05_layers/00_profiler.ipynb #cell-054
+# %% ../../nbs/05_layers/00_profiler.ipynb #cell-062
 @patch
 def save(self: LayerProfile, path: str | Path) -> None:
     """Write one safetensors file; its header holds the rest as JSON.
@@ -478,7 +478,7 @@ def save(self: LayerProfile, path: str | Path) -> None:
     }
     save_tensors(path, tensors, PROFILE, header)
 
-# %% ../../nbs/05_layers/00_profiler.ipynb #cell-055
+# %% ../../nbs/05_layers/00_profiler.ipynb #cell-063
 @patch(cls_method=True)
 def load(cls: LayerProfile, path: str | Path) -> LayerProfile:
     """Read a profile written by `save`.
@@ -509,13 +509,13 @@ def load(cls: LayerProfile, path: str | Path) -> LayerProfile:
         repr(found)  # counts what there is
     return found
 
-# %% ../../nbs/05_layers/00_profiler.ipynb #cell-060
+# %% ../../nbs/05_layers/00_profiler.ipynb #cell-070
 class FewBatches(InputError):
     "The texts make fewer batches than there are processes; every process finds that out."
 
 CHECKED = 32  # batches between two checks that all is finite, on devices that work ahead
 
-# %% ../../nbs/05_layers/00_profiler.ipynb #cell-061
+# %% ../../nbs/05_layers/00_profiler.ipynb #cell-071
 class LayerProfiler:
     """Measure every layer of a model in one forward pass over texts.
 
@@ -570,7 +570,7 @@ class LayerProfiler:
         self.sites, self.ablation = tuple(s for s in SITES if s in sites), ablation
         self.batch_size, self.max_length, self.groups = batch_size, max_length, groups
 
-# %% ../../nbs/05_layers/00_profiler.ipynb #cell-064
+# %% ../../nbs/05_layers/00_profiler.ipynb #cell-074
 @patch
 @torch.no_grad()
 def _measure(self: LayerProfiler, rows: Rows, number: int) -> dict:
@@ -593,7 +593,7 @@ def _measure(self: LayerProfiler, rows: Rows, number: int) -> dict:
     targets = target_batch(self.model, self.tokenizer, rows)
     return found | self._ablate(targets, torch.tensor(rows.group))
 
-# %% ../../nbs/05_layers/00_profiler.ipynb #cell-065
+# %% ../../nbs/05_layers/00_profiler.ipynb #cell-075
 def check_finite(m: Moments, site: str, batch: int | None = None) -> None:
     """Raise InputError for activations that are not numbers, naming the first layer with any.
 
@@ -623,7 +623,7 @@ CAUSES = {
     )
 }
 
-# %% ../../nbs/05_layers/00_profiler.ipynb #cell-067
+# %% ../../nbs/05_layers/00_profiler.ipynb #cell-077
 @patch
 def _ablate(self: LayerProfiler, batch, group) -> dict:
     "Sum the loss of the whole model, and of the model without each layer, by group."
@@ -637,7 +637,7 @@ def _ablate(self: LayerProfiler, batch, group) -> dict:
         "losses": ExactSum.of(torch.stack(losses, 1)), "predicted": by_group(predicted)
     }
 
-# %% ../../nbs/05_layers/00_profiler.ipynb #cell-069
+# %% ../../nbs/05_layers/00_profiler.ipynb #cell-079
 @patch
 def _about(self: LayerProfiler) -> dict:
     "Return how a profile is made: its settings."
@@ -659,7 +659,7 @@ def _shared(self: LayerProfiler, share, identity, about, corpus) -> dict:
     digest = hashlib.sha256(json.dumps(run).encode()).hexdigest()
     return {"share": [*share], "run": digest[:16]}
 
-# %% ../../nbs/05_layers/00_profiler.ipynb #cell-071
+# %% ../../nbs/05_layers/00_profiler.ipynb #cell-081
 @patch
 def _profile(self: LayerProfiler, sums, identity, partial, settings) -> LayerProfile:
     "Return what was measured so far, without the groups that got no text."
@@ -688,7 +688,7 @@ def _profile(self: LayerProfiler, sums, identity, partial, settings) -> LayerPro
     }
     return replace(whole, settings=settings | {"groups": there.tolist()}, raw=raw)
 
-# %% ../../nbs/05_layers/00_profiler.ipynb #cell-073
+# %% ../../nbs/05_layers/00_profiler.ipynb #cell-083
 class _Run:
     "One pass over the texts: the sums so far, and their profile."
     def __init__(self, profiler: LayerProfiler, share: tuple[int, int]):
@@ -722,7 +722,7 @@ def _added(a: dict | None, b: dict) -> dict:
     joins = {"largest": larger_activation}
     return {name: joins.get(name, operator.add)(a[name], b[name]) for name in a}
 
-# %% ../../nbs/05_layers/00_profiler.ipynb #cell-075
+# %% ../../nbs/05_layers/00_profiler.ipynb #cell-085
 @patch
 def _check(self: LayerProfiler, until, share) -> None:
     "Raise InputError for a share that does not exist, or a condition that cannot come true."
@@ -753,7 +753,7 @@ def _check(self: LayerProfiler, until, share) -> None:
             " profile in one process"
         )
 
-# %% ../../nbs/05_layers/00_profiler.ipynb #cell-076
+# %% ../../nbs/05_layers/00_profiler.ipynb #cell-086
 @patch
 def profile(self: LayerProfiler,
     texts: Iterable[Text],  # strings, lists of token ids, or `Labelled` texts

@@ -162,7 +162,7 @@ def interleave_shards(
         settings={name: value for name, value in settings.items() if name not in SHARED},
     )
 
-# %% ../../nbs/05_layers/01_shards.ipynb #cell-029
+# %% ../../nbs/05_layers/01_shards.ipynb #cell-033
 def shard_path(
     out: str | Path,  # where the whole profile shall go
     rank: int,
@@ -205,7 +205,7 @@ def keep_partial(
         due = time.monotonic() + max(seconds, 20 * (time.monotonic() - start))
     return listen
 
-# %% ../../nbs/05_layers/01_shards.ipynb #cell-035
+# %% ../../nbs/05_layers/01_shards.ipynb #cell-039
 def merge_profiles(
     paths: Iterable[str | Path],  # shards and whole profiles
     partial: bool = False,  # take what is there of a run whose shards are not complete?
@@ -235,7 +235,7 @@ def merge_profiles(
     first, *others = map(whole, runs.values())
     return sum(others, first)
 
-# %% ../../nbs/05_layers/01_shards.ipynb #cell-042
+# %% ../../nbs/05_layers/01_shards.ipynb #cell-046
 def find_usable_shards(
     shards: Iterable[Path],
     out: str | Path,
@@ -258,7 +258,7 @@ def find_usable_shards(
 def _merge_command(shards: Iterable[Path], out: str | Path) -> str:
     return f"avss-nb merge {' '.join(map(str, shards))} --out {out}"
 
-# %% ../../nbs/05_layers/01_shards.ipynb #cell-044
+# %% ../../nbs/05_layers/01_shards.ipynb #cell-048
 def profile_together(
     profiler: LayerProfiler,
     texts: Iterable,  # the same for all processes
@@ -306,7 +306,7 @@ def profile_together(
     for path in shards: path.unlink()
     return whole
 
-# %% ../../nbs/05_layers/01_shards.ipynb #cell-045
+# %% ../../nbs/05_layers/01_shards.ipynb #cell-049
 def _write_share(profiler, texts, path, processes, progress) -> None:
     "Measure and write this process's share, and wait for the others."
     share = processes.rank, processes.of

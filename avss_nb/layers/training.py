@@ -159,7 +159,7 @@ def __add__(self: TrainingHistory, other: TrainingHistory) -> TrainingHistory:
         best_step=self.best_step if other.best_step is None else other.best_step
     )
 
-# %% ../../nbs/05_layers/04_training.ipynb #cell-021
+# %% ../../nbs/05_layers/04_training.ipynb #cell-023
 @patch
 def to_frame(self: TrainingHistory) -> pd.DataFrame:
     """Return a row for each step and layer:
@@ -193,7 +193,7 @@ def plot(self: TrainingHistory, ax=None, what: str = "score"):
     from avss_nb.draw.training import plot_layer_changes
     return plot_layer_changes(self, ax, what)
 
-# %% ../../nbs/05_layers/04_training.ipynb #cell-023
+# %% ../../nbs/05_layers/04_training.ipynb #cell-025
 @patch
 def save(self: TrainingHistory, path: str | Path) -> None:
     """Write one safetensors file; its header holds the rest as JSON.
@@ -227,7 +227,7 @@ def load(cls: TrainingHistory, path: str | Path) -> TrainingHistory:
     del header["format"]
     return cls(**{name: tensor.numpy() for name, tensor in tensors.items()}, **header)
 
-# %% ../../nbs/05_layers/04_training.ipynb #cell-026
+# %% ../../nbs/05_layers/04_training.ipynb #cell-028
 MARK, TITLE = "avss/probe", "avss/title"  # in every row of the log that is ours
 
 class AVSSCallback(TrainerCallback):
@@ -282,7 +282,7 @@ class AVSSCallback(TrainerCallback):
         self.identity = self._identify()
         self._state, self._best, self._told, self._share = None, None, None, lambda logs: None
 
-# %% ../../nbs/05_layers/04_training.ipynb #cell-028
+# %% ../../nbs/05_layers/04_training.ipynb #cell-030
 @patch
 def _identify(self: AVSSCallback) -> str:
     "Return a digest of the probe texts and of what the scorer measures."
@@ -293,7 +293,7 @@ def _identify(self: AVSSCallback) -> str:
     about = repr([self.rows, sorted(asked.items()), self.stack])
     return hashlib.sha256(about.encode()).hexdigest()[:16]
 
-# %% ../../nbs/05_layers/04_training.ipynb #cell-032
+# %% ../../nbs/05_layers/04_training.ipynb #cell-036
 @patch(as_prop=True)
 def history(self: AVSSCallback) -> TrainingHistory:
     "What was measured so far."
@@ -313,7 +313,7 @@ def history(self: AVSSCallback) -> TrainingHistory:
         logged("eval_loss"), rows[-1][TITLE] if rows else "", m, self.identity, self._best
     )
 
-# %% ../../nbs/05_layers/04_training.ipynb #cell-035
+# %% ../../nbs/05_layers/04_training.ipynb #cell-039
 @patch
 def _measure(self: AVSSCallback, args, state, model) -> None:
     """Profile and score the model, and put the values into the log;
@@ -347,7 +347,7 @@ def _scores(self: AVSSCallback, model) -> LayerScores:
     if profile.partial: raise KeyboardInterrupt  # it was for the training
     return s.score(profile)
 
-# %% ../../nbs/05_layers/04_training.ipynb #cell-037
+# %% ../../nbs/05_layers/04_training.ipynb #cell-041
 @patch
 def attach(self: AVSSCallback, trainer) -> AVSSCallback:
     """Join a Trainer, and hand the values to everything that listens to its log.
@@ -362,7 +362,7 @@ def attach(self: AVSSCallback, trainer) -> AVSSCallback:
     )
     return self
 
-# %% ../../nbs/05_layers/04_training.ipynb #cell-038
+# %% ../../nbs/05_layers/04_training.ipynb #cell-042
 @patch
 def on_train_begin(self: AVSSCallback, args, state, control, model=None, **_):
     if getattr(args, "deepspeed", None) or getattr(args, "fsdp", None):
