@@ -68,14 +68,14 @@ def save_comparison(comparison, path: str) -> None:
     for ax, measure in zip(axes, measures): comparison.plot(ax, measure=measure)
     save_figure(figure, path)
 
-# %% ../../nbs/10_commands/04_comparison.ipynb #cell-016
+# %% ../../nbs/10_commands/04_comparison.ipynb #cell-020
 def hold_out(texts: list, others: list | None, questions: list | None) -> tuple:
     "Return texts for the rankings, and others for the perplexity (None: measure accuracy only)."
     if others is not None or questions is not None: return texts, others
     half = len(texts) // 2
     return texts[:half], texts[half:]
 
-# %% ../../nbs/10_commands/04_comparison.ipynb #cell-018
+# %% ../../nbs/10_commands/04_comparison.ipynb #cell-024
 TABLE = "measure,ranking,removed,"  # how the table begins
 
 def report_comparison(found, chosen, out, plot, resume, to) -> None:
@@ -87,7 +87,7 @@ def report_comparison(found, chosen, out, plot, resume, to) -> None:
     print_asked(chosen, [comparison_text(found)], comparison_dict(found), to)
     if found.partial: exit_interrupted("the table holds what was measured until then", resume)
 
-# %% ../../nbs/10_commands/04_comparison.ipynb #cell-019
+# %% ../../nbs/10_commands/04_comparison.ipynb #cell-025
 HeldOut = Annotated[str | None, Option(
     help="Other texts, for the perplexity. Without them and without --questions: the second"
          " half of --texts."
@@ -119,7 +119,7 @@ Resume = Annotated[str | None, Option(
     help="File (.safetensors) that keeps what is measured; continue from there."
 )]
 
-# %% ../../nbs/10_commands/04_comparison.ipynb #cell-020
+# %% ../../nbs/10_commands/04_comparison.ipynb #cell-026
 @app.command()
 def compare(
     model: Model, texts: Annotated[str, TEXTS],

@@ -15,7 +15,8 @@ from .shared import PICTURE, app, check_out, save_figure, table_text
 from ..data.sources import load_model
 
 # %% auto #0
-__all__ = ['FILES', 'Out', 'measure_accuracies', 'demo_plans', 'demo_controls', 'demo_files', 'save_ranking', 'demo']
+__all__ = ['FILES', 'DEMO_SIZES', 'Out', 'measure_accuracies', 'demo_plans', 'demo_controls', 'demo_files', 'save_ranking',
+           'demo']
 
 # %% ../../nbs/10_commands/05_demo.ipynb #cell-009
 def _accuracy(evaluator, questions, plan=None):
@@ -43,7 +44,7 @@ def measure_accuracies(
     rows.append([f"random, mean of {len(values)}", "", values.mean(), *around])
     return pd.DataFrame(rows, columns=["ranking", "removed", "accuracy", "low", "high"])
 
-# %% ../../nbs/10_commands/05_demo.ipynb #cell-012
+# %% ../../nbs/10_commands/05_demo.ipynb #cell-014
 def demo_plans(pruner, published, default, texts: list) -> dict:
     "Plan three ways to remove three blocks, by name."
     greedy = pruner.plan(
@@ -61,7 +62,7 @@ def demo_controls(pruner, layers: int) -> list:
         pruner.remove(random.Random(seed).sample(range(layers), 3)) for seed in range(10)
     ]
 
-# %% ../../nbs/10_commands/05_demo.ipynb #cell-015
+# %% ../../nbs/10_commands/05_demo.ipynb #cell-021
 FILES = "profile.safetensors", "smaller", "ranking.png"
 
 def demo_files(out: str) -> list[Path]:
@@ -79,7 +80,9 @@ def save_ranking(scores, removed, path: Path) -> None:
     scores.plot(figure.subplots(), remove=removed)
     save_figure(figure, path)
 
-# %% ../../nbs/10_commands/05_demo.ipynb #cell-017
+# %% ../../nbs/10_commands/05_demo.ipynb #cell-025
+DEMO_SIZES = {"biographies": 256, "texts": 256, "questions": 300}  # read, searched, asked
+
 Out = Annotated[str, Option(help="Folder for the profile, the smaller model and the picture.")]
 
 @app.command()
@@ -93,16 +96,18 @@ def demo(out: Out = "_demo") -> None:
     from avss_nb.layers.scores import LayerScorer
     from avss_nb.prune.pruner import LayerPruner
     world, pruner = TeachingWorld(), LayerPruner(model, tokenizer)
-    echo("Profiling the teaching model on 256 biographies …")
+    size = DEMO_SIZES
+    echo(f"Profiling the teaching model on {size['biographies']} biographies …")
     profiler = LayerProfiler(model, tokenizer)
-    profile = profiler.profile(world.texts(256), progress=default_progress("profile"))
+    read = world.texts(size["biographies"])
+    profile = profiler.profile(read, progress=default_progress("profile"))
     profile.save(at)
     published, default = LayerScorer.published().score(profile), LayerScorer().score(profile)
-    echo(f"{ranking_table(default)}\n\nWith 3 of {profile.layers} blocks removed, 300 questions"
-         " that were never trained:")
-    plans = demo_plans(pruner, published, default, world.solved())
+    echo(f"{ranking_table(default)}\n\nWith 3 of {profile.layers} blocks removed,"
+         f" {size['questions']} questions that were never trained:")
+    plans = demo_plans(pruner, published, default, world.solved(size["texts"]))
     controls = demo_controls(pruner, profile.layers)
-    questions = world.questions("known", 300)
+    questions = world.questions("known", size["questions"])
     table = measure_accuracies(Evaluator(model, tokenizer), questions, plans, controls)
     echo(table_text(table))
     pruned = plans["greedy search by loss"].apply()

@@ -102,7 +102,7 @@ def merge(
     facts |= {"sites": [*result.sites], "path": out}
     print_result(f"{result}\nsaved to {out}", facts, to)
 
-# %% ../../nbs/10_commands/01_layers.ipynb #cell-030
+# %% ../../nbs/10_commands/01_layers.ipynb #cell-032
 def score_profile(path: str, published: bool, **settings):
     "Return the scores of a saved profile, as the options ask for them."
     from avss_nb.layers.profiler import LayerProfile
@@ -123,7 +123,7 @@ def ranking_table(scores) -> str:
     partial = ["partial: the profile was interrupted"] if scores.partial else []
     return "\n".join([title, table_text(table[columns]), *partial, *scores.notes])
 
-# %% ../../nbs/10_commands/01_layers.ipynb #cell-031
+# %% ../../nbs/10_commands/01_layers.ipynb #cell-033
 @app.command(cls=ScoringCommand)
 def rank(
     profile: Annotated[
@@ -141,7 +141,7 @@ def rank(
     )
     print_result(ranking_table(scores), scores.to_dict(), to)
 
-# %% ../../nbs/10_commands/01_layers.ipynb #cell-042
+# %% ../../nbs/10_commands/01_layers.ipynb #cell-050
 def check_prune(model: str, out: str, amount: dict, profile, search, corpus) -> None:
     "Raise InputError where the options of `prune` contradict one another."
     if Path(out).resolve() == Path(model).resolve():
@@ -164,7 +164,7 @@ def plan_text(pruned) -> str:
         f"\nchecks: {', '.join(checks)}"
     )
 
-# %% ../../nbs/10_commands/01_layers.ipynb #cell-044
+# %% ../../nbs/10_commands/01_layers.ipynb #cell-054
 Fraction = Annotated[float | None, Option(
     help="Remove this share of the blocks, for example 0.25."
 )]
@@ -181,7 +181,7 @@ Search = Annotated[str | None, Option(
 
 Profile = Annotated[str | None, Option(help="The model's profile; not needed for a search.")]
 
-# %% ../../nbs/10_commands/01_layers.ipynb #cell-045
+# %% ../../nbs/10_commands/01_layers.ipynb #cell-055
 @app.command(cls=ScoringCommand)
 def prune(
     model: Model,

@@ -104,7 +104,7 @@ def run_line(
     assert result.exit_code == code, result.output
     return result.stdout if code == 0 else result.output
 
-# %% ../../nbs/10_commands/00_shared.ipynb #cell-030
+# %% ../../nbs/10_commands/00_shared.ipynb #cell-034
 RESULT = "avss_nb.Result/1"  # the format that JSON of the command line names
 
 def print_result(
@@ -125,7 +125,7 @@ def table_text(table, **options) -> str:
     settings = {"index": False, "float_format": "{:.4g}".format, "na_rep": "–"}
     return table.to_string(**settings | options)
 
-# %% ../../nbs/10_commands/00_shared.ipynb #cell-038
+# %% ../../nbs/10_commands/00_shared.ipynb #cell-042
 # suffix → the field of the file's metadata that names the format
 PICTURE, PICTURES = "avss_nb.Picture/1", {
     ".png": "Software", ".svg": "Creator", ".pdf": "Creator"
@@ -152,7 +152,7 @@ def save_figure(figure, path: str) -> None:
     about = {PICTURES[Path(path).suffix.lower()]: PICTURE}
     with write_whole(path) as file: figure.savefig(file, dpi=150, metadata=about)
 
-# %% ../../nbs/10_commands/00_shared.ipynb #cell-046
+# %% ../../nbs/10_commands/00_shared.ipynb #cell-050
 @contextmanager
 def share_work(
     device_map: str | None = None,  # which leaves no device for a second process
@@ -178,7 +178,7 @@ def exit_interrupted(consequence: str, resume: str | None = None) -> None:
     echo(f"interrupted: {consequence}{again}", err=True)
     raise Exit(130)
 
-# %% ../../nbs/10_commands/00_shared.ipynb #cell-049
+# %% ../../nbs/10_commands/00_shared.ipynb #cell-055
 def asked_how(
     evaluator, questions: list, prompt: str, shots: int | None, system: str, progress=silent
 ):
@@ -208,7 +208,7 @@ def print_asked(chosen, lines: list[str], result: dict, to: str | None) -> None:
         result = result | {"asked": asking_dict(chosen)}
     print_result("\n".join(lines), result, to)
 
-# %% ../../nbs/10_commands/00_shared.ipynb #cell-056
+# %% ../../nbs/10_commands/00_shared.ipynb #cell-062
 Model = Annotated[str, Argument(
     metavar="MODEL",
     help="`teaching`, a local folder, a .gguf file, or a name on the Hugging Face hub."
@@ -226,7 +226,7 @@ Labels = Annotated[str | None, Option(
 QUESTIONS = Option(help="`teaching`, a table (.csv, …), a data set, or one of nq_open, sciq,"
                         " triviaqa, truthfulqa, wikiqa.")
 
-# %% ../../nbs/10_commands/00_shared.ipynb #cell-058
+# %% ../../nbs/10_commands/00_shared.ipynb #cell-064
 Limit = Annotated[int | None, Option(min=1, help="Use at most this many texts (and questions).")]
 
 Tokens = Annotated[int | None, Option(
@@ -253,7 +253,7 @@ Streaming = Annotated[bool, Option(
     "--streaming", help="Read texts as they are needed: for corpora larger than memory or disk."
 )]
 
-# %% ../../nbs/10_commands/00_shared.ipynb #cell-060
+# %% ../../nbs/10_commands/00_shared.ipynb #cell-066
 Dtype = Annotated[str, Option(help="auto (as stored), float32, bfloat16 or float16.")]
 
 Device = Annotated[str | None, Option(
@@ -267,7 +267,7 @@ DeviceMap = Annotated[str | None, Option(
 
 Stack = Annotated[str | None, Option(help="encoder or decoder, for a model that has both.")]
 
-# %% ../../nbs/10_commands/00_shared.ipynb #cell-062
+# %% ../../nbs/10_commands/00_shared.ipynb #cell-068
 HowAsked = Annotated[str, Option(
     "--prompt", help="auto (tries shots and chat on a few questions), plain, shots or chat."
 )]
@@ -289,7 +289,7 @@ Rules = Annotated[str | None, Option(
          " contains or number."
 )]
 
-# %% ../../nbs/10_commands/00_shared.ipynb #cell-064
+# %% ../../nbs/10_commands/00_shared.ipynb #cell-070
 ScoreName = Annotated[str | None, Option(help="One of the scores below (default: avss).")]
 
 Site = Annotated[str | None, Option(
@@ -312,7 +312,7 @@ Published = Annotated[bool, Option(
     "--published", help="AVSS as arXiv 2411.02117 has it: site output, ε = 1e-5."
 )]
 
-# %% ../../nbs/10_commands/00_shared.ipynb #cell-065
+# %% ../../nbs/10_commands/00_shared.ipynb #cell-071
 Protect = Annotated[str | None, Option(
     help="Comma-separated layers that stay, for example 0,1."
 )]
@@ -321,7 +321,7 @@ Json = Annotated[str | None, Option(
     "--json", metavar="FILE|-", help="Write the result as JSON; - means stdout."
 )]
 
-# %% ../../nbs/10_commands/00_shared.ipynb #cell-072
+# %% ../../nbs/10_commands/00_shared.ipynb #cell-078
 def split_names(text: str | None) -> list[str] | None:
     "Return the names in `a,b`, without spaces; None where nothing was given."
     return text.replace(" ", "").split(",") if text else None
