@@ -13,8 +13,8 @@ from pathlib import Path
 import pandas as pd, torch
 from torch import Tensor, nn
 from fastcore.basics import patch
-from ..base.basics import Bar, InputError, Progress, check_counts, load_tensors, report_damage
-from ..base.basics import save_tensors
+from ..base.basics import Bar, InputError, Progress, Reporter, check_counts, load_tensors
+from ..base.basics import report_damage, save_tensors
 from ..data.batches import Corpus, Rows, Text, text_batches, too_short
 from ..model.blocks import Blocks, check_length, fingerprint_blocks, input_fingerprint
 from ..model.blocks import model_name, position_limit
@@ -28,8 +28,8 @@ from ..maths.moments import BINS, FEWEST, ExactSum, MomentSums, Moments, avss, r
 from ..maths.moments import sparsity, variance, with_float64
 
 # %% auto #0
-__all__ = ['SITES', 'DEFAULT_SITES', 'PROFILE', 'ALIKE', 'CHECKED', 'CAUSES', 'site_activations', 'dealt_group', 'LayerProfile',
-           'check_profile', 'moments_problem', 'FewBatches', 'LayerProfiler', 'check_finite']
+__all__ = ['SITES', 'DEFAULT_SITES', 'PROFILE', 'ALIKE', 'CHECKED', 'FEWEST_BATCHES', 'CAUSES', 'site_activations', 'dealt_group',
+           'LayerProfile', 'check_profile', 'moments_problem', 'FewBatches', 'LayerProfiler', 'check_finite']
 
 # %% ../../nbs/05_layers/00_profiler.ipynb #cell-011
 SITES = ("output", "update", "relative_update", "attention", "mlp")
@@ -514,6 +514,7 @@ class FewBatches(InputError):
     "The texts make fewer batches than there are processes; every process finds that out."
 
 CHECKED = 32  # batches between two checks that all is finite, on devices that work ahead
+FEWEST_BATCHES = 8  # of a small study, so something is seen to happen
 
 # %% ../../nbs/05_layers/00_profiler.ipynb #cell-071
 class LayerProfiler:
@@ -531,8 +532,8 @@ class LayerProfiler:
     ablation : bool, default False
         also measure the loss without each layer (see `avss_nb.model.heads`; costs
         layers + 1 passes)
-    batch_size : int, default 16
-        texts
+    batch_size : int | None, default None
+        texts; None: 16, or fewer where that would make fewer than `FEWEST_BATCHES`
     max_length : int, default 256
         tokens; longer texts are cut into windows
     groups : int, default 16
@@ -550,7 +551,8 @@ class LayerProfiler:
         # also measure the loss without each layer (see `avss_nb.model.heads`; costs layers + 1
         # passes)
         ablation: bool = False,
-        batch_size: int = 16,  # texts
+        # texts; None: 16, or fewer where that would make fewer than `FEWEST_BATCHES`
+        batch_size: int | None = None,
         max_length: int = 256,  # tokens; longer texts are cut into windows
         groups: int = 16,  # to which texts are dealt, for bootstrap intervals
         stack: str | None = None,  # "encoder" or "decoder" where there are two
@@ -561,26 +563,32 @@ class LayerProfiler:
         unknown = set(sites) - set(SITES)
         if unknown or not sites:
             raise InputError(f"sites {sorted(unknown)} are not among {', '.join(SITES)}")
-        check_counts(batch_size=batch_size, max_length=max_length, groups=groups)
+        size = 16 if batch_size is None else batch_size
+        check_counts(batch_size=size, max_length=max_length, groups=groups)
         if ablation: find_head(model)  # refuses a model without a loss
         self.model, self.tokenizer, self.blocks = model, tokenizer, Blocks(model, stack)
         self.body = find_body(self.blocks)
         # texts of different length come in different batches
-        self.apart = batch_size > 1 and reads_padding(model)
+        self.apart = size > 1 and reads_padding(model)
         self.sites, self.ablation = tuple(s for s in SITES if s in sites), ablation
         self.batch_size, self.max_length, self.groups = batch_size, max_length, groups
+        self._size, self._least = size, FEWEST_BATCHES if batch_size is None else 1
 
 # %% ../../nbs/05_layers/00_profiler.ipynb #cell-074
 @patch
 @torch.no_grad()
-def _measure(self: LayerProfiler, rows: Rows, number: int) -> dict:
+def _measure(self: LayerProfiler, rows: Rows, number: int, part=lambda share: None) -> dict:
     """Measure one batch, leading dimensions (groups, layers): moments of all tokens and of
     the first ones, the largest states, and the losses if asked for."""
     batch = model_batch(self.model, rows)
     texts = Segments([*map(len, rows)], batch["input_ids"].device, rows.group, self.groups)
     seen = fastest_statistics(self.sites, len(self.blocks), texts, self.model.dtype)
     parts = [site for site in ("attention", "mlp") if site in self.sites]
-    with self.blocks.watch(seen.see, {site: partial(seen.part, site) for site in parts}):
+    passes = 2 + len(self.blocks) if self.ablation else 1
+    def see(layer, x, y):
+        seen.see(layer, x, y)
+        part((layer + 1) / len(self.blocks) / passes)
+    with self.blocks.watch(see, {site: partial(seen.part, site) for site in parts}):
         self.body(**batch)
     moments, first = seen.moments(), seen.first_tokens()
     # elsewhere a check makes the device wait
@@ -591,7 +599,7 @@ def _measure(self: LayerProfiler, rows: Rows, number: int) -> dict:
     if (largest := seen.largest()) is not None: found["largest"] = largest
     if not self.ablation: return found
     targets = target_batch(self.model, self.tokenizer, rows)
-    return found | self._ablate(targets, torch.tensor(rows.group))
+    return found | self._ablate(targets, torch.tensor(rows.group), part)
 
 # %% ../../nbs/05_layers/00_profiler.ipynb #cell-075
 def check_finite(m: Moments, site: str, batch: int | None = None) -> None:
@@ -625,7 +633,7 @@ CAUSES = {
 
 # %% ../../nbs/05_layers/00_profiler.ipynb #cell-077
 @patch
-def _ablate(self: LayerProfiler, batch, group) -> dict:
+def _ablate(self: LayerProfiler, batch, group, part) -> dict:
     "Sum the loss of the whole model, and of the model without each layer, by group."
     def by_group(t):
         return torch.zeros(self.groups, dtype=t.dtype).index_add_(0, group, t.cpu())
@@ -633,6 +641,7 @@ def _ablate(self: LayerProfiler, batch, group) -> dict:
     for skipped in [[], *([layer] for layer in range(len(self.blocks)))]:
         with self.blocks.skip(skipped): loss, predicted = batch_losses(self.model, batch)
         losses.append(by_group(loss))
+        part((1 + len(losses)) / (2 + len(self.blocks)))
     return {
         "losses": ExactSum.of(torch.stack(losses, 1)), "predicted": by_group(predicted)
     }
@@ -642,7 +651,7 @@ def _ablate(self: LayerProfiler, batch, group) -> dict:
 def _about(self: LayerProfiler) -> dict:
     "Return how a profile is made: its settings."
     return {
-        "batch_size": self.batch_size, "max_length": self.max_length,
+        "batch_size": self._size, "max_length": self.max_length,
         "dtype": str(self.model.dtype).removeprefix("torch."),
         "embedding": input_fingerprint(self.model), "skipped": self.blocks.skipped()
     }
@@ -697,7 +706,7 @@ class _Run:
         self.corpus, self.sums, self.units = Corpus(), None, ""
         self.most = position_limit(profiler.model)
 
-    def take(self, rows: Rows, number: int) -> bool:
+    def take(self, rows: Rows, number: int, part=lambda share: None) -> bool:
         "Measure a batch, unless it belongs to another process's share; was it measured?"
         self.corpus.read(rows)
         if not number: self.units = "texts" if rows.known >= FEWEST else "windows"
@@ -707,7 +716,7 @@ class _Run:
         check_length(self.most, longest, "shorten the texts, or lower max_length")
         numbers = rows.texts if self.units == "texts" else rows.numbers
         rows.group = [dealt_group(n, groups) for n in numbers]
-        self.sums = _added(self.sums, self.profiler._measure(rows, number))
+        self.sums = _added(self.sums, self.profiler._measure(rows, number, part))
         return True
 
     def result(self, partial: bool = True) -> LayerProfile:
@@ -778,17 +787,19 @@ def profile(self: LayerProfiler,
         this process and how many there are: measure only its share of the batches
     """
     self._check(until, share)
-    progress, share, complete = progress or Bar("profile"), tuple(map(int, share)), False
+    report = Reporter(progress or Bar("profile"), 0, "batch")
+    share, complete = tuple(map(int, share)), False
     batches = text_batches(
-        texts, self.tokenizer, self.batch_size, self.max_length, equal=self.apart
+        texts, self.tokenizer, self._size, self.max_length, equal=self.apart,
+        least=self._least
     )
     run = _Run(self, share)
     try:
         with evaluation_mode(self.model), without_cache(self.model):
             for number, (rows, total) in enumerate(batches):
-                if not run.take(rows, number): continue
-                news = {"tokens": sum(map(len, rows))}
-                progress(Progress(number + 1, total, "batch", news, run.result))
+                report.total = total
+                if not run.take(rows, number, report.part): continue
+                report.step(number + 1, {"tokens": sum(map(len, rows))}, run.result)
                 if until and (number + 1) % self.groups == 0 and until(run.result(False)):
                     break
         if number + 1 < share[1]:
