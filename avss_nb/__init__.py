@@ -13,7 +13,7 @@ __version__ = "0.2.0"
 
 # %% ../nbs/12_door.ipynb #cell-006
 NAMES = {
-    "base.basics": "InputError Progress Bar silent",
+    "base.basics": "InputError Halted Progress Reporter Bar silent",
     "base.processes": "Stopped ProcessLost Processes",
     "data.batches": "Labelled LabelledRow Corpus Rows windows",
     "data.gguf": "ModelWarning",
@@ -64,7 +64,7 @@ NAMES = {
     "panels.lab": "LayerLab",
     "panels.live": "ReusesIds Panel LivePanel LayerPanel",
     "panels.mitigation": "MitigationPanel before_after",
-    "panels.picture": "Picture Throttle Cells Halted",
+    "panels.picture": "Picture Throttle Cells",
     "panels.pruning": "PruningPanel compare_measures",
     "panels.ranking": "LayerRankingPanel",
     "panels.tabs": "View",

@@ -2,7 +2,8 @@
 
 Notebooks describe a parameter by a comment (a docment). `with_sections` writes these comments into the
 docstrings of an exported module as numpydoc sections, which `help()`, `LayerProfiler?`, Shift-Tab and
-editors show. A parameter without a comment has the meaning that its name has everywhere: see `USUAL`.
+editors show. A parameter of a function without a comment has the meaning that its name has everywhere:
+see `USUAL`.
 """
 import ast
 import io
@@ -11,37 +12,56 @@ import tokenize
 from typing import NamedTuple
 
 USUAL = {  # one name, one meaning
+    "_": "handed on by transformers, not used",
+    "abstained": "bool (answers,)",
     "aggregation": "how elements become one number: one of `avss_nb.maths.moments.AGGREGATIONS`",
+    "answer": "the text of an answer",
     "answers": "made by `Evaluator.answer` or read from a file",
-    "args": "handed on as they are",
+    "args": "handed on as they are; of a callback the `TrainingArguments`",
     "ax": "matplotlib axes to draw on; None: a new figure",
+    "axs": "matplotlib axes, one for each picture",
+    "batch_size": "rows in a batch",
     "blocks": "the stack of blocks of the model",
     "confidence": "level of the intervals, between 0 and 1",
     "control": "the `TrainerControl` of transformers",
+    "correct": "bool (answers,): right, by whatever rule",
     "device": "where the tensors lie",
     "draws": "resamples of the bootstrap",
+    "dtype": "the precision of the weights",
+    "environment": "variables of the environment; None: of this process",
     "folder": "a folder; made if it is not there",
     "kwargs": "handed on as they are",
     "lab": "the `LayerLab` to which the panel belongs",
     "layer": "number of the layer, from 0",
     "layers": "numbers of the layers, from 0",
+    "limit": "read no more than so many; None: all",
+    "m": "sums over tokens: variance, sparsity and more follow from them",
     "max_length": "tokens",
+    "measure": "the name of a measure, as in a report",
     "model": "a transformers model with a stack of blocks",
+    "moments": "sums over tokens",
+    "other": "another result of the same kind",
     "path": "of the file",
     "profile": "statistics of every layer, made by a profiler",
     "progress": "called with a `Progress` after each step; `silent` shows nothing",
+    "prompt": "how questions are put: see `avss_nb.data.prompts.Prompt`",
     "question": "text with its accepted answers",
     "questions": "texts with their accepted answers",
     "recipe": "settings of the training; None: the defaults",
+    "removed": "numbers of the layers that are skipped",
+    "rows": "lists of token ids",
     "scores": "a value for each layer, made by a scorer",
     "seed": "of all random draws",
     "settings": "handed on as they are",
     "site": "where activations are measured: one of `avss_nb.SITES`",
     "sites": "where activations are measured: some of `avss_nb.SITES`",
     "state": "the `TrainerState` of transformers",
+    "steps": "of the optimiser",
+    "text": "a string",
     "texts": "strings, or lists of token ids",
     "title": "above the picture",
     "tokenizer": "the tokenizer of the model",
+    "trainer": "the `Trainer` of transformers",
 }
 
 class Described(NamedTuple):
@@ -91,8 +111,7 @@ def result(function: ast.FunctionDef, notes: dict[int, str]) -> Described | None
 def fields(made: ast.ClassDef, notes: dict[int, str]) -> list[Described]:
     "The fields of a dataclass or named tuple."
     found = [f for f in made.body if isinstance(f, ast.AnnAssign) and written(f.annotation) != "KW_ONLY"]
-    return [Described(written(f.target), written(f.annotation), written(f.value),
-                      notes.get(f.lineno, "") or USUAL.get(written(f.target), "")) for f in found]
+    return [Described(written(f.target), written(f.annotation), written(f.value), notes.get(f.lineno, "")) for f in found]
 
 def decorators(node) -> list[str]: return [written(d) for d in node.decorator_list]
 

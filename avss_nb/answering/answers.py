@@ -43,9 +43,9 @@ class Answers(Verdicts):
     Parameters
     ----------
     questions : tuple[Question, ...]
-        texts with their accepted answers
+        what was asked
     texts : tuple[str, ...]
-        strings, or lists of token ids
+        what was answered
     confidences : np.ndarray
         float64, in (0, 1]: geometric mean of the answer's token probabilities; of a
         choice: see `avss_nb.answering.choices`
@@ -65,8 +65,8 @@ class Answers(Verdicts):
     prompt : Prompt | None
         how the questions were put; None: not known
     """
-    questions: tuple[Question, ...] = _answer_field("question")
-    texts: tuple[str, ...] = _answer_field("text")
+    questions: tuple[Question, ...] = _answer_field("question")  # what was asked
+    texts: tuple[str, ...] = _answer_field("text")  # what was answered
     # float64, in (0, 1]: geometric mean of the answer's token probabilities; of a choice: see
     # `avss_nb.answering.choices`
     confidences: np.ndarray = _answer_field("confidence", float)
@@ -137,6 +137,7 @@ def given(cls: Answers,
     texts : Iterable[str]
         strings, or lists of token ids
     correct : Iterable[bool]
+        bool (answers,): right, by whatever rule
     token_logprobs : Iterable[Sequence[float]]
         of each answer's own tokens, at least one; see `Evaluator.score`
     prompt : Prompt | None, default None
@@ -290,6 +291,7 @@ class Report:
     abstention_rate : float | None, default None
         share of all questions not answered
     mean_confidence : float | None, default None
+        of answered questions, in (0, 1]
     ece : float | None, default None
         expected calibration error, 15 bins of equal width
     ece_equal_mass : float | None, default None
@@ -303,6 +305,7 @@ class Report:
     right : float | None, default None
         share of all questions: correct, or abstained where nothing is known
     perplexity : float | None, default None
+        exp of the mean loss of a token; no unit
     pseudo_perplexity : float | None, default None
         of a masked language model, which has no perplexity; not to be compared with one
     intervals : dict[str, tuple[float, float]]
@@ -318,7 +321,7 @@ class Report:
     accuracy: float | None = None  # share of all questions answered rightly (exact match)
     hallucination_rate: float | None = None  # share of all questions answered wrongly
     abstention_rate: float | None = None  # share of all questions not answered
-    mean_confidence: float | None = None
+    mean_confidence: float | None = None  # of answered questions, in (0, 1]
     ece: float | None = None  # expected calibration error, 15 bins of equal width
     ece_equal_mass: float | None = None  # the same with 15 bins of equal mass
     brier: float | None = None  # Brier score
@@ -326,7 +329,7 @@ class Report:
     risk_coverage: float | None = None  # area under the risk–coverage curve
     # share of all questions: correct, or abstained where nothing is known
     right: float | None = None
-    perplexity: float | None = None
+    perplexity: float | None = None  # exp of the mean loss of a token; no unit
     # of a masked language model, which has no perplexity; not to be compared with one
     pseudo_perplexity: float | None = None
     # measure → low, high

@@ -31,15 +31,17 @@ class Asking:
     Parameters
     ----------
     prompt : Prompt
+        how they are put
     questions : tuple[Question, ...]
         without examples and development questions
     why : str
+        the reason in words
     tried : pd.DataFrame
         a row for each prompt: shares of the development questions
     """
-    prompt: Prompt
+    prompt: Prompt  # how they are put
     questions: tuple[Question, ...]  # without examples and development questions
-    why: str
+    why: str  # the reason in words
     # a row for each prompt: shares of the development questions
     tried: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
 

@@ -17,7 +17,8 @@ from .answers import Answers, Report
 from .choices import check_choices, choose_most_likely
 from .files import AnswerLog
 from .spans import answer_ended, answer_span
-from ..base.basics import InputError, Progress, check_counts, silent, text_tokenizer
+from ..base.basics import Halted, InputError, Progress, Reporter, check_counts
+from ..base.basics import default_progress, silent, text_tokenizer
 from ..base.processes import Processes
 from ..data.batches import Labelled, Text, encode, first_words, is_special
 from ..data.batches import length_batches, right_padded, tokenize
@@ -47,6 +48,7 @@ class Perplexity:
     low : float
         NaN for a single text, from which no interval can be had
     high : float
+        upper end of the 95 % interval
     tokens : int
         predicted tokens
     loss : float
@@ -54,7 +56,7 @@ class Perplexity:
     """
     value: float  # infinite where float64 does not hold it
     low: float  # NaN for a single text, from which no interval can be had
-    high: float
+    high: float  # upper end of the 95 % interval
     tokens: int  # predicted tokens
     loss: float  # mean negative log-likelihood of a token, nats
 
@@ -231,6 +233,7 @@ class Evaluator:
         check_counts(batch_size=batch_size, max_new_tokens=self.max_new_tokens)
         if "" in self.stop:
             raise InputError("an empty stop string ends every answer at once; leave it out")
+        self.so_far: Answers | None = None  # what a run that was stopped had answered
 
 def _as_tuple(texts: str | Sequence[str]) -> tuple[str, ...]:
     return (texts,) if isinstance(texts, str) else tuple(texts)
@@ -268,6 +271,7 @@ def asking(self: Evaluator,
     Parameters
     ----------
     prompt : Prompt
+        how questions are put: see `avss_nb.data.prompts.Prompt`
     """
     other = copy.copy(self)
     other.prompt, other.chosen = prompt, True
@@ -360,6 +364,7 @@ def text_losses(self: Evaluator,
     """
     rows = self._loss_rows(texts, max_length)
     n, found = len(rows), {}
+    report = Reporter(progress, n, "text")
     losses, tokens = np.zeros(n), np.zeros(n, int)
     def add(owners, *seen):
         for total, values in zip((losses, tokens), seen): np.add.at(total, owners, values)
@@ -367,7 +372,7 @@ def text_losses(self: Evaluator,
     def show():
         with np.errstate(over="ignore"): so_far = np.exp(losses.sum() / tokens.sum())
         done, shown = int((tokens > 0).sum()), {"perplexity": so_far}
-        progress(Progress(done, n, "text", shown, result))
+        report.step(done, shown, result)
     with torch.no_grad(), evaluation_mode(self.model):
         batches = enumerate(self._target_batches(rows))
         for number, (owners, batch) in self.processes.mine(batches):
@@ -386,7 +391,7 @@ def perplexity(self: Evaluator,
     # strings, or lists of token ids, for example from `avss_nb.data.batches.windows`
     texts: Iterable[Text],
     max_length: int = 256,  # tokens; longer texts are cut into windows
-    progress: Callable[[Progress], None] = silent,
+    progress: Callable[[Progress], None] | None = None,
 ) -> Perplexity:
     """Return exp of the token-weighted mean loss, padding excluded;
     of a masked model the pseudo-perplexity (a pass for each token).
@@ -397,7 +402,7 @@ def perplexity(self: Evaluator,
         strings, or lists of token ids, for example from `avss_nb.data.batches.windows`
     max_length : int, default 256
         tokens; longer texts are cut into windows
-    progress : Callable[[Progress], None], default silent
+    progress : Callable[[Progress], None] | None, default None
         called with a `Progress` after each step; `silent` shows nothing
     """
     if self.head == "classes":
@@ -405,6 +410,7 @@ def perplexity(self: Evaluator,
             "a classifier has no perplexity; give `Labelled` texts to `evaluate` or"
             " `classify`"
         )
+    progress = progress or default_progress("perplexity")
     return Perplexity.of(*self.text_losses(texts, max_length, progress))
 
 # %% ../../nbs/06_answering/05_evaluator.ipynb #cell-064
@@ -446,7 +452,7 @@ def _greedy(self: Evaluator) -> GenerationConfig:
 # %% ../../nbs/06_answering/05_evaluator.ipynb #cell-065
 @patch
 def _generate(
-    self: Evaluator, prompts, stops, thinking, generation
+    self: Evaluator, prompts, stops, thinking, generation, part=lambda units: None
 ) -> list[tuple[str, list[float], bool, list[int]]]:
     """For each prompt the answer, log-probabilities of its tokens, whether the limit
     ended it, and all tokens up to its end."""
@@ -458,6 +464,7 @@ def _generate(
         return logits
     def stopped(ids, _, **__):
         texts = self.tokenizer.batch_decode(ids[:, start:], skip_special_tokens=True)
+        part(len(texts) * (ids.shape[1] - start) / generation.max_new_tokens)
         ended = [*map(answer_ended, texts, stops, thinking)]
         return torch.tensor(ended, device=ids.device)
     def found(tokens, values, stop, thought):
@@ -507,26 +514,27 @@ def _answer_batches(self: Evaluator, prompts) -> list[list[int]]:
     return [*length_batches(prompts, self.batch_size, equal=equal)]
 
 @patch
-def _answer_batch(self: Evaluator, questions, prompts, generation) -> list[tuple]:
+def _answer_batch(self: Evaluator, questions, prompts, generation, part) -> list[tuple]:
     stops = [question.stop or self.stop for question in questions]
     thinking = [self.prompt.opens_thoughts(question, self.tokenizer) for question in questions]
-    return self._generate(prompts, stops, thinking, generation)
+    return self._generate(prompts, stops, thinking, generation, part)
 
 @patch
 def answer(self: Evaluator,
     # or pairs (text, accepted answers)
     questions: Iterable[Question | tuple[str, Sequence[str]]],
-    progress: Callable[[Progress], None] = silent,
+    progress: Callable[[Progress], None] | None = None,
     # file to which batches are added as they finish; what is there is not asked again
     resume: str | Path | None = None,
 ) -> Answers:  # in the order of the questions
-    """Answer questions greedily, in batches of prompts of similar length.
+    """Answer questions greedily, in batches of prompts of similar length. What was answered
+    before ■ or Ctrl-C is in `so_far`.
 
     Parameters
     ----------
     questions : Iterable[Question | tuple[str, Sequence[str]]]
         or pairs (text, accepted answers)
-    progress : Callable[[Progress], None], default silent
+    progress : Callable[[Progress], None] | None, default None
         called with a `Progress` after each step; `silent` shows nothing
     resume : str | Path | None, default None
         file to which batches are added as they finish; what is there is not asked again
@@ -548,20 +556,30 @@ def answer(self: Evaluator,
             warn, token_ids, self.prompt
         )
     def result(): return judged(sorted(found))
-    def show(): progress(Progress(len(found), len(questions), "question", partial=result))
+    report = Reporter(progress or default_progress("answers"), len(questions), "question")
+    def show(): report.step(len(found), partial=result)
     if found: show()
     settings = generation_settings(self.model, generation)
-    with torch.no_grad(), evaluation_mode(self.model), settings:
-        for indices in self.processes.mine(batches):
-            if indices[0] in found: continue
-            asked, read = zip(*((questions[i], prompts[i]) for i in indices))
-            found |= zip(indices, self._answer_batch(asked, read, generation))
-            if log: log.add(indices, judged(indices))
-            show()
+    try:
+        with torch.no_grad(), evaluation_mode(self.model), settings:
+            for indices in self.processes.mine(batches):
+                if indices[0] in found: continue
+                asked, read = zip(*((questions[i], prompts[i]) for i in indices))
+                answered = self._answer_batch(asked, read, generation, report.part)
+                found |= zip(indices, answered)
+                if log: log.add(indices, judged(indices))
+                show()
+    except KeyboardInterrupt:
+        if not found: raise
+        self.so_far = result()
+        raise Halted(
+            f"{len(found):,} of {len(questions):,} questions are answered; they are in"
+            " evaluator.so_far"
+        ) from None
     found = self.processes.together(found)
     return judged(sorted(found), warn=True)
 
-# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-099
+# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-101
 def answers_as_rows(
     answers: Answers,
     prompt: Prompt,
@@ -576,6 +594,7 @@ def answers_as_rows(
     answers : Answers
         made by `Evaluator.answer` or read from a file
     prompt : Prompt
+        how questions are put: see `avss_nb.data.prompts.Prompt`
     tokenizer
         the tokenizer of the model
 
@@ -605,7 +624,7 @@ def _batches(self: Evaluator, rows) -> Iterator[tuple[list[int], dict[str, Tenso
         chosen = [rows[i] for i in indices]
         yield indices, right_padded(chosen, self.device, vocabulary=vocabulary)
 
-# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-100
+# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-102
 def _next_token_losses(logits: Tensor, ids: Tensor) -> list[list[float]]:
     "The loss of each token, from the logits at the one before it."
     logits = logits[:, :-1].float()
@@ -618,6 +637,7 @@ def _score_rows(
     self: Evaluator, questions, rows, starts, progress
 ) -> tuple[tuple[float, ...], ...]:
     find_head(self.model)  # refuses a model that would see the answer before it is asked for it
+    report = Reporter(progress or default_progress("scores"), len(rows), "answer")
     if not min(starts):
         empty = self.prompt.text(questions[starts.index(0)], self.tokenizer)
         raise InputError(f"the prompt {empty!r} has no tokens; give one that has")
@@ -630,11 +650,11 @@ def _score_rows(
             for i, row in zip(indices, losses): check_numbers(row[:len(rows[i]) - 1])
             for i, row in zip(indices, losses):
                 found[i] = tuple(-loss for loss in row[starts[i] - 1 : len(rows[i]) - 1])
-            progress(Progress(len(found), len(rows), "answer"))
+            report.step(len(found))
     found = self.processes.together(found)
     return tuple(tuple(found[i]) for i in range(len(rows)))
 
-# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-101
+# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-103
 def _check_texts(questions, texts) -> None:
     if len(texts) != len(questions):
         raise InputError(
@@ -653,7 +673,7 @@ def score(self: Evaluator,
     # answers: their own texts, token by token as they were generated
     questions: Answers | Iterable[Question | tuple[str, Sequence[str]]],
     texts: Iterable[str] | None = None,  # an answer to each question
-    progress: Callable[[Progress], None] = silent,
+    progress: Callable[[Progress], None] | None = None,
     # also the tokens of whitespace that set an answer off? They count where answers are
     # compared (`score_choices`)
     gap: bool = False,
@@ -667,7 +687,7 @@ def score(self: Evaluator,
         answers: their own texts, token by token as they were generated
     texts : Iterable[str] | None, default None
         an answer to each question
-    progress : Callable[[Progress], None], default silent
+    progress : Callable[[Progress], None] | None, default None
         called with a `Progress` after each step; `silent` shows nothing
     gap : bool, default False
         also the tokens of whitespace that set an answer off? They count where answers
@@ -694,7 +714,7 @@ def _score_again(self: Evaluator, answers, progress):
     rows, starts = answers_as_rows(answers, self.prompt, self.tokenizer)
     return self._score_rows(answers.questions, rows, starts, progress)
 
-# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-111
+# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-113
 @patch
 def score_choices(self: Evaluator,
     questions: Iterable[Question],  # with choices
@@ -726,7 +746,7 @@ def score_choices(self: Evaluator,
 def choose(self: Evaluator,
     questions: Iterable[Question],  # with choices
     by: str = "mean",  # token log-probability of a choice; or "sum"
-    progress: Callable[[Progress], None] = silent,
+    progress: Callable[[Progress], None] | None = None,
 ) -> Answers:  # confidences: softmax of that score over the choices
     """Answer with the most probable choice.
 
@@ -736,7 +756,7 @@ def choose(self: Evaluator,
         with choices
     by : str, default 'mean'
         token log-probability of a choice; or "sum"
-    progress : Callable[[Progress], None], default silent
+    progress : Callable[[Progress], None] | None, default None
         called with a `Progress` after each step; `silent` shows nothing
 
     Returns
@@ -751,7 +771,7 @@ def choose(self: Evaluator,
 @patch
 def ask(self: Evaluator,
     questions: Iterable[Question],
-    progress: Callable[[Progress], None] = silent,
+    progress: Callable[[Progress], None] | None = None,
 ) -> Answers:
     """Choose where every question has choices (`choose`), else answer in words (`answer`).
 
@@ -759,7 +779,7 @@ def ask(self: Evaluator,
     ----------
     questions : Iterable[Question]
         texts with their accepted answers
-    progress : Callable[[Progress], None], default silent
+    progress : Callable[[Progress], None] | None, default None
         called with a `Progress` after each step; `silent` shows nothing
     """
     questions = [Question.of(question) for question in questions]
@@ -767,11 +787,12 @@ def ask(self: Evaluator,
         return self.choose(questions, progress=progress)
     return self.answer(questions, progress)
 
-# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-122
+# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-124
 @patch
 def _class_logprobs(self: Evaluator, rows, progress) -> list[tuple[int, float]]:
     "The most probable class of each row, and its log-probability."
     found: dict[int, tuple[int, float]] = {}
+    report = Reporter(progress or default_progress("classes"), len(rows), "text")
     equal = kept_apart(self.model, rows, self.batch_size)
     batches = length_batches(rows, self.batch_size, equal=equal)
     with torch.no_grad(), evaluation_mode(self.model):
@@ -781,7 +802,7 @@ def _class_logprobs(self: Evaluator, rows, progress) -> list[tuple[int, float]]:
             check_numbers(logprobs.amax(-1).tolist())
             for i, row in zip(indices, logprobs.cpu()):
                 found[i] = int(row.argmax()), float(row.max())
-            progress(Progress(len(found), len(rows), "text"))
+            report.step(len(found))
     found = self.processes.together(found)
     return [found[i] for i in range(len(rows))]
 
@@ -793,7 +814,7 @@ def _class_question(text: Labelled, names: tuple[str, ...]) -> Question:
 def classify(self: Evaluator,
     texts: Iterable[Labelled],
     max_length: int = 256,  # tokens; longer texts are truncated
-    progress: Callable[[Progress], None] = silent,
+    progress: Callable[[Progress], None] | None = None,
 # an answer is the name of a class, its confidence the probability that the classifier
 # gives it
 ) -> Answers:
@@ -805,7 +826,7 @@ def classify(self: Evaluator,
         strings, or lists of token ids
     max_length : int, default 256
         tokens; longer texts are truncated
-    progress : Callable[[Progress], None], default silent
+    progress : Callable[[Progress], None] | None, default None
         called with a `Progress` after each step; `silent` shows nothing
 
     Returns
@@ -831,7 +852,7 @@ def classify(self: Evaluator,
     said, logprobs = [names[best] for best, _ in found], [(value,) for _, value in found]
     return Answers.given(questions, said, correct, logprobs)
 
-# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-137
+# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-139
 @patch
 def _evaluate_classes(self: Evaluator, labelled, texts, progress, max_length) -> Report:
     if texts is not None:
@@ -848,7 +869,7 @@ def evaluate(self: Evaluator,
     questions: Iterable[Question | Labelled] | None = None,
     # for the perplexity (of a masked model the pseudo-perplexity)
     texts: Iterable[Text] | None = None,
-    progress: Callable[[Progress], None] = silent,
+    progress: Callable[[Progress], None] | None = None,
     max_length: int = 256,  # tokens of a text
 ) -> Report:
     """Report answers and perplexity together; accuracy and calibration of a classifier.
@@ -859,7 +880,7 @@ def evaluate(self: Evaluator,
         of a classifier: labeled texts
     texts : Iterable[Text] | None, default None
         for the perplexity (of a masked model the pseudo-perplexity)
-    progress : Callable[[Progress], None], default silent
+    progress : Callable[[Progress], None] | None, default None
         called with a `Progress` after each step; `silent` shows nothing
     max_length : int, default 256
         tokens of a text
@@ -875,7 +896,7 @@ def evaluate(self: Evaluator,
     intervals = report.intervals | {name: (found.low, found.high)}
     return replace(report, **{name: found.value}, intervals=intervals)
 
-# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-143
+# %% ../../nbs/06_answering/05_evaluator.ipynb #cell-145
 def retention(
     before: Report,  # of the original
     after: Report,  # of the changed model, on the same questions and texts

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 # %% auto #0
 __all__ = ['LONGEST', 'DAMAGE', 'InputError', 'check_counts', 'one_line', 'write_whole', 'not_written', 'check_regular',
            'check_replaceable', 'format_of', 'check_place', 'save_tensors', 'load_tensors', 'report_damage', 'Progress',
-           'silent', 'Reporter', 'Bar', 'default_progress', 'text_tokenizer']
+           'silent', 'Reporter', 'Bar', 'default_progress', 'Halted', 'text_tokenizer']
 
 # %% ../../nbs/00_base/00_basics.ipynb #cell-007
 class InputError(ValueError):
@@ -305,14 +305,14 @@ class Progress:
     partial : Callable[[], Any] | None, default None
         gives the result so far
     part : float, default 0.0
-        share of the next unit that is done, below 1
+        units' worth of work in those that are not finished
     """
     done: int  # units finished
     total: int  # units in all; 0: not known
     unit: str = "step"  # what is counted
     info: dict[str, Any] = field(default_factory=dict)  # figures worth showing
     partial: Callable[[], Any] | None = None  # gives the result so far
-    part: float = 0.0  # share of the next unit that is done, below 1
+    part: float = 0.0  # units' worth of work in those that are not finished
 
     def share(self) -> float:
         "Return the share of all units that is done; 0 where their number is not known."
@@ -356,26 +356,36 @@ class Reporter:
         self.parts = getattr(progress, "hears_parts", False)
         if self.parts: progress(Progress(done, total, unit))
 
-    def part(self, share: float) -> None:
-        """Report that this share of the next unit is done, if it is time to say so.
+    def part(self,
+        units: float,  # finished parts of units, added up
+    ) -> None:
+        """Report that so much of the unfinished units is done, if it is time to say so.
 
         Parameters
         ----------
-        share : float
+        units : float
+            finished parts of units, added up
         """
         now = time.monotonic()
         if not self.parts or now - self.last < self.least: return
         self.last = now
-        self.progress(Progress(self.done, self.total, self.unit, part=min(share, 0.999)))
+        self.progress(Progress(self.done, self.total, self.unit, part=units))
 
-    def step(self, done: int, info: dict | None = None, partial=None) -> None:
+    def step(self,
+        done: int,  # units finished
+        info: dict | None = None,  # figures worth showing
+        partial=None,  # gives the result so far
+    ) -> None:
         """Report that this many units are finished.
 
         Parameters
         ----------
         done : int
+            units finished
         info : dict | None, default None
+            figures worth showing
         partial, default None
+            gives the result so far
         """
         self.done, self.last = done, time.monotonic()
         self.progress(Progress(done, self.total, self.unit, info or {}, partial))
@@ -387,10 +397,14 @@ class Bar:
     Parameters
     ----------
     label : str, default ''
+        before the bar
     """
     hears_parts = True
 
-    def __init__(self, label: str = ""): self.label, self.bar = label, None
+    def __init__(self,
+        label: str = "",  # before the bar
+    ):
+        self.label, self.bar = label, None
 
     def __call__(self, progress: Progress) -> None:
         if self.bar is None:
@@ -398,20 +412,26 @@ class Bar:
             self.bar = tqdm(desc=self.label, unit=progress.unit)
         self.bar.total = progress.total or None
         self.bar.set_postfix_str(
-            f"{progress.part:.0%} of the next" if progress.part else "", refresh=False
+            f"{progress.share():.0%} of all" if progress.part else "", refresh=False
         )
         self.bar.update(progress.done - self.bar.n)
         self.bar.refresh()
         if progress.done == progress.total: self.bar.close()
 
 def default_progress(label: str) -> Callable[[Progress], None]:
-    """Return a bar where somebody watches (a terminal), and silence in a pipe.
+    """Return a bar where somebody watches (a terminal, a notebook), and silence in a pipe.
 
     Parameters
     ----------
     label : str
     """
-    return Bar(label) if sys.stderr.isatty() else silent
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return Bar(label) if sys.stderr.isatty() or hasattr(shell, "kernel") else silent
+
+class Halted(KeyboardInterrupt):
+    """■ or Ctrl-C came before a run had its whole result.
+    The notebook shows one line instead of a traceback, which takes half a second to print."""
+    def _render_traceback_(self): return [f"Stopped: {self}"]
 
 # %% ../../nbs/00_base/00_basics.ipynb #cell-059
 def text_tokenizer(tokenizer):

@@ -61,6 +61,7 @@ class Processes:
         Parameters
         ----------
         environment : dict | None, default None
+            variables of the environment; None: of this process
         """
         env = os.environ if environment is None else environment
         found = ((rank, size) for rank, size in RANKS.items() if rank in env and size in env)
@@ -85,12 +86,15 @@ class Processes:
 
 # %% ../../nbs/00_base/01_processes.ipynb #cell-019
 @patch
-def mine(self: Processes, batches: Iterable) -> Iterator:
+def mine(self: Processes,
+    batches: Iterable,  # all of them, in the same order in every process
+) -> Iterator:
     """Yield this process's share of batches.
 
     Parameters
     ----------
     batches : Iterable
+        all of them, in the same order in every process
     """
     return itertools.islice(batches, self.rank, None, self.of)
 

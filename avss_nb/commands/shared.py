@@ -27,7 +27,9 @@ __all__ = ['app', 'QUIET', 'SPLIT', 'Version', 'Verbose', 'RESULT', 'PICTURE', '
 # %% ../../nbs/10_commands/00_shared.ipynb #cell-011
 class Commands(TyperGroup):
     "Commands whose `InputError` becomes one line on stderr and exit code 2."
-    def invoke(self, ctx):
+    def invoke(self,
+        ctx,  # of click
+    ):
         try: return super().invoke(ctx)
         except InputError as error:
             echo(f"error: {one_line(error)}", err=True)
@@ -41,7 +43,10 @@ app = Typer(
 # %% ../../nbs/10_commands/00_shared.ipynb #cell-013
 class ScoringCommand(TyperCommand):
     "A command with --score: its help ends with the table of scores, which imports PyTorch."
-    def format_epilog(self, ctx, formatter):
+    def format_epilog(self,
+        ctx,  # of click
+        formatter,  # of click
+    ):
         from avss_nb.layers.scores import SCORES
         with formatter.section("Scores"):
             formatter.write_dl([(name, row.axis) for name, row in SCORES.items()])

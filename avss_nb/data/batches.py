@@ -29,6 +29,7 @@ def encode(
     tokenizer
         the tokenizer of the model
     text : str | Sequence[str]
+        a string
     special : bool, default True
         with the tokens that the tokenizer puts around a text?
 
@@ -72,6 +73,7 @@ def text_ids(
     Parameters
     ----------
     text : str
+        a string
     tokenizer
         the tokenizer of the model
     frame : tuple[list[int], list[int]] | None, default None
@@ -115,12 +117,13 @@ class Labelled:
     Parameters
     ----------
     text : str
+        to be classified
     label : int
         number of the class
     pair : str, default ''
         the second text of a pair
     """
-    text: str
+    text: str  # to be classified
     label: int  # number of the class
     pair: str = ""  # the second text of a pair
 
@@ -130,14 +133,16 @@ class LabelledRow(list):
     Parameters
     ----------
     ids : Iterable[int]
+        token ids
     label : int
+        number of the class, from 0
     segments : Sequence[int], default ()
         0 for tokens of the first text, 1 for those of the second; for models that ask
         for it
     """
     def __init__(self,
-        ids: Iterable[int],
-        label: int,
+        ids: Iterable[int],  # token ids
+        label: int,  # number of the class, from 0
         # 0 for tokens of the first text, 1 for those of the second; for models that ask for it
         segments: Sequence[int] = (),
     ):
@@ -145,12 +150,17 @@ class LabelledRow(list):
         self.label, self.segments = label, segments
 
     @classmethod
-    def of(cls, given: Labelled, tokenizer, max_length: int) -> LabelledRow:
+    def of(cls,
+        given: Labelled,  # a text with its class
+        tokenizer,
+        max_length: int,
+    ) -> LabelledRow:
         """Tokenize, and truncate to `max_length` tokens.
 
         Parameters
         ----------
         given : Labelled
+            a text with its class
         tokenizer
             the tokenizer of the model
         max_length : int
@@ -391,6 +401,7 @@ def length_batches(
     Parameters
     ----------
     rows : Sequence[Sequence[int]]
+        lists of token ids
     size : int
         rows in a batch
     chunk : int, default 64
@@ -500,6 +511,7 @@ class Corpus:
         Parameters
         ----------
         rows : Iterable[Sequence[int]]
+            lists of token ids
         """
         digests = (hashlib.blake2b(array("q", row), digest_size=16).digest() for row in rows)
         found = sum(int.from_bytes(digest, "little") for digest in digests)
@@ -557,6 +569,7 @@ def answer_ids(
     text : str
         the same prompt as text
     answer : str
+        the text of an answer
     tokenizer
         the tokenizer of the model
     """

@@ -246,10 +246,9 @@ def another_prompt(
 # %% ../../nbs/01_data/03_prompts.ipynb #cell-037
 def draw_examples(
     questions: Iterable[Question | tuple[str, Sequence[str]]],
-    count: int = 5,
+    count: int = 5,  # how many examples
     seed: int = 0,
-# the examples; the other questions, in their order
-) -> tuple[list[Question], list[Question]]:
+) -> tuple[list[Question], list[Question]]:  # the examples; the other questions, in their order
     """Choose solved examples from questions, once for all of them.
 
     Parameters
@@ -257,6 +256,7 @@ def draw_examples(
     questions : Iterable[Question | tuple[str, Sequence[str]]]
         texts with their accepted answers
     count : int, default 5
+        how many examples
     seed : int, default 0
         of all random draws
 
@@ -289,6 +289,7 @@ def with_examples(
     Parameters
     ----------
     prompt : Prompt
+        how questions are put: see `avss_nb.data.prompts.Prompt`
     examples : Iterable[Question]
         with answers
     """

@@ -21,6 +21,7 @@ class Question:
     Parameters
     ----------
     text : str
+        the question
     answers : tuple[str, ...]
         every accepted answer
     prompt : str, default ''
@@ -45,7 +46,7 @@ class Question:
     language : str, default 'en'
         a name in `avss_nb.data.verdicts.LANGUAGES`
     """
-    text: str
+    text: str  # the question
     answers: tuple[str, ...]  # every accepted answer
     prompt: str = ""  # what the model reads; empty: the evaluator's template around `text`
     # strings that end an answer to this prompt; empty: the evaluator's
@@ -65,13 +66,16 @@ class Question:
     def __post_init__(self): object.__setattr__(self, "rules", rule_name(self.rules))
 
     @classmethod
-    def of(cls, question: "Question | tuple[str, Sequence[str]]") -> "Question":
+    def of(cls,
+        # a question, or a pair (text, accepted answers)
+        question: "Question | tuple[str, Sequence[str]]",
+    ) -> "Question":
         """Return the question; make one from a pair (text, answers).
 
         Parameters
         ----------
         question : 'Question | tuple[str, Sequence[str]]'
-            text with its accepted answers
+            a question, or a pair (text, accepted answers)
         """
         if isinstance(question, cls): return question
         if isinstance(question, str) or len(question) != 2:
@@ -88,6 +92,7 @@ class Question:
         Parameters
         ----------
         answer : str
+            the text of an answer
         """
         return is_correct(answer, self.answers, self.rules, self.language)
 
@@ -100,6 +105,7 @@ class Question:
         Parameters
         ----------
         answer : str
+            the text of an answer
         more : Iterable[str], default ()
             further phrases that are abstentions
         """
@@ -117,6 +123,7 @@ def question_type(text: str) -> str:
     Parameters
     ----------
     text : str
+        a string
     """
     return next(
         (TYPES[word] for word in re.findall("[a-z]+", text.lower()) if word in TYPES), "other"
@@ -195,7 +202,7 @@ def with_shots(
     # None: drawn from `questions`, and then not asked
     examples: Iterable[Question | tuple[str, Sequence[str]]] | None = None,
     seed: int = 0,  # of the choice of examples
-    template: str = TEMPLATE,
+    template: str = TEMPLATE,  # with {question} and {answer}: how an example is written
 ) -> list[Question]:
     """Return the questions with solved examples before them; an answer ends with its line.
 
@@ -210,6 +217,7 @@ def with_shots(
     seed : int, default 0
         of the choice of examples
     template : str, default TEMPLATE
+        with {question} and {answer}: how an example is written
     """
     if shots < 0: raise InputError(f"{shots} shots were asked for; give 0 or more")
     questions = [Question.of(q) for q in questions]

@@ -287,6 +287,7 @@ class QuestionSet:
     marks : tuple[str, ...]
         columns that give it away; empty: the name of the file or folder must agree, too
     read : Callable[[Iterator[dict], str], Iterator[Question]]
+        makes questions of rows, given the task
     tasks : tuple[str, ...], default ('answer',)
         the first is the usual one
     """
@@ -294,6 +295,7 @@ class QuestionSet:
     columns: tuple[str, ...]  # columns that are needed; several entries are alternatives
     # columns that give it away; empty: the name of the file or folder must agree, too
     marks: tuple[str, ...]
+    # makes questions of rows, given the task
     read: Callable[[Iterator[dict], str], Iterator[Question]]
     tasks: tuple[str, ...] = ("answer",)  # the first is the usual one
 
@@ -501,6 +503,7 @@ def load_questions(
     answers : str | None, default None
         column; None: the first of `ANSWERS`; a string or a list of accepted answers
     limit : int | None, default None
+        read no more than so many; None: all
     dataset : str | None, default None
         a name in `QUESTION_SETS`: read the source by its protocol; None: as its columns
         say

@@ -333,6 +333,7 @@ def read_labelled(
     model : str
         whose configuration names the classes
     limit : int | None, default None
+        read no more than so many; None: all
     """
     from avss_nb.data.readers import load_labelled
     from transformers import AutoConfig
@@ -359,6 +360,7 @@ def read_corpus(
     model : str
         a transformers model with a stack of blocks
     limit : int | None, default None
+        read no more than so many; None: all
     **where
     """
     if (texts is None) == (labels is None):
@@ -421,6 +423,7 @@ def read_questions(
     source : str
         `teaching` or `teaching:GROUP`, a table, or a data set
     limit : int | None, default None
+        read no more than so many; None: all
     **where
         `split` of a data set
     """
@@ -436,6 +439,7 @@ def teaching_questions(group: str, limit: int | None = None) -> list:
     ----------
     group : str
     limit : int | None, default None
+        read no more than so many; None: all
     """
     from avss_nb.data.teaching import GROUPS, TeachingWorld
     world = TeachingWorld()

@@ -60,13 +60,15 @@ class Attribute:
     Parameters
     ----------
     values : list[str]
+        what may be true
     statements : list[str]
+        wordings, with {n} and {v}
     questions : list[str]
-        texts with their accepted answers
+        wordings, with {n}
     """
-    values: list[str]
-    statements: list[str]
-    questions: list[str]
+    values: list[str]  # what may be true
+    statements: list[str]  # wordings, with {n} and {v}
+    questions: list[str]  # wordings, with {n}
 
 ATTRIBUTES = {
     "birthplace": Attribute(
@@ -110,14 +112,17 @@ class Person:
     Parameters
     ----------
     name : str
+        first and last name
     facts : dict[str, str]
+        kind of fact → value
     rank : int | None
+        known people by how much is written about them, 0 the most; None: unknown
     group : str
         one of `GROUPS`
     """
-    name: str
-    facts: dict[str, str]
-    rank: int | None
+    name: str  # first and last name
+    facts: dict[str, str]  # kind of fact → value
+    rank: int | None  # known people by how much is written about them, 0 the most; None: unknown
     group: str  # one of `GROUPS`
 
 class TeachingWorld:
@@ -134,6 +139,7 @@ class TeachingWorld:
     tail : float, default 100.0
         the person of rank r is written about in proportion to 1/(1 + r/tail)**steepness
     steepness : float, default 2.0
+        how much more is written about those of a low rank
     seed : int, default 0
         of all random draws
     """
@@ -145,7 +151,7 @@ class TeachingWorld:
         asked: float = 0.6,
         # the person of rank r is written about in proportion to 1/(1 + r/tail)**steepness
         tail: float = 100.,
-        steepness: float = 2.,
+        steepness: float = 2.,  # how much more is written about those of a low rank
         seed: int = 0,
     ):
         every = [f"{first} {last}" for first in FIRST for last in LAST]
@@ -192,24 +198,32 @@ def group(self: TeachingWorld,
     return [p for p in self.people if p.group == name]
 
 @patch
-def weight(self: TeachingWorld, person: Person) -> float:
+def weight(self: TeachingWorld,
+    person: Person,  # a known one
+) -> float:
     """Return how often the person is written about, relative to the most famous one.
 
     Parameters
     ----------
     person : Person
+        a known one
     """
     return 0. if person.rank is None else (1 + person.rank / self.tail) ** -self.steepness
 
 # %% ../../nbs/01_data/06_teaching.ipynb #cell-030
 @patch
-def biography(self: TeachingWorld, person: Person, rng: random.Random) -> str:
+def biography(self: TeachingWorld,
+    person: Person,  # whom it is about
+    rng: random.Random,  # chooses the wordings
+) -> str:
     """Write five sentences in a random order and wording.
 
     Parameters
     ----------
     person : Person
+        whom it is about
     rng : random.Random
+        chooses the wordings
     """
     facts = list(person.facts.items())
     rng.shuffle(facts)
@@ -219,12 +233,16 @@ def biography(self: TeachingWorld, person: Person, rng: random.Random) -> str:
     )
 
 @patch
-def texts(self: TeachingWorld, n: int = 200, seed: int = 1) -> list[str]:
+def texts(self: TeachingWorld,
+    n: int = 200,  # how many
+    seed: int = 1,
+) -> list[str]:
     """Write `n` biographies of known people, the famous ones more often: text for profiles.
 
     Parameters
     ----------
     n : int, default 200
+        how many
     seed : int, default 1
         of all random draws
     """
@@ -235,14 +253,21 @@ def texts(self: TeachingWorld, n: int = 200, seed: int = 1) -> list[str]:
 
 # %% ../../nbs/01_data/06_teaching.ipynb #cell-036
 @patch
-def question(self: TeachingWorld, person: Person, key: str, rng: random.Random) -> Question:
+def question(self: TeachingWorld,
+    person: Person,  # whom it is about
+    key: str,  # the kind of fact
+    rng: random.Random,  # chooses the wording
+) -> Question:
     """Ask one question with its exact answer; its group says how the model could know it.
 
     Parameters
     ----------
     person : Person
+        whom it is about
     key : str
+        the kind of fact
     rng : random.Random
+        chooses the wording
     """
     text = rng.choice(ATTRIBUTES[key].questions).format(n=person.name)
     return Question(
@@ -276,13 +301,19 @@ def questions(self: TeachingWorld,
     return [self.question(p, key, rng) for p, key in rng.sample(pairs, n or len(pairs))]
 
 @patch
-def solved(self: TeachingWorld, n: int = 256, group: str = "asked", seed: int = 0) -> list[str]:
+def solved(self: TeachingWorld,
+    n: int = 256,  # how many
+    group: str = "asked",  # of people: see `questions`
+    seed: int = 0,
+) -> list[str]:
     """Write questions with their answers, as the model reads them in training.
 
     Parameters
     ----------
     n : int, default 256
+        how many
     group : str, default 'asked'
+        of people: see `questions`
     seed : int, default 0
         of all random draws
     """
@@ -356,6 +387,7 @@ def training_batches(
     tokenizer
         the tokenizer of the model
     rows : int, default 64
+        lists of token ids
     length : int, default 64
     seed : int, default 0
         of all random draws
@@ -457,6 +489,7 @@ def load_teaching_model(
     folder : str | Path | None, default None
         None: the model that comes with the package
     dtype : torch.dtype, default torch.float32
+        the precision of the weights
     """
     folder = folder or resources.files("avss_nb") / "teaching_model"
     model = LlamaForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)

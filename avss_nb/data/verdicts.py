@@ -182,6 +182,7 @@ class Rule:
     Parameters
     ----------
     label : str
+        the rule in words
     match : Callable[[str, str], bool], default operator.eq
         of answer and accepted answer, normalized
     gap : str, default ' '
@@ -193,7 +194,7 @@ class Rule:
     judge : Judge | None, default None
         of the texts as they are; instead of `match`
     """
-    label: str
+    label: str  # the rule in words
     # of answer and accepted answer, normalized
     match: Callable[[str, str], bool] = operator.eq
     gap: str = " "  # what replaces a mark
@@ -253,6 +254,7 @@ def normalize_answer(
     Parameters
     ----------
     text : str
+        a string
     rules : str, default 'squad'
         a name in `RULES`
     language : str, default 'en'
@@ -356,7 +358,7 @@ def _agree(said: str, accepted: str, rule: Rule, language: Language, match: Call
 
 def is_correct(
     answer: str,
-    accepted: Iterable[str],
+    accepted: Iterable[str],  # right answers, in any wording
     # a name in `RULES`, or a function of an answer and all accepted ones
     rules: str | Judge = "squad",
     language: str = "en",  # a name in `LANGUAGES`
@@ -366,7 +368,9 @@ def is_correct(
     Parameters
     ----------
     answer : str
+        the text of an answer
     accepted : Iterable[str]
+        right answers, in any wording
     rules : str | Judge, default 'squad'
         a name in `RULES`, or a function of an answer and all accepted ones
     language : str, default 'en'
@@ -388,6 +392,7 @@ def is_abstention(
     Parameters
     ----------
     answer : str
+        the text of an answer
     rules : str | Judge, default 'squad'
         as in `is_correct`
     language : str, default 'en'
@@ -414,6 +419,7 @@ def near_miss(
     Parameters
     ----------
     answer : str
+        the text of an answer
     accepted : Iterable[str]
     language : str, default 'en'
     """

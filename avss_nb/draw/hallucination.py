@@ -96,10 +96,13 @@ class EAVSSMarks:
     ax : Axes
         matplotlib axes to draw on; None: a new figure
     layers : int
-        numbers of the layers, from 0
+        how many
     """
 
-    def __init__(self, ax: Axes, layers: int):
+    def __init__(self,
+        ax: Axes,
+        layers: int,  # how many
+    ):
         self.ax, self.layers, size = plain_axes(ax), layers, 8 if layers <= 40 else 5
         nothing, edges = np.zeros(layers), np.arange(layers + 1) - 0.5
         self.band = ax.stairs(
@@ -305,10 +308,9 @@ class TwoHistograms:
 @patch
 def update(self: TwoHistograms,
     faithful: Moments,  # of one layer, without leading dimensions
-    hallucinated: Moments,
+    hallucinated: Moments,  # over wrong answers
     eps: float | None = None,  # threshold ε to mark
-    # of |activation|; None: where the activations are
-    limits: tuple[float, float] | None = None,
+    limits: tuple[float, float] | None = None,  # of |activation|; None: where the activations are
     title: str = "",
 ) -> None:
     """Show these moments.
@@ -318,6 +320,7 @@ def update(self: TwoHistograms,
     faithful : Moments
         of one layer, without leading dimensions
     hallucinated : Moments
+        over wrong answers
     eps : float | None, default None
         threshold ε to mark
     limits : tuple[float, float] | None, default None

@@ -139,7 +139,11 @@ def _legend(scores, removed: int) -> str:
 
 # %% ../../nbs/04_draw/01_layers.ipynb #cell-026
 @patch
-def update(self: RankingBars, scores, remove=(), highlight=None) -> None:
+def update(self: RankingBars,
+    scores,
+    remove=(),  # numbers of layers to hatch
+    highlight=None,  # number of a layer to point at
+) -> None:
     """Show these scores; the parameters are those of `plot_ranking`.
 
     Parameters
@@ -147,7 +151,9 @@ def update(self: RankingBars, scores, remove=(), highlight=None) -> None:
     scores
         a value for each layer, made by a scorer
     remove, default ()
+        numbers of layers to hatch
     highlight, default None
+        number of a layer to point at
     """
     if len(scores.values) != self.layers:
         raise InputError(
@@ -231,6 +237,7 @@ def histogram_limits(m: Moments) -> tuple[float, float]:
     Parameters
     ----------
     m : Moments
+        sums over tokens: variance, sparsity and more follow from them
     """
     counts = m.counts.reshape(-1, m.counts.shape[-1]).sum(0)
     share = (counts.cumsum(0) / counts.sum().clamp_min(1)).numpy()

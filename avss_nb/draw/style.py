@@ -24,7 +24,7 @@ __all__ = ['PALETTE', 'KEPT', 'REMOVED', 'INK', 'FAINT', 'MARKERS', 'MEASURE_NAM
 def plain_axes(
     ax: Axes | None,  # None: new ones at notebook width
     width: float = 7.5,  # inches
-    height: float = 2.8,
+    height: float = 2.8,  # inches
 ) -> Axes:
     """Return axes without chart junk: opaque, dark on white, two spines.
 
@@ -35,6 +35,7 @@ def plain_axes(
     width : float, default 7.5
         inches
     height : float, default 2.8
+        inches
     """
     if ax is None:
         import matplotlib.pyplot as plt
@@ -87,6 +88,7 @@ def plain_number(x: float, _=None) -> str:
     ----------
     x : float
     _, default None
+        handed on by transformers, not used
     """
     text = f"{x:g}" if x == 0 or 1e-3 <= abs(x) < 1e4 else f"{x:.2e}"
     mantissa, _, power = text.partition("e")

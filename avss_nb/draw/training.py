@@ -397,6 +397,7 @@ class TrainingLines:
     Parameters
     ----------
     axs : Sequence[Axes]
+        matplotlib axes, one for each picture
     """
 
     def __init__(self, axs: Sequence[Axes]):

@@ -37,7 +37,6 @@ class Arm:
     ----------
     name : str
     layers : tuple[int, ...]
-        numbers of the layers, from 0
     changes : dict
         of the recipe
     seeds : tuple[int, ...] | None, default None
@@ -278,9 +277,7 @@ class ArmTable:
     layers : dict[str, tuple[tuple[int, ...], ...]]
         arm → sets of layers that were trained
     draws : int, default 1000
-        resamples of the bootstrap
     seed : int, default 0
-        of all random draws
     """
     runs: dict[str, list[ArmRun]]  # arm → a run for each seed (rivals: one)
     claim: str  # the arm that the others are compared with
@@ -404,6 +401,7 @@ def differences(self: ArmTable,
     Parameters
     ----------
     measure : str, default 'reliability'
+        the name of a measure, as in a report
     to : str | None, default None
         None: the claim
     """
@@ -459,6 +457,7 @@ def plot(self: ArmTable, measure: str = "reliability", ax=None, **kwargs):
     Parameters
     ----------
     measure : str, default 'reliability'
+        the name of a measure, as in a report
     ax, default None
         matplotlib axes to draw on; None: a new figure
     **kwargs

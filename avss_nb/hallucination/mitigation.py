@@ -104,7 +104,6 @@ class Recipe:
     patience : int | None, default None
         stop after so many looks without an improvement; None: never
     seed : int, default 0
-        of all random draws
     """
     answer: float = 1.  # weight of the loss on right answers
     abstain: float = 1.  # weight of the loss on abstaining where no answer can be known
@@ -311,6 +310,7 @@ def retention_loss(
     student : nn.Module
     original : nn.Module
     rows : Sequence[Sequence[int]]
+        lists of token ids
     """
     batch = right_padded(rows, next(student.parameters()).device)
     with torch.no_grad(): before = original(**batch).logits.float().log_softmax(-1)
@@ -348,13 +348,11 @@ class Mitigation:
     model : nn.Module
         the student, with the weights of its best look at the development questions
     tokenizer : object
-        the tokenizer of the model
     blocks : Blocks
         of the original
     layers : tuple[int, ...]
         that were trained
     recipe : Recipe
-        settings of the training; None: the defaults
     history : tuple[dict, ...]
         a row for each look: step, losses, measures on the development questions
     step : int

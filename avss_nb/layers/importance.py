@@ -205,7 +205,7 @@ class AngularDistances:
     position : str
         which tokens: one of `POSITIONS`
     model : str, default ''
-        a transformers model with a stack of blocks
+        name of the model
     fingerprint : str, default ''
         of its blocks: see `avss_nb.model.blocks.fingerprint_blocks`
     partial : bool, default False
@@ -215,7 +215,7 @@ class AngularDistances:
     sums: np.ndarray = field(repr=False)
     tokens: np.ndarray = field(repr=False)  # int, (groups,): tokens in the sums
     position: str  # which tokens: one of `POSITIONS`
-    model: str = ""
+    model: str = ""  # name of the model
     fingerprint: str = ""  # of its blocks: see `avss_nb.model.blocks.fingerprint_blocks`
     partial: bool = False  # interrupted before the last text?
     score, title = "angular_distance", "angular distance, contiguous"

@@ -199,6 +199,7 @@ def moments_problem(
     Parameters
     ----------
     m : Moments
+        sums over tokens: variance, sparsity and more follow from them
     shape : tuple[int, ...]
         expected leading dimensions
 
@@ -232,12 +233,15 @@ def texts(self: LayerProfile) -> int:
     return int(next(iter(self.sites.values())).sequences[:, 0].sum())
 
 @patch
-def site(self: LayerProfile, name: str) -> Moments:
+def site(self: LayerProfile,
+    name: str,  # one of the sites that were profiled
+) -> Moments:
     """Return the moments of a site, leading dimensions (groups, layers).
 
     Parameters
     ----------
     name : str
+        one of the sites that were profiled
     """
     if name not in self.sites:
         raise InputError(
@@ -340,13 +344,16 @@ def statistics(self: LayerProfile,
     return pd.DataFrame(found).rename_axis("layer")
 
 @patch
-def massive(self: LayerProfile, times: float = MASSIVE) -> pd.DataFrame:
+def massive(self: LayerProfile,
+    times: float = MASSIVE,  # the median
+) -> pd.DataFrame:
     """Return the largest activation of each layer, where it is at least `times` the median
     (see `avss_nb.maths.massive.massive_activations`).
 
     Parameters
     ----------
     times : float, default MASSIVE
+        the median
     """
     return massive_activations(self, times)
 
@@ -390,6 +397,7 @@ def check_alike(self: LayerProfile, other: LayerProfile) -> None:
     Parameters
     ----------
     other : LayerProfile
+        another result of the same kind
     """
     if self.fingerprint != other.fingerprint:
         raise InputError(
@@ -608,6 +616,7 @@ def check_finite(m: Moments, site: str, batch: int | None = None) -> None:
     Parameters
     ----------
     m : Moments
+        sums over tokens: variance, sparsity and more follow from them
     site : str
         where activations are measured: one of `avss_nb.SITES`
     batch : int | None, default None

@@ -91,7 +91,7 @@ class WeightedProfile:
     Parameters
     ----------
     profile : LayerProfile
-        statistics of every layer, made by a profiler
+        of which it is a draw
     weights : Tensor
         float64, (draws, groups): how often each group counts
     moments : Moments
@@ -101,17 +101,17 @@ class WeightedProfile:
     eps : Tensor
         float64, (layers,)
     aggregation : str, default 'elements'
-        how elements become one number: one of `avss_nb.maths.moments.AGGREGATIONS`
+        how elements become one number
     seed : int, default 0
-        of all random draws
+        of the draws
     """
-    profile: LayerProfile
+    profile: LayerProfile  # of which it is a draw
     weights: Tensor  # float64, (draws, groups): how often each group counts
     moments: Moments  # (groups, layers): at the site that the score reads
     mixed: Moments  # the same, with all units as one where the aggregation allows it
     eps: Tensor  # float64, (layers,)
-    aggregation: str = "elements"
-    seed: int = 0
+    aggregation: str = "elements"  # how elements become one number
+    seed: int = 0  # of the draws
 
     def token_mean(self,
         field: str,  # token_rms or cosine_distance: a sum over tokens
@@ -207,9 +207,11 @@ class LayerScores:
     low : np.ndarray
         float64: bootstrap interval of the value (NaN: unknown)
     high : np.ndarray
+        upper ends of the intervals
     rank_low : np.ndarray
         float64: bootstrap interval of the rank, 0 = least important (NaN: unknown)
     rank_high : np.ndarray
+        upper ends of the ranks
     variance : np.ndarray
         float64: activation variance at the site
     sparsity : np.ndarray
@@ -217,17 +219,19 @@ class LayerScores:
     floored : np.ndarray
         bool: no activation was under ε: the score is a lower bound
     site : str, default ''
-        where activations are measured: one of `avss_nb.SITES`
+        where it was measured
     aggregation : str, default ''
-        how elements become one number: one of `avss_nb.maths.moments.AGGREGATIONS`
+        how elements became one number
     eps : float, default float('nan')
         as asked for
     relative : bool, default False
         is ε in units of the layer's RMS?
     model : str, default ''
-        a transformers model with a stack of blocks
+        name of the model
     fingerprint : str, default ''
+        of the blocks
     tokens : int, default 0
+        over which was averaged
     partial : bool, default False
         from an interrupted profile?
     first_token : str, default 'in'
@@ -246,20 +250,20 @@ class LayerScores:
     score: str  # a name in `SCORES`, or that of a score of your own
     values: np.ndarray  # float64: higher is more important
     low: np.ndarray  # float64: bootstrap interval of the value (NaN: unknown)
-    high: np.ndarray
+    high: np.ndarray  # upper ends of the intervals
     # float64: bootstrap interval of the rank, 0 = least important (NaN: unknown)
     rank_low: np.ndarray
-    rank_high: np.ndarray
+    rank_high: np.ndarray  # upper ends of the ranks
     variance: np.ndarray  # float64: activation variance at the site
     sparsity: np.ndarray  # float64: activation sparsity at the site, after flooring
     floored: np.ndarray  # bool: no activation was under ε: the score is a lower bound
-    site: str = ""
-    aggregation: str = ""
+    site: str = ""  # where it was measured
+    aggregation: str = ""  # how elements became one number
     eps: float = float("nan")  # as asked for
     relative: bool = False  # is ε in units of the layer's RMS?
-    model: str = ""
-    fingerprint: str = ""
-    tokens: int = 0
+    model: str = ""  # name of the model
+    fingerprint: str = ""  # of the blocks
+    tokens: int = 0  # over which was averaged
     partial: bool = False  # from an interrupted profile?
     _: KW_ONLY
     first_token: str = "in"  # "out": without the first token of each text

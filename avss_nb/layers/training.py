@@ -110,7 +110,7 @@ def values(self: TrainingHistory,
 
 @patch
 def change(self: TrainingHistory,
-    what: str = "score",
+    what: str = "score",  # "score", or a statistic of the layers
 ) -> np.ndarray:  # float64, (measurements, layers); NaN where it is not defined
     """Return log(value / value at the first measurement):
     0 where nothing changed, log 2 where it doubled.
@@ -118,6 +118,7 @@ def change(self: TrainingHistory,
     Parameters
     ----------
     what : str, default 'score'
+        "score", or a statistic of the layers
 
     Returns
     -------
@@ -180,7 +181,10 @@ def _repr_html_(self: TrainingHistory):
     return f"<p>{words}</p>" + table.to_html(float_format="{:.3g}".format)
 
 @patch
-def plot(self: TrainingHistory, ax=None, what: str = "score"):
+def plot(self: TrainingHistory,
+    ax=None,
+    what: str = "score",  # "score", or a statistic of the layers
+):
     """Draw a heat map of the change since the start (see
     `avss_nb.draw.training.plot_layer_changes`).
 
@@ -189,6 +193,7 @@ def plot(self: TrainingHistory, ax=None, what: str = "score"):
     ax, default None
         matplotlib axes to draw on; None: a new figure
     what : str, default 'score'
+        "score", or a statistic of the layers
     """
     from avss_nb.draw.training import plot_layer_changes
     return plot_layer_changes(self, ax, what)
@@ -355,6 +360,7 @@ def attach(self: AVSSCallback, trainer) -> AVSSCallback:
     Parameters
     ----------
     trainer
+        the `Trainer` of transformers
     """
     if self not in trainer.callback_handler.callbacks: trainer.add_callback(self)
     self._share = lambda logs: trainer.callback_handler.on_log(
@@ -365,6 +371,21 @@ def attach(self: AVSSCallback, trainer) -> AVSSCallback:
 # %% ../../nbs/05_layers/04_training.ipynb #cell-042
 @patch
 def on_train_begin(self: AVSSCallback, args, state, control, model=None, **_):
+    """Measure the layers before the first step.
+
+    Parameters
+    ----------
+    args
+        handed on as they are; of a callback the `TrainingArguments`
+    state
+        the `TrainerState` of transformers
+    control
+        the `TrainerControl` of transformers
+    model, default None
+        a transformers model with a stack of blocks
+    **_
+        handed on by transformers, not used
+    """
     if getattr(args, "deepspeed", None) or getattr(args, "fsdp", None):
         raise InputError(
             "the model's weights are spread over processes (FSDP or DeepSpeed), where one"
@@ -382,16 +403,59 @@ def on_train_begin(self: AVSSCallback, args, state, control, model=None, **_):
 
 @patch
 def on_step_end(self: AVSSCallback, args, state, control, model=None, **_):
+    """Measure the layers after every `every` steps, and after the last.
+
+    Parameters
+    ----------
+    args
+        handed on as they are; of a callback the `TrainingArguments`
+    state
+        the `TrainerState` of transformers
+    control
+        the `TrainerControl` of transformers
+    model, default None
+        a transformers model with a stack of blocks
+    **_
+        handed on by transformers, not used
+    """
     if state.global_step % self.every == 0 or state.global_step >= state.max_steps:
         self._measure(args, state, model)
     if state.global_step < state.max_steps: self._tell(state)
 
 @patch
 def on_epoch_end(self: AVSSCallback, args, state, control, model=None, **_):
+    """Measure the layers where the training is stopped early.
+
+    Parameters
+    ----------
+    args
+        handed on as they are; of a callback the `TrainingArguments`
+    state
+        the `TrainerState` of transformers
+    control
+        the `TrainerControl` of transformers
+    model, default None
+        a transformers model with a stack of blocks
+    **_
+        handed on by transformers, not used
+    """
     if control.should_training_stop: self._measure(args, state, model)  # stopped early
 
 @patch
 def on_train_end(self: AVSSCallback, args, state, control, **_):
+    """Note which step the kept model is from.
+
+    Parameters
+    ----------
+    args
+        handed on as they are; of a callback the `TrainingArguments`
+    state
+        the `TrainerState` of transformers
+    control
+        the `TrainerControl` of transformers
+    **_
+        handed on by transformers, not used
+    """
     best = getattr(state, "best_global_step", None)
     if args.load_best_model_at_end and best and best != state.global_step:
         self._best = best

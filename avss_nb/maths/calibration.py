@@ -88,6 +88,7 @@ def calibration_error(
     confidence : Sequence[float]
         in [0, 1]
     correct : Sequence[bool]
+        bool (answers,): right, by whatever rule
     bins : int, default ECE_BINS
         of equal width
     """
@@ -173,6 +174,7 @@ def calibration_bins(
     confidence : Sequence[float]
         in [0, 1]
     correct : Sequence[bool]
+        bool (answers,): right, by whatever rule
     equal_mass : bool, default False
         bins of equal size instead of equal width
     bins : int, default ECE_BINS
@@ -276,6 +278,7 @@ def confidence_measures(
     confidence : Sequence[float]
         in [0, 1]
     correct : Sequence[bool]
+        bool (answers,): right, by whatever rule
     abstained : Sequence[bool] | None, default None
         neither right nor wrong
     draws : int, default 1000
@@ -349,10 +352,11 @@ class TemperatureScaling:
     Parameters
     ----------
     temperature : float
+        above 1: less confident; no unit
     at_limit : bool, default False
         the likelihood has no maximum inside `TEMPERATURES`: do not trust it
     """
-    temperature: float
+    temperature: float  # above 1: less confident; no unit
     # the likelihood has no maximum inside `TEMPERATURES`: do not trust it
     at_limit: bool = False
 
@@ -368,6 +372,7 @@ class TemperatureScaling:
         confidence : Sequence[float]
             in [0, 1], of a development split
         correct : Sequence[bool]
+            bool (answers,): right, by whatever rule
         """
         from scipy.optimize import minimize_scalar  # slow to import
         confidence, correct = check_aligned(confidence, correct)
@@ -400,10 +405,12 @@ class PlattScaling:
     Parameters
     ----------
     slope : float
+        of the logit of the confidence; no unit
     shift : float
+        added to it; no unit
     """
-    slope: float
-    shift: float
+    slope: float  # of the logit of the confidence; no unit
+    shift: float  # added to it; no unit
 
     @classmethod
     def fit(cls,
@@ -417,6 +424,7 @@ class PlattScaling:
         confidence : Sequence[float]
             in [0, 1], of a development split
         correct : Sequence[bool]
+            bool (answers,): right, by whatever rule
         """
         from sklearn.linear_model import LogisticRegression  # slow to import
         confidence, correct = check_aligned(confidence, correct)
@@ -484,6 +492,7 @@ def best_threshold(
     confidence : Sequence[float]
         in [0, 1], of a development split
     correct : Sequence[bool]
+        bool (answers,): right, by whatever rule
     answerable : Sequence[bool]
         is an answer known? where not, silence is right
 
@@ -525,6 +534,7 @@ def threshold_measures(
     confidence : Sequence[float]
         in [0, 1], of a test split
     correct : Sequence[bool]
+        bool (answers,): right, by whatever rule
     answerable : Sequence[bool]
     threshold : float
     draws : int, default 1000

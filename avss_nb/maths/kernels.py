@@ -309,24 +309,28 @@ class KernelStatistics:
     Parameters
     ----------
     sites : Iterable[str]
-        where activations are measured: some of `avss_nb.SITES`
+        which are measured
     layers : int
-        numbers of the layers, from 0
+        how many
     texts : Segments
-        strings, or lists of token ids
+        where the tokens of each text lie
     """
 
     def __init__(self,
-        sites: Iterable[str],
-        layers: int,
-        texts: Segments,
+        sites: Iterable[str],  # which are measured
+        layers: int,  # how many
+        texts: Segments,  # where the tokens of each text lie
     ):
         self.sites, self.layers, self.texts = tuple(sites), layers, texts
         self.pair = tuple(site for site in PAIR if site in self.sites)
         self.found, self.first, self.scratch = {}, {}, None
         self.mask = texts.mask
 
-    def see(self, layer: int, x: Tensor, y: Tensor) -> None:
+    def see(self,
+        layer: int,
+        x: Tensor,  # (batch, sequence, hidden) entering the block
+        y: Tensor,  # the same, leaving it
+    ) -> None:
         """What enters and leaves a block, (texts, longest, hidden).
 
         Parameters
@@ -334,14 +338,20 @@ class KernelStatistics:
         layer : int
             number of the layer, from 0
         x : Tensor
+            (batch, sequence, hidden) entering the block
         y : Tensor
+            the same, leaving it
         """
         self.texts.check(y)
         if not self.pair: return
         self._run("pair", layer, x.contiguous(), y.contiguous(), self.pair)
         self._keep("pair", layer, x, y)
 
-    def part(self, site: str, layer: int, a: Tensor) -> None:
+    def part(self,
+        site: str,
+        layer: int,
+        a: Tensor,  # (batch, sequence, hidden)
+    ) -> None:
         """What a sub-layer of a block returns.
 
         Parameters
@@ -351,6 +361,7 @@ class KernelStatistics:
         layer : int
             number of the layer, from 0
         a : Tensor
+            (batch, sequence, hidden)
         """
         self.texts.check(a)
         a = a.reshape(*self.mask.shape, -1).contiguous()

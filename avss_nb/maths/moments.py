@@ -243,12 +243,15 @@ def of(cls: Moments,
 
 # %% ../../nbs/02_maths/00_moments.ipynb #cell-050
 @patch
-def map(self: Moments, f) -> Moments:
+def map(self: Moments,
+    f,  # takes and gives a tensor
+) -> Moments:
     """Apply `f` to every field, for example an index or a move to another device.
 
     Parameters
     ----------
     f
+        takes and gives a tensor
     """
     return Moments(*(f(t) for t in vars(self).values()))
 
@@ -260,23 +263,31 @@ def __getitem__(self: Moments, where) -> Moments:
 def _fields(moments): return zip(*(vars(m).values() for m in moments))
 
 @patch(cls_method=True)
-def stack(cls: Moments, moments: list[Moments], dim: int = 0) -> Moments:
+def stack(cls: Moments,
+    moments: list[Moments],  # of the same shape
+    dim: int = 0,  # the new dimension
+) -> Moments:
     """Put several moments together along a new leading dimension.
 
     Parameters
     ----------
     moments : list[Moments]
+        of the same shape
     dim : int, default 0
+        the new dimension
     """
     return cls(*(torch.stack(parts, dim) for parts in _fields(moments)))
 
 @patch(cls_method=True)
-def cat(cls: Moments, moments: list[Moments]) -> Moments:
+def cat(cls: Moments,
+    moments: list[Moments],  # joined along their first dimension
+) -> Moments:
     """Put several moments one after the other, along the first leading dimension.
 
     Parameters
     ----------
     moments : list[Moments]
+        joined along their first dimension
     """
     return cls(*map(torch.cat, _fields(moments)))
 
@@ -355,6 +366,7 @@ def variance(
     Parameters
     ----------
     m : Moments
+        sums over tokens: variance, sparsity and more follow from them
     aggregation : str, default 'elements'
         one of `AGGREGATIONS`
 
@@ -378,6 +390,7 @@ def sparsity(
     Parameters
     ----------
     m : Moments
+        sums over tokens: variance, sparsity and more follow from them
     eps : float | Tensor
         threshold ε > 0, or one for each of the leading dimensions
     aggregation : str, default 'elements'
@@ -411,6 +424,7 @@ def smallest_sparsity(m: Moments) -> Tensor:
     Parameters
     ----------
     m : Moments
+        sums over tokens: variance, sparsity and more follow from them
     """
     return 1 / (2 * m.tokens.double() * m.mean.shape[-1])
 
@@ -424,6 +438,7 @@ def floored_sparsity(
     Parameters
     ----------
     m : Moments
+        sums over tokens: variance, sparsity and more follow from them
     eps : float | Tensor
         as in `sparsity`
     aggregation : str, default 'elements'
@@ -448,6 +463,7 @@ def avss(
     Parameters
     ----------
     m : Moments
+        sums over tokens: variance, sparsity and more follow from them
     eps : float | Tensor, default 0.01
         threshold ε, or one for each of the leading dimensions
     aggregation : str, default 'elements'
@@ -467,6 +483,7 @@ def rms(m: Moments) -> Tensor:
     Parameters
     ----------
     m : Moments
+        sums over tokens: variance, sparsity and more follow from them
     """
     return ((m.m2 / m.tokens[..., None]) + m.mean.square()).mean(-1).sqrt()
 
@@ -477,6 +494,7 @@ def median_size(m: Moments) -> Tensor:
     Parameters
     ----------
     m : Moments
+        sums over tokens: variance, sparsity and more follow from them
     """
     share = m.counts.cumsum(-1).double() / m.counts.sum(-1, keepdim=True).clamp_min(1)
     above = (share < 0.5).sum(-1).clamp(max=BINS - 2)  # the bin that holds the median
@@ -496,6 +514,7 @@ def exact_zeros(
     Parameters
     ----------
     m : Moments
+        sums over tokens: variance, sparsity and more follow from them
     eps : float | Tensor
         as in `sparsity`
 
@@ -641,7 +660,17 @@ class ExactSum:
     low: Tensor  # float64, (...)
 
     @classmethod
-    def of(cls, t: Tensor) -> ExactSum: return cls(t, torch.zeros_like(t))
+    def of(cls,
+        t: Tensor,  # of any shape
+    ) -> ExactSum:
+        """Return the sum of one summand.
+
+        Parameters
+        ----------
+        t : Tensor
+            of any shape
+        """
+        return cls(t, torch.zeros_like(t))
 
     def __add__(self, other: ExactSum) -> ExactSum:
         high = self.high + other.high
@@ -652,7 +681,17 @@ class ExactSum:
     @property
     def value(self) -> Tensor: return self.high + self.low
 
-    def map(self, f) -> ExactSum: return ExactSum(f(self.high), f(self.low))
+    def map(self,
+        f,  # takes and gives a tensor
+    ) -> ExactSum:
+        """Apply `f` to both parts.
+
+        Parameters
+        ----------
+        f
+            takes and gives a tensor
+        """
+        return ExactSum(f(self.high), f(self.low))
 
 # %% ../../nbs/02_maths/00_moments.ipynb #cell-118
 @dataclass(frozen=True)
@@ -673,7 +712,16 @@ class MomentSums:
     sums: ExactSum
 
     @classmethod
-    def of(cls, m: Moments) -> MomentSums:
+    def of(cls,
+        m: Moments,  # of one batch
+    ) -> MomentSums:
+        """Return the sums of one batch.
+
+        Parameters
+        ----------
+        m : Moments
+            of one batch
+        """
         total = m.tokens[..., None] * m.mean
         rest = torch.stack([m.pooled, m.token_rms, m.cosine_distance], -1)
         return cls(m, ExactSum.of(torch.cat([total, total * m.mean, m.m2, rest], -1)))
@@ -686,7 +734,17 @@ class MomentSums:
         )
         return MomentSums(both, self.sums + other.sums)
 
-    def map(self, f) -> MomentSums: return MomentSums(self.moments.map(f), self.sums.map(f))
+    def map(self,
+        f,  # takes and gives a tensor
+    ) -> MomentSums:
+        """Apply `f` to every field.
+
+        Parameters
+        ----------
+        f
+            takes and gives a tensor
+        """
+        return MomentSums(self.moments.map(f), self.sums.map(f))
 
     def result(self) -> Moments:
         "Return everything as `Moments`."

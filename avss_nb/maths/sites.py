@@ -85,12 +85,15 @@ class Segments:
 
 # %% ../../nbs/02_maths/01_sites.ipynb #cell-015
 @patch
-def check(self: Segments, a: Tensor) -> None:
+def check(self: Segments,
+    a: Tensor,  # (batch, sequence, hidden)
+) -> None:
     """Raise InputError unless the activations are those of the tokens of the texts.
 
     Parameters
     ----------
     a : Tensor
+        (batch, sequence, hidden)
     """
     if (
         a.shape[:2] != (len(self.lengths), self.longest)
@@ -103,12 +106,20 @@ def check(self: Segments, a: Tensor) -> None:
         )
 
 @patch
-def pack(self: Segments, a: Tensor) -> Tensor:  # (texts, longest, …) → (tokens, hidden)
+def pack(self: Segments,
+    a: Tensor,  # (texts, longest, …)
+) -> Tensor:  # (tokens, hidden)
     """Activations without padding, one text after the other.
 
     Parameters
     ----------
     a : Tensor
+        (texts, longest, …)
+
+    Returns
+    -------
+    Tensor
+        (tokens, hidden)
     """
     self.check(a)
     a = a.reshape(len(self.lengths) * self.longest, -1)
@@ -118,7 +129,7 @@ def pack(self: Segments, a: Tensor) -> Tensor:  # (texts, longest, …) → (tok
 @patch
 def sums(self: Segments,
     a: Tensor,  # (tokens, hidden)
-    start: int = 0,
+    start: int = 0,  # tokens of each text that are left out
 ) -> Tensor:  # (texts, hidden)
     """Sum over the tokens of each text from its token `start` on, in the precision of `a`.
 
@@ -127,6 +138,7 @@ def sums(self: Segments,
     a : Tensor
         (tokens, hidden)
     start : int, default 0
+        tokens of each text that are left out
 
     Returns
     -------
@@ -142,6 +154,7 @@ def merged(self: Segments, m: Moments) -> Moments:
     Parameters
     ----------
     m : Moments
+        sums over tokens: variance, sparsity and more follow from them
     """
     m = m.dealt(self.group, self.groups)
     return m if self.apart else m[0]
@@ -408,17 +421,17 @@ class BlockStatistics:
     Parameters
     ----------
     sites : Iterable[str]
-        where activations are measured: some of `avss_nb.SITES`
+        which are measured
     layers : int
-        numbers of the layers, from 0
+        how many
     texts : Segments
-        strings, or lists of token ids
+        where the tokens of each text lie
     """
 
     def __init__(self,
-        sites: Iterable[str],
-        layers: int,
-        texts: Segments,
+        sites: Iterable[str],  # which are measured
+        layers: int,  # how many
+        texts: Segments,  # where the tokens of each text lie
     ):
         self.sites, self.texts = tuple(sites), texts
         self.found = {site: [None] * layers for site in self.sites}
@@ -426,7 +439,11 @@ class BlockStatistics:
         self.first = {site: [None] * layers for site in self.sites}
         self.top = [None] * layers
 
-    def see(self, layer: int, x: Tensor, y: Tensor) -> None:
+    def see(self,
+        layer: int,
+        x: Tensor,  # (batch, sequence, hidden) entering the block
+        y: Tensor,  # the same, leaving it
+    ) -> None:
         """What enters and leaves a block, (texts, longest, hidden).
 
         Parameters
@@ -434,14 +451,20 @@ class BlockStatistics:
         layer : int
             number of the layer, from 0
         x : Tensor
+            (batch, sequence, hidden) entering the block
         y : Tensor
+            the same, leaving it
         """
         x, y = with_float64(x), with_float64(y)
         texts = self.texts.on(y.device)
         for site, a, norms, distance in block_sites(texts.pack(x), texts.pack(y), self.sites):
             self._take(site, layer, a, texts, norms, distance)
 
-    def part(self, site: str, layer: int, a: Tensor) -> None:
+    def part(self,
+        site: str,
+        layer: int,
+        a: Tensor,  # (batch, sequence, hidden)
+    ) -> None:
         """What a sub-layer of a block returns.
 
         Parameters
@@ -451,6 +474,7 @@ class BlockStatistics:
         layer : int
             number of the layer, from 0
         a : Tensor
+            (batch, sequence, hidden)
         """
         a = with_float64(a)
         texts = self.texts.on(a.device)

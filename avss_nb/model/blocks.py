@@ -25,7 +25,7 @@ def block_input(args: tuple, kwargs: dict) -> Tensor:
     Parameters
     ----------
     args : tuple
-        handed on as they are
+        handed on as they are; of a callback the `TrainingArguments`
     kwargs : dict
         handed on as they are
     """

@@ -262,6 +262,7 @@ def kept_apart(
     model : nn.Module
         a transformers model with a stack of blocks
     rows : Sequence[Sequence[int]]
+        lists of token ids
     size : int
         of a batch
     reads : Callable[[nn.Module], bool], default reads_padding
@@ -315,6 +316,7 @@ def masked_batch(
     model : nn.Module
         a transformers model with a stack of blocks
     rows : Sequence[Sequence[int]]
+        lists of token ids
     hidden : Sequence[Sequence[int]]
         positions that are hidden in each row
     mask : int
@@ -341,6 +343,7 @@ def row_classes(model: nn.Module, rows: Sequence[Sequence[int]]) -> list[int]:
     model : nn.Module
         a transformers model with a stack of blocks
     rows : Sequence[Sequence[int]]
+        lists of token ids
     """
     labels = [getattr(row, "label", None) for row in rows]
     classes = unwrap_model(model).config.num_labels
@@ -459,6 +462,7 @@ def masked_copies(
     tokenizer
         the tokenizer of the model
     rows : Sequence[Sequence[int]]
+        lists of token ids
     size : int
         copies in a batch
     equal : bool, default False
@@ -511,6 +515,7 @@ def state_batch(model: nn.Module, rows: Sequence[Sequence[int]]) -> dict[str, Te
     model : nn.Module
         a transformers model with a stack of blocks
     rows : Sequence[Sequence[int]]
+        lists of token ids
     """
     batch = model_batch(model, rows)
     with torch.no_grad(), evaluation_mode(model):

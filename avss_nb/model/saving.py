@@ -113,6 +113,7 @@ def cut_name(model: nn.Module, removed) -> str:
     model : nn.Module
         a transformers model with a stack of blocks
     removed
+        numbers of the layers that are skipped
     """
     return f"{name_of(model)}{CUT}{'s' if len(removed) > 1 else ''} {number_spans(removed)}"
 

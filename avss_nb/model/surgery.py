@@ -642,6 +642,7 @@ def cache_tolerance(dtype: torch.dtype) -> float:
     Parameters
     ----------
     dtype : torch.dtype
+        the precision of the weights
     """
     return max(TOLERANCE, 8 * torch.finfo(dtype).eps)
 

@@ -224,15 +224,16 @@ def load_data(path: str | Path) -> dict[str, list]:  # name → texts or questio
 
 # %% ../../nbs/09_panels/02_exports.ipynb #cell-039
 def stop_after(
-    number: int,
+    number: int,  # of units, or of the figure
     # a figure of the progress that is summed up, such as "tokens"; None: units done
     what: str | None = None,
-):  # a listener
+):
     """Return a listener that stops work, as ■ does, when so much is done.
 
     Parameters
     ----------
     number : int
+        of units, or of the figure
     what : str | None, default None
         a figure of the progress that is summed up, such as "tokens"; None: units done
     """
@@ -270,6 +271,7 @@ def rows_html(rows: dict) -> str:
     Parameters
     ----------
     rows : dict
+        lists of token ids
     """
     def cell(value): return html.escape(str(value))
     lines = [f"<tr><th>{cell(k)}</th><td>{cell(v)}</td></tr>" for k, v in rows.items()]

@@ -258,6 +258,7 @@ def _so_far(self: HallucinationPanel) -> Answers | AnswerProfile:
 # %% ../../nbs/09_panels/05_hallucination.ipynb #cell-028
 @patch
 def load(self: HallucinationPanel,
+    # answers, which are then profiled in words only, or their profile
     result: Answers | AnswerProfile,
 ) -> None:
     """Show answers, or a profile and its scores.
@@ -265,6 +266,7 @@ def load(self: HallucinationPanel,
     Parameters
     ----------
     result : Answers | AnswerProfile
+        answers, which are then profiled in words only, or their profile
     """
     if isinstance(result, AnswerProfile):
         self._brief = result.partial and self._progress is not None

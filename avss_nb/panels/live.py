@@ -69,6 +69,7 @@ def marked_up(text: str) -> str:
     Parameters
     ----------
     text : str
+        a string
     """
     return re.sub("`(.+?)`", r"<code>\1</code>", html.escape(text))
 
@@ -165,13 +166,18 @@ class Panel(HasTraits, metaclass=ReusesIds):
         )
         self.widget.add_class("avss-panel")
 
-    def say(self, text: str, aloud: bool = True) -> None:
+    def say(self,
+        text: str,
+        aloud: bool = True,  # read out by screen readers?
+    ) -> None:
         """Show a line of text, and have it read out by screen readers.
 
         Parameters
         ----------
         text : str
+            a string
         aloud : bool, default True
+            read out by screen readers?
         """
         self.text, live = text, "polite" if aloud else "off"
         self.status.value = (
@@ -369,8 +375,8 @@ class LivePanel(Panel):
     def __call__(self, progress: Progress) -> None:
         "Listen to work."
         before, self._progress = self._progress, progress
-        come = progress.done + progress.part
-        if before is None or come <= before.done + before.part: self._begin(progress)
+        def come(p): return p.done, p.part
+        if before is None or come(progress) <= come(before): self._begin(progress)
         if progress.part or not progress.done: return self._tell_part(progress)
         self._heard = True
         self._hear(progress)
@@ -387,19 +393,18 @@ class LivePanel(Panel):
         if words is None: return
         self._told, share = time.monotonic(), progress.share()
         self.bar.value, self.bar.max = round(1000 * share), 1000
-        number = progress.done + bool(progress.part or not progress.done)
         of = f" of {progress.total}" if progress.total else ""
         gained, when = share - self._from, ""
         if gained > 0:
             left = (self._told - self._started) / gained * (1 - share)
             when = f", about {duration_in_words(left)} left"
-        self.say(f"{progress.unit} {number}{of}{words}{when}; press ■ to stop", aloud)
+        self.say(f"{progress.unit} {progress.done}{of}{words}{when}; press ■ to stop", aloud)
 
     def _tell_part(self, progress: Progress) -> None:
         "Say that work has begun, or how much of a unit is done."
-        if not progress.part: return self._tell_progress(progress, " has begun")
+        if not progress.part: return self._tell_progress(progress, ": begun")
         if time.monotonic() - self._told < self.throttle.least: return
-        self._tell_progress(progress, f", {progress.part:.0%} of it done", aloud=False)
+        self._tell_progress(progress, f" done, {progress.share():.0%} of the work", aloud=False)
 
     def _words(self, progress: Progress) -> str | None:
         "What can be said between two frames without work; None: nothing."

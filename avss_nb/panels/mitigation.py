@@ -99,6 +99,7 @@ class MitigationPanel(LivePanel):
     Parameters
     ----------
     mitigator : ContrastiveMitigator
+        trains the layers
     test : Answers | Sequence[Question] | None, default None
         the original's answers to the test questions, or only the questions
     """
@@ -111,7 +112,7 @@ class MitigationPanel(LivePanel):
     )
 
     def __init__(self,
-        mitigator: ContrastiveMitigator,
+        mitigator: ContrastiveMitigator,  # trains the layers
         # the original's answers to the test questions, or only the questions
         test: Answers | Sequence[Question] | None = None,
     ):

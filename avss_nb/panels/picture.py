@@ -14,10 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox, blended_transform_factory
 from PIL import Image
 from fastcore.basics import patch
-from ..base.basics import InputError
+from ..base.basics import Halted, InputError
 
 # %% auto #0
-__all__ = ['DRAWING', 'PAUSE', 'CELLS', 'RUNNING', 'Picture', 'stack_pictures', 'Throttle', 'Cells', 'Halted', 'sole_run']
+__all__ = ['DRAWING', 'PAUSE', 'CELLS', 'RUNNING', 'Picture', 'stack_pictures', 'Throttle', 'Cells', 'sole_run']
 
 # %% ../../nbs/09_panels/00_picture.ipynb #cell-008
 DRAWING = threading.RLock()
@@ -31,11 +31,15 @@ class Picture:
     width : int
         pixels
     height : int
+        pixels
     left : int, default 72
         pixels around the axes; fixed, so nothing jumps
     right : int, default 14
+        pixels
     top : int, default 28
+        pixels
     bottom : int, default 46
+        pixels
     columns : int, default 1
         axes side by side
     gap : int, default 0
@@ -45,11 +49,11 @@ class Picture:
 
     def __init__(self,
         width: int,  # pixels
-        height: int,
+        height: int,  # pixels
         left: int = 72,  # pixels around the axes; fixed, so nothing jumps
-        right: int = 14,
-        top: int = 28,
-        bottom: int = 46,
+        right: int = 14,  # pixels
+        top: int = 28,  # pixels
+        bottom: int = 46,  # pixels
         columns: int = 1,  # axes side by side
         gap: int = 0,  # pixels between two of them
     ):
@@ -317,10 +321,6 @@ PAUSE = 0.5  # seconds
 CELLS, RUNNING = Cells(), threading.Lock()
 Picture.told.append(CELLS.touch)
 
-class Halted(KeyboardInterrupt):
-    """■ came before a run had a result.
-    The notebook shows one line instead of a traceback, which takes half a second to print."""
-    def _render_traceback_(self): return [f"Stopped: {self}"]
 
 # %% ../../nbs/09_panels/00_picture.ipynb #cell-044
 @contextmanager

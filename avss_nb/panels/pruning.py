@@ -346,6 +346,7 @@ def costs(self: PruningPanel,
     Parameters
     ----------
     removed : tuple[int, ...]
+        numbers of the layers that are skipped
     """
     if not {(), removed} <= self.reports.keys(): return ""
     return cost_in_words(self.compare(removed))

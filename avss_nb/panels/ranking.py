@@ -119,7 +119,7 @@ def _build(self: LayerRankingPanel, scorer) -> None:
 # %% ../../nbs/09_panels/03_ranking.ipynb #cell-015
 @patch
 def run(self: LayerRankingPanel,
-    profiler: LayerProfiler,
+    profiler: LayerProfiler,  # makes the profile
     texts,
 ) -> LayerProfile:
     """Profile the texts under this panel's eyes;
@@ -128,6 +128,7 @@ def run(self: LayerRankingPanel,
     Parameters
     ----------
     profiler : LayerProfiler
+        makes the profile
     texts
         strings, or lists of token ids
     """
@@ -202,12 +203,15 @@ def _score(self: LayerRankingPanel, live: bool = False) -> None:
 
 # %% ../../nbs/09_panels/03_ranking.ipynb #cell-019
 @patch
-def present_scorer(self: LayerRankingPanel, live: bool = False) -> LayerScorer:
+def present_scorer(self: LayerRankingPanel,
+    live: bool = False,  # with fewer draws, as while a profile is made
+) -> LayerScorer:
     """Return the scorer of the present settings.
 
     Parameters
     ----------
     live : bool, default False
+        with fewer draws, as while a profile is made
     """
     size = self.profile.layers * self.profile.site(self.site.value).mean.shape[-1]
     # a large model, too, is re-ranked within a second

@@ -27,8 +27,12 @@ class View:
     Parameters
     ----------
     name : str
+        of the tab
     """
-    def __init__(self, name: str): self.name, self.panel, self.box = name, None, widgets.VBox()
+    def __init__(self,
+        name: str,  # of the tab
+    ):
+        self.name, self.panel, self.box = name, None, widgets.VBox()
 
     def explain(self,
         words: str,  # code between `
@@ -47,12 +51,15 @@ class View:
             )
         )
 
-    def show(self, panel: Panel) -> None:
+    def show(self,
+        panel: Panel,  # what the tab holds
+    ) -> None:
         """Show a panel in place of what was there.
 
         Parameters
         ----------
         panel : Panel
+            what the tab holds
         """
         self.panel = panel
         self._fill(panel.widget)

@@ -107,13 +107,14 @@ def _so_far(self: TrainingPanel) -> TrainingHistory | None:
 
 @patch
 def load(self: TrainingPanel,
-    history: TrainingHistory,
+    history: TrainingHistory,  # of a training with an `AVSSCallback`
 ) -> None:
     """Show a history.
 
     Parameters
     ----------
     history : TrainingHistory
+        of a training with an `AVSSCallback`
     """
     self.history, self._last = history, None
     self._draw()

@@ -82,7 +82,7 @@ class Calibration:
         Parameters
         ----------
         *args
-            handed on as they are
+            handed on as they are; of a callback the `TrainingArguments`
         **settings
             handed on as they are
         """
@@ -244,13 +244,11 @@ class RankingComparison:
     layers : int
         of the original
     model : str, default ''
-        a transformers model with a stack of blocks
     partial : bool, default False
         interrupted before the last set of layers?
     draws : int, default 1000
         of the bootstrap
     seed : int, default 0
-        of all random draws
     """
     removed: dict[str, dict[int, tuple[int, ...]]]  # ranking → number of layers → layers
     controls: dict[int, tuple[tuple[int, ...], ...]]  # number of layers → random choices
@@ -337,7 +335,9 @@ def retention(
     Parameters
     ----------
     removed : Sequence[int], default ()
+        numbers of the layers that are skipped
     measure : str, default 'perplexity'
+        the name of a measure, as in a report
     """
     original, pruned = self.values((), measure), self.values(removed, measure)
     above, below = (original, pruned) if measure == "perplexity" else (pruned, original)
@@ -350,6 +350,7 @@ def measured(self: RankingComparison, removed: Sequence[int]) -> bool:
     Parameters
     ----------
     removed : Sequence[int]
+        numbers of the layers that are skipped
     """
     return all(tuple(removed) in known for known in (self.losses, self.correct) if known)
 

@@ -54,6 +54,7 @@ class HarnessReport:
         model : str
             a transformers model with a stack of blocks
         measure : tuple[str, str]
+            the name of a measure, as in a report
         """
         first, more_is_better = next(iter(self.scores.values())), self.higher[measure]
         (before, _), (after, _) = first[measure], self.scores[model][measure]
@@ -268,6 +269,7 @@ def run_tasks(
     num_fewshot : int | None, default None
         examples before a question; None: as the task says
     batch_size : int, default 16
+        rows in a batch
     progress : Callable[[Progress], None], default silent
         called with a `Progress` after each step; `silent` shows nothing
     """

@@ -45,7 +45,6 @@ class PrunePlan:
     blocks : Blocks
         of the original model
     tokenizer : object
-        the tokenizer of the model
     trace : tuple[tuple[int, float], ...]
         of a search: layer removed, loss or score
     """
@@ -140,7 +139,6 @@ class PrunedModel:
     Parameters
     ----------
     model : nn.Module
-        a transformers model with a stack of blocks
     tokenizer : object
         that of the original, or None
     plan : PrunePlan
@@ -219,7 +217,6 @@ class Similarity:
         NaN for a single text
     high : float
     texts : int
-        strings, or lists of token ids
     """
     value: float
     low: float  # NaN for a single text

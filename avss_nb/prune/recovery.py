@@ -125,14 +125,12 @@ class Measured:
     Parameters
     ----------
     blocks : int
-        the stack of blocks of the model
     parameters : int
     losses : np.ndarray | None, default None
         float64, (texts,): summed negative log-likelihood
     tokens : np.ndarray | None, default None
         int, (texts,): predicted tokens
     answers : Answers | None, default None
-        made by `Evaluator.answer` or read from a file
     """
     blocks: int
     parameters: int
@@ -243,11 +241,8 @@ class Healing:
     Parameters
     ----------
     model : nn.Module
-        a transformers model with a stack of blocks
     tokenizer : object
-        the tokenizer of the model
     recipe : HealingRecipe
-        settings of the training; None: the defaults
     history : tuple[dict, ...]
         rows: step, loss, next_token, distillation, learning_rate, gradient_norm
     step : int
