@@ -10,6 +10,7 @@ import ipywidgets as widgets
 import numpy as np
 from traitlets import Any
 from fastcore.basics import patch
+from ..base.basics import check_counts, check_kinds, wrong_kind
 from .exports import source_of_call
 from .live import LayerPanel, row_of_controls, list_layers
 from .picture import DRAWING, Picture, sole_run
@@ -59,6 +60,11 @@ class LayerRankingPanel(LayerPanel):
         profile: LayerProfile | None = None,  # show this one
         scorer: LayerScorer | None = None,  # the settings to start with
     ):
+        if isinstance(layers, LayerProfile):
+            raise wrong_kind(layers, "layers", int, advice="write profile=profile")
+        check_counts(layers=1 if layers is None else layers)
+        check_kinds(LayerProfile, None, profile=profile)
+        check_kinds(LayerScorer, None, scorer=scorer)
         super().__init__(
             "Which layers matter?",
             "Higher dot: higher score (predicted importance). Press a number to look inside.",
@@ -132,6 +138,7 @@ def run(self: LayerRankingPanel,
     texts
         strings, or lists of token ids
     """
+    check_kinds(LayerProfiler, profiler=profiler)
     with sole_run():
         profile = profiler.profile(texts, progress=self)
     if self._progress is not None: self._end(profile)  # it was stopped
@@ -170,6 +177,7 @@ def load(self: LayerRankingPanel, profile: LayerProfile) -> None:
     profile : LayerProfile
         statistics of every layer, made by a profiler
     """
+    check_kinds(LayerProfile, profile=profile)
     self._take(profile, live=False)
     self._tell()
 
