@@ -320,7 +320,7 @@ def _need(self: Evaluator, kind, what):
     if self.head != kind:
         raise InputError(
             f"{type(unwrap_model(self.model)).__name__} cannot {what}: its head is"
-            f" {self.head!r}, not {kind!r} (see avss_nb.model.heads)"
+            f" {self.head!r}, not {kind!r}; load one that has it (see avss_nb.model.heads)"
         )
 
 @patch

@@ -4,7 +4,7 @@
 
 # %% ../../nbs/00_base/00_basics.ipynb #cell-005
 from __future__ import annotations
-import errno, json, os, re, shutil, stat, sys, tempfile, time
+import errno, itertools, json, os, re, shutil, stat, sys, tempfile, time
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,11 +14,11 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 # %% auto #0
-__all__ = ['PLURALS', 'MADE_BY', 'WORDS', 'PARTS', 'LONGEST', 'DAMAGE', 'LISTENERS', 'InputError', 'one_line', 'describe_value',
-           'with_article', 'check_counts', 'check_reals', 'wrong_kind', 'check_kinds', 'check_functions', 'write_whole',
-           'not_written', 'check_regular', 'check_replaceable', 'format_of', 'check_place', 'save_tensors',
-           'load_tensors', 'report_damage', 'Progress', 'silent', 'Reporter', 'Bar', 'listener_of', 'default_progress',
-           'Halted', 'text_tokenizer']
+__all__ = ['PLURALS', 'MADE_BY', 'IN_WORDS', 'HOLDS', 'LONGEST', 'DAMAGE', 'LISTENERS', 'InputError', 'one_line',
+           'describe_value', 'with_article', 'check_counts', 'check_reals', 'wrong_kind', 'check_kinds',
+           'check_functions', 'write_whole', 'not_written', 'check_regular', 'check_replaceable', 'format_of',
+           'check_place', 'save_tensors', 'load_tensors', 'report_damage', 'Progress', 'silent', 'Reporter', 'Bar',
+           'listener_of', 'default_progress', 'Halted', 'text_tokenizer']
 
 # %% ../../nbs/00_base/00_basics.ipynb #cell-007
 class InputError(ValueError):
@@ -56,6 +56,8 @@ def describe_value(value) -> str:
 def _describe_collection(values) -> str:
     kind = type(values).__name__
     if not values: return f"an empty {kind}"
+    plain = all(isinstance(value, (str, Number)) for value in itertools.islice(values, 9))
+    if plain and kind in ("list", "tuple") and len(repr(values)) <= 30: return repr(values)
     first = type(next(iter(values)))
     objects = "numbers" if issubclass(first, Number) else f"{first.__name__} objects"
     return f"a {kind} of {PLURALS.get(first, objects)}"
@@ -141,14 +143,14 @@ MADE_BY = {  # class → what to do to have one
     "Trainer": "give the transformers.Trainer",
     "TrainingHistory": "give callback.history, or TrainingHistory.load(path)",
 }
-WORDS = {  # class → in words
+IN_WORDS = {  # class → in words
     "Module": "a model", "str": "a string", "PathLike": "a path", "Path": "a path",
     "bool": "True or False", "Integral": "a whole number", "int": "a whole number", "Real": "a number",
     "dict": "a dictionary", "Mapping": "a dictionary", "Tensor": "a tensor",
     "Iterable": "a list"
 }
 
-PARTS = "model tokenizer blocks profile scores answers questions history scorer".split()
+HOLDS = "model tokenizer blocks profile scores answers questions history scorer".split()
 
 
 # %% ../../nbs/00_base/00_basics.ipynb #new-9-8
@@ -171,7 +173,7 @@ def wrong_kind(
         what to do; empty: by the tables above
     """
     names = [kind if isinstance(kind, str) else kind.__name__ for kind in kinds]
-    expected = " or ".join(WORDS.get(n) or with_article(n) for n in names)
+    expected = " or ".join(IN_WORDS.get(n) or with_article(n) for n in names)
     given, of_class = describe_value(value), type(value).__name__
     was = "were" if _is_plural(of_class) and given == of_class else "was"
     where = f" as {name}" if name else ""
@@ -185,7 +187,7 @@ def wrong_kind(
 
 def _advice(value, kinds, names) -> str:
     if not isinstance(value, type):
-        parts = [part for part in PARTS if _is_of(getattr(value, part, None), kinds)]
+        parts = [part for part in HOLDS if _is_of(getattr(value, part, None), kinds)]
         if parts: return f"give its {parts[0]}: ….{parts[0]}"
     if isinstance(value, (list, tuple)):
         places = [i for i, part in enumerate(value) if _is_of(part, kinds)]

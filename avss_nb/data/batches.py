@@ -217,7 +217,7 @@ def token_ids(given: Sequence[int]) -> list[int]:
 def _no_text(given) -> InputError:
     return InputError(
         f"{describe_value(given)} was given where a text is expected: a string, a list of token"
-        ' ids or `Labelled`; of a table or data set give its column, for example rows["text"]'
+        ' ids or `Labelled`; of a table give the column of texts: rows["text"]'
     )
 
 # %% ../../nbs/01_data/02_batches.ipynb #cell-032
@@ -266,10 +266,10 @@ def _check_text(text, tokenizer) -> None:
         raise InputError(
             "one list of token ids was given where a list of texts is expected; write [ids]"
         )
-    if isinstance(text, (str, Labelled)) and not callable(tokenizer):
-        given = f"with {describe_value(tokenizer)} as tokenizer"
-        if tokenizer is None: given = "without a tokenizer"
-        raise InputError(f"texts were given {given}; pass a tokenizer, or lists of token ids")
+    if isinstance(text, (str, Labelled)) and tokenizer is None:
+        raise InputError(
+            "texts were given without a tokenizer; pass a tokenizer, or lists of token ids"
+        )
 
 # %% ../../nbs/01_data/02_batches.ipynb #cell-035
 def too_short(fewest: int) -> InputError:
