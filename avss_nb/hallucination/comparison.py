@@ -93,7 +93,7 @@ def _random_layers(layers, top, draws, seed, chosen) -> list[tuple[int, ...]]:
         if some not in [chosen, *drawn]: drawn.append(some)
     return drawn
 
-# %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-017
+# %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-021
 def score_rivals(
     development: Answers,  # of the original
     test: Answers,  # of the original
@@ -133,10 +133,10 @@ CERTAINTIES = {  # name → the certainty of each answer, by which a threshold s
     "total probability": _total_probability,
 }
 
-# %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-023
+# %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-035
 ARM_FORMAT = "avss_nb.ArmRun/1"
 
-# %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-024
+# %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-036
 @dataclass(frozen=True)
 class ArmRun:
     """Hold the answers of one arm with one seed, after training.
@@ -192,7 +192,7 @@ class ArmRun:
         )
         return cls(answers, header["perplexity"], header["step"])
 
-# %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-027
+# %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-041
 def _run_name(arm, seed) -> str:
     "The name of a run's file: small letters, digits and dashes."
     words = re.sub("[^a-z0-9]+", "-", arm.name.lower()).strip("-")
@@ -224,7 +224,7 @@ def _places(folder, names) -> dict[str, Path | None]:
         if not os.path.isfile(path): check_place(path, ARM_FORMAT, "compare_arms", folder=False)
     return places
 
-# %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-030
+# %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-046
 def check_disjoint(parts: dict[str, Iterable[Question]]) -> None:
     """Raise InputError if two parts share a subject.
 
@@ -243,7 +243,7 @@ def check_disjoint(parts: dict[str, Iterable[Question]]) -> None:
                     f" {min(both)!r}; split with `split_questions`"
                 )
 
-# %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-033
+# %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-049
 def run_identity(evaluator, arm, recipe, *data) -> str:
     """Hash what a run depends on:
     model, layers, recipe, questions, verdicts and texts, and how it is asked.
@@ -263,7 +263,7 @@ def run_identity(evaluator, arm, recipe, *data) -> str:
     ]
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
-# %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-035
+# %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-051
 @dataclass(frozen=True, eq=False)
 class ArmTable:
     """Hold what every arm answered, and what that comes to.
@@ -316,7 +316,7 @@ class ArmTable:
         size = f"{len(self.runs)} arms on {len(self.questions):,} questions"
         return f"ArmTable({size}; most reliable: {best[1]}, {best[0]:.3f})"
 
-# %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-037
+# %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-053
 def _all_measures(weights, answers) -> pd.DataFrame:
     """Measures of weighted questions, a row for each row of weights; groups as `group:
     measure`."""
@@ -341,7 +341,7 @@ def _share(weights, what) -> np.ndarray:
     drawn = weights.sum(1)
     return (weights @ what.astype(float)) / np.where(drawn > 0, drawn, np.nan)
 
-# %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-039
+# %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-057
 @patch
 def measured(self: ArmTable) -> dict[str, pd.DataFrame]:
     "Compute for each arm its measures (columns) on the data (row 0) and on every draw."
@@ -360,7 +360,7 @@ def _check(self: ArmTable, measures, measured):
         if name not in known:
             raise InputError(f"there is no measure {name!r}; there are {', '.join(known)}")
 
-# %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-043
+# %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-061
 USUAL = (
     "reliability", "right", "accuracy", "hallucination_rate", "answered", "ece", "brier",
     "auroc", "risk_coverage"
@@ -389,7 +389,7 @@ def to_frame(self: ArmTable,
         rows[name] = row
     return pd.DataFrame(rows).T
 
-# %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-046
+# %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-064
 @patch
 def differences(self: ArmTable,
     measure: str = "reliability",
@@ -425,7 +425,7 @@ def _p_of(gap) -> float:
     sides = [(1 + side.sum()) / (1 + len(known)) for side in (known <= 0, known >= 0)]
     return min(1., 2 * min(sides))
 
-# %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-050
+# %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-072
 @patch
 def summary(self: ArmTable) -> pd.DataFrame:
     "Make the table for people: every cell a value with its interval."
@@ -466,7 +466,7 @@ def plot(self: ArmTable, measure: str = "reliability", ax=None, **kwargs):
     from avss_nb.draw.comparison import plot_arms
     return plot_arms(self, measure, ax=ax, **kwargs)
 
-# %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-054
+# %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-076
 @dataclass
 class _Shared:
     "What all arms have in common."
@@ -513,7 +513,7 @@ class _Shared:
         answers = evaluator.asking(self.evaluator.prompt).answer(self.test)
         return ArmRun(answers, self.perplexity(done.model), done.step)
 
-# %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-056
+# %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-078
 def compare_arms(
     model: nn.Module,  # the original, never changed
     tokenizer,

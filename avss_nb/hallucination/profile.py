@@ -31,7 +31,7 @@ from ..base.processes import Processes
 # %% auto #0
 __all__ = ['TOKENS_AT', 'ANSWER_POSITIONS', 'ANSWER_PROFILE', 'position_mask', 'AnswerProfile', 'both_kinds', 'AnswerProfiler']
 
-# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-008
+# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-010
 TOKENS_AT = {  # name → which tokens, from their place and where the answer begins and ends
     "last_prompt": lambda at, start, end: at == start - 1,
     "first_answer": lambda at, start, end: at == start,
@@ -68,10 +68,10 @@ def position_mask(
         raise InputError(f"position {position!r} is not one of {', '.join(TOKENS_AT)}")
     return TOKENS_AT[position](torch.arange(length), starts[:, None], ends[:, None])
 
-# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-013
+# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-019
 ANSWER_PROFILE = "avss_nb.AnswerProfile/1"
 
-# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-014
+# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-020
 @dataclass(frozen=True, eq=False)
 class AnswerProfile:
     """Hold the statistics of every layer for every answer, right and wrong ones apart.
@@ -146,7 +146,7 @@ class AnswerProfile:
             f" {', '.join(self.sites)}{partial})"
         )
 
-# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-015
+# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-021
 @patch
 def save(self: AnswerProfile, folder: str | Path) -> None:
     """Write a folder: answers as JSON lines, statistics as safetensors.
@@ -168,7 +168,7 @@ def save(self: AnswerProfile, folder: str | Path) -> None:
         self.faithful.save(path / "faithful.safetensors")
         self.hallucinated.save(path / "hallucinated.safetensors")
 
-# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-016
+# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-022
 @patch(cls_method=True)
 def load(cls: AnswerProfile, folder: str | Path) -> AnswerProfile:
     """Read a folder written by `save`.
@@ -197,7 +197,7 @@ def _site_from(tensors, site) -> Moments:
     start = site + "."
     return Moments(**{k.removeprefix(start): t for k, t in tensors.items() if k.startswith(start)})
 
-# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-018
+# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-024
 def both_kinds(answers: Answers, fewest: int = 2) -> Answers:
     """Return the answers, after checking that there are right and wrong ones.
 
@@ -216,7 +216,7 @@ def both_kinds(answers: Answers, fewest: int = 2) -> Answers:
         " labelled answers"
     )
 
-# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-021
+# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-027
 class AnswerProfiler:
     """Measure every layer at the moment of each answer.
 
@@ -268,7 +268,7 @@ class AnswerProfiler:
         if prompt is None and template is not None: prompt = Prompt(template=template)
         self.prompt = prompt
 
-# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-024
+# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-030
 @patch
 def asked(self: AnswerProfiler, answers: Answers) -> Prompt:
     """Return the prompt to which the answers were given: never another one.
@@ -287,7 +287,7 @@ def asked(self: AnswerProfiler, answers: Answers) -> Prompt:
         )
     raise another_prompt(answers.prompt, self.prompt)
 
-# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-025
+# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-031
 @patch
 def _rows(self: AnswerProfiler, answers, prompt):
     """What the model reads. Before the answer nothing depends on it:
@@ -297,7 +297,7 @@ def _rows(self: AnswerProfiler, answers, prompt):
         return rows, [len(row) for row in rows]
     return answers_as_rows(answers, prompt, self.tokenizer)
 
-# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-029
+# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-035
 @patch
 def _dealt(self: AnswerProfiler, labels: np.ndarray) -> np.ndarray:  # int, (answers,)
     """The group of each answer: right and wrong ones are dealt out separately,
@@ -308,7 +308,7 @@ def _dealt(self: AnswerProfiler, labels: np.ndarray) -> np.ndarray:  # int, (ans
         groups[labels == kind] = [dealt_group(n, self.groups) for n in range(count)]
     return groups
 
-# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-032
+# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-038
 class _BatchNotes:
     "The moments of one batch while the model reads it: of each answer, and of each kind."
 
@@ -352,7 +352,7 @@ class _BatchNotes:
         }
         return {"each": each, "states": torch.stack(self.states, 1)}, sums
 
-# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-033
+# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-039
 @patch
 @torch.no_grad()
 def _measure(self: AnswerProfiler, rows, starts, labels, groups, number) -> tuple[dict, dict]:
@@ -373,7 +373,7 @@ def _measure(self: AnswerProfiler, rows, starts, labels, groups, number) -> tupl
     for site, m in each["each"].items(): check_finite(m.total(), site, number)
     return each, sums
 
-# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-037
+# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-043
 class _Reading:
     "The answers while they are read: what each batch gave, and the sums over each kind."
 
@@ -418,7 +418,7 @@ class _Reading:
             self.answers, self.starts, self.found, self.kinds, self.order, partial
         )
 
-# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-038
+# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-044
 @patch
 def profile(self: AnswerProfiler,
     answers: Answers,  # with verdicts; abstentions are left out
@@ -449,7 +449,7 @@ def profile(self: AnswerProfiler,
     reading.share()
     return reading.result(partial=False)
 
-# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-040
+# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-046
 @patch
 def _result(self: AnswerProfiler, answers, prompt_tokens, found, kinds, order, partial) -> AnswerProfile:
     "Everything that was measured so far, in the order of the answers."
@@ -467,7 +467,7 @@ def _result(self: AnswerProfiler, answers, prompt_tokens, found, kinds, order, p
         layers("faithful"), layers("hallucinated"), partial
     )
 
-# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-041
+# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-047
 @patch
 def _layers(self: AnswerProfiler, sums: dict[str, MomentSums], partial) -> LayerProfile:
     "A layer profile of the groups that have answers."
@@ -481,7 +481,7 @@ def _layers(self: AnswerProfiler, sums: dict[str, MomentSums], partial) -> Layer
         settings=settings
     )
 
-# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-043
+# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-049
 def _packed(found, kinds, rank) -> dict[str, Tensor]:
     """Batch → site → `Moments` and batch → states;
     kind and site → `MomentSums` of this process; as tensors with names."""
@@ -497,7 +497,7 @@ def _packed(found, kinds, rank) -> dict[str, Tensor]:
         }
     return names
 
-# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-044
+# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-050
 def _unpacked(tensors) -> tuple[dict, dict]:
     "The same from tensors, in the order of the batches; sums of all processes together."
     found, sums = {}, {}

@@ -4,7 +4,7 @@
 
 # %% ../../nbs/07_prune/00_pruner.ipynb #cell-003
 from __future__ import annotations
-import functools, html, json, math, operator
+import functools, html, math, operator
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np, torch
 from torch import nn
 from fastcore.basics import patch
-from ..base.basics import InputError, Progress, check_replaceable, silent, write_whole
+from ..base.basics import InputError, Progress, silent
 from ..model.blocks import Blocks, check_model, fingerprint_blocks
 from ..maths.bootstrap import bootstrap, interval
 from ..data.batches import Text, length_batches, tokenize
@@ -21,9 +21,9 @@ from ..model.heads import batch_loss, is_headless, kept_apart, state_batch, stat
 from ..model.heads import target_batch
 from ..layers.profiler import LayerProfiler
 from ..layers.scores import LayerScorer, LayerScores
-from ..model.saving import rename_model, save_model
+from ..model.saving import save_result
 from ..model.surgery import cut_notes, rebuild_model, refuse_surgery, run_checks
-from ..model.handling import quiet_transformers, evaluate_undisturbed
+from ..model.handling import evaluate_undisturbed
 
 # %% auto #0
 __all__ = ['BATCH', 'LENGTH', 'PrunePlan', 'PrunedModel', 'Similarity', 'how_many', 'mean_loss', 'greedy_search',
@@ -163,15 +163,8 @@ class PrunedModel:
         path : str | Path
             a folder: new, empty, or an earlier result, which is replaced
         """
-        path = Path(path)
-        check_replaceable(path, "pruning.json", "pruning")
-        with write_whole(path) as folder, quiet_transformers():
-            save_model(self.model, self.tokenizer, folder)
-            (folder / "pruning.json").write_text(
-                json.dumps(self.to_dict() | {"how": self.plan.how}, indent=2) + "\n"
-            )
-        rename_model(self.model, path)
-        return path
+        notes = {"pruning": self.to_dict() | {"how": self.plan.how}}
+        return save_result(self.model, self.tokenizer, Path(path), "pruning", notes)
 
     def to_dict(self, path: str | Path | None = None) -> dict:
         """Return what was removed and checked, for JSON.
