@@ -12,7 +12,7 @@ import numpy as np, pandas as pd, torch
 from torch import nn
 from fastcore.basics import patch
 from ..base.basics import Bar, InputError, Progress, check_place, load_tensors
-from ..base.basics import save_tensors
+from ..base.basics import save_tensors, silent
 from ..model.blocks import Blocks, fingerprint_blocks
 from ..maths.calibration import MEASURES, PlattScaling, TemperatureScaling, below_one
 from ..maths.calibration import best_threshold, resampled_measures
@@ -36,14 +36,16 @@ class Arm:
     Parameters
     ----------
     name : str
+        as in tables and pictures
     layers : tuple[int, ...]
+        that are trained
     changes : dict
         of the recipe
     seeds : tuple[int, ...] | None, default None
         None: those of the comparison; arms of one name with different seeds share a row
     """
-    name: str
-    layers: tuple[int, ...]
+    name: str  # as in tables and pictures
+    layers: tuple[int, ...]  # that are trained
     changes: dict = field(default_factory=dict)  # of the recipe
     # None: those of the comparison; arms of one name with different seeds share a row
     seeds: tuple[int, ...] | None = None
@@ -154,7 +156,19 @@ class ArmRun:
     perplexity: float | None  # on held-out text
     step: int  # whose weights were chosen
 
-    def save(self, path: Path, identity: str) -> None:
+    def save(self,
+        path: Path,
+        identity: str,  # of the run: see `run_identity`
+    ) -> None:
+        """Write the run to a file.
+
+        Parameters
+        ----------
+        path : Path
+            of the file
+        identity : str
+            of the run: see `run_identity`
+        """
         names = "confidences", "correct", "abstained"
         tensors = {name: torch.from_numpy(getattr(self.answers, name)) for name in names}
         header = {
@@ -164,7 +178,11 @@ class ArmRun:
         save_tensors(path, tensors, ARM_FORMAT, header)
 
     @classmethod
-    def load(cls, path: Path, identity: str, test: Sequence[Question]) -> ArmRun | None:
+    def load(cls,
+        path: Path,
+        identity: str,  # of the run: see `run_identity`
+        test: Sequence[Question],  # the questions that were asked
+    ) -> ArmRun | None:
         """Read a run; None without a file, InputError where it belongs to another comparison.
 
         Parameters
@@ -172,7 +190,9 @@ class ArmRun:
         path : Path
             of the file
         identity : str
+            of the run: see `run_identity`
         test : Sequence[Question]
+            the questions that were asked
         """
         if not path.is_file(): return None
         header, tensors = load_tensors(
@@ -277,24 +297,29 @@ class ArmTable:
     layers : dict[str, tuple[tuple[int, ...], ...]]
         arm → sets of layers that were trained
     draws : int, default 1000
+        of the bootstrap
     seed : int, default 0
+        of the draws
     """
     runs: dict[str, list[ArmRun]]  # arm → a run for each seed (rivals: one)
     claim: str  # the arm that the others are compared with
     layers: dict[str, tuple[tuple[int, ...], ...]]  # arm → sets of layers that were trained
-    draws: int = 1000
-    seed: int = 0
+    draws: int = 1000  # of the bootstrap
+    seed: int = 0  # of the draws
 
     @property
     def questions(self) -> tuple[Question, ...]:
         return self.runs["original"][0].answers.questions
 
-    def trained(self, name: str) -> str:
+    def trained(self,
+        name: str,  # of an arm
+    ) -> str:
         """The layers that an arm trained, in words; a stroke between draws.
 
         Parameters
         ----------
         name : str
+            of an arm
         """
         return " / ".join(", ".join(map(str, some)) for some in self.layers.get(name, ()))
 
@@ -482,7 +507,7 @@ class _Shared:
     def perplexity(self, model) -> float | None:
         if not self.held_out: return None
         evaluator = Evaluator(model, self.evaluator.tokenizer, **self.evaluation)
-        return evaluator.perplexity(self.held_out).value
+        return evaluator.perplexity(self.held_out, progress=silent).value
 
     def identity(self, arm, recipe) -> str:
         train = self.train
@@ -510,7 +535,7 @@ class _Shared:
         done = mitigator.train(self.train, self.texts, self.development, progress, checkpoint)
         if done.partial: raise KeyboardInterrupt
         evaluator = Evaluator(done.model, tokenizer, **self.evaluation)
-        answers = evaluator.asking(self.evaluator.prompt).answer(self.test)
+        answers = evaluator.asking(self.evaluator.prompt).answer(self.test, silent)
         return ArmRun(answers, self.perplexity(done.model), done.step)
 
 # %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-078
@@ -524,7 +549,7 @@ def compare_arms(
     texts: Iterable[Text] | None = None,  # neutral text for the retention term
     held_out: Iterable[Text] | None = None,  # other neutral text, for the perplexity
     recipe: Recipe | None = None,
-    seeds: Sequence[int] = (0, 1, 2),
+    seeds: Sequence[int] = (0, 1, 2),  # of the trainings: one run each
     folder: str | Path | None = None,  # keeps every finished arm, and continues from there
     progress: Callable[[Progress], None] | None = None,  # hears of every training step
     **evaluation,  # settings of `Evaluator`
@@ -552,6 +577,7 @@ def compare_arms(
     recipe : Recipe | None, default None
         settings of the training; None: the defaults
     seeds : Sequence[int], default (0, 1, 2)
+        of the trainings: one run each
     folder : str | Path | None, default None
         keeps every finished arm, and continues from there
     progress : Callable[[Progress], None] | None, default None
@@ -559,7 +585,7 @@ def compare_arms(
     **evaluation
         settings of `Evaluator`
     """
-    recipe, progress = recipe or Recipe(), progress or Bar("arms")
+    recipe, progress = recipe or Recipe(), Bar("arms") if progress is None else progress
     test, development = [*test], [*development]
     plan = plan_runs(arms, seeds)
     check_disjoint({"training": train.questions, "development": development, "test": test})
@@ -570,7 +596,7 @@ def compare_arms(
         evaluator, evaluation, recipe, train, development, test, texts, held_out
     )
     plain = shared.perplexity(model)
-    rivals = score_rivals(evaluator.answer(development), evaluator.answer(test))
+    rivals = score_rivals(*(evaluator.answer(q, silent) for q in (development, test)))
     if taken := {arm.name for arm in arms} & rivals.keys():
         raise InputError(f"the name {min(taken)!r} belongs to a rival; give that arm another")
     runs = {name: [ArmRun(answers, plain, 0)] for name, answers in rivals.items()}

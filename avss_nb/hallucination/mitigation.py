@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from fastcore.basics import patch
 from ..model.adapters import base_of, with_adapters
 from .profile import both_kinds
-from ..base.basics import Bar, InputError, Progress, check_counts, check_place
-from ..base.basics import load_tensors, save_tensors
+from ..base.basics import Bar, InputError, Progress, Reporter, check_counts, check_place
+from ..base.basics import load_tensors, save_tensors, silent
 from ..model.blocks import Blocks, block_output, fingerprint_blocks
 from ..model.handling import evaluation_mode, gradients_on
 from ..maths.calibration import confidence_measures
@@ -87,6 +87,7 @@ class Recipe:
     abstention : str, default 'unknown'
         what abstaining sounds like
     steps : int, default 600
+        of the optimiser
     batch_size : int, default 64
         answers in a step, half of them right, half wrong
     text_batch : int, default 32
@@ -96,6 +97,7 @@ class Recipe:
     learning_rate : float, default 0.0005
         peak; linear warm-up over 5 % of the steps, then a cosine to zero
     weight_decay : float, default 0.0
+        of AdamW; no unit
     lora_rank : int | None, default None
         train low-rank adapters of this rank (PEFT) instead of all parameters of the
         blocks
@@ -104,6 +106,7 @@ class Recipe:
     patience : int | None, default None
         stop after so many looks without an improvement; None: never
     seed : int, default 0
+        of all random draws
     """
     answer: float = 1.  # weight of the loss on right answers
     abstain: float = 1.  # weight of the loss on abstaining where no answer can be known
@@ -114,18 +117,18 @@ class Recipe:
     # right answer
     wrong: str = "ignore"
     abstention: str = "unknown"  # what abstaining sounds like
-    steps: int = 600
+    steps: int = 600  # of the optimiser
     batch_size: int = 64  # answers in a step, half of them right, half wrong
     text_batch: int = 32  # neutral texts in a step
     text_length: int = 64  # tokens of a neutral text, at most
     # peak; linear warm-up over 5 % of the steps, then a cosine to zero
     learning_rate: float = 5e-4
-    weight_decay: float = 0.
+    weight_decay: float = 0.  # of AdamW; no unit
     # train low-rank adapters of this rank (PEFT) instead of all parameters of the blocks
     lora_rank: int | None = None
     every: int = 50  # steps between two looks at the development questions
     patience: int | None = None  # stop after so many looks without an improvement; None: never
-    seed: int = 0
+    seed: int = 0  # of all random draws
 
     def __post_init__(self):
         for name in ("answer", "abstain", "contrast", "retention", "weight_decay"):
@@ -348,11 +351,13 @@ class Mitigation:
     model : nn.Module
         the student, with the weights of its best look at the development questions
     tokenizer : object
+        of the model
     blocks : Blocks
         of the original
     layers : tuple[int, ...]
         that were trained
     recipe : Recipe
+        how it was trained
     history : tuple[dict, ...]
         a row for each look: step, losses, measures on the development questions
     step : int
@@ -364,10 +369,10 @@ class Mitigation:
     """
     # the student, with the weights of its best look at the development questions
     model: nn.Module = field(repr=False)
-    tokenizer: object = field(repr=False)
+    tokenizer: object = field(repr=False)  # of the model
     blocks: Blocks = field(repr=False)  # of the original
     layers: tuple[int, ...]  # that were trained
-    recipe: Recipe
+    recipe: Recipe  # how it was trained
     # a row for each look: step, losses, measures on the development questions
     history: tuple[dict, ...] = field(repr=False)
     step: int  # whose weights these are
@@ -515,7 +520,7 @@ def train(self: ContrastiveMitigator,
     checkpoint : str | Path | None, default None
         a file: continue from it, and keep it up to date
     """
-    recipe, progress, rows = self.recipe, progress or Bar("training"), []
+    recipe, progress, rows = self.recipe, Bar("training") if progress is None else progress, []
     examples = examples_of(both_kinds(answers[~answers.abstained]), self.evaluator, recipe)
     if texts is not None and recipe.retention:
         rows = tokenize(texts, self.tokenizer, recipe.text_length, fewest=2)
@@ -523,6 +528,7 @@ def train(self: ContrastiveMitigator,
     prompt = self.evaluator.as_asked(answers).prompt
     run = _Run(self, examples, rows, [*development], prompt)
     run.load(checkpoint)
+    report = Reporter(progress, recipe.steps, "training step", run.step)
     try:
         with evaluation_mode(self.model):
             while run.step < recipe.steps and not run.tired():
@@ -531,7 +537,7 @@ def train(self: ContrastiveMitigator,
                     run.look(losses)
                     run.save(checkpoint)
                 info = (run.history[-1] if run.history else {}) | losses
-                progress(Progress(run.step, recipe.steps, "training step", info, run.result))
+                report.step(run.step, info, run.result)
     except KeyboardInterrupt: return run.result()
     return run.result(partial=False)
 
@@ -634,7 +640,8 @@ def look(self: _Run, losses) -> None:
     losses
     """
     found = {}
-    if self.development: found = development_measures(self.evaluator.answer(self.development))
+    if self.development:
+        found = development_measures(self.evaluator.answer(self.development, silent))
     row = {"step": self.step} | losses | found
     self.history.append(row)
     if self.best_row and found and found["reliability"] <= self.best_row["reliability"]: return

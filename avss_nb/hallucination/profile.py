@@ -13,8 +13,8 @@ import numpy as np, torch
 from torch import Tensor, nn
 from fastcore.basics import patch
 from ..answering.answers import Answers
-from ..base.basics import Bar, InputError, Progress, check_counts, check_replaceable
-from ..base.basics import load_tensors, save_tensors, write_whole
+from ..base.basics import Bar, InputError, Progress, Reporter, check_counts
+from ..base.basics import check_replaceable, load_tensors, save_tensors, write_whole
 from ..model.blocks import Blocks, check_length, fingerprint_blocks, input_device, model_name
 from ..model.blocks import position_limit
 from ..model.handling import evaluation_mode
@@ -124,12 +124,15 @@ class AnswerProfile:
 
     def __len__(self) -> int: return len(self.answers)
 
-    def site(self, name: str) -> Moments:
+    def site(self,
+        name: str,  # one of the sites that were profiled
+    ) -> Moments:
         """Return the moments of a site, leading dimensions (answers, layers).
 
         Parameters
         ----------
         name : str
+            one of the sites that were profiled
         """
         if name not in self.sites:
             raise InputError(
@@ -355,7 +358,9 @@ class _BatchNotes:
 # %% ../../nbs/08_hallucination/00_profile.ipynb #cell-039
 @patch
 @torch.no_grad()
-def _measure(self: AnswerProfiler, rows, starts, labels, groups, number) -> tuple[dict, dict]:
+def _measure(
+    self: AnswerProfiler, rows, starts, labels, groups, number, part=lambda units: None
+) -> tuple[dict, dict]:
     """Of one batch moments and states of `each` answer, (answers, layers);
     and the sums over each kind of answer and site, (groups, layers)."""
     batch = right_padded(rows, input_device(self.model))
@@ -366,6 +371,7 @@ def _measure(self: AnswerProfiler, rows, starts, labels, groups, number) -> tupl
         x, y = notes.at(x), notes.at(y)
         notes.note_state(y)
         for site, a in site_activations(x, y, self.sites).items(): notes.note(layer, site, a)
+        part((layer + 1) / len(self.blocks))
     def inside(site): return lambda layer, a: notes.note(layer, site, notes.at(a))
     watched = {site: inside(site) for site in ("attention", "mlp") if site in self.sites}
     with self.blocks.watch(see, watched): self.model(**batch)
@@ -389,19 +395,20 @@ class _Reading:
         return len({label for n in self.found for label in wrong[self.order[n]]}) == 2
 
     def read(self, progress) -> None:
+        report = Reporter(progress, len(self.order), "batch")
         groups = self.profiler._dealt(self.answers.hallucinated)
         with evaluation_mode(self.profiler.model):
             for number, indices in self.profiler.processes.mine(enumerate(self.order)):
-                self.add(number, indices, groups[indices])
+                self.add(number, indices, groups[indices], report.part)
                 partial, info = self.result if self.both else None, {"answers": len(indices)}
-                progress(Progress(number + 1, len(self.order), "batch", info, partial))
+                report.step(number + 1, info, partial)
 
-    def add(self, number, indices, groups) -> None:
+    def add(self, number, indices, groups, part=lambda units: None) -> None:
         "Measure a batch; an interruption leaves nothing half done."
         rows = [self.rows[i] for i in indices]
         starts = torch.from_numpy(self.starts[indices])
         labels = torch.from_numpy(self.answers.hallucinated[indices])
-        seen, sums = self.profiler._measure(rows, starts, labels, groups, number)
+        seen, sums = self.profiler._measure(rows, starts, labels, groups, number, part)
         kinds = dict(self.kinds)
         for name, m in sums.items(): kinds[name] = kinds[name] + m if name in kinds else m
         self.found[number], self.kinds = seen, kinds
@@ -442,7 +449,7 @@ def profile(self: AnswerProfiler,
     apart = kept_apart(self.model, rows, self.batch_size)
     order = [*length_batches(rows, self.batch_size, equal=apart)]
     reading = _Reading(self, answers, rows, np.array(starts), order)
-    try: reading.read(progress or Bar("answers"))
+    try: reading.read(Bar("answers") if progress is None else progress)
     except KeyboardInterrupt:
         if not reading.both or self.processes.of > 1: raise
         return reading.result()

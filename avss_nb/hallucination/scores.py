@@ -366,6 +366,7 @@ def cross_validated(
 # %% ../../nbs/08_hallucination/01_scores.ipynb #cell-075
 def probe_auroc(
     profile: AnswerProfile,
+    # int (answers,): kinds that are compared only within themselves
     strata: np.ndarray | None = None,
     seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # float64, (layers,): AUROC, low, high
@@ -376,6 +377,7 @@ def probe_auroc(
     profile : AnswerProfile
         statistics of every layer, made by a profiler
     strata : np.ndarray | None, default None
+        int (answers,): kinds that are compared only within themselves
     seed : int, default 0
         of all random draws
 
@@ -480,9 +482,11 @@ class HallucinationScores(LayerScores):
     log_low : np.ndarray, default None
         bootstrap interval of log EAVSS, over answers
     log_high : np.ndarray, default None
+        upper ends of the intervals
     null_low : np.ndarray, default None
         log EAVSS under shuffled labels: the middle 95 %
     null_high : np.ndarray, default None
+        upper ends of the bands
     z : np.ndarray, default None
         log EAVSS in standard deviations of the shuffled ones
     p : np.ndarray, default None
@@ -493,13 +497,17 @@ class HallucinationScores(LayerScores):
         cross-validated AUROC of a linear probe of the layer's states; NaN: not asked
         for
     probe_low : np.ndarray, default None
+        lower ends of the intervals of the AUROC
     probe_high : np.ndarray, default None
+        upper ends
     halves : tuple[float, float, float], default (np.nan,) * 3
         Spearman of log EAVSS between disjoint halves: mean, lowest, highest
     faithful : int, default 0
         answers
     hallucinated : int, default 0
+        wrong answers
     position : str, default ''
+        of the tokens that were read
     balance : tuple[str, ...], default ()
         what is balanced between the two kinds
     notes : tuple[str, ...], default ()
@@ -515,21 +523,21 @@ class HallucinationScores(LayerScores):
     hss: np.ndarray = None
     log_eavss: np.ndarray = None  # signed
     log_low: np.ndarray = None  # bootstrap interval of log EAVSS, over answers
-    log_high: np.ndarray = None
+    log_high: np.ndarray = None  # upper ends of the intervals
     null_low: np.ndarray = None  # log EAVSS under shuffled labels: the middle 95 %
-    null_high: np.ndarray = None
+    null_high: np.ndarray = None  # upper ends of the bands
     z: np.ndarray = None  # log EAVSS in standard deviations of the shuffled ones
     p: np.ndarray = None  # permutation p-value, two-sided
     q: np.ndarray = None  # the same, adjusted over layers (Benjamini–Hochberg)
     # cross-validated AUROC of a linear probe of the layer's states; NaN: not asked for
     probe: np.ndarray = None
-    probe_low: np.ndarray = None
-    probe_high: np.ndarray = None
+    probe_low: np.ndarray = None  # lower ends of the intervals of the AUROC
+    probe_high: np.ndarray = None  # upper ends
     # Spearman of log EAVSS between disjoint halves: mean, lowest, highest
     halves: tuple[float, float, float] = (np.nan,) * 3
     faithful: int = 0  # answers
-    hallucinated: int = 0
-    position: str = ""
+    hallucinated: int = 0  # wrong answers
+    position: str = ""  # of the tokens that were read
     balance: tuple[str, ...] = ()  # what is balanced between the two kinds
     notes: tuple[str, ...] = ()  # what a reader must know
     # (2, layers): log(HSAV / AV) under shuffled labels, low and high

@@ -113,7 +113,7 @@ def taylor_importance(
     progress : Callable[[Progress], None] | None, default None
         a listener; None: a tqdm bar
     """
-    blocks, progress = Blocks(model, stack), progress or Bar("taylor")
+    blocks, progress = Blocks(model, stack), Bar("taylor") if progress is None else progress
     sums = _GradientSums(blocks)
     fewest = 2 if find_head(model) == "causal" else 1
     batches = text_batches(texts, tokenizer, batch_size, max_length, fewest)
@@ -486,7 +486,7 @@ def angular_distances(
     if position not in POSITIONS:
         raise InputError(f"position {position!r} is not one of {', '.join(POSITIONS)}")
     check_counts(groups=groups, batch_size=batch_size)
-    blocks, progress, complete = Blocks(model, stack), progress or Bar("angles"), False
+    blocks, progress, complete = Blocks(model, stack), Bar("angles") if progress is None else progress, False
     sums = _AngleSums(blocks, groups, position)
     batches = text_batches(texts, tokenizer, batch_size, max_length)
     try:

@@ -419,6 +419,13 @@ def mitigate(self: LayerLab,
     with self._step(3, f"Training layers {list_layers(mitigator.layers)} …"):
         return self.mitigation.run(self.training, self.texts, self.development, checkpoint)
 
+@patch
+def ask(self: LayerLab) -> pd.DataFrame:
+    """Ask the trained model the test questions, where ■ came before;
+    return them before and after."""
+    if not self.mitigation: raise InputError("nothing was trained yet; call lab.mitigate() first")
+    with self._step(3, "Asking the test questions …"): return self.mitigation.ask()
+
 # %% ../../nbs/09_panels/09_lab.ipynb #cell-026
 @patch
 def _evaluate(self: LayerLab):

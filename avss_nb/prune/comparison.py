@@ -88,18 +88,37 @@ class Calibration:
         """
         return LayerScorer(*args, **settings).score(self.profile)
 
-    def search(self, kind: str, texts: Sequence[Text], **settings) -> PrunePlan:
+    def search(self,
+        kind: str,  # "greedy" or "iterative"
+        texts: Sequence[Text],
+        **settings,
+    ) -> PrunePlan:
+        """Search by `LayerPruner.plan`.
+
+        Parameters
+        ----------
+        kind : str
+            "greedy" or "iterative"
+        texts : Sequence[Text]
+            strings, or lists of token ids
+        **settings
+            handed on as they are
+        """
         pruner = LayerPruner(self.model, self.tokenizer)
         return pruner.plan(
             search=kind, texts=texts, count=self.most, protect=self.protect, **settings
         )
 
-    def measure(self, function, **settings):
+    def measure(self,
+        function,  # takes a model, its tokenizer and texts
+        **settings,
+    ):
         """Call `taylor_importance` or `angular_distances`.
 
         Parameters
         ----------
         function
+            takes a model, its tokenizer and texts
         **settings
             handed on as they are
         """
@@ -244,11 +263,13 @@ class RankingComparison:
     layers : int
         of the original
     model : str, default ''
+        name of the model
     partial : bool, default False
         interrupted before the last set of layers?
     draws : int, default 1000
         of the bootstrap
     seed : int, default 0
+        of the draws
     """
     removed: dict[str, dict[int, tuple[int, ...]]]  # ranking → number of layers → layers
     controls: dict[int, tuple[tuple[int, ...], ...]]  # number of layers → random choices
@@ -260,10 +281,10 @@ class RankingComparison:
     # int, (questions,): questions of one number are resampled together
     subjects: np.ndarray = field(repr=False)
     layers: int  # of the original
-    model: str = ""
+    model: str = ""  # name of the model
     partial: bool = False  # interrupted before the last set of layers?
     draws: int = 1000  # of the bootstrap
-    seed: int = 0
+    seed: int = 0  # of the draws
 
     @cached_property
     def _weights(self) -> dict[str, np.ndarray]:
@@ -518,7 +539,10 @@ def plot(self: RankingComparison, ax=None, **kwargs):
 
 # %% ../../nbs/07_prune/01_comparison.ipynb #cell-073
 @patch
-def save(self: RankingComparison, path: str | Path, **notes) -> None:
+def save(self: RankingComparison,
+    path: str | Path,
+    **notes,  # to keep in the file, ready for JSON
+) -> None:
     """Write one safetensors file; its header holds the rest as JSON.
 
     Parameters
@@ -526,6 +550,7 @@ def save(self: RankingComparison, path: str | Path, **notes) -> None:
     path : str | Path
         of the file
     **notes
+        to keep in the file, ready for JSON
     """
     sets = [*(self.losses or self.correct)]
     tensors = {
@@ -900,7 +925,7 @@ def compare_rankings(
         settings of `Evaluator`
     """
     blocks, evaluator = Blocks(model), Evaluator(model, tokenizer, **evaluation)
-    progress = progress or Bar("rankings")
+    progress = Bar("rankings") if progress is None else progress
     texts, held_out, questions = ([*(given or ())] for given in (texts, held_out, questions))
     questions = [q if isinstance(q, Labelled) else Question.of(q) for q in questions]
     check_apart(texts, held_out, questions)

@@ -597,7 +597,7 @@ def heal(self: LayerHealer,
     def measure(model):
         return measure_recovery(model, self.tokenizer, rows, questions, **self.evaluation)
     total = recipe.steps * (1 + control)
-    job = _Job(self, windows, measure, progress or Bar("healing"), total, checkpoint)
+    job = _Job(self, windows, measure, Bar("healing") if progress is None else progress, total, checkpoint)
     try:
         complete = job.train("healed", self.model)
         if complete and control: complete = job.train("control", self.original)

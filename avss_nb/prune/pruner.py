@@ -45,6 +45,7 @@ class PrunePlan:
     blocks : Blocks
         of the original model
     tokenizer : object
+        saved beside the smaller model
     trace : tuple[tuple[int, float], ...]
         of a search: layer removed, loss or score
     """
@@ -52,6 +53,7 @@ class PrunePlan:
     layers: int  # blocks of the original
     how: str  # the ranking or search that chose them, in words
     blocks: Blocks = field(repr=False, compare=False)  # of the original model
+    # saved beside the smaller model
     tokenizer: object = field(default=None, repr=False, compare=False)
     # of a search: layer removed, loss or score
     trace: tuple[tuple[int, float], ...] = field(default=(), repr=False)
@@ -104,12 +106,16 @@ def _table(rows: dict) -> str:
 
 # %% ../../nbs/07_prune/00_pruner.ipynb #cell-024
 @patch
-def to_dict(self: PrunePlan, checks: dict | None = None, path: str | Path | None = None) -> dict:
+def to_dict(self: PrunePlan,
+    checks: dict | None = None,  # what was checked, by `apply`
+    path: str | Path | None = None,
+) -> dict:
     """Return what is removed, for JSON.
 
     Parameters
     ----------
     checks : dict | None, default None
+        what was checked, by `apply`
     path : str | Path | None, default None
         of the file
     """
@@ -139,16 +145,18 @@ class PrunedModel:
     Parameters
     ----------
     model : nn.Module
+        the smaller one
     tokenizer : object
         that of the original, or None
     plan : PrunePlan
+        by which it was made
     checks : dict
         logits_max_relative_error, cached_equals_uncached, reload_keys_clean; empty: not
         verified
     """
-    model: nn.Module = field(repr=False)
+    model: nn.Module = field(repr=False)  # the smaller one
     tokenizer: object = field(repr=False)  # that of the original, or None
-    plan: PrunePlan
+    plan: PrunePlan  # by which it was made
     # logits_max_relative_error, cached_equals_uncached, reload_keys_clean; empty: not verified
     checks: dict
 
@@ -206,23 +214,29 @@ class Similarity:
     Parameters
     ----------
     value : float
+        the mean, between −1 and 1
     low : float
         NaN for a single text
     high : float
+        upper end of the interval
     texts : int
+        how many
     """
-    value: float
+    value: float  # the mean, between −1 and 1
     low: float  # NaN for a single text
-    high: float
-    texts: int
+    high: float  # upper end of the interval
+    texts: int  # how many
 
     @classmethod
-    def of(cls, cosines: np.ndarray) -> Similarity:
+    def of(cls,
+        cosines: np.ndarray,  # float64 (texts,)
+    ) -> Similarity:
         """Average cosines, one for each text.
 
         Parameters
         ----------
         cosines : np.ndarray
+            float64 (texts,)
         """
         low = high = math.nan
         if len(cosines) > 1:
@@ -468,7 +482,10 @@ class LayerPruner:
 
 # %% ../../nbs/07_prune/00_pruner.ipynb #cell-062
 @patch
-def remove(self: LayerPruner, layers: Iterable[int], how: str = "chosen by hand") -> PrunePlan:
+def remove(self: LayerPruner,
+    layers: Iterable[int],
+    how: str = "chosen by hand",  # how they were chosen, in words
+) -> PrunePlan:
     """Plan to remove exactly these layers.
 
     Parameters
@@ -476,6 +493,7 @@ def remove(self: LayerPruner, layers: Iterable[int], how: str = "chosen by hand"
     layers : Iterable[int]
         numbers of the layers, from 0
     how : str, default 'chosen by hand'
+        how they were chosen, in words
     """
     return PrunePlan(layers, len(self.blocks), how, self.blocks, self.tokenizer)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np, pandas as pd
 from torch import nn
 from fastcore.basics import patch
-from ..base.basics import InputError, check_counts
+from ..base.basics import InputError, check_counts, silent
 from ..model.blocks import Blocks
 from ..maths.bootstrap import bootstrap, interval
 from ..data.questions import Question
@@ -55,6 +55,7 @@ class HealingRecipe:
     Parameters
     ----------
     steps : int, default 500
+        of the optimiser
     batch_size : int, default 16
         windows in a step
     micro_batch : int | None, default None
@@ -67,6 +68,7 @@ class HealingRecipe:
     warmup : float, default 0.05
         share of the steps
     weight_decay : float, default 0.1
+        of AdamW; no unit
     clip : float, default 1.0
         largest norm of the gradient
     distill : float, default 0.0
@@ -88,14 +90,14 @@ class HealingRecipe:
     seed : int, default 0
         of the order of the windows, of dropout and of the adapters
     """
-    steps: int = 500
+    steps: int = 500  # of the optimiser
     batch_size: int = 16  # windows in a step
     # windows on the device at a time: gradients are summed up to `batch_size`; None: all
     micro_batch: int | None = None
     window: int = 256  # tokens
     learning_rate: float = 3e-4  # peak; linear warm-up, then a cosine to zero
     warmup: float = 0.05  # share of the steps
-    weight_decay: float = 0.1
+    weight_decay: float = 0.1  # of AdamW; no unit
     clip: float = 1.  # largest norm of the gradient
     distill: float = 0.  # w: weight of KL(original ‖ healed); 1 − w: that of the next token
     # train low-rank adapters (PEFT) on linear modules and experts of the blocks
@@ -130,18 +132,21 @@ class Measured:
     Parameters
     ----------
     blocks : int
+        of the model
     parameters : int
+        of the model
     losses : np.ndarray | None, default None
         float64, (texts,): summed negative log-likelihood
     tokens : np.ndarray | None, default None
         int, (texts,): predicted tokens
     answers : Answers | None, default None
+        to the questions, if there are any
     """
-    blocks: int
-    parameters: int
+    blocks: int  # of the model
+    parameters: int  # of the model
     losses: np.ndarray | None = None  # float64, (texts,): summed negative log-likelihood
     tokens: np.ndarray | None = None  # int, (texts,): predicted tokens
-    answers: Answers | None = None
+    answers: Answers | None = None  # to the questions, if there are any
 
     @property
     def perplexity(self) -> Perplexity | None:
@@ -173,7 +178,7 @@ def measure_recovery(
     evaluator = Evaluator(model, tokenizer, **evaluation)
     losses = tokens = None
     if rows is not None: losses, tokens = evaluator.text_losses(rows, max(map(len, rows)))
-    answers = evaluator.ask(questions) if questions else None
+    answers = evaluator.ask(questions, silent) if questions else None
     inner = model.get_base_model() if hasattr(model, "peft_config") else model
     parameters = sum(p.numel() for p in model.parameters())
     return Measured(len(Blocks(inner)), parameters, losses, tokens, answers)
@@ -246,8 +251,11 @@ class Healing:
     Parameters
     ----------
     model : nn.Module
+        the healed one
     tokenizer : object
+        of the model
     recipe : HealingRecipe
+        how it was healed
     history : tuple[dict, ...]
         rows: step, loss, next_token, distillation, learning_rate, gradient_norm
     step : int
@@ -261,14 +269,15 @@ class Healing:
     control : nn.Module | None
         the original after the same training
     control_history : tuple[dict, ...]
+        the same of the uncut model
     pruning : dict | None
         what pruning.json says
     base : dict | None
         of adapters: the model they belong to
     """
-    model: nn.Module = field(repr=False)
-    tokenizer: object = field(repr=False)
-    recipe: HealingRecipe
+    model: nn.Module = field(repr=False)  # the healed one
+    tokenizer: object = field(repr=False)  # of the model
+    recipe: HealingRecipe  # how it was healed
     # rows: step, loss, next_token, distillation, learning_rate, gradient_norm
     history: tuple[dict, ...] = field(repr=False)
     step: int  # steps trained
@@ -278,6 +287,7 @@ class Healing:
     adapted: tuple[str, ...] = field(default=(), repr=False)  # modules that had adapters
     # the original after the same training
     control: nn.Module | None = field(default=None, repr=False)
+    # the same of the uncut model
     control_history: tuple[dict, ...] = field(default=(), repr=False)
     pruning: dict | None = field(default=None, repr=False)  # what pruning.json says
     # of adapters: the model they belong to
@@ -301,7 +311,7 @@ def measures(self: Healing) -> tuple[str, ...]:
 @patch
 def kept(self: Healing,
     measure: str = "perplexity",  # one of `measures`
-    name: str = "healed",
+    name: str = "healed",  # a measure, such as "perplexity"
     to: str = "original",  # or "control": what the same training makes of the whole model
 ) -> tuple[float, float, float]:  # value, and its 95 % interval
     """Compute the share of performance kept (see `share_kept`).
@@ -311,6 +321,7 @@ def kept(self: Healing,
     measure : str, default 'perplexity'
         one of `measures`
     name : str, default 'healed'
+        a measure, such as "perplexity"
     to : str, default 'original'
         or "control": what the same training makes of the whole model
 
