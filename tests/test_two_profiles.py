@@ -1,4 +1,4 @@
-"Two profiles side by side: agreement and changes against SciPy and planted truths, intervals by simulation, words and pictures."
+"Two profiles side by side: agreement and changes against SciPy and planted truths, intervals by simulation, words, pictures and the command line."
 import json
 from copy import deepcopy
 from dataclasses import replace
@@ -18,6 +18,7 @@ from avss_nb.layers.two_profiles import (
     symmetric_interval, what_differs
 )
 from avss_nb.maths.bootstrap import bootstrap_weights
+from test_cli import done, refused
 from test_plots import all_text, apart, close_figures  # noqa: F401
 from tiny import VOCABULARY, tiny
 
@@ -311,3 +312,41 @@ def test_names_along_the_top_keep_their_distance():
         places = spread_names(wanted, 0.15)
         assert (np.diff(places) >= 0.15 - 1e-9).all() and places[0] >= 0.075 - 1e-9 and places[-1] <= 0.925 + 1e-9
     np.testing.assert_allclose(spread_names([0.1, 0.5, 0.9], 0.15), [0.1, 0.5, 0.9])
+
+# --- the command line
+
+@pytest.fixture(scope="module")
+def files(base, planted, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("profiles")
+    base.save(folder / "first.safetensors")
+    planted.save(folder / "second.safetensors")
+    return folder / "first.safetensors", folder / "second.safetensors"
+
+def test_the_command_gives_what_the_function_gives(files, base, planted, tmp_path):
+    table, picture = tmp_path / "t.csv", tmp_path / "p.png"
+    wanted = compare_profiles(base, planted, "update_norm", names=("first", "second"), lowest=2)
+    options = "--score", "update_norm", "--lowest", 2
+    result = done("compare-profiles", *files, *options, "--out", table, "--plot", picture, "--json", "-")
+    assert json.loads(result.stdout) == wanted.to_dict()
+    written = pd.read_csv(table)
+    assert [*written] == [*wanted.to_frame()] and written["change"].tolist() == pytest.approx([*wanted.changes()["change"]])
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    shown = done("compare-profiles", *files, *options).stdout
+    for words in wanted.summary(), wanted.sampled, wanted.notes[0], "two halves of first": assert words in shown
+    again = done("compare-profiles", *files, *options, "--out", table, "--plot", picture)       # its own results are replaced
+    assert again.stdout == shown
+
+def test_options_of_the_command(files, base, planted):
+    shown = done("compare-profiles", *files, "--names", "base,tuned", "--independent", "--published").stdout
+    wanted = compare_profiles(base, planted, LayerScorer.published(), ("base", "tuned"), paired=False)
+    assert wanted.summary() in shown and "drawn apart" in shown
+    assert "compare-profiles" in done("--help").stdout and "update_norm" in done("compare-profiles", "--help").stdout
+
+def test_the_command_refuses_in_one_line(files, tmp_path):
+    (tmp_path / "t.csv").write_text("my thesis")
+    refused("compare-profiles", *files, "--out", tmp_path / "t.csv", match="t.csv")
+    assert (tmp_path / "t.csv").read_text() == "my thesis"
+    refused("compare-profiles", *files, "--score", "ablation", match="first has no ablation losses")
+    refused("compare-profiles", *files, "--names", "one", match="give a name for each profile")
+    refused("compare-profiles", files[0], tmp_path / "nothing", match="nothing")
+    refused("compare-profiles", *files, "--plot", tmp_path / "p.txt", match="ends in .png")
