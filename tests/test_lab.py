@@ -254,6 +254,17 @@ def test_pictures(lab):
     assert again["mitigation-2.svg"].read_bytes() == svgs["mitigation.svg"].read_bytes()
     assert "Written to" in lab.text and "mitigation-2.svg" in lab.text
 
+def test_a_folder_is_made_and_text_stays_text(lab, tmp_path):
+    "The folder in the field need not be there; words in SVG and PDF can be searched."
+    before = lab.folder.value
+    front_end(lab.folder, value=f"{tmp_path}/figures/new")
+    try: files = lab.save("svg") + lab.save("pdf")
+    finally: front_end(lab.folder, value=before)
+    assert {f.parent for f in files} == {tmp_path / "figures/new"} and {f.suffix for f in files} == {".svg", ".pdf"}
+    for file in files:
+        if file.suffix == ".svg": assert ">layer</text>" in file.read_text() or "<text" in file.read_text()
+        else: assert file.read_bytes().startswith(b"%PDF") and b"/Type0" in file.read_bytes()    # TrueType, not outlines
+
 def test_saving_a_picture_leaves_the_one_on_show_alone(lab):
     before = lab.ranking.picture.png
     press(lab, ".svg")
@@ -336,9 +347,9 @@ def test_names_are_offered_and_nothing_is_replaced(lab):
     front_end(lab.name, value="pruning")
 
 @pytest.mark.parametrize("folder, name, words", [
-    ("{}/nowhere", "a", "there is no folder"), ("{}", "", "is not a valid file name"), ("{}", "..", "is not a valid file name"), ("{}", "b/a", "there is no folder"),
-    ("{}/file", "a", "there is no folder"), ("/proc", "a", "was not written"), ("{}", "x" * 300, "was not written"),
-    ("x" * 5000, "a", "there is no folder"), ("~nobody/x", "a", "there is no folder"), ("\0", "a", "there is no folder")])
+    ("{}", "", "is not a valid file name"), ("{}", "..", "is not a valid file name"), ("{}", "b/a", "is not a valid file name"),
+    ("{}/file", "a", "cannot be made"), ("/proc", "a", "was not written"), ("{}", "x" * 300, "was not written"),
+    ("x" * 5000, "a", "cannot be made"), ("~nobody/x", "a", "cannot be made"), ("\0", "a", "cannot be made")])
 def test_bad_paths_are_told(lab, tmp_path, folder, name, words):
     (tmp_path / "file").write_text("")
     before = sorted(tmp_path.iterdir())

@@ -43,7 +43,8 @@ __all__ = ['KINDS', 'LayerLab']
 
 # %% ../../nbs/09_panels/09_lab.ipynb #cell-008
 KINDS = {
-    ".svg": ("SVG", "the figure of this tab"), ".png": ("PNG", "the figure of this tab"),
+    ".svg": ("SVG", "the figure of this tab"), ".pdf": ("PDF", "the figure of this tab"),
+    ".png": ("PNG", "the figure of this tab"),
     ".csv": ("CSV", "the table of this tab"), ".parquet": ("Parquet", "the table of this tab"),
     ".html": ("Report", "all tabs in one HTML page"),
     ".py": ("Code", "the Python code that gives the numbers of this tab, and its data")
@@ -468,16 +469,15 @@ def _propose(self: LayerLab, change) -> None:
 @patch
 def _press(self: LayerLab, kind: str) -> None:
     name = self.name.value.strip()
-    own = (
-        None if name == self.view.name else Path(self.folder.value) / name if name else ""
-    )
-    try: self.save(kind, own)
+    try:
+        own = None if name == self.view.name else new_file(self.folder.value, name, kind)
+        self.save(kind, own)
     except InputError as error: self.say(str(error))
 
 # %% ../../nbs/09_panels/09_lab.ipynb #cell-028
 @patch
 def save(self: LayerLab,
-    kind: str = "svg",  # svg, png, csv, parquet, html or py
+    kind: str = "svg",  # svg, pdf, png, csv, parquet, html or py
     # of a file that does not exist; None: the name of the tab, numbered where it is taken
     path: str | Path | None = None,
 ) -> list[Path]:  # the files that were written
@@ -487,7 +487,7 @@ def save(self: LayerLab,
     Parameters
     ----------
     kind : str, default 'svg'
-        svg, png, csv, parquet, html or py
+        svg, pdf, png, csv, parquet, html or py
     path : str | Path | None, default None
         of a file that does not exist; None: the name of the tab, numbered where it is
         taken
@@ -523,7 +523,7 @@ def save(self: LayerLab,
 def _write(self: LayerLab, kind: str, path: Path) -> list[Path]:
     def beside(name): return path.with_name(free_name(path.parent, name))
     with DRAWING:
-        if kind in (".svg", ".png"):
+        if kind in (".svg", ".pdf", ".png"):
             pictures = self.view.pictures
             if not pictures:
                 raise InputError(f"there is no figure in the tab {self.view.name} yet")
