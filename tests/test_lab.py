@@ -229,6 +229,21 @@ def test_questions_are_set_aside_by_subject():
     assert len(learn) + len(test) == 30 and 6 <= len(test) <= 12 and not {q.subject for q in learn} & {q.subject for q in test}
     assert set_aside(questions, []) == (questions, []) and set_aside(questions[:1], None) == (questions[:1], [])
 
+def test_the_button_takes_one_step_after_the_other(teaching, world):
+    "From nothing to a trained model by pressing one button; it says what comes next, and goes when nothing is left."
+    lab, seen = make(teaching, world), []
+    lab.mitigate = lambda: LayerLab.mitigate(lab, [9, 11], RECIPE)  # the usual training takes minutes
+    while lab.button.layout.display != "none":
+        seen.append(lab.button.description)
+        lab.button.click()
+        assert not lab.button.disabled and len(seen) < 9
+    assert seen == ["Rank the layers", "Find layers that hallucinate", "Try without the lowest layers", "Train layers that hallucinate"]
+    assert lab.ranking.profile and lab.hallucination.scores and lab.pruning.reports and lab.mitigation.mitigation
+    assert "Every step has been taken" in lab.text
+
+def test_asking_again_needs_a_training(teaching, world):
+    with pytest.raises(InputError, match="nothing was trained yet"): make(teaching, world).ask()
+
 # --- files --------------------------------------------------------------------------------------------------------------
 
 def press(lab, kind, tab=0, name=None):
