@@ -438,6 +438,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                             'avss_nb/commands/profiles.py')},
             'avss_nb.commands.shared': { 'avss_nb.commands.shared.Commands': ( '10_commands/shared.html#commands',
                                                                                'avss_nb/commands/shared.py'),
+                                         'avss_nb.commands.shared.Commands.get_command': ( '10_commands/shared.html#commands.get_command',
+                                                                                           'avss_nb/commands/shared.py'),
                                          'avss_nb.commands.shared.Commands.invoke': ( '10_commands/shared.html#commands.invoke',
                                                                                       'avss_nb/commands/shared.py'),
                                          'avss_nb.commands.shared.ScoringCommand': ( '10_commands/shared.html#scoringcommand',
