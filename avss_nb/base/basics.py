@@ -306,6 +306,8 @@ class Progress:
         gives the result so far
     part : float, default 0.0
         units' worth of work in those that are not finished
+    begins : bool, default False
+        is this the first news of a run, before any work?
     """
     done: int  # units finished
     total: int  # units in all; 0: not known
@@ -313,6 +315,7 @@ class Progress:
     info: dict[str, Any] = field(default_factory=dict)  # figures worth showing
     partial: Callable[[], Any] | None = None  # gives the result so far
     part: float = 0.0  # units' worth of work in those that are not finished
+    begins: bool = False  # is this the first news of a run, before any work?
 
     def share(self) -> float:
         "Return the share of all units that is done; 0 where their number is not known."
@@ -354,7 +357,7 @@ class Reporter:
         self.progress, self.total, self.unit, self.least = progress, total, unit, least
         self.done, self.last = done, time.monotonic()
         self.parts = getattr(progress, "hears_parts", False)
-        if self.parts: progress(Progress(done, total, unit))
+        if self.parts: progress(Progress(done, total, unit, begins=True))
 
     def part(self,
         units: float,  # finished parts of units, added up

@@ -238,7 +238,9 @@ class ProfileComparison:
     Parameters
     ----------
     names : tuple[str, str]
+        of the two, as in tables and pictures
     scores : tuple[LayerScores, LayerScores]
+        of both
     draws : tuple[np.ndarray, np.ndarray]
         float64, (draws, layers): of both, from resampled texts, row by row
     halves : tuple[tuple[np.ndarray, np.ndarray], ...]
@@ -247,6 +249,7 @@ class ProfileComparison:
     groups : tuple[int, int]
         of texts, which are resampled
     texts : tuple[int, int]
+        how many each has read
     paired : bool
         were the texts of both drawn together?
     differ : dict[str, tuple]
@@ -254,21 +257,23 @@ class ProfileComparison:
     lowest : int
         how many layers count as the least important
     confidence : float, default 0.95
+        level of the intervals
     seed : int, default 0
+        of all random draws
     """
-    names: tuple[str, str]
-    scores: tuple[LayerScores, LayerScores]
+    names: tuple[str, str]  # of the two, as in tables and pictures
+    scores: tuple[LayerScores, LayerScores]  # of both
     # float64, (draws, layers): of both, from resampled texts, row by row
     draws: tuple[np.ndarray, np.ndarray]
     # of both, float64, (splits, layers): scores of one half of its texts, and of the other
     halves: tuple[tuple[np.ndarray, np.ndarray], ...]
     groups: tuple[int, int]  # of texts, which are resampled
-    texts: tuple[int, int]
+    texts: tuple[int, int]  # how many each has read
     paired: bool  # were the texts of both drawn together?
     differ: dict[str, tuple]  # what differs between the profiles, by name
     lowest: int  # how many layers count as the least important
-    confidence: float = 0.95
-    seed: int = 0
+    confidence: float = 0.95  # level of the intervals
+    seed: int = 0  # of all random draws
 
     @property
     def kind(self) -> str:
@@ -604,13 +609,17 @@ def _repr_html_(self: ProfileComparison):
     return f"<p>{escape(words)}</p>{agreement.to_html()}<p>{escape(about)}.</p>{shown}"
 
 @patch
-def plot(self: ProfileComparison, axes=None, **kwargs):
+def plot(self: ProfileComparison,
+    axes=None,  # two matplotlib axes, one under the other; None: a new figure
+    **kwargs,
+):
     """Draw a pair of dots for each layer and its change, and return both axes (see
     `avss_nb.draw.two_profiles.plot_two_profiles`).
 
     Parameters
     ----------
     axes, default None
+        two matplotlib axes, one under the other; None: a new figure
     **kwargs
         handed on as they are
     """
