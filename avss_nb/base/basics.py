@@ -419,7 +419,7 @@ class Bar:
         )
         self.bar.update(progress.done - self.bar.n)
         self.bar.refresh()
-        if progress.done == progress.total: self.bar.close()
+        if progress.total and progress.done == progress.total: self.bar.close()
 
 def default_progress(label: str) -> Callable[[Progress], None]:
     """Return a bar where somebody watches (a terminal, a notebook), and silence in a pipe.
