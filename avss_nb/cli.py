@@ -5,7 +5,7 @@
 # %% ../nbs/11_cli.ipynb #cell-005
 from __future__ import annotations
 # each registers its commands; --help lists them in this order
-from .commands import layers, answers, hallucination, comparison, demo
+from .commands import layers, profiles, answers, hallucination, comparison, demo
 from .commands.shared import app
 
 # %% auto #0

@@ -2,7 +2,7 @@
 import json, os, random, subprocess, sys
 import pytest, torch
 from safetensors.torch import save_file
-from avss_nb import InputError, LayerProfile, LayerProfiler, silent
+from avss_nb import Bar, InputError, LayerProfile, LayerProfiler, Reporter, silent
 from avss_nb.base.basics import check_counts, load_tensors, save_tensors, write_whole
 from tiny import tiny
 
@@ -63,3 +63,14 @@ def test_a_profile_with_a_header_that_lacks_something(tmp_path):
 def test_counts(value):
     check_counts(groups=3)
     with pytest.raises(InputError, match="groups="): check_counts(groups=value)
+
+def test_a_bar_stays_open_until_the_work_is_done():
+    "Also where work begins before anybody knows how much there is."
+    bar = Bar("reading")
+    report = Reporter(bar, 0, "batch", least=0)
+    assert not bar.bar.disable and bar.bar.total is None
+    report.total = 4
+    report.part(0.5)
+    assert "12%" in bar.bar.postfix and bar.bar.n == 0
+    for done in range(1, 5): report.step(done)
+    assert (bar.bar.n, bar.bar.total, bar.bar.disable) == (4, 4, True)      # tqdm disables a bar that is closed

@@ -194,7 +194,7 @@ mitigation = panel.run(answers, world.texts(40), questions(10, 1))"""], "mitigat
     record_property("seconds from ■ to the idle kernel", seconds)
     print(f"mitigation panel: {seconds:.2f} s from ■ to the idle kernel")
     assert status(page).startswith("Stopped early. Layers 10, 11 have the weights of step")
-    assert "the 120 test questions are not asked yet, panel.ask() asks them" in status(page) and page.locator(".avss-panel img").count() == 1
+    assert "The 120 test questions are not asked yet: press the button, or call ask()" in status(page) and page.locator(".avss-panel img").count() == 1
     ask(page, "len(panel.ask())")
     page.wait_for_selector(".avss-panel [role=status] >> text=On 120 test questions: right")
     assert page.locator(".avss-panel img").count() == 2 and page.locator(".avss-panel tr >> text=hallucination rate").count() == 1

@@ -425,3 +425,19 @@ def test_a_model_of_no_numbers(tmp_path):
     saved(tmp_path / "nan", model)
     for option in "--texts", "--questions":
         refused("evaluate", tmp_path / "nan", option, "teaching", "--limit", 8, match="probabilities are NaN; load it in bfloat16 or float32")
+
+def test_the_help_of_each_command_ends_with_an_example_that_it_understands():
+    from avss_nb.cli import app
+    from avss_nb.commands.shared import EXAMPLES
+    from typer.main import get_command
+    group = get_command(app)
+    context = group.make_context("avss-nb", [], resilient_parsing=True)
+    assert {*group.list_commands(context)} == {*EXAMPLES}
+    for name, example in EXAMPLES.items():
+        command = group.get_command(context, name)
+        assert f"Example: avss-nb {name} " in " ".join(done(name, "--help").stdout.split())
+        words = example.split()
+        known = {option for parameter in command.params for option in parameter.opts}
+        assert {word for word in words if word.startswith("--")} <= known, name
+        given = command.make_context(name, words, parent=context, resilient_parsing=True).params.values()
+        assert all(any(word in str(value) for value in given) for word in words if not word.startswith("--")), name

@@ -255,8 +255,8 @@ def test_a_stopped_training_keeps_the_best_and_is_tested_when_asked(teaching, an
     found = panel.run(answers, None, parts["development"])
     assert found.partial and found.step in (2, 4) and "retention" not in panel.losses[-1]
     assert panel.before is before and panel.after is None and panel.picture.png and not panel.diagrams.png
-    assert panel.text == (f"Stopped early. Layers 10, 11 have the weights of step {found.step} of 6; "
-                          "the 16 test questions are not asked yet, panel.ask() asks them.")
+    assert panel.text == (f"Stopped early. Layers 10, 11 have the weights of step {found.step} of 6. "
+                          "The 16 test questions are not asked yet: press the button, or call `ask()`.")
     table = panel.ask()
     assert panel.after.texts == Evaluator(found.model, teaching[1]).answer(parts["test"]).texts and panel.diagrams.png
     assert table.equals(panel.compare()) and panel.text.startswith("Stopped early.") and "On 16 test questions" in panel.text
@@ -266,7 +266,7 @@ def test_a_stopped_test_keeps_the_training(teaching, answers, parts):
     panel = stopping(MitigationPanel, "question", 1)(mitigator(teaching), Evaluator(*teaching).answer(parts["test"]))
     found = panel.run(answers)
     assert not found.partial and panel.mitigation is found and panel.after is None and not panel.diagrams.png
-    assert panel.text == "Layers 10, 11 have the weights of step 6 of 6; the 16 test questions are not asked yet, panel.ask() asks them."
+    assert panel.text == "Layers 10, 11 have the weights of step 6 of 6. The 16 test questions are not asked yet: press the button, or call `ask()`."
     assert not panel.looks
     with pytest.raises(InputError, match="nothing was tested"): panel.compare()
 

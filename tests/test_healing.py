@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 import numpy as np
 import pytest
@@ -318,6 +319,20 @@ def test_adapters_kept_apart_reload_onto_the_pruned_model(tmp_path):
     ({"learning_rate": 0}, "must be positive"), ({"lora_rank": 0}, "lora_rank=0"), ({"weight_decay": -1}, "0 or more")])
 def test_recipes_that_make_no_sense(setting, words):
     with pytest.raises(InputError, match=words): HealingRecipe(**RECIPE | setting)
+
+@pytest.mark.parametrize("every", [1, 3, 6, 25, 99, 200, 300])
+def test_checkpoints_follow_the_history_unless_they_are_given(every):
+    for recipe in HealingRecipe(every=every), replace(HealingRecipe(), every=every):
+        steps = recipe.steps_to_checkpoint
+        assert steps % every == 0 and 200 <= steps < 200 + every
+    assert replace(recipe, checkpoint_every=2 * every).steps_to_checkpoint == 2 * every
+
+def test_a_checkpoint_belongs_to_the_same_run_whether_its_steps_are_given_or_usual(tmp_path):
+    usual = {"every": 6, "checkpoint_every": None, "steps": 7}
+    stopped = heal(cut(), progress=stop_at(7), checkpoint=tmp_path / "run", **usual)
+    assert stopped.step == 7 and json.loads(json.dumps(stopped.to_dict()))["recipe"]["checkpoint_every"] is None
+    resumed = heal(cut(), checkpoint=tmp_path / "run", **usual | {"checkpoint_every": 204})
+    assert same(resumed.model, heal(cut(), **usual).model)
 
 @pytest.mark.parametrize("texts, words", [([], "0 tokens, fewer than one window of 16"), ([[3, 4]], "2 tokens, fewer than one window"),
     ("a text", "one string was given"), ([3, 4], "one list of token ids"), (["words"], "without a tokenizer"), ([[VOCABULARY] * 40], "the model knows 0 to 599"),

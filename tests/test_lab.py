@@ -229,6 +229,21 @@ def test_questions_are_set_aside_by_subject():
     assert len(learn) + len(test) == 30 and 6 <= len(test) <= 12 and not {q.subject for q in learn} & {q.subject for q in test}
     assert set_aside(questions, []) == (questions, []) and set_aside(questions[:1], None) == (questions[:1], [])
 
+def test_the_button_takes_one_step_after_the_other(teaching, world):
+    "From nothing to a trained model by pressing one button; it says what comes next, and goes when nothing is left."
+    lab, seen = make(teaching, world), []
+    lab.mitigate = lambda: LayerLab.mitigate(lab, [9, 11], RECIPE)  # the usual training takes minutes
+    while lab.button.layout.display != "none":
+        seen.append(lab.button.description)
+        lab.button.click()
+        assert not lab.button.disabled and len(seen) < 9
+    assert seen == ["Rank the layers", "Find layers that hallucinate", "Try without the lowest layers", "Train layers that hallucinate"]
+    assert lab.ranking.profile and lab.hallucination.scores and lab.pruning.reports and lab.mitigation.mitigation
+    assert "Every step has been taken" in lab.text
+
+def test_asking_again_needs_a_training(teaching, world):
+    with pytest.raises(InputError, match="nothing was trained yet"): make(teaching, world).ask()
+
 # --- files --------------------------------------------------------------------------------------------------------------
 
 def press(lab, kind, tab=0, name=None):
@@ -253,6 +268,17 @@ def test_pictures(lab):
     again = press(lab, ".svg", 3)                            # the same picture is the same file
     assert again["mitigation-2.svg"].read_bytes() == svgs["mitigation.svg"].read_bytes()
     assert "Written to" in lab.text and "mitigation-2.svg" in lab.text
+
+def test_a_folder_is_made_and_text_stays_text(lab, tmp_path):
+    "The folder in the field need not be there; words in SVG and PDF can be searched."
+    before = lab.folder.value
+    front_end(lab.folder, value=f"{tmp_path}/figures/new")
+    try: files = lab.save("svg") + lab.save("pdf")
+    finally: front_end(lab.folder, value=before)
+    assert {f.parent for f in files} == {tmp_path / "figures/new"} and {f.suffix for f in files} == {".svg", ".pdf"}
+    for file in files:
+        if file.suffix == ".svg": assert ">layer</text>" in file.read_text() or "<text" in file.read_text()
+        else: assert file.read_bytes().startswith(b"%PDF") and b"/Type0" in file.read_bytes()    # TrueType, not outlines
 
 def test_saving_a_picture_leaves_the_one_on_show_alone(lab):
     before = lab.ranking.picture.png
@@ -336,9 +362,9 @@ def test_names_are_offered_and_nothing_is_replaced(lab):
     front_end(lab.name, value="pruning")
 
 @pytest.mark.parametrize("folder, name, words", [
-    ("{}/nowhere", "a", "there is no folder"), ("{}", "", "is not a valid file name"), ("{}", "..", "is not a valid file name"), ("{}", "b/a", "there is no folder"),
-    ("{}/file", "a", "there is no folder"), ("/proc", "a", "was not written"), ("{}", "x" * 300, "was not written"),
-    ("x" * 5000, "a", "there is no folder"), ("~nobody/x", "a", "there is no folder"), ("\0", "a", "there is no folder")])
+    ("{}", "", "is not a valid file name"), ("{}", "..", "is not a valid file name"), ("{}", "b/a", "is not a valid file name"),
+    ("{}/file", "a", "cannot be made"), ("/proc", "a", "was not written"), ("{}", "x" * 300, "was not written"),
+    ("x" * 5000, "a", "cannot be made"), ("~no-such-user/x", "a", "cannot be made"), ("\0", "a", "cannot be made")])
 def test_bad_paths_are_told(lab, tmp_path, folder, name, words):
     (tmp_path / "file").write_text("")
     before = sorted(tmp_path.iterdir())

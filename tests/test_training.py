@@ -121,7 +121,7 @@ def test_a_model_that_draws_counts_and_replaces_is_put_back():
 def test_values_are_those_of_the_profiler(tmp_path, scorer):
     callback, model = AVSSCallback(PROBE, every=5, scorer=scorer), with_dropout()
     def expected():
-        profile = LayerProfiler(model, sites=("output", "relative_update", "mlp"), ablation=scorer.measure == "ablation", groups=1).profile(PROBE, silent)
+        profile = LayerProfiler(model, sites=("output", "relative_update", "mlp"), ablation=scorer.measure == "ablation", batch_size=16, groups=1).profile(PROBE, silent)
         return scorer.score(profile)
     start = expected()
     made = run(model, tmp_path, callback)
@@ -237,10 +237,10 @@ def test_every_step_is_told_once_and_reporters_hear(tmp_path):
 def test_an_interruption_in_a_measurement_stops_the_training(tmp_path, monkeypatch):
     callback, counted = AVSSCallback(PROBE, every=2, batch_size=2), []
     measure = LayerProfiler._measure
-    def interrupted(self, batch, number):
+    def interrupted(self, batch, number, *rest):
         counted.append(number)
         if len(counted) == 8: raise KeyboardInterrupt        # in the middle of the third profile
-        return measure(self, batch, number)
+        return measure(self, batch, number, *rest)
     monkeypatch.setattr(LayerProfiler, "_measure", interrupted)
     with pytest.raises(KeyboardInterrupt): run(with_dropout(), tmp_path, callback)
     assert callback.history.steps.tolist() == [0, 2]

@@ -432,7 +432,7 @@ def perplexity(self: Evaluator,
             "a classifier has no perplexity; give `Labelled` texts to `evaluate` or"
             " `classify`"
         )
-    progress = progress or default_progress("perplexity")
+    progress = default_progress("perplexity") if progress is None else progress
     return Perplexity.of(*self.text_losses(texts, max_length, progress))
 
 # %% ../../nbs/06_answering/05_evaluator.ipynb #cell-064
@@ -578,7 +578,7 @@ def answer(self: Evaluator,
             warn, token_ids, self.prompt
         )
     def result(): return judged(sorted(found))
-    report = Reporter(progress or default_progress("answers"), len(questions), "question")
+    report = Reporter(default_progress("answers") if progress is None else progress, len(questions), "question")
     def show(): report.step(len(found), partial=result)
     if found: show()
     settings = generation_settings(self.model, generation)
@@ -659,7 +659,7 @@ def _score_rows(
     self: Evaluator, questions, rows, starts, progress
 ) -> tuple[tuple[float, ...], ...]:
     find_head(self.model)  # refuses a model that would see the answer before it is asked for it
-    report = Reporter(progress or default_progress("scores"), len(rows), "answer")
+    report = Reporter(default_progress("scores") if progress is None else progress, len(rows), "answer")
     if not min(starts):
         empty = self.prompt.text(questions[starts.index(0)], self.tokenizer)
         raise InputError(f"the prompt {empty!r} has no tokens; give one that has")
@@ -816,7 +816,7 @@ def ask(self: Evaluator,
 def _class_logprobs(self: Evaluator, rows, progress) -> list[tuple[int, float]]:
     "The most probable class of each row, and its log-probability."
     found: dict[int, tuple[int, float]] = {}
-    report = Reporter(progress or default_progress("classes"), len(rows), "text")
+    report = Reporter(default_progress("classes") if progress is None else progress, len(rows), "text")
     equal = kept_apart(self.model, rows, self.batch_size)
     batches = length_batches(rows, self.batch_size, equal=equal)
     with torch.no_grad(), evaluation_mode(self.model):

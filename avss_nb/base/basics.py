@@ -501,6 +501,8 @@ class Progress:
         gives the result so far
     part : float, default 0.0
         units' worth of work in those that are not finished
+    begins : bool, default False
+        is this the first news of a run, before any work?
     """
     done: int  # units finished
     total: int  # units in all; 0: not known
@@ -508,6 +510,7 @@ class Progress:
     info: dict[str, Any] = field(default_factory=dict)  # figures worth showing
     partial: Callable[[], Any] | None = None  # gives the result so far
     part: float = 0.0  # units' worth of work in those that are not finished
+    begins: bool = False  # is this the first news of a run, before any work?
 
     def share(self) -> float:
         "Return the share of all units that is done; 0 where their number is not known."
@@ -552,7 +555,7 @@ class Reporter:
         self.progress, self.total, self.unit, self.least = progress, total, unit, least
         self.done, self.last = done, time.monotonic()
         self.parts = getattr(progress, "hears_parts", False)
-        if self.parts: progress(Progress(done, total, unit))
+        if self.parts: progress(Progress(done, total, unit, begins=True))
 
     def part(self,
         units: float,  # finished parts of units, added up
@@ -614,7 +617,7 @@ class Bar:
         )
         self.bar.update(progress.done - self.bar.n)
         self.bar.refresh()
-        if progress.done == progress.total: self.bar.close()
+        if progress.total and progress.done == progress.total: self.bar.close()
 
 def listener_of(
     progress: Callable[[Progress], None] | None,
@@ -630,7 +633,7 @@ def listener_of(
         before the bar
     """
     check_functions(LISTENERS, progress=progress)
-    return progress or Bar(label)
+    return Bar(label) if progress is None else progress
 
 def default_progress(label: str) -> Callable[[Progress], None]:
     """Return a bar where somebody watches (a terminal, a notebook), and silence in a pipe.

@@ -16,13 +16,13 @@ from ..base.basics import InputError, check_replaceable, one_line, silent, write
 from ..data.gguf import ModelWarning
 
 # %% auto #0
-__all__ = ['app', 'QUIET', 'SPLIT', 'Version', 'Verbose', 'RESULT', 'PICTURE', 'PICTURES', 'Model', 'TEXTS', 'Texts', 'Labels',
-           'QUESTIONS', 'Limit', 'Tokens', 'MaxLength', 'WindowBos', 'BatchSize', 'Split', 'Column', 'Streaming',
-           'Dtype', 'Device', 'DeviceMap', 'Stack', 'HowAsked', 'System', 'Shots', 'Room', 'Rules', 'ScoreName', 'Site',
-           'Aggregation', 'Eps', 'Relative', 'FirstToken', 'Published', 'Protect', 'Json', 'Commands', 'ScoringCommand',
-           'print_version', 'check_split', 'start_app', 'run_line', 'print_result', 'table_text', 'check_out',
-           'save_figure', 'share_work', 'exit_interrupted', 'asked_how', 'asking_lines', 'asking_dict', 'print_asked',
-           'split_names', 'layer_numbers']
+__all__ = ['EXAMPLES', 'app', 'QUIET', 'SPLIT', 'Version', 'Verbose', 'RESULT', 'PICTURE', 'PICTURES', 'Model', 'TEXTS', 'Texts',
+           'Labels', 'QUESTIONS', 'Limit', 'Tokens', 'MaxLength', 'WindowBos', 'BatchSize', 'Split', 'Column',
+           'Streaming', 'Dtype', 'Device', 'DeviceMap', 'Stack', 'HowAsked', 'System', 'Shots', 'Room', 'Rules',
+           'ScoreName', 'Site', 'Aggregation', 'Eps', 'Relative', 'FirstToken', 'Published', 'Protect', 'Json',
+           'Commands', 'ScoringCommand', 'print_version', 'check_split', 'start_app', 'run_line', 'print_result',
+           'table_text', 'check_out', 'save_figure', 'share_work', 'exit_interrupted', 'asked_how', 'asking_lines',
+           'asking_dict', 'print_asked', 'split_names', 'layer_numbers']
 
 # %% ../../nbs/10_commands/00_shared.ipynb #cell-011
 class Commands(TyperGroup):
@@ -34,6 +34,31 @@ class Commands(TyperGroup):
         except InputError as error:
             echo(f"error: {one_line(error)}", err=True)
             raise Exit(2) from None
+
+    def get_command(self,
+        ctx,  # of click
+        cmd_name: str,
+    ):
+        "Return a command; its help ends with an example."
+        command = super().get_command(ctx, cmd_name)
+        example = EXAMPLES.get(cmd_name)
+        if command and example: command.epilog = f"Example: avss-nb {cmd_name} {example}"
+        return command
+
+EXAMPLES = {  # command → arguments that work wherever the package is installed
+    "profile": "teaching --texts teaching --out profile.safetensors",
+    "merge": "a.safetensors b.safetensors --out both.safetensors",
+    "rank": "profile.safetensors --score update_norm",
+    "prune": "teaching --profile profile.safetensors --fraction 0.25 --out smaller",
+    "compare-profiles": "base.safetensors tuned.safetensors --names base,tuned",
+    "evaluate": "teaching --questions teaching --texts teaching --limit 100",
+    "harness": "teaching --tasks hellaswag --limit 50 --remove 5,6",
+    "calibration": "answers.csv --json -",
+    "hallucination": "teaching --questions teaching --limit 300 --out layers",
+    "mitigate": "teaching --questions teaching --texts teaching --layers auto --out trained",
+    "compare": "teaching --texts teaching --questions teaching --counts 1,2,3",
+    "demo": "--out demo",
+}
 
 app = Typer(
     cls=Commands, no_args_is_help=True, add_completion=False, rich_markup_mode=None,
@@ -48,6 +73,7 @@ class ScoringCommand(TyperCommand):
         formatter,  # of click
     ):
         from avss_nb.layers.scores import SCORES
+        super().format_epilog(ctx, formatter)
         with formatter.section("Scores"):
             formatter.write_dl([(name, row.axis) for name, row in SCORES.items()])
 

@@ -167,7 +167,8 @@ def _dataset(name, split):
         reason = str(error).splitlines()[0] if str(error) else "no message"
         raise InputError(
             f"{name} is neither a file here nor a data set that could be loaded"
-            f" ({type(error).__name__}: {reason})"
+            f" ({type(error).__name__}: {reason}); give a file here, for example texts.txt or"
+            " questions.csv"
         ) from None
     return itertools.chain(first, rows)
 

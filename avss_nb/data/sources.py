@@ -212,7 +212,10 @@ def _pretrained(name: str, dtype: str, device_map=None, cache=None):
     except Exception as error:
         origin = "a folder here" if os.path.isdir(place) else "no folder here; from the hub"
         reason = str(error).strip().splitlines()[0]
-        raise InputError(f"{name} could not be loaded as a model ({origin}: {reason})") from None
+        raise InputError(
+            f"{name} could not be loaded as a model ({origin}: {reason}); give a folder with"
+            " config.json, weights and tokenizer, a .gguf file, or `teaching`"
+        ) from None
     _check_complete(name, model, info["missing_keys"])
     # reports name the GGUF file, not the folder that it was converted to
     model.config._name_or_path = name

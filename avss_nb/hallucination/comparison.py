@@ -13,7 +13,7 @@ from torch import nn
 from fastcore.basics import patch
 from ..base.basics import InputError, Progress, check_place, load_tensors
 from ..base.basics import check_kinds, listener_of
-from ..base.basics import save_tensors
+from ..base.basics import save_tensors, silent
 from ..model.blocks import Blocks, fingerprint_blocks
 from ..maths.calibration import MEASURES, PlattScaling, TemperatureScaling, below_one
 from ..maths.calibration import best_threshold, resampled_measures
@@ -37,14 +37,16 @@ class Arm:
     Parameters
     ----------
     name : str
+        as in tables and pictures
     layers : tuple[int, ...]
+        that are trained
     changes : dict
         of the recipe
     seeds : tuple[int, ...] | None, default None
         None: those of the comparison; arms of one name with different seeds share a row
     """
-    name: str
-    layers: tuple[int, ...]
+    name: str  # as in tables and pictures
+    layers: tuple[int, ...]  # that are trained
     changes: dict = field(default_factory=dict)  # of the recipe
     # None: those of the comparison; arms of one name with different seeds share a row
     seeds: tuple[int, ...] | None = None
@@ -98,7 +100,7 @@ def _random_layers(layers, top, draws, seed, chosen) -> list[tuple[int, ...]]:
         if some not in [chosen, *drawn]: drawn.append(some)
     return drawn
 
-# %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-017
+# %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-021
 def score_rivals(
     development: Answers,  # of the original
     test: Answers,  # of the original
@@ -139,10 +141,10 @@ CERTAINTIES = {  # name → the certainty of each answer, by which a threshold s
     "total probability": _total_probability,
 }
 
-# %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-023
+# %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-035
 ARM_FORMAT = "avss_nb.ArmRun/1"
 
-# %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-024
+# %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-036
 @dataclass(frozen=True)
 class ArmRun:
     """Hold the answers of one arm with one seed, after training.
@@ -160,7 +162,19 @@ class ArmRun:
     perplexity: float | None  # on held-out text
     step: int  # whose weights were chosen
 
-    def save(self, path: Path, identity: str) -> None:
+    def save(self,
+        path: Path,
+        identity: str,  # of the run: see `run_identity`
+    ) -> None:
+        """Write the run to a file.
+
+        Parameters
+        ----------
+        path : Path
+            of the file
+        identity : str
+            of the run: see `run_identity`
+        """
         names = "confidences", "correct", "abstained"
         tensors = {name: torch.from_numpy(getattr(self.answers, name)) for name in names}
         header = {
@@ -170,7 +184,11 @@ class ArmRun:
         save_tensors(path, tensors, ARM_FORMAT, header)
 
     @classmethod
-    def load(cls, path: Path, identity: str, test: Sequence[Question]) -> ArmRun | None:
+    def load(cls,
+        path: Path,
+        identity: str,  # of the run: see `run_identity`
+        test: Sequence[Question],  # the questions that were asked
+    ) -> ArmRun | None:
         """Read a run; None without a file, InputError where it belongs to another comparison.
 
         Parameters
@@ -178,7 +196,9 @@ class ArmRun:
         path : Path
             of the file
         identity : str
+            of the run: see `run_identity`
         test : Sequence[Question]
+            the questions that were asked
         """
         if not path.is_file(): return None
         header, tensors = load_tensors(
@@ -198,7 +218,7 @@ class ArmRun:
         )
         return cls(answers, header["perplexity"], header["step"])
 
-# %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-027
+# %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-041
 def _run_name(arm, seed) -> str:
     "The name of a run's file: small letters, digits and dashes."
     words = re.sub("[^a-z0-9]+", "-", arm.name.lower()).strip("-")
@@ -230,7 +250,7 @@ def _places(folder, names) -> dict[str, Path | None]:
         if not os.path.isfile(path): check_place(path, ARM_FORMAT, "compare_arms", folder=False)
     return places
 
-# %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-030
+# %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-046
 def check_disjoint(parts: dict[str, Iterable[Question]]) -> None:
     """Raise InputError if two parts share a subject.
 
@@ -249,7 +269,7 @@ def check_disjoint(parts: dict[str, Iterable[Question]]) -> None:
                     f" {min(both)!r}; split with `split_questions`"
                 )
 
-# %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-033
+# %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-049
 def run_identity(evaluator, arm, recipe, *data) -> str:
     """Hash what a run depends on:
     model, layers, recipe, questions, verdicts and texts, and how it is asked.
@@ -269,7 +289,7 @@ def run_identity(evaluator, arm, recipe, *data) -> str:
     ]
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
-# %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-035
+# %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-051
 @dataclass(frozen=True, eq=False)
 class ArmTable:
     """Hold what every arm answered, and what that comes to.
@@ -283,24 +303,29 @@ class ArmTable:
     layers : dict[str, tuple[tuple[int, ...], ...]]
         arm → sets of layers that were trained
     draws : int, default 1000
+        of the bootstrap
     seed : int, default 0
+        of the draws
     """
     runs: dict[str, list[ArmRun]]  # arm → a run for each seed (rivals: one)
     claim: str  # the arm that the others are compared with
     layers: dict[str, tuple[tuple[int, ...], ...]]  # arm → sets of layers that were trained
-    draws: int = 1000
-    seed: int = 0
+    draws: int = 1000  # of the bootstrap
+    seed: int = 0  # of the draws
 
     @property
     def questions(self) -> tuple[Question, ...]:
         return self.runs["original"][0].answers.questions
 
-    def trained(self, name: str) -> str:
+    def trained(self,
+        name: str,  # of an arm
+    ) -> str:
         """The layers that an arm trained, in words; a stroke between draws.
 
         Parameters
         ----------
         name : str
+            of an arm
         """
         return " / ".join(", ".join(map(str, some)) for some in self.layers.get(name, ()))
 
@@ -322,7 +347,7 @@ class ArmTable:
         size = f"{len(self.runs)} arms on {len(self.questions):,} questions"
         return f"ArmTable({size}; most reliable: {best[1]}, {best[0]:.3f})"
 
-# %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-037
+# %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-053
 def _all_measures(weights, answers) -> pd.DataFrame:
     """Measures of weighted questions, a row for each row of weights; groups as `group:
     measure`."""
@@ -347,7 +372,7 @@ def _share(weights, what) -> np.ndarray:
     drawn = weights.sum(1)
     return (weights @ what.astype(float)) / np.where(drawn > 0, drawn, np.nan)
 
-# %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-039
+# %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-057
 @patch
 def measured(self: ArmTable) -> dict[str, pd.DataFrame]:
     "Compute for each arm its measures (columns) on the data (row 0) and on every draw."
@@ -366,7 +391,7 @@ def _check(self: ArmTable, measures, measured):
         if name not in known:
             raise InputError(f"there is no measure {name!r}; there are {', '.join(known)}")
 
-# %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-043
+# %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-061
 USUAL = (
     "reliability", "right", "accuracy", "hallucination_rate", "answered", "ece", "brier",
     "auroc", "risk_coverage"
@@ -395,7 +420,7 @@ def to_frame(self: ArmTable,
         rows[name] = row
     return pd.DataFrame(rows).T
 
-# %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-046
+# %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-064
 @patch
 def differences(self: ArmTable,
     measure: str = "reliability",
@@ -431,7 +456,7 @@ def _p_of(gap) -> float:
     sides = [(1 + side.sum()) / (1 + len(known)) for side in (known <= 0, known >= 0)]
     return min(1., 2 * min(sides))
 
-# %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-050
+# %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-072
 @patch
 def summary(self: ArmTable) -> pd.DataFrame:
     "Make the table for people: every cell a value with its interval."
@@ -472,7 +497,7 @@ def plot(self: ArmTable, measure: str = "reliability", ax=None, **kwargs):
     from avss_nb.draw.comparison import plot_arms
     return plot_arms(self, measure, ax=ax, **kwargs)
 
-# %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-054
+# %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-076
 @dataclass
 class _Shared:
     "What all arms have in common."
@@ -488,7 +513,7 @@ class _Shared:
     def perplexity(self, model) -> float | None:
         if not self.held_out: return None
         evaluator = Evaluator(model, self.evaluator.tokenizer, **self.evaluation)
-        return evaluator.perplexity(self.held_out).value
+        return evaluator.perplexity(self.held_out, progress=silent).value
 
     def identity(self, arm, recipe) -> str:
         train = self.train
@@ -516,10 +541,10 @@ class _Shared:
         done = mitigator.train(self.train, self.texts, self.development, progress, checkpoint)
         if done.partial: raise KeyboardInterrupt
         evaluator = Evaluator(done.model, tokenizer, **self.evaluation)
-        answers = evaluator.asking(self.evaluator.prompt).answer(self.test)
+        answers = evaluator.asking(self.evaluator.prompt).answer(self.test, silent)
         return ArmRun(answers, self.perplexity(done.model), done.step)
 
-# %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-056
+# %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-078
 def compare_arms(
     model: nn.Module,  # the original, never changed
     tokenizer,
@@ -530,7 +555,7 @@ def compare_arms(
     texts: Iterable[Text] | None = None,  # neutral text for the retention term
     held_out: Iterable[Text] | None = None,  # other neutral text, for the perplexity
     recipe: Recipe | None = None,
-    seeds: Sequence[int] = (0, 1, 2),
+    seeds: Sequence[int] = (0, 1, 2),  # of the trainings: one run each
     folder: str | Path | None = None,  # keeps every finished arm, and continues from there
     progress: Callable[[Progress], None] | None = None,  # hears of every training step
     **evaluation,  # settings of `Evaluator`
@@ -558,6 +583,7 @@ def compare_arms(
     recipe : Recipe | None, default None
         settings of the training; None: the defaults
     seeds : Sequence[int], default (0, 1, 2)
+        of the trainings: one run each
     folder : str | Path | None, default None
         keeps every finished arm, and continues from there
     progress : Callable[[Progress], None] | None, default None
@@ -565,14 +591,14 @@ def compare_arms(
     **evaluation
         settings of `Evaluator`
     """
-    progress = listener_of(progress, "arms")
     check_kinds(list, tuple, arms=arms, advice="write [Arm(name, layers)] or standard_arms(scores)")
     for arm in arms: check_kinds(Arm, arm=arm)
     check_kinds(Answers, train=train)
     check_kinds(Recipe, None, recipe=recipe)
     check_settings(evaluation)
+    recipe, progress = recipe or Recipe(), listener_of(progress, "arms")
     test, development = questions_of(test), questions_of(development)
-    recipe, plan = recipe or Recipe(), plan_runs(arms, seeds)
+    plan = plan_runs(arms, seeds)
     check_disjoint({"training": train.questions, "development": development, "test": test})
     places = _places(folder, plan)
     texts, held_out = (None if t is None else [*t] for t in (texts, held_out))
@@ -581,7 +607,7 @@ def compare_arms(
         evaluator, evaluation, recipe, train, development, test, texts, held_out
     )
     plain = shared.perplexity(model)
-    rivals = score_rivals(evaluator.answer(development), evaluator.answer(test))
+    rivals = score_rivals(*(evaluator.answer(q, silent) for q in (development, test)))
     if taken := {arm.name for arm in arms} & rivals.keys():
         raise InputError(f"the name {min(taken)!r} belongs to a rival; give that arm another")
     runs = {name: [ArmRun(answers, plain, 0)] for name, answers in rivals.items()}

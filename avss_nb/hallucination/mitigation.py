@@ -4,7 +4,7 @@
 
 # %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-003
 from __future__ import annotations
-import copy, hashlib, json, math, os, random, re
+import copy, hashlib, math, os, random, re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from html import escape
@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from fastcore.basics import patch
 from ..model.adapters import base_of, with_adapters
 from .profile import both_kinds
-from ..base.basics import InputError, Progress, check_counts, check_place
+from ..base.basics import InputError, Progress, Reporter, check_counts, check_place
 from ..base.basics import check_kinds, check_reals, listener_of
-from ..base.basics import check_replaceable, load_tensors, save_tensors, write_whole
+from ..base.basics import load_tensors, save_tensors, silent
 from ..model.blocks import Blocks, block_output, fingerprint_blocks
 from ..model.handling import evaluation_mode, gradients_on
 from ..maths.calibration import confidence_measures
@@ -26,8 +26,8 @@ from ..data.verdicts import is_abstention, is_correct
 from ..answering.answers import Answers
 from ..answering.evaluator import Evaluator, check_settings
 from ..model.heads import find_head
-from ..model.saving import forget_quantisation, name_of, rename_model, save_model, number_spans
-from ..model.handling import quiet_transformers
+from ..model.saving import forget_quantisation, name_of, number_spans, rename_model
+from ..model.saving import save_result
 
 # %% auto #0
 __all__ = ['WRONG', 'MITIGATION_CHECKPOINT', 'supervised_contrast', 'Recipe', 'student_of', 'Example', 'examples_of', 'losses_of',
@@ -62,10 +62,10 @@ def supervised_contrast(
     pairs = same.sum(1)
     return -(logs.sum(1) / pairs.clamp_min(1)).sum() / (pairs > 0).sum().clamp_min(1)
 
-# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-014
+# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-019
 WRONG = ("ignore", "abstain", "learn")
 
-# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-015
+# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-020
 @dataclass(frozen=True)
 class Recipe:
     """Say how to train; a term with weight 0 is switched off.
@@ -88,6 +88,7 @@ class Recipe:
     abstention : str, default 'unknown'
         what abstaining sounds like
     steps : int, default 600
+        of the optimiser
     batch_size : int, default 64
         answers in a step, half of them right, half wrong
     text_batch : int, default 32
@@ -97,6 +98,7 @@ class Recipe:
     learning_rate : float, default 0.0005
         peak; linear warm-up over 5 % of the steps, then a cosine to zero
     weight_decay : float, default 0.0
+        of AdamW; no unit
     lora_rank : int | None, default None
         train low-rank adapters of this rank (PEFT) instead of all parameters of the
         blocks
@@ -105,6 +107,7 @@ class Recipe:
     patience : int | None, default None
         stop after so many looks without an improvement; None: never
     seed : int, default 0
+        of all random draws
     """
     answer: float = 1.  # weight of the loss on right answers
     abstain: float = 1.  # weight of the loss on abstaining where no answer can be known
@@ -115,18 +118,18 @@ class Recipe:
     # right answer
     wrong: str = "ignore"
     abstention: str = "unknown"  # what abstaining sounds like
-    steps: int = 600
+    steps: int = 600  # of the optimiser
     batch_size: int = 64  # answers in a step, half of them right, half wrong
     text_batch: int = 32  # neutral texts in a step
     text_length: int = 64  # tokens of a neutral text, at most
     # peak; linear warm-up over 5 % of the steps, then a cosine to zero
     learning_rate: float = 5e-4
-    weight_decay: float = 0.
+    weight_decay: float = 0.  # of AdamW; no unit
     # train low-rank adapters of this rank (PEFT) instead of all parameters of the blocks
     lora_rank: int | None = None
     every: int = 50  # steps between two looks at the development questions
     patience: int | None = None  # stop after so many looks without an improvement; None: never
-    seed: int = 0
+    seed: int = 0  # of all random draws
 
     def __post_init__(self):
         for name in ("answer", "abstain", "contrast", "retention", "weight_decay"):
@@ -151,7 +154,7 @@ class Recipe:
         if not self.answer + self.abstain + self.contrast + self.retention:
             raise InputError("every term is switched off; nothing would be trained")
 
-# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-018
+# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-023
 def student_of(
     blocks: Blocks,  # of the original
     layers: Sequence[int],  # that will be trained
@@ -183,7 +186,7 @@ def student_of(
     paths = {layer: f"{blocks.path}.{layer}" for layer in layers}
     return with_adapters(student, paths, lora_rank, seed)
 
-# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-022
+# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-029
 @dataclass(frozen=True)
 class Example:
     """Hold one row of a training batch.
@@ -207,7 +210,7 @@ class Example:
     abstain: bool  # is the target the abstention?
     target: bool  # is there one?
 
-# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-023
+# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-030
 def examples_of(
     answers: Answers,  # of the original, with verdicts
     evaluator: Evaluator,  # knows the prompts and the ends of answers
@@ -248,7 +251,7 @@ def _target(q, text, right, recipe) -> str:
         raise InputError(f"{q.text!r} has no accepted answer to learn; give it one")
     return q.answers[0] if q.answers else text
 
-# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-026
+# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-037
 def losses_of(
     student: nn.Module,
     blocks: Sequence[nn.Module],  # the student's chosen blocks
@@ -301,7 +304,7 @@ def _read_with_states(student, blocks, padded, at) -> tuple[Tensor, list[Tensor]
     finally:
         for handle in handles: handle.remove()
 
-# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-029
+# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-042
 def retention_loss(
     student: nn.Module, original: nn.Module, rows: Sequence[Sequence[int]]
 ) -> Tensor:
@@ -321,7 +324,7 @@ def retention_loss(
     real = batch["attention_mask"].bool()
     return divergence[real].mean()
 
-# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-032
+# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-047
 def development_measures(answers: Answers) -> dict[str, float]:
     """Measure what is watched on the development questions.
     `reliability`: right minus wrong answers, as a share of all; an abstention costs nothing
@@ -340,7 +343,7 @@ def development_measures(answers: Answers) -> dict[str, float]:
         name: found.get(name) for name in others
     }
 
-# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-035
+# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-052
 @dataclass(frozen=True, eq=False)
 class Mitigation:
     """Hold a trained student, beside the untouched original.
@@ -350,11 +353,13 @@ class Mitigation:
     model : nn.Module
         the student, with the weights of its best look at the development questions
     tokenizer : object
+        of the model
     blocks : Blocks
         of the original
     layers : tuple[int, ...]
         that were trained
     recipe : Recipe
+        how it was trained
     history : tuple[dict, ...]
         a row for each look: step, losses, measures on the development questions
     step : int
@@ -366,10 +371,10 @@ class Mitigation:
     """
     # the student, with the weights of its best look at the development questions
     model: nn.Module = field(repr=False)
-    tokenizer: object = field(repr=False)
+    tokenizer: object = field(repr=False)  # of the model
     blocks: Blocks = field(repr=False)  # of the original
     layers: tuple[int, ...]  # that were trained
-    recipe: Recipe
+    recipe: Recipe  # how it was trained
     # a row for each look: step, losses, measures on the development questions
     history: tuple[dict, ...] = field(repr=False)
     step: int  # whose weights these are
@@ -385,7 +390,7 @@ class Mitigation:
         if self.partial: words.append("PARTIAL")
         return f"Mitigation(layers {', '.join(map(str, self.layers))}; {', '.join(words)})"
 
-# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-036
+# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-053
 @patch
 def to_frame(self: Mitigation) -> pd.DataFrame:
     "Make a table with a row for each look at the development questions."
@@ -397,7 +402,7 @@ def _repr_html_(self: Mitigation):
     table = self.to_frame().tail(8).to_html(float_format="{:.3g}".format, na_rep="–")
     return f"<p>{escape(repr(self))}</p>{table}"
 
-# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-038
+# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-055
 @patch
 def save(self: Mitigation,
     path: str | Path,  # a folder: new, empty, or an earlier result, which is replaced
@@ -410,14 +415,8 @@ def save(self: Mitigation,
     path : str | Path
         a folder: new, empty, or an earlier result, which is replaced
     """
-    check_replaceable(path, "mitigation.json", "mitigation")
-    with write_whole(path) as folder, quiet_transformers():
-        save_model(self.model, self.tokenizer, folder)
-        notes = json.dumps(self.to_dict(), indent=2)
-        (folder / "mitigation.json").write_text(notes + "\n")
-    # an adapter keeps the name of its base
-    if self.base is None: rename_model(self.model, path)
-    return Path(path)
+    notes = {"mitigation": self.to_dict()}
+    return save_result(self.model, self.tokenizer, path, "mitigation", notes)
 
 @patch
 def to_dict(self: Mitigation) -> dict:
@@ -427,7 +426,7 @@ def to_dict(self: Mitigation) -> dict:
         "partial": self.partial, "base": self.base, "history": [*self.history]
     }
 
-# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-039
+# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-056
 @patch
 def apply(self: Mitigation) -> nn.Module:
     """Write the trained blocks into the original model (adapters are merged), and
@@ -448,7 +447,7 @@ def apply(self: Mitigation) -> nn.Module:
 def _inner(self: Mitigation) -> nn.Module:
     return self.model.get_base_model() if hasattr(self.model, "peft_config") else self.model
 
-# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-041
+# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-058
 class ContrastiveMitigator:
     """Train chosen blocks to keep right answers and withhold wrong ones.
 
@@ -497,7 +496,7 @@ class ContrastiveMitigator:
                 " name it in abstentions= too"
             )
 
-# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-043
+# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-060
 @patch
 @gradients_on()
 def train(self: ContrastiveMitigator,
@@ -535,6 +534,7 @@ def train(self: ContrastiveMitigator,
     prompt = self.evaluator.as_asked(answers).prompt
     run = _Run(self, examples, rows, [*development], prompt)
     run.load(checkpoint)
+    report = Reporter(progress, recipe.steps, "training step", run.step)
     try:
         with evaluation_mode(self.model):
             while run.step < recipe.steps and not run.tired():
@@ -543,7 +543,7 @@ def train(self: ContrastiveMitigator,
                     run.look(losses)
                     run.save(checkpoint)
                 info = (run.history[-1] if run.history else {}) | losses
-                progress(Progress(run.step, recipe.steps, "training step", info, run.result))
+                report.step(run.step, info, run.result)
     except KeyboardInterrupt: return run.result()
     return run.result(partial=False)
 
@@ -563,10 +563,10 @@ def _check_terms(self: ContrastiveMitigator, examples, rows) -> None:
             " another term"
         )
 
-# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-045
+# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-062
 MITIGATION_CHECKPOINT = "avss_nb.mitigation/1"
 
-# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-046
+# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-063
 class _Run:
     "One training in progress."
 
@@ -599,7 +599,7 @@ class _Run:
         ]
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
-# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-047
+# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-064
 @patch
 def rate(self: _Run) -> float:
     "Learning rate of this step, as a share of the peak."
@@ -607,7 +607,7 @@ def rate(self: _Run) -> float:
     cosine = 0.5 * (1 + math.cos(math.pi * self.step / self.recipe.steps))
     return min((self.step + 1) / warm, cosine)
 
-# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-050
+# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-067
 @patch
 def advance(self: _Run) -> dict[str, float]:
     "One step; returns its losses."
@@ -635,7 +635,7 @@ def advance(self: _Run) -> dict[str, float]:
     self.step += 1
     return {name: float(value.detach()) for name, value in {"loss": loss, **terms}.items()}
 
-# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-051
+# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-068
 @patch
 def look(self: _Run, losses) -> None:
     """Measure the development questions;
@@ -646,14 +646,15 @@ def look(self: _Run, losses) -> None:
     losses
     """
     found = {}
-    if self.development: found = development_measures(self.evaluator.answer(self.development))
+    if self.development:
+        found = development_measures(self.evaluator.answer(self.development, silent))
     row = {"step": self.step} | losses | found
     self.history.append(row)
     if self.best_row and found and found["reliability"] <= self.best_row["reliability"]: return
     self.best_row = row
     self.best = {name: p.detach().clone() for name, p in self.trained.items()}
 
-# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-052
+# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-069
 @patch
 def tired(self: _Run) -> bool:
     "Have the last looks brought nothing?"
@@ -682,7 +683,7 @@ def save(self: _Run, path) -> None:
     }
     save_tensors(path, tensors, MITIGATION_CHECKPOINT, header)
 
-# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-055
+# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-074
 @patch
 def load(self: _Run, path) -> None:
     """Continue from a checkpoint, if there is one.
@@ -719,7 +720,7 @@ def _optimizer_state(tensors, name, device) -> dict[str, Tensor]:
         if f"{key}.{name}" in tensors
     }
 
-# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-057
+# %% ../../nbs/08_hallucination/02_mitigation.ipynb #cell-076
 @patch
 def result(self: _Run, partial: bool = True) -> Mitigation:
     """The best weights so far, in a model of their own.

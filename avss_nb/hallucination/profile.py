@@ -13,9 +13,9 @@ import numpy as np, torch
 from torch import Tensor, nn
 from fastcore.basics import patch
 from ..answering.answers import Answers
-from ..base.basics import InputError, Progress, check_counts, check_replaceable
+from ..base.basics import InputError, Progress, Reporter, check_counts
 from ..base.basics import check_kinds, listener_of, text_tokenizer
-from ..base.basics import load_tensors, save_tensors, write_whole
+from ..base.basics import check_replaceable, load_tensors, save_tensors, write_whole
 from ..model.blocks import Blocks, check_model, check_length, fingerprint_blocks, input_device, model_name
 from ..model.blocks import position_limit
 from ..model.handling import evaluation_mode
@@ -32,7 +32,7 @@ from ..base.processes import Processes
 # %% auto #0
 __all__ = ['TOKENS_AT', 'ANSWER_POSITIONS', 'ANSWER_PROFILE', 'position_mask', 'AnswerProfile', 'both_kinds', 'AnswerProfiler']
 
-# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-008
+# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-010
 TOKENS_AT = {  # name → which tokens, from their place and where the answer begins and ends
     "last_prompt": lambda at, start, end: at == start - 1,
     "first_answer": lambda at, start, end: at == start,
@@ -69,10 +69,10 @@ def position_mask(
         raise InputError(f"position {position!r} is not one of {', '.join(TOKENS_AT)}")
     return TOKENS_AT[position](torch.arange(length), starts[:, None], ends[:, None])
 
-# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-013
+# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-019
 ANSWER_PROFILE = "avss_nb.AnswerProfile/1"
 
-# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-014
+# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-020
 @dataclass(frozen=True, eq=False)
 class AnswerProfile:
     """Hold the statistics of every layer for every answer, right and wrong ones apart.
@@ -125,12 +125,15 @@ class AnswerProfile:
 
     def __len__(self) -> int: return len(self.answers)
 
-    def site(self, name: str) -> Moments:
+    def site(self,
+        name: str,  # one of the sites that were profiled
+    ) -> Moments:
         """Return the moments of a site, leading dimensions (answers, layers).
 
         Parameters
         ----------
         name : str
+            one of the sites that were profiled
         """
         if name not in self.sites:
             raise InputError(
@@ -147,7 +150,7 @@ class AnswerProfile:
             f" {', '.join(self.sites)}{partial})"
         )
 
-# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-015
+# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-021
 @patch
 def save(self: AnswerProfile, folder: str | Path) -> None:
     """Write a folder: answers as JSON lines, statistics as safetensors.
@@ -169,7 +172,7 @@ def save(self: AnswerProfile, folder: str | Path) -> None:
         self.faithful.save(path / "faithful.safetensors")
         self.hallucinated.save(path / "hallucinated.safetensors")
 
-# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-016
+# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-022
 @patch(cls_method=True)
 def load(cls: AnswerProfile, folder: str | Path) -> AnswerProfile:
     """Read a folder written by `save`.
@@ -198,7 +201,7 @@ def _site_from(tensors, site) -> Moments:
     start = site + "."
     return Moments(**{k.removeprefix(start): t for k, t in tensors.items() if k.startswith(start)})
 
-# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-018
+# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-024
 def both_kinds(answers: Answers, fewest: int = 2) -> Answers:
     """Return the answers, after checking that there are right and wrong ones.
 
@@ -217,7 +220,7 @@ def both_kinds(answers: Answers, fewest: int = 2) -> Answers:
         " labelled answers"
     )
 
-# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-021
+# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-027
 class AnswerProfiler:
     """Measure every layer at the moment of each answer.
 
@@ -273,7 +276,7 @@ class AnswerProfiler:
         if prompt is None and template is not None: prompt = Prompt(template=template)
         self.prompt = prompt
 
-# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-024
+# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-030
 @patch
 def asked(self: AnswerProfiler, answers: Answers) -> Prompt:
     """Return the prompt to which the answers were given: never another one.
@@ -292,7 +295,7 @@ def asked(self: AnswerProfiler, answers: Answers) -> Prompt:
         )
     raise another_prompt(answers.prompt, self.prompt)
 
-# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-025
+# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-031
 @patch
 def _rows(self: AnswerProfiler, answers, prompt):
     """What the model reads. Before the answer nothing depends on it:
@@ -302,7 +305,7 @@ def _rows(self: AnswerProfiler, answers, prompt):
         return rows, [len(row) for row in rows]
     return answers_as_rows(answers, prompt, self.tokenizer)
 
-# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-029
+# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-035
 @patch
 def _dealt(self: AnswerProfiler, labels: np.ndarray) -> np.ndarray:  # int, (answers,)
     """The group of each answer: right and wrong ones are dealt out separately,
@@ -313,7 +316,7 @@ def _dealt(self: AnswerProfiler, labels: np.ndarray) -> np.ndarray:  # int, (ans
         groups[labels == kind] = [dealt_group(n, self.groups) for n in range(count)]
     return groups
 
-# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-032
+# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-038
 class _BatchNotes:
     "The moments of one batch while the model reads it: of each answer, and of each kind."
 
@@ -357,10 +360,12 @@ class _BatchNotes:
         }
         return {"each": each, "states": torch.stack(self.states, 1)}, sums
 
-# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-033
+# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-039
 @patch
 @torch.no_grad()
-def _measure(self: AnswerProfiler, rows, starts, labels, groups, number) -> tuple[dict, dict]:
+def _measure(
+    self: AnswerProfiler, rows, starts, labels, groups, number, part=lambda units: None
+) -> tuple[dict, dict]:
     """Of one batch moments and states of `each` answer, (answers, layers);
     and the sums over each kind of answer and site, (groups, layers)."""
     batch = right_padded(rows, input_device(self.model))
@@ -371,6 +376,7 @@ def _measure(self: AnswerProfiler, rows, starts, labels, groups, number) -> tupl
         x, y = notes.at(x), notes.at(y)
         notes.note_state(y)
         for site, a in site_activations(x, y, self.sites).items(): notes.note(layer, site, a)
+        part((layer + 1) / len(self.blocks))
     def inside(site): return lambda layer, a: notes.note(layer, site, notes.at(a))
     watched = {site: inside(site) for site in ("attention", "mlp") if site in self.sites}
     with self.blocks.watch(see, watched): self.model(**batch)
@@ -378,7 +384,7 @@ def _measure(self: AnswerProfiler, rows, starts, labels, groups, number) -> tupl
     for site, m in each["each"].items(): check_finite(m.total(), site, number)
     return each, sums
 
-# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-037
+# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-043
 class _Reading:
     "The answers while they are read: what each batch gave, and the sums over each kind."
 
@@ -394,19 +400,20 @@ class _Reading:
         return len({label for n in self.found for label in wrong[self.order[n]]}) == 2
 
     def read(self, progress) -> None:
+        report = Reporter(progress, len(self.order), "batch")
         groups = self.profiler._dealt(self.answers.hallucinated)
         with evaluation_mode(self.profiler.model):
             for number, indices in self.profiler.processes.mine(enumerate(self.order)):
-                self.add(number, indices, groups[indices])
+                self.add(number, indices, groups[indices], report.part)
                 partial, info = self.result if self.both else None, {"answers": len(indices)}
-                progress(Progress(number + 1, len(self.order), "batch", info, partial))
+                report.step(number + 1, info, partial)
 
-    def add(self, number, indices, groups) -> None:
+    def add(self, number, indices, groups, part=lambda units: None) -> None:
         "Measure a batch; an interruption leaves nothing half done."
         rows = [self.rows[i] for i in indices]
         starts = torch.from_numpy(self.starts[indices])
         labels = torch.from_numpy(self.answers.hallucinated[indices])
-        seen, sums = self.profiler._measure(rows, starts, labels, groups, number)
+        seen, sums = self.profiler._measure(rows, starts, labels, groups, number, part)
         kinds = dict(self.kinds)
         for name, m in sums.items(): kinds[name] = kinds[name] + m if name in kinds else m
         self.found[number], self.kinds = seen, kinds
@@ -423,7 +430,7 @@ class _Reading:
             self.answers, self.starts, self.found, self.kinds, self.order, partial
         )
 
-# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-038
+# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-044
 @patch
 def profile(self: AnswerProfiler,
     answers: Answers,  # with verdicts; abstentions are left out
@@ -455,7 +462,7 @@ def profile(self: AnswerProfiler,
     reading.share()
     return reading.result(partial=False)
 
-# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-040
+# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-046
 @patch
 def _result(self: AnswerProfiler, answers, prompt_tokens, found, kinds, order, partial) -> AnswerProfile:
     "Everything that was measured so far, in the order of the answers."
@@ -473,7 +480,7 @@ def _result(self: AnswerProfiler, answers, prompt_tokens, found, kinds, order, p
         layers("faithful"), layers("hallucinated"), partial
     )
 
-# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-041
+# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-047
 @patch
 def _layers(self: AnswerProfiler, sums: dict[str, MomentSums], partial) -> LayerProfile:
     "A layer profile of the groups that have answers."
@@ -487,7 +494,7 @@ def _layers(self: AnswerProfiler, sums: dict[str, MomentSums], partial) -> Layer
         settings=settings
     )
 
-# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-043
+# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-049
 def _packed(found, kinds, rank) -> dict[str, Tensor]:
     """Batch → site → `Moments` and batch → states;
     kind and site → `MomentSums` of this process; as tensors with names."""
@@ -503,7 +510,7 @@ def _packed(found, kinds, rank) -> dict[str, Tensor]:
         }
     return names
 
-# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-044
+# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-050
 def _unpacked(tensors) -> tuple[dict, dict]:
     "The same from tensors, in the order of the batches; sums of all processes together."
     found, sums = {}, {}

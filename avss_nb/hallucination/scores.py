@@ -90,7 +90,7 @@ def label_shift(
     av, as_, also = of(~labels)
     return Shift(hsav, hss, av, as_, floored | also)
 
-# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-019
+# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-025
 def permute_labels(
     labels: np.ndarray,  # bool, (answers,)
     strata: np.ndarray,  # int, (answers,): labels are exchanged only within a stratum
@@ -121,7 +121,7 @@ def permute_labels(
     np.put_along_axis(shuffled, keys.argsort(1), sorted_labels[None], 1)
     return shuffled
 
-# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-024
+# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-034
 def count_relabelings(labels: np.ndarray, strata: np.ndarray) -> float:
     """Count the ways in which the labels can be exchanged (1e9 at most).
 
@@ -138,7 +138,7 @@ def count_relabelings(labels: np.ndarray, strata: np.ndarray) -> float:
         ways = min(ways * min(comb(len(inside), int(inside.sum())), 10**9), 1e9)
     return ways
 
-# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-027
+# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-039
 def benjamini_hochberg(
     p: np.ndarray,  # float64, (layers,)
 ) -> np.ndarray:  # float64, (layers,)
@@ -158,7 +158,7 @@ def benjamini_hochberg(
     from scipy.stats import false_discovery_control
     return false_discovery_control(p)
 
-# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-031
+# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-045
 def strata_of(profile: AnswerProfile, balance: Iterable[str]) -> np.ndarray:
     """Number the stratum of each answer, int, (answers,);
     token counts are cut into quarters of equal size.
@@ -186,7 +186,7 @@ def strata_of(profile: AnswerProfile, balance: Iterable[str]) -> np.ndarray:
     numbers = {key: i for i, key in enumerate(dict.fromkeys(keys))}
     return np.array([numbers[key] for key in keys])
 
-# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-033
+# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-049
 def balance_weights(
     labels: np.ndarray,  # bool, (..., answers)
     strata: np.ndarray,  # int, (answers,)
@@ -214,7 +214,7 @@ def balance_weights(
         of_wrong, of_right = np.nan_to_num(fewer / wrong), np.nan_to_num(fewer / right)
     return np.where(labels, of_wrong @ member.T, of_right @ member.T)
 
-# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-037
+# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-055
 def resampled_within(
     labels: np.ndarray, strata: np.ndarray, draws: int, seed: int = 0
 ) -> np.ndarray:
@@ -237,7 +237,7 @@ def resampled_within(
         counts[:, where] = rng.multinomial(len(where), equal, draws)
     return counts
 
-# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-040
+# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-060
 def half_agreement(
     profile: AnswerProfile,
     # bool (answers,): which are used → float64 (layers,)
@@ -279,7 +279,7 @@ def half_agreement(
 def _subjects(profile) -> list[str]:
     return [q.subject or q.text for q in profile.answers.questions]
 
-# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-043
+# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-065
 def auroc(
     score: np.ndarray,  # float64, (answers,): higher is more suspicious
     labels: np.ndarray,  # bool, (answers,): hallucinated
@@ -324,7 +324,7 @@ def auroc(
     values = above / pairs
     return float(values[0]), *np.quantile(values[1:], [0.025, 0.975]).tolist()
 
-# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-047
+# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-071
 def cross_validated(
     features: np.ndarray,  # (answers, features)
     profile: AnswerProfile,
@@ -363,9 +363,10 @@ def cross_validated(
     if any(len(set(labels[train])) < 2 for train, _ in splits): return None
     return cross_val_predict(model, features, labels, cv=splits, method="decision_function")
 
-# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-049
+# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-075
 def probe_auroc(
     profile: AnswerProfile,
+    # int (answers,): kinds that are compared only within themselves
     strata: np.ndarray | None = None,
     seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # float64, (layers,): AUROC, low, high
@@ -376,6 +377,7 @@ def probe_auroc(
     profile : AnswerProfile
         statistics of every layer, made by a profiler
     strata : np.ndarray | None, default None
+        int (answers,): kinds that are compared only within themselves
     seed : int, default 0
         of all random draws
 
@@ -394,7 +396,7 @@ def probe_auroc(
 
 ALONE = "kind of question alone"
 
-# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-052
+# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-078
 def detector_table(
     profile: AnswerProfile,
     scores: HallucinationScores | None = None,  # adds its probes
@@ -435,7 +437,7 @@ def detector_table(
     columns = ["AUROC", "low", "high", "within kinds", "low ", "high "]
     return pd.DataFrame(rows, index=columns).T
 
-# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-055
+# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-081
 def intrinsic_dimension(
     states: torch.Tensor,  # (answers, layers, hidden)
 ) -> np.ndarray:  # float64, (layers,)
@@ -463,10 +465,10 @@ def intrinsic_dimension(
         found.append(float(len(points) / (near[:, 1] / near[:, 0]).log().sum()))
     return np.array(found)
 
-# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-058
+# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-086
 EAVSS_RANKINGS = ("z", "propensity")
 
-# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-059
+# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-087
 @dataclass(frozen=True)
 class HallucinationScores(LayerScores):
     """Rank layers by how differently they behave in hallucinated answers:
@@ -483,9 +485,11 @@ class HallucinationScores(LayerScores):
     log_low : np.ndarray, default None
         bootstrap interval of log EAVSS, over answers
     log_high : np.ndarray, default None
+        upper ends of the intervals
     null_low : np.ndarray, default None
         log EAVSS under shuffled labels: the middle 95 %
     null_high : np.ndarray, default None
+        upper ends of the bands
     z : np.ndarray, default None
         log EAVSS in standard deviations of the shuffled ones
     p : np.ndarray, default None
@@ -496,13 +500,17 @@ class HallucinationScores(LayerScores):
         cross-validated AUROC of a linear probe of the layer's states; NaN: not asked
         for
     probe_low : np.ndarray, default None
+        lower ends of the intervals of the AUROC
     probe_high : np.ndarray, default None
+        upper ends
     halves : tuple[float, float, float], default (np.nan,) * 3
         Spearman of log EAVSS between disjoint halves: mean, lowest, highest
     faithful : int, default 0
         answers
     hallucinated : int, default 0
+        wrong answers
     position : str, default ''
+        of the tokens that were read
     balance : tuple[str, ...], default ()
         what is balanced between the two kinds
     notes : tuple[str, ...], default ()
@@ -518,21 +526,21 @@ class HallucinationScores(LayerScores):
     hss: np.ndarray = None
     log_eavss: np.ndarray = None  # signed
     log_low: np.ndarray = None  # bootstrap interval of log EAVSS, over answers
-    log_high: np.ndarray = None
+    log_high: np.ndarray = None  # upper ends of the intervals
     null_low: np.ndarray = None  # log EAVSS under shuffled labels: the middle 95 %
-    null_high: np.ndarray = None
+    null_high: np.ndarray = None  # upper ends of the bands
     z: np.ndarray = None  # log EAVSS in standard deviations of the shuffled ones
     p: np.ndarray = None  # permutation p-value, two-sided
     q: np.ndarray = None  # the same, adjusted over layers (Benjamini–Hochberg)
     # cross-validated AUROC of a linear probe of the layer's states; NaN: not asked for
     probe: np.ndarray = None
-    probe_low: np.ndarray = None
-    probe_high: np.ndarray = None
+    probe_low: np.ndarray = None  # lower ends of the intervals of the AUROC
+    probe_high: np.ndarray = None  # upper ends
     # Spearman of log EAVSS between disjoint halves: mean, lowest, highest
     halves: tuple[float, float, float] = (np.nan,) * 3
     faithful: int = 0  # answers
-    hallucinated: int = 0
-    position: str = ""
+    hallucinated: int = 0  # wrong answers
+    position: str = ""  # of the tokens that were read
     balance: tuple[str, ...] = ()  # what is balanced between the two kinds
     notes: tuple[str, ...] = ()  # what a reader must know
     # (2, layers): log(HSAV / AV) under shuffled labels, low and high
@@ -543,7 +551,7 @@ class HallucinationScores(LayerScores):
         order = ", ".join(map(str, self.layers(len(self.values))))
         return f"HallucinationScores({self.title}; most hallucination-prone first: {order})"
 
-# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-061
+# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-089
 @patch(as_prop=True)
 def title(self: HallucinationScores) -> str:
     "The score in words."
@@ -563,7 +571,7 @@ def to_frame(self: HallucinationScores) -> pd.DataFrame:
     table = pd.DataFrame(names)
     return table.drop(columns="probe AUROC") if np.isnan(self.probe).all() else table
 
-# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-062
+# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-090
 @patch
 def to_dict(self: HallucinationScores) -> dict:
     """Return everything for JSON: layers in layer order, `order` least hallucination-prone
@@ -593,7 +601,7 @@ def _plain(x):
     if isinstance(x, np.bool_): return bool(x)
     return float(x) if np.isfinite(x) else None
 
-# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-063
+# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-091
 @patch
 def _repr_html_(self: HallucinationScores):
     table = self.to_frame().iloc[self.layers(len(self.values))]
@@ -620,7 +628,7 @@ def plot(self: HallucinationScores, ax=None, **kwargs):
     from avss_nb.draw.hallucination import plot_eavss
     return plot_eavss(self, ax=ax, **kwargs)
 
-# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-065
+# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-093
 class EAVSSScorer:
     """Turn an `AnswerProfile` into `HallucinationScores`.
 
@@ -682,7 +690,7 @@ class EAVSSScorer:
         self.draws, self.seed, self.confidence = draws, seed, confidence
         self.probe, self.halves = probe, halves
 
-# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-066
+# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-094
 @patch
 def score(self: EAVSSScorer, profile: AnswerProfile) -> HallucinationScores:
     """Score every layer: shift, permutation test, bootstrap interval, stability, probe.
@@ -722,7 +730,7 @@ def _check(self: EAVSSScorer, profile, used) -> None:
             " choose another site"
         )
 
-# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-068
+# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-096
 @patch
 def _shift_of(self: EAVSSScorer, profile, strata) -> Callable[..., Shift]:
     """A function of labels: which answers are hallucinated, (draws, answers); of some answers
@@ -747,7 +755,7 @@ def _around(self: EAVSSScorer, values: np.ndarray) -> np.ndarray:  # (2, …)
     "The middle 95 % of draws (or whatever the confidence is): low and high."
     return np.quantile(values, [(1 - self.confidence) / 2, (1 + self.confidence) / 2], axis=0)
 
-# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-070
+# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-098
 @patch
 def _test(self: EAVSSScorer, shift, labels, strata, log_eavss) -> dict:
     "The permutation test: how far does log EAVSS wander when labels mean nothing?"
@@ -772,7 +780,7 @@ def _chunks(self: EAVSSScorer, statistic, rows: np.ndarray) -> np.ndarray:
     parts = np.array_split(rows, max(1, rows.size // 500_000))
     return np.concatenate([statistic(part) for part in parts])
 
-# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-071
+# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-099
 @patch
 def _resample(self: EAVSSScorer, shift, labels, strata) -> dict:
     "The bootstrap: how certain is log EAVSS, and its size?"
@@ -799,7 +807,7 @@ def _probe(self: EAVSSScorer, profile, strata) -> dict:
     if self.probe: return dict(zip(names, probe_auroc(profile, strata, self.seed)))
     return {name: np.full(profile.layers, np.nan) for name in names}
 
-# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-073
+# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-101
 @patch
 def _describe(self: EAVSSScorer, profile, strata, used) -> dict:
     "What was scored, and how."
@@ -836,7 +844,7 @@ def _notes(self: EAVSSScorer, profile, strata, used) -> tuple[str, ...]:
         )
     return tuple(notes)
 
-# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-081
+# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-111
 class HallucinationAnalyzer:
     """Find the layers that behave differently when a model hallucinates.
 

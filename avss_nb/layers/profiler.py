@@ -804,7 +804,7 @@ def profile(self: LayerProfiler,
         this process and how many there are: measure only its share of the batches
     """
     self._check(until, share)
-    report = Reporter(progress or Bar("profile"), 0, "batch")
+    report = Reporter(Bar("profile") if progress is None else progress, 0, "batch")
     share, complete = tuple(map(int, share)), False
     batches = text_batches(
         texts, self.tokenizer, self._size, self.max_length, equal=self.apart,

@@ -13,13 +13,14 @@ from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 from torch import nn
 from transformers import GenerationConfig, PretrainedConfig
-from ..base.basics import InputError, text_tokenizer
+from ..base.basics import InputError, check_replaceable, text_tokenizer, write_whole
+from .handling import quiet_transformers
 from .rules import nested_configs, fitted_rules, nested_part
 
 # %% auto #0
 __all__ = ['CUT', 'COMPANIONS', 'is_quantised', 'forget_quantisation', 'rename_model', 'name_of', 'number_spans', 'cut_name',
            'is_cut', 'generation_aside', 'plain_generation', 'source_folder', 'companion_files', 'copy_companions',
-           'drop_false_rules', 'save_model']
+           'drop_false_rules', 'save_model', 'save_result']
 
 # %% ../../nbs/03_model/04_saving.ipynb #cell-008
 def is_quantised(model: nn.Module) -> bool:
@@ -277,3 +278,35 @@ def save_model(
     if whole_model and is_cut(model): drop_false_rules(model.config, folder / "config.json")
     if tokenizer is not None: tokenizer.save_pretrained(folder)
     if whole_model: copy_companions(source_folder(model, tokenizer), folder)
+
+# %% ../../nbs/03_model/04_saving.ipynb #cell-038
+def save_result(
+    model: nn.Module,  # see `save_model`
+    tokenizer,
+    path: str | Path,  # a folder: new, empty, or an earlier result of this kind
+    kind: str,  # of result: one of its notes has this name
+    notes: dict[str, dict],  # name of a file (without .json) → its content
+) -> Path:
+    """Write a model and what was done to it, all or nothing; a whole model is named after its
+    folder.
+
+    Parameters
+    ----------
+    model : nn.Module
+        see `save_model`
+    tokenizer
+        the tokenizer of the model
+    path : str | Path
+        a folder: new, empty, or an earlier result of this kind
+    kind : str
+        of result: one of its notes has this name
+    notes : dict[str, dict]
+        name of a file (without .json) → its content
+    """
+    check_replaceable(path, f"{kind}.json", kind)
+    with write_whole(path) as folder, quiet_transformers():
+        save_model(model, tokenizer, folder)
+        for name, content in notes.items():
+            (folder / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
+    if not hasattr(model, "peft_config"): rename_model(model, path)
+    return Path(path)

@@ -63,8 +63,12 @@ def new_file(
             f"{name!r} is not a valid file name. Enter only the name here, for example"
             f" ranking{suffix}; the folder goes into its own field."
         )
-    if not os.path.isdir(folder):
-        raise InputError(f"there is no folder {folder}; make it first, or give another one")
+    try:
+        if str(folder).startswith("~"): raise OSError("nobody has this name")
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise InputError(f"the folder {folder} cannot be made: {why}; give another one") from None
     name = name if name.lower().endswith(suffix) else name + suffix
     if os.path.exists(folder / name):
         raise InputError(f"{folder / name} exists already; {free_name(folder, name)} is free")
@@ -73,22 +77,24 @@ def new_file(
 # %% ../../nbs/09_panels/02_exports.ipynb #cell-011
 def save_picture(
     picture: Picture,
-    path: str | Path,  # ends in .svg or .png
+    path: str | Path,  # ends in .svg, .pdf or .png
 ) -> None:
-    """Write the picture that is on show, to a file that does not exist.
+    """Write the picture that is on show, to a file that does not exist; its text stays text.
 
     Parameters
     ----------
     picture : Picture
     path : str | Path
-        ends in .svg or .png
+        ends in .svg, .pdf or .png
     """
     check_replaceable(path, None, "", folder=False)
-    about = {"Date": None, "Title": picture.alt}
-    # the ids in an SVG are random, unless there is a salt
-    with DRAWING, write_whole(path) as file, rc_context({"svg.hashsalt": "avss_nb"}):
-        if Path(path).suffix == ".png": file.write_bytes(picture.png)
-        else: picture.figure.savefig(file, format="svg", metadata=about)
+    kind, about = Path(path).suffix, {"Title": picture.alt}
+    about |= {"Date": None} if kind == ".svg" else {"CreationDate": None}
+    # text that can be searched and edited; the ids in an SVG are random unless there is a salt
+    style = {"svg.hashsalt": "avss_nb", "svg.fonttype": "none", "pdf.fonttype": 42}
+    with DRAWING, write_whole(path) as file, rc_context(style):
+        if kind == ".png": file.write_bytes(picture.png)
+        else: picture.figure.savefig(file, format=kind[1:], metadata=about)
 
 def save_table(
     table: pd.DataFrame,  # its named index becomes the first column

@@ -43,7 +43,8 @@ __all__ = ['KINDS', 'LayerLab']
 
 # %% ../../nbs/09_panels/09_lab.ipynb #cell-008
 KINDS = {
-    ".svg": ("SVG", "the figure of this tab"), ".png": ("PNG", "the figure of this tab"),
+    ".svg": ("SVG", "the figure of this tab"), ".pdf": ("PDF", "the figure of this tab"),
+    ".png": ("PNG", "the figure of this tab"),
     ".csv": ("CSV", "the table of this tab"), ".parquet": ("Parquet", "the table of this tab"),
     ".html": ("Report", "all tabs in one HTML page"),
     ".py": ("Code", "the Python code that gives the numbers of this tab, and its data")
@@ -117,6 +118,7 @@ class LayerLab(Panel):
         self._build(str(folder))
         self._fill_tabs(why, eavss)
         self._add_tabs()
+        self._offer()
 
     @validate("layer")
     def _check_layer(self, proposal):
@@ -223,7 +225,11 @@ def _build(self: LayerLab, folder: str) -> None:
     buttons = self._save_buttons()
     self.exports = widgets.VBox([buttons, row_of_controls(self.folder, self.name)])
     top = row_of_controls(self.pick, self.facts)
-    self.widget.children = [self.head, top, self.tabs, self.exports, self.row]
+    self.button = widgets.Button(layout=widgets.Layout(width="240px"), button_style="primary")
+    self.button.add_class("avss-next")
+    self.button.on_click(self._go_on)
+    self.row.children = [self.button, self.status]
+    self.widget.children = [self.head, top, self.row, self.tabs, self.exports]
     self.widget.layout.width = "920px"
     self.widget.add_class("avss-lab")
     self._links["pick"] = link((self, "layer"), (self.pick, "value"))
@@ -292,31 +298,51 @@ def _step(self: LayerLab, number: int, words: str):
     "Turn to the tab where the work is seen; at the end its picture is kept."
     self.tabs.selected_index = number
     self.say(words)
+    self.button.disabled = True
     try:
         yield
         self.say(self._next())
     except InputError as error: self.say(str(error)); raise
     except KeyboardInterrupt: self.say("Stopped. What was finished before is kept."); raise
-    finally: self.keep_picture()
+    finally:
+        self._offer()
+        self.keep_picture()
 
 # %% ../../nbs/09_panels/09_lab.ipynb #cell-022
 @patch
+def _steps(self: LayerLab) -> list[tuple[str, str, str, bool]]:
+    "Each step: its method, the words on its button, what it does, and whether it is done."
+    found, tried = self.hallucination, self.pruning
+    return [
+        ("profile", "Rank the layers", "ranks the layers", self.ranking.profile is not None),
+        ("hallucinations", "Find layers that hallucinate", "finds those that hallucinate",
+         not found or found.scores is not None),
+        ("prune", "Try without the lowest layers",
+         "tries the model without the lowest layers", not tried or bool(tried.reports)),
+        ("mitigate", "Train layers that hallucinate", "trains the layers that hallucinate",
+         not found or self.mitigation is not None),
+    ]
+
+@patch
 def _next(self: LayerLab) -> str:
     "What there is to do."
-    steps = {
-        "lab.profile() ranks the layers": self.ranking.profile,
-        "lab.hallucinations() finds those that hallucinate": (
-            not self.hallucination or self.hallucination.scores
-        ),
-        "lab.prune() tries the model without the lowest layers": (
-            not self.pruning or self.pruning.reports
-        ),
-        "lab.mitigate() trains the layers that hallucinate": (
-            not self.hallucination or self.mitigation
-        ),
-    }
-    left = [words for words, done in steps.items() if done is None or not done]
+    left = [f"lab.{name}() {what}" for name, _, what, done in self._steps() if not done]
     return f"Done. Next: {left[0]}." if left else "Done. Every step has been taken."
+
+@patch
+def _offer(self: LayerLab) -> None:
+    "The button offers the first step that is left."
+    left = [(label, what) for _, label, what, done in self._steps() if not done]
+    self.button.layout.display = "" if left else "none"
+    self.button.disabled = False
+    if left: self.button.description, self.button.tooltip = left[0]
+
+@patch
+def _go_on(self: LayerLab, button=None) -> None:
+    "Take the next step."
+    name = next(name for name, *_, done in self._steps() if not done)
+    try: getattr(self, name)()
+    except (InputError, KeyboardInterrupt): pass  # the status line says why
 
 @patch
 def run(self: LayerLab) -> None:
@@ -424,6 +450,13 @@ def mitigate(self: LayerLab,
     with self._step(3, f"Training layers {list_layers(mitigator.layers)} …"):
         return self.mitigation.run(self.training, self.texts, self.development, checkpoint)
 
+@patch
+def ask(self: LayerLab) -> pd.DataFrame:
+    """Ask the trained model the test questions, where ■ came before;
+    return them before and after."""
+    if not self.mitigation: raise InputError("nothing was trained yet; call lab.mitigate() first")
+    with self._step(3, "Asking the test questions …"): return self.mitigation.ask()
+
 # %% ../../nbs/09_panels/09_lab.ipynb #cell-026
 @patch
 def _evaluate(self: LayerLab):
@@ -466,16 +499,15 @@ def _propose(self: LayerLab, change) -> None:
 @patch
 def _press(self: LayerLab, kind: str) -> None:
     name = self.name.value.strip()
-    own = (
-        None if name == self.view.name else Path(self.folder.value) / name if name else ""
-    )
-    try: self.save(kind, own)
+    try:
+        own = None if name == self.view.name else new_file(self.folder.value, name, kind)
+        self.save(kind, own)
     except InputError as error: self.say(str(error))
 
 # %% ../../nbs/09_panels/09_lab.ipynb #cell-028
 @patch
 def save(self: LayerLab,
-    kind: str = "svg",  # svg, png, csv, parquet, html or py
+    kind: str = "svg",  # svg, pdf, png, csv, parquet, html or py
     # of a file that does not exist; None: the name of the tab, numbered where it is taken
     path: str | Path | None = None,
 ) -> list[Path]:  # the files that were written
@@ -485,7 +517,7 @@ def save(self: LayerLab,
     Parameters
     ----------
     kind : str, default 'svg'
-        svg, png, csv, parquet, html or py
+        svg, pdf, png, csv, parquet, html or py
     path : str | Path | None, default None
         of a file that does not exist; None: the name of the tab, numbered where it is
         taken
@@ -521,7 +553,7 @@ def save(self: LayerLab,
 def _write(self: LayerLab, kind: str, path: Path) -> list[Path]:
     def beside(name): return path.with_name(free_name(path.parent, name))
     with DRAWING:
-        if kind in (".svg", ".png"):
+        if kind in (".svg", ".pdf", ".png"):
             pictures = self.view.pictures
             if not pictures:
                 raise InputError(f"there is no figure in the tab {self.view.name} yet")

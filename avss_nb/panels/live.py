@@ -376,8 +376,9 @@ class LivePanel(Panel):
         "Listen to work."
         before, self._progress = self._progress, progress
         def come(p): return p.done, p.part
-        if before is None or come(progress) <= come(before): self._begin(progress)
-        if progress.part or not progress.done: return self._tell_part(progress)
+        if before is None or progress.begins or come(progress) <= come(before):
+            self._begin(progress)
+        if progress.part or progress.begins: return self._tell_part(progress)
         self._heard = True
         self._hear(progress)
         if progress.done == progress.total: return self._end()

@@ -130,6 +130,13 @@ class MitigationPanel(LivePanel):
         self._lines, self.losses, self.looks = TrainingLines(picture.axs), [], []
         if isinstance(test, Answers): self.before = test
         self.picked = widgets.HTML()
+        self.button = widgets.Button(
+            description="Ask the test questions", layout=widgets.Layout(width="200px"),
+            tooltip="measure what the training has changed; the training was stopped before that"
+        )
+        self.button.layout.display = "none"
+        self.button.on_click(self._press)
+        self.row.children = [*self.row.children, self.button]
         self.widget.children = [
             self.head, self.row, picture.widget, self.picked, self.diagrams.widget, self.table
         ]
@@ -176,6 +183,7 @@ def run(self: MitigationPanel,
         self.table.value = ""
         if self.before is None and self.test is not None:
             self.before = m.evaluator.answer(self.test, progress=self)
+            self.say("The original has answered the test questions. The training begins.")
         found = m.train(answers, texts, development, self, checkpoint)
         self._progress, self.mitigation = None, found
         if not found.partial and self.before is not None: self._ask()
@@ -195,6 +203,13 @@ def ask(self: MitigationPanel) -> pd.DataFrame:
         self._ask()
         self._end(self.mitigation)
     return self.compare()
+
+@patch
+def _press(self: MitigationPanel, button) -> None:
+    self.button.disabled = True
+    try: self.ask()
+    except InputError as error: self.say(str(error))
+    finally: self.button.disabled = False
 
 @patch
 def _ask(self: MitigationPanel) -> None:
@@ -369,6 +384,8 @@ def code_data(self: MitigationPanel, lab) -> dict[str, list]:
 def _tell(self: MitigationPanel) -> None:
     "Say the result in a sentence."
     m, steps = self.mitigation, self.mitigator.recipe.steps
+    unasked = m is not None and self.after is None and self.before is not None
+    self.button.layout.display = "" if unasked else "none"
     if m is None and not self.losses:
         return self.say("Stopped before the first training step: nothing is trained.")
     if m is None:
@@ -383,7 +400,8 @@ def _tell(self: MitigationPanel) -> None:
         if self.before is None: return self.say(f"{found}.")
         count = f"{len(self.before):,}"
         return self.say(
-            f"{found}; the {count} test questions are not asked yet, panel.ask() asks them."
+            f"{found}. The {count} test questions are not asked yet: press the button, or call"
+            " `ask()`."
         )
     t = self.compare()
     words = ", ".join(f"{name} {t.loc[name, 'before']:.3f} → {t.loc[name, 'after']:.3f}"

@@ -45,7 +45,7 @@ class Picture:
     gap : int, default 0
         pixels between two of them
     """
-    told = []  # functions that are called when a picture has changed
+    listeners = []  # functions that are called when a picture has changed
 
     def __init__(self,
         width: int,  # pixels
@@ -110,7 +110,7 @@ def show(self: Picture,
         )
         self.png, self.alt = packed.getvalue(), alt
     self.widget.value = self.tag
-    for told in self.told: told()
+    for changed in self.listeners: changed()
 
 # %% ../../nbs/09_panels/00_picture.ipynb #cell-012
 @patch
@@ -319,7 +319,7 @@ def keep(self: Cells) -> None:
 
 PAUSE = 0.5  # seconds
 CELLS, RUNNING = Cells(), threading.Lock()
-Picture.told.append(CELLS.touch)
+Picture.listeners.append(CELLS.touch)
 
 
 # %% ../../nbs/09_panels/00_picture.ipynb #cell-044

@@ -90,18 +90,37 @@ class Calibration:
         """
         return LayerScorer(*args, **settings).score(self.profile)
 
-    def search(self, kind: str, texts: Sequence[Text], **settings) -> PrunePlan:
+    def search(self,
+        kind: str,  # "greedy" or "iterative"
+        texts: Sequence[Text],
+        **settings,
+    ) -> PrunePlan:
+        """Search by `LayerPruner.plan`.
+
+        Parameters
+        ----------
+        kind : str
+            "greedy" or "iterative"
+        texts : Sequence[Text]
+            strings, or lists of token ids
+        **settings
+            handed on as they are
+        """
         pruner = LayerPruner(self.model, self.tokenizer)
         return pruner.plan(
             search=kind, texts=texts, count=self.most, protect=self.protect, **settings
         )
 
-    def measure(self, function, **settings):
+    def measure(self,
+        function,  # takes a model, its tokenizer and texts
+        **settings,
+    ):
         """Call `taylor_importance` or `angular_distances`.
 
         Parameters
         ----------
         function
+            takes a model, its tokenizer and texts
         **settings
             handed on as they are
         """
@@ -196,7 +215,7 @@ def choose_layers(
     else: order = [layer for layer in ranking if layer not in set(protect)]
     return tuple(sorted(map(int, order[:count]))) if len(order) >= count else None
 
-# %% ../../nbs/07_prune/01_comparison.ipynb #cell-027
+# %% ../../nbs/07_prune/01_comparison.ipynb #cell-031
 def random_choices(
     layers: Sequence[int],  # that may go
     count: int,
@@ -221,10 +240,10 @@ def random_choices(
     while len(found) < draws: found[tuple(sorted(rng.sample(layers, count)))] = None
     return tuple(found)
 
-# %% ../../nbs/07_prune/01_comparison.ipynb #cell-030
+# %% ../../nbs/07_prune/01_comparison.ipynb #cell-036
 COMPARISON_FORMAT = "avss_nb.RankingComparison/1"
 
-# %% ../../nbs/07_prune/01_comparison.ipynb #cell-031
+# %% ../../nbs/07_prune/01_comparison.ipynb #cell-037
 @dataclass(frozen=True, eq=False)
 class RankingComparison:
     """Hold what is left when rankings choose what to remove.
@@ -246,11 +265,13 @@ class RankingComparison:
     layers : int
         of the original
     model : str, default ''
+        name of the model
     partial : bool, default False
         interrupted before the last set of layers?
     draws : int, default 1000
         of the bootstrap
     seed : int, default 0
+        of the draws
     """
     removed: dict[str, dict[int, tuple[int, ...]]]  # ranking → number of layers → layers
     controls: dict[int, tuple[tuple[int, ...], ...]]  # number of layers → random choices
@@ -262,10 +283,10 @@ class RankingComparison:
     # int, (questions,): questions of one number are resampled together
     subjects: np.ndarray = field(repr=False)
     layers: int  # of the original
-    model: str = ""
+    model: str = ""  # name of the model
     partial: bool = False  # interrupted before the last set of layers?
     draws: int = 1000  # of the bootstrap
-    seed: int = 0
+    seed: int = 0  # of the draws
 
     @cached_property
     def _weights(self) -> dict[str, np.ndarray]:
@@ -287,7 +308,7 @@ class RankingComparison:
         name = Path(self.model).name
         return f"RankingComparison({name}: {len(self.removed)} rankings, {sets}; original: {original})"
 
-# %% ../../nbs/07_prune/01_comparison.ipynb #cell-035
+# %% ../../nbs/07_prune/01_comparison.ipynb #cell-041
 @patch(as_prop=True)
 def measures(self: RankingComparison) -> list[str]:
     "The names of what was measured: perplexity, accuracy."
@@ -326,7 +347,7 @@ def values(self: RankingComparison,
     with np.errstate(over="ignore"):
         return np.exp(weights @ known[removed] / (weights @ self.tokens))
 
-# %% ../../nbs/07_prune/01_comparison.ipynb #cell-036
+# %% ../../nbs/07_prune/01_comparison.ipynb #cell-042
 @patch
 def retention(
     self: RankingComparison, removed: Sequence[int] = (), measure: str = "perplexity"
@@ -356,7 +377,7 @@ def measured(self: RankingComparison, removed: Sequence[int]) -> bool:
     """
     return all(tuple(removed) in known for known in (self.losses, self.correct) if known)
 
-# %% ../../nbs/07_prune/01_comparison.ipynb #cell-041
+# %% ../../nbs/07_prune/01_comparison.ipynb #cell-051
 @patch
 def random_draws(self: RankingComparison) -> pd.DataFrame:
     "Make a table with a row for each measure and random choice."
@@ -368,7 +389,7 @@ def random_draws(self: RankingComparison) -> pd.DataFrame:
     columns = ["measure", "removed", "layers", "value", "retention"]
     return pd.DataFrame(rows, columns=columns)
 
-# %% ../../nbs/07_prune/01_comparison.ipynb #cell-044
+# %% ../../nbs/07_prune/01_comparison.ipynb #cell-054
 FRAME_COLUMNS = ["measure", "ranking", "removed", "layers", "value", "retention", "low", "high",
                  "beats random"]
 
@@ -399,7 +420,7 @@ def _rows(self: RankingComparison, measure) -> list[list]:
         rows.append([measure, "random", count, *row])
     return rows
 
-# %% ../../nbs/07_prune/01_comparison.ipynb #cell-047
+# %% ../../nbs/07_prune/01_comparison.ipynb #cell-057
 @patch
 def keeps(self: RankingComparison,
     level: float = 0.9,  # of retention
@@ -431,7 +452,7 @@ def _table_of(self: RankingComparison, measure) -> pd.DataFrame:
     table = self.to_frame()
     return table[table["measure"] == (measure or self.measures[0])]
 
-# %% ../../nbs/07_prune/01_comparison.ipynb #cell-050
+# %% ../../nbs/07_prune/01_comparison.ipynb #cell-062
 @patch
 def differences(self: RankingComparison,
     to: str,  # a ranking
@@ -462,7 +483,7 @@ def differences(self: RankingComparison,
     table = pd.DataFrame(rows, columns=["ranking", "removed", "difference", "low", "high"])
     return table.sort_values(["removed", "ranking"], ignore_index=True)
 
-# %% ../../nbs/07_prune/01_comparison.ipynb #cell-053
+# %% ../../nbs/07_prune/01_comparison.ipynb #cell-067
 @patch
 def summary(self: RankingComparison,
     measure: str | None = None,  # None: the first of `measures`
@@ -487,7 +508,7 @@ def summary(self: RankingComparison,
     cells = cells.rename_axis(index=f"{measure} kept", columns=None)
     return cells.rename(index={"random": "random: median [range]"})
 
-# %% ../../nbs/07_prune/01_comparison.ipynb #cell-054
+# %% ../../nbs/07_prune/01_comparison.ipynb #cell-068
 @patch
 def _repr_html_(self: RankingComparison):
     sizes = {
@@ -518,9 +539,12 @@ def plot(self: RankingComparison, ax=None, **kwargs):
     from avss_nb.draw.comparison import plot_rankings
     return plot_rankings(self, ax=ax, **kwargs)
 
-# %% ../../nbs/07_prune/01_comparison.ipynb #cell-059
+# %% ../../nbs/07_prune/01_comparison.ipynb #cell-073
 @patch
-def save(self: RankingComparison, path: str | Path, **notes) -> None:
+def save(self: RankingComparison,
+    path: str | Path,
+    **notes,  # to keep in the file, ready for JSON
+) -> None:
     """Write one safetensors file; its header holds the rest as JSON.
 
     Parameters
@@ -528,6 +552,7 @@ def save(self: RankingComparison, path: str | Path, **notes) -> None:
     path : str | Path
         of the file
     **notes
+        to keep in the file, ready for JSON
     """
     sets = [*(self.losses or self.correct)]
     tensors = {
@@ -558,7 +583,7 @@ def load(cls: RankingComparison, path: str | Path) -> RankingComparison:
     """
     return cls._read(path)[0]
 
-# %% ../../nbs/07_prune/01_comparison.ipynb #cell-060
+# %% ../../nbs/07_prune/01_comparison.ipynb #cell-074
 @patch(cls_method=True)
 def _read(cls: RankingComparison, path) -> tuple[RankingComparison, dict]:
     "Return the comparison and its notes."
@@ -580,7 +605,7 @@ def _read(cls: RankingComparison, path) -> tuple[RankingComparison, dict]:
     found = cls(removed, controls, losses, tokens, correct, subjects, **rest)
     return found, header["notes"]
 
-# %% ../../nbs/07_prune/01_comparison.ipynb #cell-063
+# %% ../../nbs/07_prune/01_comparison.ipynb #cell-079
 def check_apart(texts, held_out, questions) -> None:
     """Raise InputError if the data that measure were seen by the rankings.
 
@@ -611,7 +636,7 @@ def check_apart(texts, held_out, questions) -> None:
             f" {seen[0]!r}; give others"
         )
 
-# %% ../../nbs/07_prune/01_comparison.ipynb #cell-066
+# %% ../../nbs/07_prune/01_comparison.ipynb #cell-082
 def checked_rankings(rankings, blocks: Blocks) -> dict[str, str | Ranking]:
     """Return label → name of a usual ranking, or the user's own;
     refuse one that was made for another model.
@@ -665,7 +690,7 @@ def _fingerprint_of(ranking, unknown) -> str:
     if isinstance(ranking, PrunePlan): return fingerprint_blocks(ranking.blocks)
     return getattr(ranking, "fingerprint", unknown)
 
-# %% ../../nbs/07_prune/01_comparison.ipynb #cell-067
+# %% ../../nbs/07_prune/01_comparison.ipynb #cell-083
 def checked_counts(counts, layers: int, free: int) -> list[int]:
     """Return numbers of layers, ascending, from numbers or shares.
 
@@ -693,7 +718,7 @@ def checked_counts(counts, layers: int, free: int) -> list[int]:
         )
     return found
 
-# %% ../../nbs/07_prune/01_comparison.ipynb #cell-070
+# %% ../../nbs/07_prune/01_comparison.ipynb #cell-090
 def chosen_layers(label, ranking, counts, calibration, known) -> dict[int, tuple[int, ...]]:
     """Ask a ranking what it removes for each count;
     what is known of a usual one is not measured again.
@@ -720,7 +745,7 @@ def chosen_layers(label, ranking, counts, calibration, known) -> dict[int, tuple
         if usual: known[ranking] = [*found.values()]
     return {count: found[count] for count in counts if count in found}
 
-# %% ../../nbs/07_prune/01_comparison.ipynb #cell-074
+# %% ../../nbs/07_prune/01_comparison.ipynb #cell-094
 class _Measurement:
     "One comparison in progress: what is measured so far, and the file that keeps it."
 
@@ -745,7 +770,7 @@ class _Measurement:
     def save(self, partial=True) -> None:
         if self.path: self.result(partial).save(self.path, **self.notes)
 
-# %% ../../nbs/07_prune/01_comparison.ipynb #cell-075
+# %% ../../nbs/07_prune/01_comparison.ipynb #cell-095
 @patch
 def take_up(self: _Measurement, calibration: Calibration, search_texts: int) -> None:
     """Read what the file holds already; refuse one that belongs to another comparison.
@@ -784,7 +809,7 @@ def digest_values(*parts) -> str:
     """
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
-# %% ../../nbs/07_prune/01_comparison.ipynb #cell-077
+# %% ../../nbs/07_prune/01_comparison.ipynb #cell-097
 @patch
 def choose(self: _Measurement, rankings, counts, calibration, progress) -> None:
     """Ask each ranking what it removes.
@@ -852,7 +877,7 @@ def measure(self: _Measurement, layers) -> None:
     if self.held_out: self.losses[layers] = losses
     if self.questions: self.correct[layers] = verdicts
 
-# %% ../../nbs/07_prune/01_comparison.ipynb #cell-083
+# %% ../../nbs/07_prune/01_comparison.ipynb #cell-105
 def compare_rankings(
     # with a head that is known to `avss_nb.model.heads.find_head`; it is never changed
     model: nn.Module,

@@ -79,7 +79,7 @@ class HarnessReport:
         tasks = ", ".join(f"{task} ({n:,})" for task, n in self.samples.items())
         return f"HarnessReport({', '.join(self.scores)}; {tasks})"
 
-# %% ../../nbs/07_prune/04_harness.ipynb #cell-012
+# %% ../../nbs/07_prune/04_harness.ipynb #cell-016
 @patch
 def to_dict(self: HarnessReport) -> dict:
     "Return everything for JSON: undefined numbers are None."
@@ -98,7 +98,7 @@ def _entry(self: HarnessReport, name, measure) -> dict:
     found = {"value": value, "standard_error": error, "kept": self.kept(name, measure)}
     return {key: x if math.isfinite(x) else None for key, x in found.items()}
 
-# %% ../../nbs/07_prune/04_harness.ipynb #cell-013
+# %% ../../nbs/07_prune/04_harness.ipynb #cell-017
 @patch
 def _repr_html_(self: HarnessReport):
     shots = self.settings.get("num_fewshot")
@@ -109,7 +109,7 @@ def _repr_html_(self: HarnessReport):
     table = self.to_frame().to_html(float_format="{:.4g}".format, na_rep="–")
     return f"<p>{escape(title)}</p>{table}"
 
-# %% ../../nbs/07_prune/04_harness.ipynb #cell-017
+# %% ../../nbs/07_prune/04_harness.ipynb #cell-021
 def _report(found: dict[str, dict], settings: dict) -> HarnessReport:
     from importlib.metadata import version
     first = next(iter(found.values()))
@@ -133,7 +133,7 @@ def _scores_of(result: dict) -> dict[tuple[str, str], tuple[float, float]]:
         if "," in key and "_stderr," not in key
     }
 
-# %% ../../nbs/07_prune/04_harness.ipynb #cell-020
+# %% ../../nbs/07_prune/04_harness.ipynb #cell-024
 @contextmanager
 def quiet_harness() -> Iterator[None]:
     "Let the harness log errors only inside the `with` block."
@@ -143,7 +143,7 @@ def quiet_harness() -> Iterator[None]:
     try: yield
     finally: logger.setLevel(level)
 
-# %% ../../nbs/07_prune/04_harness.ipynb #cell-021
+# %% ../../nbs/07_prune/04_harness.ipynb #cell-027
 def find_tasks(
     tasks: Sequence[str],  # names, or task files
     include: str | Path | None = None,  # a folder of task files
@@ -183,7 +183,7 @@ def _unknown_tasks(tasks, manager) -> list[str]:
     def is_file(task): return task.endswith(".yaml") and os.path.isfile(task)
     return [task for task in tasks if task not in manager.task_index and not is_file(task)]
 
-# %% ../../nbs/07_prune/04_harness.ipynb #cell-023
+# %% ../../nbs/07_prune/04_harness.ipynb #cell-029
 def _named_models(models, tokenizer) -> tuple[dict, object]:
     "Models and plans by name, and their tokenizer; refused where the harness cannot ask them."
     if isinstance(models, PrunePlan):
@@ -221,7 +221,7 @@ def _loaded_tasks(tasks, include):
         ) from None
     return manager
 
-# %% ../../nbs/07_prune/04_harness.ipynb #cell-024
+# %% ../../nbs/07_prune/04_harness.ipynb #cell-030
 def _evaluate(model, tokenizer, manager, tasks, limit, num_fewshot, batch_size) -> dict:
     "What the harness returns for one model."
     from lm_eval import simple_evaluate
@@ -239,7 +239,7 @@ def _evaluate(model, tokenizer, manager, tasks, limit, num_fewshot, batch_size) 
             torch_random_seed=None
         )
 
-# %% ../../nbs/07_prune/04_harness.ipynb #cell-025
+# %% ../../nbs/07_prune/04_harness.ipynb #cell-031
 Tested = nn.Module | PrunePlan
 
 def run_tasks(

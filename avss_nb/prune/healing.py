@@ -17,22 +17,21 @@ from ..model.adapters import adapted_weights, base_of, with_adapters
 from ..base.basics import InputError, Progress, check_regular, text_tokenizer, write_whole
 from ..base.basics import check_kinds, listener_of
 from ..model.blocks import Blocks, fingerprint_blocks
-from ..model.handling import evaluation_mode, gradients_on, randomness_kept
+from ..model.handling import evaluation_mode, gradients_on, quiet_transformers
+from ..model.handling import randomness_kept, unwrap_model
 from ..data.batches import Text, encode, text_frame, tokenize
 from ..data.questions import Question, questions_of
 from ..answering.evaluator import Evaluator, check_settings
 from ..model.heads import find_head
-from ..model.handling import unwrap_model
 from .recovery import Healing, HealingRecipe, measure_recovery
 from .pruner import PrunedModel
 from ..model.saving import forget_quantisation, generation_aside, name_of, rename_model
-from ..model.handling import quiet_transformers
 from ..model.surgery import refuse_surgery
 
 # %% auto #0
 __all__ = ['HEALING_CHECKPOINT', 'HEALING_MARK', 'pack_windows', 'healing_terms', 'take_up', 'LayerHealer']
 
-# %% ../../nbs/07_prune/03_healing.ipynb #cell-010
+# %% ../../nbs/07_prune/03_healing.ipynb #cell-012
 def pack_windows(
     texts: Iterable[Text],  # strings, or lists of token ids
     tokenizer,
@@ -87,7 +86,7 @@ def _joined(rows, tokenizer) -> np.ndarray:
     rows = [row if end in (None, row[-1]) else [*row, end] for row in rows if row]
     return np.fromiter(itertools.chain.from_iterable(rows), np.int32)
 
-# %% ../../nbs/07_prune/03_healing.ipynb #cell-012
+# %% ../../nbs/07_prune/03_healing.ipynb #cell-014
 def _begun(ids, window, before) -> Iterator[np.ndarray]:
     "Cut windows that all begin with `before`: once, also where a text begins there."
     at, before = 0, np.array(before, np.int32)
@@ -114,7 +113,7 @@ def _ids(texts, tokenizer) -> list[list[int]]:
         for text in texts
     ]
 
-# %% ../../nbs/07_prune/03_healing.ipynb #cell-018
+# %% ../../nbs/07_prune/03_healing.ipynb #cell-024
 def healing_terms(
     logits: Tensor,  # (rows, sequence, vocabulary), of the model in training
     ids: Tensor,  # (rows, sequence)
@@ -146,7 +145,7 @@ def healing_terms(
     distillation = nn.functional.kl_div(after, before, reduction="sum", log_target=True)
     return torch.stack([next_token, distillation])
 
-# %% ../../nbs/07_prune/03_healing.ipynb #cell-021
+# %% ../../nbs/07_prune/03_healing.ipynb #cell-031
 class _Windows(Dataset):
     "The windows in the order of the training: as many rounds as it takes, each shuffled."
     def __init__(self, windows, count, seed):
@@ -167,7 +166,7 @@ def _check_extra(recipe) -> None:
     if missing:
         raise InputError(f"healing needs {' and '.join(missing)}: pip install 'avss_nb[train]'")
 
-# %% ../../nbs/07_prune/03_healing.ipynb #cell-024
+# %% ../../nbs/07_prune/03_healing.ipynb #cell-036
 def _student(model: nn.Module, recipe: HealingRecipe) -> nn.Module:
     "A copy to be trained: all parameters in float32, or frozen with adapters."
     student = forget_quantisation(copy.deepcopy(model))
@@ -178,7 +177,7 @@ def _student(model: nn.Module, recipe: HealingRecipe) -> nn.Module:
     paths = {layer: f"{blocks.path}.{layer}" for layer in range(len(blocks))}
     return with_adapters(student, paths, recipe.lora_rank, recipe.seed)
 
-# %% ../../nbs/07_prune/03_healing.ipynb #cell-027
+# %% ../../nbs/07_prune/03_healing.ipynb #cell-041
 @functools.cache
 def _classes():
     """A Trainer with data of its own order, and the listener;
@@ -199,7 +198,7 @@ def _classes():
         def on_log(self, args, state, control, **_): self.run.add_row(state)
     return Ordered, Listener
 
-# %% ../../nbs/07_prune/03_healing.ipynb #cell-028
+# %% ../../nbs/07_prune/03_healing.ipynb #cell-042
 class _Run:
     "One training in progress."
 
@@ -223,9 +222,10 @@ class _Run:
     def identity(self) -> str:
         "A hash of everything that the course of the training depends on."
         models = [self.model, self.original] if self.recipe.distill else [self.model]
+        course = asdict(self.recipe) | {"checkpoint_every": self.recipe.steps_to_checkpoint}
         parts = [
-            [_model_facts(model) for model in models], asdict(self.recipe), self.bf16,
-            self.windows.shape, hashlib.sha256(self.windows.numpy()).hexdigest()
+            [_model_facts(model) for model in models], course, self.bf16, self.windows.shape,
+            hashlib.sha256(self.windows.numpy()).hexdigest()
         ]
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
@@ -235,7 +235,7 @@ def _model_facts(model) -> tuple:
     blocks = fingerprint_blocks(Blocks(model))
     return blocks, embeddings.float().cpu().tolist(), str(model.dtype)
 
-# %% ../../nbs/07_prune/03_healing.ipynb #cell-031
+# %% ../../nbs/07_prune/03_healing.ipynb #cell-047
 @patch
 def loss(self: _Run, outputs, labels, num_items_in_batch=None) -> Tensor:
     """The loss of a micro-batch, as a share of the step's.
@@ -255,7 +255,7 @@ def loss(self: _Run, outputs, labels, num_items_in_batch=None) -> Tensor:
     self.sums += terms.detach()
     return (1 - weight) * terms[0] + weight * terms[1] if weight else terms[0]
 
-# %% ../../nbs/07_prune/03_healing.ipynb #cell-033
+# %% ../../nbs/07_prune/03_healing.ipynb #cell-053
 @patch
 def add_row(self: _Run, state) -> None:
     """Put the terms into the Trainer's newest row, which its checkpoints keep.
@@ -278,7 +278,7 @@ def add_row(self: _Run, state) -> None:
     self.counted = state.global_step
     self._read(state)
 
-# %% ../../nbs/07_prune/03_healing.ipynb #cell-034
+# %% ../../nbs/07_prune/03_healing.ipynb #cell-054
 @patch
 def _read(self: _Run, state) -> None:
     names = "step", "loss", "next_token", "distillation", "learning_rate", "grad_norm"
@@ -293,7 +293,7 @@ def tell(self: _Run, step: int) -> None:
     self.step = step
     self._tell(step, self.history)
 
-# %% ../../nbs/07_prune/03_healing.ipynb #cell-036
+# %% ../../nbs/07_prune/03_healing.ipynb #cell-060
 @patch
 def train(self: _Run, folder: Path | None) -> bool:
     """Train to the end, or to an interruption (False).
@@ -318,7 +318,7 @@ def train(self: _Run, folder: Path | None) -> bool:
     self.tell(self.step)
     return True
 
-# %% ../../nbs/07_prune/03_healing.ipynb #cell-037
+# %% ../../nbs/07_prune/03_healing.ipynb #cell-061
 @patch
 def _trainer(self: _Run, folder, keep):
     from transformers import PrinterCallback, TrainingArguments
@@ -331,7 +331,7 @@ def _trainer(self: _Run, folder, keep):
         lr_scheduler_type="cosine", warmup_steps=math.ceil(r.warmup * r.steps),
         seed=r.seed, bf16=self.bf16, torch_compile=r.compile, logging_steps=r.every,
         logging_first_step=True, logging_nan_inf_filter=False,
-        save_strategy="steps" if keep else "no", save_steps=r.checkpoint_every,
+        save_strategy="steps" if keep else "no", save_steps=r.steps_to_checkpoint,
         save_total_limit=1, report_to=[], disable_tqdm=True, remove_unused_columns=False,
         use_cpu=self.device.type == "cpu"
     )
@@ -348,7 +348,7 @@ def _trainer(self: _Run, folder, keep):
     trainer.remove_callback(PrinterCallback)
     return trainer
 
-# %% ../../nbs/07_prune/03_healing.ipynb #cell-038
+# %% ../../nbs/07_prune/03_healing.ipynb #cell-062
 @patch
 def result(self: _Run) -> nn.Module:
     "The trained model as it is now, a copy in the precision and mode of the given one."
@@ -363,7 +363,6 @@ def result(self: _Run) -> nn.Module:
         return model.train(self.model.training)
     for p, before in zip(model.parameters(), self.model.parameters()):
         p.data = p.data.to(before.dtype)
-    for p, before in zip(model.parameters(), self.model.parameters()):
         p.requires_grad_(before.requires_grad)
     return model.train(self.model.training)
 
@@ -378,7 +377,7 @@ def _copied(self: _Run) -> nn.Module:
     model.zero_grad(set_to_none=True)
     return model
 
-# %% ../../nbs/07_prune/03_healing.ipynb #cell-040
+# %% ../../nbs/07_prune/03_healing.ipynb #cell-066
 HEALING_CHECKPOINT, HEALING_MARK = "avss_nb.healing/1", "healing_run.json"
 
 def take_up(
@@ -434,7 +433,7 @@ def _is_used(folder) -> bool:
     if not folder.exists(): return False
     return not folder.is_dir() or any(not p.name.startswith(".") for p in folder.iterdir())
 
-# %% ../../nbs/07_prune/03_healing.ipynb #cell-043
+# %% ../../nbs/07_prune/03_healing.ipynb #cell-071
 class LayerHealer:
     """Train a pruned model to bring its performance back.
 
@@ -481,7 +480,7 @@ class LayerHealer:
         self.recipe, self.evaluation = recipe or HealingRecipe(), evaluation
         self._check()
 
-# %% ../../nbs/07_prune/03_healing.ipynb #cell-044
+# %% ../../nbs/07_prune/03_healing.ipynb #cell-072
 @patch
 def _check(self: LayerHealer) -> None:
     "Raise InputError if a model cannot be trained, or the two do not belong together."
@@ -519,7 +518,7 @@ def _check_pair(self: LayerHealer, a, b) -> None:
             " on cpu, or both on cuda:0"
         )
 
-# %% ../../nbs/07_prune/03_healing.ipynb #cell-047
+# %% ../../nbs/07_prune/03_healing.ipynb #cell-075
 class _Job:
     "One call of `heal`: what was trained and measured so far."
 
@@ -560,7 +559,7 @@ class _Job:
             pruning=healer.pruning, base=self.base
         )
 
-# %% ../../nbs/07_prune/03_healing.ipynb #cell-048
+# %% ../../nbs/07_prune/03_healing.ipynb #cell-076
 @patch
 @gradients_on()
 def heal(self: LayerHealer,

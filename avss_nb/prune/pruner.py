@@ -4,7 +4,7 @@
 
 # %% ../../nbs/07_prune/00_pruner.ipynb #cell-003
 from __future__ import annotations
-import functools, html, json, math, operator
+import functools, html, math, operator
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np, torch
 from torch import nn
 from fastcore.basics import patch
-from ..base.basics import InputError, Progress, check_replaceable, silent, write_whole
+from ..base.basics import InputError, Progress, silent
 from ..base.basics import check_functions, check_kinds, text_tokenizer
 from ..model.blocks import Blocks, check_model, fingerprint_blocks
 from ..maths.bootstrap import bootstrap, interval
@@ -22,9 +22,9 @@ from ..model.heads import batch_loss, is_headless, kept_apart, state_batch, stat
 from ..model.heads import target_batch
 from ..layers.profiler import LayerProfiler
 from ..layers.scores import LayerScorer, LayerScores
-from ..model.saving import rename_model, save_model
+from ..model.saving import save_result
 from ..model.surgery import cut_notes, rebuild_model, refuse_surgery, run_checks
-from ..model.handling import quiet_transformers, evaluate_undisturbed
+from ..model.handling import evaluate_undisturbed
 
 # %% auto #0
 __all__ = ['BATCH', 'LENGTH', 'PrunePlan', 'PrunedModel', 'Similarity', 'how_many', 'mean_loss', 'greedy_search',
@@ -46,6 +46,7 @@ class PrunePlan:
     blocks : Blocks
         of the original model
     tokenizer : object
+        saved beside the smaller model
     trace : tuple[tuple[int, float], ...]
         of a search: layer removed, loss or score
     """
@@ -53,6 +54,7 @@ class PrunePlan:
     layers: int  # blocks of the original
     how: str  # the ranking or search that chose them, in words
     blocks: Blocks = field(repr=False, compare=False)  # of the original model
+    # saved beside the smaller model
     tokenizer: object = field(default=None, repr=False, compare=False)
     # of a search: layer removed, loss or score
     trace: tuple[tuple[int, float], ...] = field(default=(), repr=False)
@@ -105,12 +107,16 @@ def _table(rows: dict) -> str:
 
 # %% ../../nbs/07_prune/00_pruner.ipynb #cell-024
 @patch
-def to_dict(self: PrunePlan, checks: dict | None = None, path: str | Path | None = None) -> dict:
+def to_dict(self: PrunePlan,
+    checks: dict | None = None,  # what was checked, by `apply`
+    path: str | Path | None = None,
+) -> dict:
     """Return what is removed, for JSON.
 
     Parameters
     ----------
     checks : dict | None, default None
+        what was checked, by `apply`
     path : str | Path | None, default None
         of the file
     """
@@ -140,16 +146,18 @@ class PrunedModel:
     Parameters
     ----------
     model : nn.Module
+        the smaller one
     tokenizer : object
         that of the original, or None
     plan : PrunePlan
+        by which it was made
     checks : dict
         logits_max_relative_error, cached_equals_uncached, reload_keys_clean; empty: not
         verified
     """
-    model: nn.Module = field(repr=False)
+    model: nn.Module = field(repr=False)  # the smaller one
     tokenizer: object = field(repr=False)  # that of the original, or None
-    plan: PrunePlan
+    plan: PrunePlan  # by which it was made
     # logits_max_relative_error, cached_equals_uncached, reload_keys_clean; empty: not verified
     checks: dict
 
@@ -164,15 +172,8 @@ class PrunedModel:
         path : str | Path
             a folder: new, empty, or an earlier result, which is replaced
         """
-        path = Path(path)
-        check_replaceable(path, "pruning.json", "pruning")
-        with write_whole(path) as folder, quiet_transformers():
-            save_model(self.model, self.tokenizer, folder)
-            (folder / "pruning.json").write_text(
-                json.dumps(self.to_dict() | {"how": self.plan.how}, indent=2) + "\n"
-            )
-        rename_model(self.model, path)
-        return path
+        notes = {"pruning": self.to_dict() | {"how": self.plan.how}}
+        return save_result(self.model, self.tokenizer, Path(path), "pruning", notes)
 
     def to_dict(self, path: str | Path | None = None) -> dict:
         """Return what was removed and checked, for JSON.
@@ -215,23 +216,29 @@ class Similarity:
     Parameters
     ----------
     value : float
+        the mean, between −1 and 1
     low : float
         NaN for a single text
     high : float
+        upper end of the interval
     texts : int
+        how many
     """
-    value: float
+    value: float  # the mean, between −1 and 1
     low: float  # NaN for a single text
-    high: float
-    texts: int
+    high: float  # upper end of the interval
+    texts: int  # how many
 
     @classmethod
-    def of(cls, cosines: np.ndarray) -> Similarity:
+    def of(cls,
+        cosines: np.ndarray,  # float64 (texts,)
+    ) -> Similarity:
         """Average cosines, one for each text.
 
         Parameters
         ----------
         cosines : np.ndarray
+            float64 (texts,)
         """
         low = high = math.nan
         if len(cosines) > 1:
@@ -478,7 +485,10 @@ class LayerPruner:
 
 # %% ../../nbs/07_prune/00_pruner.ipynb #cell-062
 @patch
-def remove(self: LayerPruner, layers: Iterable[int], how: str = "chosen by hand") -> PrunePlan:
+def remove(self: LayerPruner,
+    layers: Iterable[int],
+    how: str = "chosen by hand",  # how they were chosen, in words
+) -> PrunePlan:
     """Plan to remove exactly these layers.
 
     Parameters
@@ -486,6 +496,7 @@ def remove(self: LayerPruner, layers: Iterable[int], how: str = "chosen by hand"
     layers : Iterable[int]
         numbers of the layers, from 0
     how : str, default 'chosen by hand'
+        how they were chosen, in words
     """
     return PrunePlan(layers, len(self.blocks), how, self.blocks, self.tokenizer)
 

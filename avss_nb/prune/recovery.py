@@ -4,22 +4,21 @@
 
 # %% ../../nbs/07_prune/02_recovery.ipynb #cell-003
 from __future__ import annotations
-import json, math
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from html import escape
 from pathlib import Path
 import numpy as np, pandas as pd
 from torch import nn
 from fastcore.basics import patch
-from ..base.basics import InputError, check_counts, check_replaceable, write_whole
+from ..base.basics import InputError, check_counts, silent
 from ..model.blocks import Blocks
 from ..maths.bootstrap import bootstrap, interval
 from ..data.questions import Question
 from ..answering.answers import Answers
 from ..answering.evaluator import Evaluator, Perplexity
-from ..model.saving import rename_model, save_model
-from ..model.handling import quiet_transformers
+from ..model.saving import save_result
 
 # %% auto #0
 __all__ = ['PRECISIONS', 'RECIPE_RULES', 'SHARES', 'HealingRecipe', 'Measured', 'measure_recovery', 'share_kept', 'Healing']
@@ -38,7 +37,7 @@ RECIPE_RULES = [  # what holds for a recipe `r`, and what to say where it does n
      "window={r.window} was given; a window needs 2 tokens to predict one"),
     (lambda r: r.batch_size % (r.micro_batch or 1) == 0,
      "micro_batch={r.micro_batch} does not divide batch_size={r.batch_size}; give a divisor"),
-    (lambda r: r.checkpoint_every % r.every == 0,
+    (lambda r: r.steps_to_checkpoint % r.every == 0,
      "checkpoint_every={r.checkpoint_every} is not a multiple of every={r.every}; give one"),
     (lambda r: 0 <= r.warmup <= 1, "warmup={r.warmup} was given; it must be between 0 and 1"),
     (lambda r: 0 <= r.distill <= 1, "distill={r.distill} was given; it must be between 0 and 1"),
@@ -56,6 +55,7 @@ class HealingRecipe:
     Parameters
     ----------
     steps : int, default 500
+        of the optimiser
     batch_size : int, default 16
         windows in a step
     micro_batch : int | None, default None
@@ -68,6 +68,7 @@ class HealingRecipe:
     warmup : float, default 0.05
         share of the steps
     weight_decay : float, default 0.1
+        of AdamW; no unit
     clip : float, default 1.0
         largest norm of the gradient
     distill : float, default 0.0
@@ -83,20 +84,20 @@ class HealingRecipe:
         torch.compile
     every : int, default 25
         steps between two rows of the history
-    checkpoint_every : int, default 200
-        steps between two checkpoints, a multiple of `every`; used only with a
-        checkpoint folder
+    checkpoint_every : int | None, default None
+        steps between two checkpoints, a multiple of `every`; None: the first one from
+        200 on; used only with a checkpoint folder
     seed : int, default 0
         of the order of the windows, of dropout and of the adapters
     """
-    steps: int = 500
+    steps: int = 500  # of the optimiser
     batch_size: int = 16  # windows in a step
     # windows on the device at a time: gradients are summed up to `batch_size`; None: all
     micro_batch: int | None = None
     window: int = 256  # tokens
     learning_rate: float = 3e-4  # peak; linear warm-up, then a cosine to zero
     warmup: float = 0.05  # share of the steps
-    weight_decay: float = 0.1
+    weight_decay: float = 0.1  # of AdamW; no unit
     clip: float = 1.  # largest norm of the gradient
     distill: float = 0.  # w: weight of KL(original ‖ healed); 1 − w: that of the next token
     # train low-rank adapters (PEFT) on linear modules and experts of the blocks
@@ -107,17 +108,23 @@ class HealingRecipe:
     precision: str = "auto"
     compile: bool = False  # torch.compile
     every: int = 25  # steps between two rows of the history
-    # steps between two checkpoints, a multiple of `every`; used only with a checkpoint folder
-    checkpoint_every: int = 200
+    # steps between two checkpoints, a multiple of `every`; None: the first one from 200 on;
+    # used only with a checkpoint folder
+    checkpoint_every: int | None = None
     seed: int = 0  # of the order of the windows, of dropout and of the adapters
 
     def __post_init__(self):
-        counts = "steps", "batch_size", "every", "checkpoint_every"
-        check_counts(**{name: getattr(self, name) for name in counts})
+        check_counts(steps=self.steps, batch_size=self.batch_size, every=self.every)
+        check_counts(checkpoint_every=self.steps_to_checkpoint)
         for holds, message in RECIPE_RULES:
             if not holds(self): raise InputError(message.format(r=self))
 
-# %% ../../nbs/07_prune/02_recovery.ipynb #cell-019
+    @property
+    def steps_to_checkpoint(self) -> int:
+        if self.checkpoint_every is not None: return self.checkpoint_every
+        return math.ceil(200 / self.every) * self.every
+
+# %% ../../nbs/07_prune/02_recovery.ipynb #cell-021
 @dataclass(frozen=True, eq=False)
 class Measured:
     """Hold what a model can do.
@@ -125,24 +132,27 @@ class Measured:
     Parameters
     ----------
     blocks : int
+        of the model
     parameters : int
+        of the model
     losses : np.ndarray | None, default None
         float64, (texts,): summed negative log-likelihood
     tokens : np.ndarray | None, default None
         int, (texts,): predicted tokens
     answers : Answers | None, default None
+        to the questions, if there are any
     """
-    blocks: int
-    parameters: int
+    blocks: int  # of the model
+    parameters: int  # of the model
     losses: np.ndarray | None = None  # float64, (texts,): summed negative log-likelihood
     tokens: np.ndarray | None = None  # int, (texts,): predicted tokens
-    answers: Answers | None = None
+    answers: Answers | None = None  # to the questions, if there are any
 
     @property
     def perplexity(self) -> Perplexity | None:
         return None if self.losses is None else Perplexity.of(self.losses, self.tokens)
 
-# %% ../../nbs/07_prune/02_recovery.ipynb #cell-021
+# %% ../../nbs/07_prune/02_recovery.ipynb #cell-023
 def measure_recovery(
     model: nn.Module,
     tokenizer,
@@ -168,12 +178,12 @@ def measure_recovery(
     evaluator = Evaluator(model, tokenizer, **evaluation)
     losses = tokens = None
     if rows is not None: losses, tokens = evaluator.text_losses(rows, max(map(len, rows)))
-    answers = evaluator.ask(questions) if questions else None
+    answers = evaluator.ask(questions, silent) if questions else None
     inner = model.get_base_model() if hasattr(model, "peft_config") else model
     parameters = sum(p.numel() for p in model.parameters())
     return Measured(len(Blocks(inner)), parameters, losses, tokens, answers)
 
-# %% ../../nbs/07_prune/02_recovery.ipynb #cell-025
+# %% ../../nbs/07_prune/02_recovery.ipynb #cell-027
 def _perplexity_kept(before: Measured, after: Measured):
     "The share for weights of the texts, (draws, texts), and the group of each text."
     def share(weights):
@@ -201,7 +211,7 @@ SHARES = {  # measure → two `Measured` to the share as a function of weights, 
     "answers": _right_still,  # of the right answers those that are still right
 }
 
-# %% ../../nbs/07_prune/02_recovery.ipynb #cell-026
+# %% ../../nbs/07_prune/02_recovery.ipynb #cell-028
 def share_kept(
     before: Measured,
     after: Measured,
@@ -233,7 +243,7 @@ def share_kept(
     value = float(share(np.ones((1, len(groups))))[0])
     return value, *interval(drawn[np.isfinite(drawn)])
 
-# %% ../../nbs/07_prune/02_recovery.ipynb #cell-037
+# %% ../../nbs/07_prune/02_recovery.ipynb #cell-039
 @dataclass(frozen=True, eq=False)
 class Healing:
     """Hold a healed model, and what came back.
@@ -241,8 +251,11 @@ class Healing:
     Parameters
     ----------
     model : nn.Module
+        the healed one
     tokenizer : object
+        of the model
     recipe : HealingRecipe
+        how it was healed
     history : tuple[dict, ...]
         rows: step, loss, next_token, distillation, learning_rate, gradient_norm
     step : int
@@ -256,14 +269,15 @@ class Healing:
     control : nn.Module | None
         the original after the same training
     control_history : tuple[dict, ...]
+        the same of the uncut model
     pruning : dict | None
         what pruning.json says
     base : dict | None
         of adapters: the model they belong to
     """
-    model: nn.Module = field(repr=False)
-    tokenizer: object = field(repr=False)
-    recipe: HealingRecipe
+    model: nn.Module = field(repr=False)  # the healed one
+    tokenizer: object = field(repr=False)  # of the model
+    recipe: HealingRecipe  # how it was healed
     # rows: step, loss, next_token, distillation, learning_rate, gradient_norm
     history: tuple[dict, ...] = field(repr=False)
     step: int  # steps trained
@@ -273,6 +287,7 @@ class Healing:
     adapted: tuple[str, ...] = field(default=(), repr=False)  # modules that had adapters
     # the original after the same training
     control: nn.Module | None = field(default=None, repr=False)
+    # the same of the uncut model
     control_history: tuple[dict, ...] = field(default=(), repr=False)
     pruning: dict | None = field(default=None, repr=False)  # what pruning.json says
     # of adapters: the model they belong to
@@ -285,7 +300,7 @@ class Healing:
         if self.partial: words.append("PARTIAL")
         return f"Healing({', '.join(words)})"
 
-# %% ../../nbs/07_prune/02_recovery.ipynb #cell-039
+# %% ../../nbs/07_prune/02_recovery.ipynb #cell-041
 @patch(as_prop=True)
 def measures(self: Healing) -> tuple[str, ...]:
     "The names of what can be compared."
@@ -296,7 +311,7 @@ def measures(self: Healing) -> tuple[str, ...]:
 @patch
 def kept(self: Healing,
     measure: str = "perplexity",  # one of `measures`
-    name: str = "healed",
+    name: str = "healed",  # a measure, such as "perplexity"
     to: str = "original",  # or "control": what the same training makes of the whole model
 ) -> tuple[float, float, float]:  # value, and its 95 % interval
     """Compute the share of performance kept (see `share_kept`).
@@ -306,6 +321,7 @@ def kept(self: Healing,
     measure : str, default 'perplexity'
         one of `measures`
     name : str, default 'healed'
+        a measure, such as "perplexity"
     to : str, default 'original'
         or "control": what the same training makes of the whole model
 
@@ -323,7 +339,7 @@ def kept(self: Healing,
         raise InputError(f"measure {measure!r} is not one of {known}")
     return share_kept(self.measured[to], self.measured[name], measure)
 
-# %% ../../nbs/07_prune/02_recovery.ipynb #cell-046
+# %% ../../nbs/07_prune/02_recovery.ipynb #cell-050
 @patch
 def to_frame(self: Healing) -> pd.DataFrame:
     """Make a table with a row for each model: size, perplexity and accuracy, and the share
@@ -342,7 +358,7 @@ def _row(self: Healing, name) -> dict:
     for measure in self.measures: add(f"{measure} kept", *self.kept(measure, name))
     return row
 
-# %% ../../nbs/07_prune/02_recovery.ipynb #cell-047
+# %% ../../nbs/07_prune/02_recovery.ipynb #cell-051
 @patch
 def summary(self: Healing) -> pd.DataFrame:
     "Make the table for people: every cell a value with its interval."
@@ -356,7 +372,7 @@ def summary(self: Healing) -> pd.DataFrame:
     cells = {name: [cell(row, name) for _, row in table.iterrows()] for name in names}
     return pd.DataFrame(cells, index=table.index)
 
-# %% ../../nbs/07_prune/02_recovery.ipynb #cell-049
+# %% ../../nbs/07_prune/02_recovery.ipynb #cell-053
 @patch
 def _repr_html_(self: Healing):
     return (
@@ -376,7 +392,7 @@ def plot(self: Healing, ax=None):
     from avss_nb.draw.training import plot_healing
     return plot_healing(self, ax)
 
-# %% ../../nbs/07_prune/02_recovery.ipynb #cell-052
+# %% ../../nbs/07_prune/02_recovery.ipynb #cell-056
 @patch
 def to_dict(self: Healing) -> dict:
     "Return recipe, history and figures, for JSON; undefined numbers are None."
@@ -391,7 +407,7 @@ def to_dict(self: Healing) -> dict:
         "history": [*self.history], "control_history": [*self.control_history]
     }
 
-# %% ../../nbs/07_prune/02_recovery.ipynb #cell-053
+# %% ../../nbs/07_prune/02_recovery.ipynb #cell-057
 @patch
 def save(self: Healing,
     path: str | Path,  # a folder: new, empty, or an earlier result, which is replaced
@@ -404,12 +420,6 @@ def save(self: Healing,
     path : str | Path
         a folder: new, empty, or an earlier result, which is replaced
     """
-    check_replaceable(path, "healing.json", "healing")
-    with write_whole(path) as folder, quiet_transformers():
-        save_model(self.model, self.tokenizer, folder)
-        for name, content in {"pruning": self.pruning, "healing": self.to_dict()}.items():
-            if content is not None:
-                (folder / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
-    # an adapter keeps the name of its base
-    if self.base is None: rename_model(self.model, path)
-    return Path(path)
+    notes = {"healing": self.to_dict()}
+    if self.pruning is not None: notes["pruning"] = self.pruning
+    return save_result(self.model, self.tokenizer, path, "healing", notes)
