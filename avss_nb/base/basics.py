@@ -33,7 +33,7 @@ def one_line(error: Exception) -> str:
     """
     return " ".join(str(error).split())
 
-# %% ../../nbs/00_base/00_basics.ipynb #new-9-4
+# %% ../../nbs/00_base/00_basics.ipynb #cell-013
 PLURALS = {str: "strings", dict: "dictionaries", type(None): "None"}
 
 def describe_value(value) -> str:
@@ -83,7 +83,7 @@ def _is_plural(name: str) -> bool:
     return name.isidentifier() and name.endswith("s") and not name.endswith("ss")
 
 
-# %% ../../nbs/00_base/00_basics.ipynb #counts
+# %% ../../nbs/00_base/00_basics.ipynb #cell-019
 def check_counts(**counts) -> None:
     """Raise InputError unless each value is a whole number of at least 1.
 
@@ -113,7 +113,7 @@ def _given_as(name, value) -> str:
     if plain: return f"{name}={describe_value(value)} was given"
     return f"{describe_value(value)} was given as {name}"
 
-# %% ../../nbs/00_base/00_basics.ipynb #new-9-7
+# %% ../../nbs/00_base/00_basics.ipynb #cell-024
 MADE_BY = {  # class → what to do to have one
     "AngularDistances": "write angular_distances(model, tokenizer, texts)",
     "Answers": "ask the questions first: Evaluator(model, tokenizer).answer(questions)",
@@ -153,7 +153,7 @@ IN_WORDS = {  # class → in words
 HOLDS = "model tokenizer blocks profile scores answers questions history scorer".split()
 
 
-# %% ../../nbs/00_base/00_basics.ipynb #new-9-8
+# %% ../../nbs/00_base/00_basics.ipynb #cell-025
 def wrong_kind(
     value,
     name: str,  # of the parameter; empty: not worth saying
@@ -199,7 +199,7 @@ def _is_of(value, kinds) -> bool:
     return any(named(k) if isinstance(k, str) else isinstance(value, k) for k in kinds)
 
 
-# %% ../../nbs/00_base/00_basics.ipynb #new-9-9
+# %% ../../nbs/00_base/00_basics.ipynb #cell-026
 def check_kinds(
     *kinds: type | str | None,  # classes, or their names; None: it may be left out
     advice: str = "",  # what to do; empty: what the tables say
@@ -239,7 +239,7 @@ def check_functions(
         raise wrong_kind(value, name, "function", advice=f"give {example}")
 
 
-# %% ../../nbs/00_base/00_basics.ipynb #cell-017
+# %% ../../nbs/00_base/00_basics.ipynb #cell-036
 @contextmanager
 def write_whole(
     path: str | Path,  # the file or folder to appear
@@ -281,7 +281,7 @@ def not_written(path: str | Path, error: Exception) -> InputError:
         " give another place"
     )
 
-# %% ../../nbs/00_base/00_basics.ipynb #cell-019
+# %% ../../nbs/00_base/00_basics.ipynb #cell-038
 LONGEST = 255  # bytes of a name, in all common file systems
 
 def check_regular(path: str | Path) -> None:
@@ -304,7 +304,7 @@ def check_regular(path: str | Path) -> None:
             " of a file"
         )
 
-# %% ../../nbs/00_base/00_basics.ipynb #cell-027
+# %% ../../nbs/00_base/00_basics.ipynb #cell-046
 def check_replaceable(
     path: str | Path,
     # a file in an earlier result's folder; the format its file names, or how it begins
@@ -351,7 +351,7 @@ def _replaceable_file(path, mark) -> bool:
     if name.partition("/")[0] == of_any_version: return True
     with open(path, "rb") as file: return file.read(len(mark.encode())) == mark.encode()
 
-# %% ../../nbs/00_base/00_basics.ipynb #cell-029
+# %% ../../nbs/00_base/00_basics.ipynb #cell-048
 def format_of(path: str | Path) -> str:
     """Return the format that a file of this package names; empty for any other file.
 
@@ -373,7 +373,7 @@ def format_of(path: str | Path) -> str:
         found = re.search(rb"(avss_nb\.Picture/\d+)", head + tail)
     return found[1].decode() if found else ""
 
-# %% ../../nbs/00_base/00_basics.ipynb #cell-034
+# %% ../../nbs/00_base/00_basics.ipynb #cell-053
 def check_place(
     path: str | Path,  # where a result shall go
     mark: str | None,
@@ -398,7 +398,7 @@ def check_place(
             f"{path} cannot be written: {parent} is not a writable folder; give another place"
         )
 
-# %% ../../nbs/00_base/00_basics.ipynb #cell-038
+# %% ../../nbs/00_base/00_basics.ipynb #cell-057
 def save_tensors(
     path: str | Path,  # whole or absent
     tensors: dict,  # name → tensor
@@ -456,7 +456,7 @@ def load_tensors(
             raise InputError(f"{path} is a safetensors file but no {what}; {advice}")
     return header, tensors
 
-# %% ../../nbs/00_base/00_basics.ipynb #cell-040
+# %% ../../nbs/00_base/00_basics.ipynb #cell-059
 DAMAGE = (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError)
 
 @contextmanager
@@ -482,7 +482,7 @@ def report_damage(
             f"{path} is damaged or no {what} ({type(error).__name__}: {error}); {advice}"
         ) from None
 
-# %% ../../nbs/00_base/00_basics.ipynb #cell-048
+# %% ../../nbs/00_base/00_basics.ipynb #cell-067
 @dataclass(frozen=True)
 class Progress:
     """How far a piece of work has come.
@@ -591,7 +591,7 @@ class Reporter:
         self.done, self.last = done, time.monotonic()
         self.progress(Progress(done, self.total, self.unit, info or {}, partial))
 
-# %% ../../nbs/00_base/00_basics.ipynb #cell-054
+# %% ../../nbs/00_base/00_basics.ipynb #cell-073
 class Bar:
     """A listener that shows a tqdm bar (a widget in notebooks, text in a terminal).
 
@@ -650,7 +650,7 @@ class Halted(KeyboardInterrupt):
     The notebook shows one line instead of a traceback, which takes half a second to print."""
     def _render_traceback_(self): return [f"Stopped: {self}"]
 
-# %% ../../nbs/00_base/00_basics.ipynb #cell-059
+# %% ../../nbs/00_base/00_basics.ipynb #cell-080
 def text_tokenizer(
     tokenizer,
     needed: bool = False,  # False: it may be None

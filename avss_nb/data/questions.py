@@ -14,7 +14,20 @@ from .verdicts import is_abstention, is_correct, rule_name
 __all__ = ['KEYS', 'TYPES', 'TEMPLATE', 'Question', 'questions_of', 'question_type', 'split_questions', 'one_per_subject',
            'with_shots']
 
-# %% ../../nbs/01_data/01_questions.ipynb #cell-008
+# %% ../../nbs/01_data/01_questions.ipynb #cell-010
+def _strings(name: str, given) -> tuple[str, ...]:
+    "One string or several as a tuple."
+    if isinstance(given, str): return (given,)
+    fits = isinstance(given, Iterable) and not isinstance(given, (Mapping, bytes, type))
+    found = tuple(given) if fits else (given,)
+    if not all(isinstance(text, str) for text in found):
+        raise InputError(
+            f"{describe_value(given)} was given as {name} where a string or a list of strings"
+            " is expected; write each as a string"
+        )
+    return found
+
+# %% ../../nbs/01_data/01_questions.ipynb #cell-012
 @dataclass(frozen=True)
 class Question:
     """A question with the truth about it.
@@ -115,7 +128,7 @@ class Question:
         """
         return is_abstention(answer, self.rules, self.language, more)
 
-# %% ../../nbs/01_data/01_questions.ipynb #new-18-3
+# %% ../../nbs/01_data/01_questions.ipynb #cell-025
 KEYS = {"question": "text", "answer": "answers", "targets": "answers"}  # others → our own
 
 def _read_keys(given: dict) -> dict:
@@ -133,20 +146,7 @@ def _read_keys(given: dict) -> dict:
     if "text" in found: return found
     return {"text": found["prompt"], "rules": "starts"} | found  # a model continues a prompt
 
-def _strings(name: str, given) -> tuple[str, ...]:
-    "One string or several as a tuple."
-    if isinstance(given, str): return (given,)
-    fits = isinstance(given, Iterable) and not isinstance(given, (Mapping, bytes, type))
-    found = tuple(given) if fits else (given,)
-    if not all(isinstance(text, str) for text in found):
-        raise InputError(
-            f"{describe_value(given)} was given as {name} where a string or a list of strings"
-            " is expected; write each as a string"
-        )
-    return found
-
-
-# %% ../../nbs/01_data/01_questions.ipynb #new-18-6
+# %% ../../nbs/01_data/01_questions.ipynb #cell-028
 def questions_of(
     questions: Iterable[Question | tuple[str, Sequence[str]] | Mapping],
 ) -> list[Question]:
@@ -167,7 +167,7 @@ def questions_of(
     raise wrong_kind(questions, "", "list of questions", advice=advice)
 
 
-# %% ../../nbs/01_data/01_questions.ipynb #cell-021
+# %% ../../nbs/01_data/01_questions.ipynb #cell-037
 TYPES = {
     "who": "who", "whom": "who", "whose": "who", "when": "when", "where": "where",
     "how": "how", "what": "what", "which": "which"
@@ -185,7 +185,7 @@ def question_type(text: str) -> str:
         (TYPES[word] for word in re.findall("[a-z]+", text.lower()) if word in TYPES), "other"
     )
 
-# %% ../../nbs/01_data/01_questions.ipynb #cell-024
+# %% ../../nbs/01_data/01_questions.ipynb #cell-040
 def _by_subject(questions) -> dict[str, list[Question]]:
     "Questions about each subject; one without a subject is a subject of its own."
     subjects: dict[str, list[Question]] = {}
@@ -235,7 +235,7 @@ def split_questions(
             parts[part] += subjects[name]
     return parts
 
-# %% ../../nbs/01_data/01_questions.ipynb #cell-030
+# %% ../../nbs/01_data/01_questions.ipynb #cell-046
 def one_per_subject(
     questions: Iterable[Question],
     seed: int = 0,
@@ -252,7 +252,7 @@ def one_per_subject(
     subjects = _by_subject(questions)
     return [random.Random(f"{seed} {name}").choice(about) for name, about in subjects.items()]
 
-# %% ../../nbs/01_data/01_questions.ipynb #cell-037
+# %% ../../nbs/01_data/01_questions.ipynb #cell-053
 TEMPLATE = "Q: {question}\nA:"  # the prompt of a question that has none of its own
 
 def with_shots(
