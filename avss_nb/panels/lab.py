@@ -167,7 +167,7 @@ def _fill_tabs(self: LayerLab, why: str, eavss: EAVSSScorer | None) -> None:
     self.ranking.observe(self._ranked, "scores")
     self.ranking.bar.layout.observe(self._ranked, "display")
     steps = "the first step" if why else "the first two steps"
-    self.say(f"Nothing is measured yet. lab.run() does {steps}.")
+    self.say(f"Nothing is measured yet. Press the button, or call lab.run() for {steps}.")
 
 # %% ../../nbs/09_panels/09_lab.ipynb #cell-015
 @patch
