@@ -21,13 +21,13 @@ from PIL import Image
 from traitlets import TraitError
 from avss_nb import (
     EDGES, SCORES, SITES, ContrastiveMitigator, Evaluator, InputError, LayerLab, LayerProfiler,
-    LayerRankingPanel, LayerScorer, MitigationPanel, Picture, PruningPanel, Recipe, Throttle,
+    LayerRankingPanel, LayerScorer, MitigationPanel, Picture, PruningPanel, Recipe, Score, Throttle,
     silent
 )
 from avss_nb.panels import live, picture
 from avss_nb.panels.live import duration_in_words, list_layers
 from avss_nb.panels.picture import sole_run
-from avss_nb.panels.ranking import EPSILONS, scores_of
+from avss_nb.panels.ranking import CONTROLS, EPSILONS, scores_of
 from tiny import tiny
 
 TEXTS = torch.randint(3, 600, (48, 10), generator=torch.Generator().manual_seed(0)).tolist()
@@ -181,6 +181,82 @@ def test_every_control_scores_as_the_scorer_does(profile, passes, control, value
     expected = LayerScorer(**({"eps": 0.1, "draws": 100} | {control: value})).score(profile)
     assert np.array_equal(panel.scores.values, expected.values) and np.array_equal(panel.scores.high, expected.high)
     assert panel.scores.order == expected.order and panel.picture.png != shown and not passes
+
+@pytest.mark.parametrize("score", [*SCORES])
+def test_controls_that_do_nothing_are_switched_off_and_say_why(profile, score):
+    panel = LayerRankingPanel(profile=profile, scorer=LayerScorer(draws=50))
+    front_end(panel.score, index=panel.score.options.index(score))
+    before, others = panel.scores, {"site": "mlp", "aggregation": "neurons", "eps": 0.3, "relative": True}
+    for name, other in others.items():
+        control = getattr(panel, name)
+        kept, control.value = control.value, other
+        matters = not np.array_equal(panel.scores.values, before.values)
+        control.value = kept
+        assert control.disabled != matters, name
+        assert control.tooltip.startswith(f"Switched off: the score {score.replace('_', ' ')} ") == control.disabled
+    assert panel.typed.disabled == panel.eps.disabled and not panel.score.disabled
+
+def test_controls_are_switched_off_before_there_is_a_profile():
+    panel = LayerRankingPanel(scorer=LayerScorer("ablation"))
+    assert panel.site.disabled and "ablation is measured by the loss" in panel.site.tooltip
+
+def test_every_choice_is_explained_below_the_controls_and_over_them(profile):
+    panel = LayerRankingPanel(profile=profile, scorer=LayerScorer(draws=0))
+    for name in "score", "site", "aggregation":
+        control, seen = getattr(panel, name), set()
+        for value in control.options:
+            panel.score.value = "avss"
+            control.value = value
+            words = BeautifulSoup(panel.about.value, "lxml").div.get_text()
+            sentence = re.search(rf"(?<!\w){value}: ([^.]+)\.", words)[1]
+            assert len(sentence) > 15 and control.tooltip.endswith(f"{value}: {sentence}.")
+            seen.add(sentence)
+        assert len(seen) == len(control.options)
+    tips = json.loads(BeautifulSoup(panel.about.value, "lxml").find(attrs={"data-tips": True})["data-tips"])
+    assert tips == {f"avss-set-{name}": getattr(panel, name).tooltip for name in CONTROLS}
+    assert all(f"avss-set-{name}" in getattr(panel, name)._dom_classes for name in CONTROLS)
+
+def test_a_score_of_ones_own_is_explained_by_its_docstring(profile, monkeypatch):
+    def mine(p):
+        """Mean size of <an> update,
+        per token.
+
+        Parameters"""
+        return p.token_mean("token_rms")
+    monkeypatch.setitem(SCORES, "mine", Score("mine", mine))
+    monkeypatch.setitem(SCORES, "short", Score("a label", lambda p: p.token_mean("token_rms")))
+    panel = LayerRankingPanel(profile=profile, scorer=LayerScorer("mine", draws=0))
+    assert "<b>mine</b>: Mean size of &lt;an&gt; update, per token." in panel.about.value
+    assert not panel.site.disabled and not panel.aggregation.disabled and panel.eps.disabled
+    panel.score.value = "short"
+    assert "<b>short</b>: a label." in panel.about.value
+
+@pytest.mark.parametrize("typed, eps", [("0.03", 0.03), (" 1e-5 ", 1e-5), ("0.0123", 0.0123), ("2", 2.)])
+def test_a_typed_threshold_is_taken(profile, typed, eps, passes):
+    panel = LayerRankingPanel(profile=profile)
+    front_end(panel.typed, value=typed)
+    assert panel.eps.value == panel.scores.eps == eps and f"ε = {eps:g}" in panel.text and not passes
+    assert np.array_equal(panel.scores.values, LayerScorer(eps=eps).score(profile).values)
+    steps = [value for _, value in panel.eps.options]
+    assert steps == sorted({*EPSILONS, eps}) and panel.typed.value == f"{eps:g}"
+    front_end(panel.eps, index=0)                           # the slider still moves, and the box follows
+    assert panel.scores.eps == 1e-6 and panel.typed.value == "1e-06"
+
+@pytest.mark.parametrize("typed", ["0", "-0.1", "0,03", "small", "nan", "inf", "", "1e-400"])
+def test_a_typed_threshold_that_is_not_a_positive_number_is_refused(profile, typed):
+    panel = LayerRankingPanel(profile=profile)
+    scores, options, shown = panel.scores, panel.eps.options, panel.picture.png
+    front_end(panel.typed, value=typed)
+    assert panel.text == f"ε = {typed or 'nothing'} was typed; it must be a positive number, for example 0.03 or 1e-5."
+    assert panel.scores is scores and panel.eps.options == options and panel.picture.png == shown
+    assert panel.typed.value == "0.01" and panel.eps.value == 0.01
+
+def test_a_threshold_that_is_typed_before_there_is_a_profile_counts(profile):
+    panel = LayerRankingPanel()
+    front_end(panel.typed, value="0.2")
+    assert panel.text.startswith("Waiting")
+    panel.load(profile)
+    assert panel.scores.eps == 0.2
 
 def test_the_order_follows_the_score(profile):
     panel = LayerRankingPanel(profile=profile)
