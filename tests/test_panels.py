@@ -5,6 +5,7 @@ import io
 import json
 import re
 import threading
+from dataclasses import replace
 from pathlib import Path
 import ipywidgets
 import matplotlib.pyplot as plt
@@ -16,6 +17,7 @@ from bs4 import BeautifulSoup
 from IPython import get_ipython
 from IPython.core.interactiveshell import InteractiveShell
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from nbclient import NotebookClient
 from PIL import Image
 from traitlets import TraitError
@@ -25,7 +27,7 @@ from avss_nb import (
     silent
 )
 from avss_nb.panels import live, picture
-from avss_nb.panels.live import duration_in_words, list_layers
+from avss_nb.panels.live import duration_in_words, list_layers, widget_parts
 from avss_nb.panels.picture import sole_run
 from avss_nb.panels.ranking import CONTROLS, EPSILONS, scores_of
 from tiny import tiny
@@ -264,8 +266,23 @@ def test_the_order_follows_the_score(profile):
     for score in panel.score.options:
         panel.score.value = score
         orders.add(panel.scores.order)
-        assert f"Least important: layers {list_layers(panel.scores.order[:3])}" in panel.text
+        if score != "random": assert f"Least important: layers {list_layers(panel.scores.order[:3])}" in panel.text
     assert len(orders) > 1
+
+def test_a_random_order_is_never_called_important(profile):
+    panel = LayerRankingPanel(profile=profile)
+    front_end(panel.score, index=panel.score.options.index("random"))
+    page = panel._repr_mimebundle_()[0]["text/html"]
+    assert panel.text == "Random order: a control, not a ranking." and panel.text in page
+    live = [part.value for part in widget_parts(panel.widget) if isinstance(part, ipywidgets.HTML)]
+    drawn = [text.get_text() for text in panel.picture.figure.findobj(Text)]
+    assert not [text for text in [page, *live, *drawn] if "important" in text] and "a control, not a ranking" in drawn
+    front_end(panel.score, index=0)
+    drawn = [text.get_text() for text in panel.picture.figure.findobj(Text)]
+    assert "Least important" in panel.text and not [text for text in drawn if "control" in text]
+    panel.load(replace(profile, partial=True))
+    front_end(panel.score, index=panel.score.options.index("random"))
+    assert panel.text == "Stopped early, partial result. Random order: a control, not a ranking."
 
 def test_only_scores_that_the_profile_can_give_are_offered(model, profile):
     assert scores_of(profile) == [*SCORES]

@@ -16,7 +16,7 @@ from ..base.basics import InputError, Progress
 from .picture import CELLS, DRAWING, Picture, Throttle, stack_pictures
 
 # %% auto #0
-__all__ = ['ARROW', 'STYLE', 'TENDING', 'CLOSED', 'WITHOUT_KERNEL', 'row_of_controls', 'marked_up', 'tooltips_as_html',
+__all__ = ['ARROW', 'STYLE', 'TENDING', 'CLOSED', 'WITHOUT_KERNEL', 'TOOLBAR', 'row_of_controls', 'marked_up', 'tooltips_as_html',
            'close_widget', 'reuse_id', 'ReusesIds', 'Panel', 'widget_parts', 'close_parts', 'list_layers',
            'name_layers', 'duration_in_words', 'LivePanel', 'LayerPanel']
 
@@ -41,6 +41,7 @@ STYLE = """<style>
   .avss-panel td, .avss-panel th {white-space: normal}
   .avss-inside {flex-wrap: wrap}
 }
+.avss-layers img {cursor: pointer}
 @keyframes avss-shown {from {opacity: 1}}
 </style>""".replace("ARROW", ARROW)
 
@@ -463,6 +464,45 @@ def _end(self: LivePanel, result=None) -> None:
     self.keep_picture()
 
 # %% ../../nbs/09_panels/01_live.ipynb #cell-065
+TOOLBAR = """<span style="animation: avss-shown 1ms" onanimationstart="
+  const panel = this.closest('.avss-panel');
+  if (panel.onkeydown) return;
+  const own = element => element?.closest('.avss-panel') === panel;
+  const buttons = () => [...panel.querySelectorAll('.avss-strip button')].filter(own);
+  const reach = one => buttons().forEach(b => b.tabIndex = b === one ? 0 : -1);
+  const tend = () => {
+    const strip = buttons(), picked = strip.find(b => b.classList.contains('mod-active'));
+    strip.forEach(b => b.setAttribute('aria-pressed', b === picked));
+    strip[0]?.parentElement.setAttribute('role', 'toolbar');
+    strip[0]?.parentElement.setAttribute('aria-label', 'layers');
+    reach(strip.find(b => b === document.activeElement) ?? picked ?? strip[0]);
+  };
+  panel.onkeydown = event => {
+    const strip = buttons(), at = strip.indexOf(event.target);
+    if (at < 0 || event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    if (['Enter', ' '].includes(event.key)) return event.stopPropagation();
+    const moves = {ArrowLeft: at - 1, ArrowRight: at + 1, Home: 0, End: strip.length - 1};
+    if (!(event.key in moves)) return;
+    event.stopPropagation();
+    event.preventDefault();
+    const next = strip[moves[event.key]] ?? strip[at];
+    reach(next);
+    next.focus();
+  };
+  panel.onclick = event => {
+    const picture = event.target.closest('.avss-layers'), image = picture?.querySelector('img');
+    if (!image || !own(picture)) return;
+    const strip = buttons(), {left, right} = image.dataset, box = image.getBoundingClientRect();
+    const width = image.getAttribute('width'), x = (event.clientX - box.left) * width / box.width;
+    const layers = (x - left) / (width - left - right) * (strip.length + 0.4) - 0.7;
+    strip[Math.round(layers)]?.click();
+  };
+  tend();
+  new MutationObserver(tend).observe(
+    panel, {childList: true, subtree: true, attributeFilter: ['class']})"></span>
+""".strip()
+
+# %% ../../nbs/09_panels/01_live.ipynb #cell-069
 class LayerPanel(LivePanel):
     """A live panel that can look inside one layer;
     others name their `marks_class`, make `picked` and its `histogram`, and say how to `_draw`
@@ -488,6 +528,8 @@ class LayerPanel(LivePanel):
         )
         self.strip = widgets.ToggleButtons(options=[])
         self.strip.add_class("avss-strip")
+        self.picture.widget.add_class("avss-layers")
+        self.head.value += TOOLBAR
         for picker in self.pick, self.strip: picker.observe(self._picked, "value")
 
     def _present(self, alt: str, live: bool) -> None:
@@ -518,7 +560,7 @@ class LayerPanel(LivePanel):
             with self._quietly(): self.pick.value = self.strip.value = self.layer
             if self.scores is not None: self._draw()
 
-# %% ../../nbs/09_panels/01_live.ipynb #cell-066
+# %% ../../nbs/09_panels/01_live.ipynb #cell-070
 @patch
 def to_frame(self: LayerPanel) -> pd.DataFrame:
     "The scores on show."
@@ -550,7 +592,7 @@ def _make_room(self: LayerPanel, layers: int) -> None:
     self._marks = self.marks_class(self.picture.ax, layers)
     self._number(layers)
 
-# %% ../../nbs/09_panels/01_live.ipynb #cell-067
+# %% ../../nbs/09_panels/01_live.ipynb #cell-071
 @patch
 @contextmanager
 def _quietly(self: LayerPanel):

@@ -21,11 +21,14 @@ from ..layers.profiler import LayerProfile, LayerProfiler
 from ..layers.scores import SCORES, LayerScorer, score_in_words
 
 # %% auto #0
-__all__ = ['EPSILONS', 'CONTROLS', 'CHOICES', 'scores_of', 'read_eps', 'explain_choice', 'why_ignored', 'LayerRankingPanel']
+__all__ = ['EPSILONS', 'CONTROL', 'CONTROLS', 'CHOICES', 'scores_of', 'read_eps', 'explain_choice', 'why_ignored',
+           'LayerRankingPanel']
 
 # %% ../../nbs/09_panels/03_ranking.ipynb #cell-006
 # all of them edges of the histogram: exact
 EPSILONS = [float(f"{m}e{d}") for d in range(-6, 0) for m in (1, 2, 3, 5)] + [1.]
+
+CONTROL = "a control, not a ranking"  # a score that measures nothing
 
 def scores_of(profile: LayerProfile) -> list[str]:
     """Return the names of the scores that a profile can give.
@@ -147,7 +150,7 @@ class LayerRankingPanel(LayerPanel):
     ):
         super().__init__(
             "Which layers matter?",
-            "Higher dot: higher score (predicted importance). Press a number to look inside.",
+            "Higher dot: higher score. Press a dot or its number to look inside.",
             Picture(760, 270),
         )
         scorer = scorer or LayerScorer()
@@ -394,6 +397,8 @@ def code_data(self: LayerRankingPanel, lab) -> dict[str, list]:
 def _draw(self: LayerRankingPanel, live: bool = False) -> None:
     with DRAWING:
         self._marks.update(self.scores, highlight=self.layer)
+        if not SCORES[self.scores.score].measured:
+            self.picture.ax.set_title(CONTROL, loc="right", size=9, y=1)
         alt = (
             f"Dot plot of {self.scores.title} for the {self.profile.layers} layers of"
             f" {self.profile.model}."
@@ -451,12 +456,14 @@ def _tell(self: LayerRankingPanel) -> None:
     "Say the result in a sentence."
     s, p = self.scores, self.profile
     eps = f"ε = {s.eps:g}{' RMS' if s.relative else ''}"
-    if ignored := SCORES[s.score].ignored: eps = f"whatever {ignored}"
+    row = SCORES[s.score]
+    if row.ignored: eps = f"whatever {row.ignored}"
     stopped = "Stopped early, partial result. " if p.partial else ""
     found = (
         f"Least important: layers {list_layers(s.order[:3])}; most important:"
         f" {list_layers(s.layers(3))} ({p.tokens:,} tokens, {eps})."
     )
+    if not row.measured: found = f"{row.label[0].upper()}{row.label[1:]}: {CONTROL}."
     self.say(" ".join([f"{stopped}{found}", *s.notes]))
 
 def _between(low: float, high: float) -> str:
