@@ -23,8 +23,8 @@ from PIL import Image
 from traitlets import TraitError
 from avss_nb import (
     EDGES, SCORES, SITES, ContrastiveMitigator, Evaluator, InputError, LayerLab, LayerProfiler,
-    LayerRankingPanel, LayerScorer, MitigationPanel, Picture, PruningPanel, Recipe, Score, Throttle,
-    silent
+    LayerRankingPanel, LayerScorer, MitigationPanel, Picture, Progress, PruningPanel, Recipe, Score,
+    Throttle, silent
 )
 from avss_nb.panels import live, picture
 from avss_nb.panels.live import duration_in_words, list_layers, widget_parts
@@ -63,7 +63,7 @@ def eager(panel):
 
 def test_bars_move_while_the_profile_is_made(model):
     panel, frames, said = eager(LayerRankingPanel(layers=4)), [], []
-    panel.picture.widget.observe(lambda change: frames.append(change["new"]), "value")
+    panel.picture.widget.observe(lambda change: change["new"].startswith("<img") and frames.append(change["new"]), "value")
     panel.status.observe(lambda change: said.append(change["new"]), "value")
     profile = LayerProfiler(model, batch_size=4).profile(TEXTS, progress=panel)
     assert len(set(frames)) >= 5 and len(frames) == len(set(frames)) == 12
@@ -85,7 +85,7 @@ def test_the_last_state_is_that_of_the_returned_profile(model):
 def test_drawing_is_throttled_but_the_first_and_the_last_are_drawn(model):
     panel, frames = LayerRankingPanel(), []
     panel.throttle = Throttle(least=3600)
-    panel.picture.widget.observe(lambda change: frames.append(1), "value")
+    panel.picture.widget.observe(lambda change: change["new"].startswith("<img") and frames.append(1), "value")
     LayerProfiler(model, batch_size=2).profile(TEXTS, progress=panel)
     assert len(frames) == 2
     LayerProfiler(model, batch_size=2).profile(TEXTS[::-1], progress=panel)          # the same for a second run
@@ -134,6 +134,51 @@ def test_a_run_that_fails_frees_the_model(model):
     panel = LayerRankingPanel()
     with pytest.raises(InputError): panel.run(LayerProfiler(model), ["a text without a tokenizer"])
     with sole_run(): pass
+
+def frame(panel): return BeautifulSoup(panel.picture.widget.value, "lxml").get_text()
+
+MEASURING = "Measuring: the first result comes after the first batch"
+
+def test_until_the_first_batch_the_frame_says_what_it_waits_for(model):
+    panel, seen = eager(LayerRankingPanel()), []
+    assert "pass this panel as progress=" in panel.text and not frame(panel)
+    class Profiler(LayerProfiler):
+        def profile(self, texts, progress):
+            seen.append((frame(panel), panel.text))
+            def listener(event):
+                progress(event)
+                seen.append((frame(panel), panel.text))
+            listener.hears_parts = True
+            return super().profile(texts, listener)
+    panel.run(Profiler(model, batch_size=4), TEXTS)
+    (framed, said), (begun, words), *_ = seen
+    assert (framed, said, begun) == (MEASURING, f"{MEASURING}.", MEASURING) and re.match("batch 0( of 12)?: begun", words)
+    assert not any(shown for shown, said in seen if said.startswith("batch 1 ")) and panel.picture.png
+    assert not any("progress=" in said for _, said in seen)
+    shown = panel.picture.png
+    with panel._begun(): assert panel.picture.png == shown   # another run: what was there stays until there is more
+
+def test_a_frame_that_waits_in_vain_is_empty_again(model):
+    panel = LayerRankingPanel()
+    before = panel.text
+    with pytest.raises(InputError): panel.run(LayerProfiler(model), ["a text without a tokenizer"])
+    assert panel.text == before and not frame(panel)         # nothing was heard: the instruction is back
+    assert panel.bar.layout.display == "none"
+    class Stopped(LayerProfiler):
+        def profile(self, texts, progress):
+            progress(Progress(0, 12, "batch"))
+            raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt): panel.run(Stopped(model), TEXTS)
+    assert panel.text == "Stopped before the first batch had ended." and not frame(panel)
+    panel(Progress(0, 12, "batch"))
+    assert frame(panel) == MEASURING                         # also where others started the run
+    panel._cell_ended()
+    assert panel.text == "Stopped before the first batch had ended." and not frame(panel)
+
+def test_words_in_a_frame_are_text_in_the_shape_of_the_picture():
+    picture = Picture(300, 120)
+    picture.clear("<b>")
+    assert "&lt;b&gt;" in picture.widget.value and "aspect-ratio: 300 / 120" in picture.widget.value and not picture.png
 
 def test_a_stopped_run_is_shown_when_its_cell_ends(model):
     shell = InteractiveShell.instance()
@@ -272,11 +317,11 @@ def test_the_order_follows_the_score(profile):
 def test_a_random_order_is_never_called_important(profile):
     panel = LayerRankingPanel(profile=profile)
     front_end(panel.score, index=panel.score.options.index("random"))
-    page = panel._repr_mimebundle_()[0]["text/html"]
-    assert panel.text == "Random order: a control, not a ranking." and panel.text in page
-    live = [part.value for part in widget_parts(panel.widget) if isinstance(part, ipywidgets.HTML)]
+    parts = [part.value for part in widget_parts(panel.widget) if isinstance(part, ipywidgets.HTML)]
+    kept, *live = (BeautifulSoup(page, "lxml").get_text() for page in [panel._repr_mimebundle_()[0]["text/html"], *parts])
+    assert panel.text == "Random order: a control, not a ranking." and panel.text in kept
     drawn = [text.get_text() for text in panel.picture.figure.findobj(Text)]
-    assert not [text for text in [page, *live, *drawn] if "important" in text] and "a control, not a ranking" in drawn
+    assert not [text for text in [kept, *live, *drawn] if "important" in text] and "a control, not a ranking" in drawn
     front_end(panel.score, index=0)
     drawn = [text.get_text() for text in panel.picture.figure.findobj(Text)]
     assert "Least important" in panel.text and not [text for text in drawn if "control" in text]

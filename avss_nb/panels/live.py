@@ -37,9 +37,13 @@ STYLE = """<style>
   background-size: 16px; background-repeat: no-repeat; background-position: right 2px center}
 .avss-panel td, .avss-panel th {padding: 0 12px 0 0; line-height: 19px; white-space: nowrap;
   text-align: left}
-@media (max-width: 1000px) {
+.avss-panel {container-type: inline-size}
+.avss-panel .widget-html-content {min-width: 0}
+.avss-inside > * {min-width: 0; max-width: 100%}
+@container (max-width: 767px) {
   .avss-panel td, .avss-panel th {white-space: normal}
   .avss-inside {flex-wrap: wrap}
+  .avss-strip {margin: 0 !important}
 }
 .avss-layers img {cursor: pointer}
 @keyframes avss-shown {from {opacity: 1}}
@@ -388,6 +392,8 @@ class LivePanel(Panel):
     picture : Picture
     """
     hears_parts = True
+    # in the frame of the picture, until there is something to show
+    measuring = "Working: the picture comes with the first result"
 
     def __init__(self, title: str, hint: str, picture: Picture):
         super().__init__(title, hint, picture)
@@ -443,8 +449,31 @@ def _begin(self: LivePanel, progress: Progress) -> None:
     self._started, self._from, self._heard = time.monotonic(), progress.share(), False
     self.throttle.begin()
     self.bar.layout.display = ""
+    self._fill_frame(self.measuring)
     if get_ipython() is not None:
         get_ipython().events.register("post_run_cell", self._cell_ended)
+
+@patch
+def _fill_frame(self: LivePanel, words: str) -> None:
+    "Write into the frame of a picture that has nothing to show yet."
+    if not self.picture.png: self.picture.clear(words)
+
+@patch
+@contextmanager
+def _begun(self: LivePanel):
+    """Say that work has begun before it is heard of.
+    If it fails before a unit is finished, what was said before comes back."""
+    before, self._heard = self.text, False
+    self.say(f"{self.measuring}.")
+    self._fill_frame(self.measuring)
+    try: yield
+    except BaseException as error:
+        stopped = isinstance(error, KeyboardInterrupt) and self._progress is not None
+        if not self._heard:
+            if self._progress is not None: self._end()
+            self._fill_frame("")
+            if not stopped: self.say(before)
+        raise
 
 @patch
 def _cell_ended(self: LivePanel, *_) -> None:
@@ -454,6 +483,7 @@ def _cell_ended(self: LivePanel, *_) -> None:
 @patch
 def _end(self: LivePanel, result=None) -> None:
     "Show the final state, and keep its picture in the saved notebook."
+    self._fill_frame("")
     if result is not None: self.load(result)
     elif self._heard: self.load(self._so_far())
     else: self.say(f"Stopped before the first {self._progress.unit} had ended.")
@@ -463,7 +493,7 @@ def _end(self: LivePanel, result=None) -> None:
         shell.events.unregister("post_run_cell", self._cell_ended)
     self.keep_picture()
 
-# %% ../../nbs/09_panels/01_live.ipynb #cell-065
+# %% ../../nbs/09_panels/01_live.ipynb #cell-069
 TOOLBAR = """<span style="animation: avss-shown 1ms" onanimationstart="
   const panel = this.closest('.avss-panel');
   if (panel.onkeydown) return;
@@ -502,7 +532,7 @@ TOOLBAR = """<span style="animation: avss-shown 1ms" onanimationstart="
     panel, {childList: true, subtree: true, attributeFilter: ['class']})"></span>
 """.strip()
 
-# %% ../../nbs/09_panels/01_live.ipynb #cell-069
+# %% ../../nbs/09_panels/01_live.ipynb #cell-077
 class LayerPanel(LivePanel):
     """A live panel that can look inside one layer;
     others name their `marks_class`, make `picked` and its `histogram`, and say how to `_draw`
@@ -560,7 +590,7 @@ class LayerPanel(LivePanel):
             with self._quietly(): self.pick.value = self.strip.value = self.layer
             if self.scores is not None: self._draw()
 
-# %% ../../nbs/09_panels/01_live.ipynb #cell-070
+# %% ../../nbs/09_panels/01_live.ipynb #cell-078
 @patch
 def to_frame(self: LayerPanel) -> pd.DataFrame:
     "The scores on show."
@@ -592,7 +622,7 @@ def _make_room(self: LayerPanel, layers: int) -> None:
     self._marks = self.marks_class(self.picture.ax, layers)
     self._number(layers)
 
-# %% ../../nbs/09_panels/01_live.ipynb #cell-071
+# %% ../../nbs/09_panels/01_live.ipynb #cell-079
 @patch
 @contextmanager
 def _quietly(self: LayerPanel):

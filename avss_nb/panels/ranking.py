@@ -57,7 +57,7 @@ def read_eps(text: str) -> float:
         " 0.03 or 1e-5"
     )
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-014
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-016
 CONTROLS = {  # what each control of the panel sets
     "score": "How the importance of a layer is computed.",
     "site": "Where in a layer the activations are measured.",
@@ -80,8 +80,8 @@ CHOICES = {  # what can be chosen
     "attention": "what its attention adds to the state",
     "mlp": "what its MLP adds to the state",
     "elements": "over all activations of all tokens",
-    "pooled": "over the mean state of each text, then the mean over texts",
-    "neurons": "over tokens, of each neuron, then the mean over neurons",
+    "pooled": "over the mean state of each text, then the mean",
+    "neurons": "over the tokens of each neuron, then the mean",
     "mean_state": "over the mean state of all tokens",
 }
 
@@ -97,7 +97,7 @@ def explain_choice(name: str) -> str:
     words = (inspect.getdoc(row.values) or row.label).split("\n\n")[0]
     return " ".join(words.split()).rstrip(".")
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-018
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-020
 def why_ignored(
     score: str,  # a name in `SCORES`
     control: str,  # a name in `CONTROLS`
@@ -125,7 +125,7 @@ def why_ignored(
     else: why = "is the same for every aggregation"
     return f"Switched off: the score {score_in_words(score)} {why}."
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-021
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-023
 class LayerRankingPanel(LayerPanel):
     """A ranking of the layers, live while a profile is made and adjustable afterwards.
 
@@ -139,6 +139,7 @@ class LayerRankingPanel(LayerPanel):
         the settings to start with
     """
     marks_class = RankingBars
+    measuring = "Measuring: the first result comes after the first batch"
     scores = Any(help="the `LayerScores` on show")
     profile = Any(help="the `LayerProfile` that they come from")
 
@@ -164,7 +165,7 @@ class LayerRankingPanel(LayerPanel):
         else:
             self.load(profile)
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-023
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-025
 @patch
 def _build(self: LayerRankingPanel, scorer) -> None:
     "Make the widgets, and say what happens when they change."
@@ -179,7 +180,7 @@ def _build(self: LayerRankingPanel, scorer) -> None:
     steps = sorted({*EPSILONS, scorer.eps})
     self.eps = widgets.SelectionSlider(
         options=[(f"{e:g}", e) for e in steps], value=scorer.eps, readout=False,
-        description="threshold ε", layout=widgets.Layout(width="380px"),
+        description="threshold ε", layout=widgets.Layout(width="330px"),
         style={"description_width": "80px"}
     )
     self.typed = widgets.Text(
@@ -190,7 +191,7 @@ def _build(self: LayerRankingPanel, scorer) -> None:
     self.relative = widgets.Checkbox(
         scorer.relative, description="ε relative to the layer's RMS", indent=False
     )
-    self.about = widgets.HTML(layout=widgets.Layout(min_height="50px"))  # the choices
+    self.about = widgets.HTML(layout=widgets.Layout(min_height="38px"))  # the choices
     self.histogram, self.numbers = Picture(420, 230, top=26), widgets.HTML()
     self._steps = HistogramSteps(self.histogram.ax)
     inside = [self.histogram.widget, widgets.VBox([self.pick, self.numbers])]
@@ -216,7 +217,7 @@ def _build(self: LayerRankingPanel, scorer) -> None:
     for name in CONTROLS: getattr(self, name).add_class(f"avss-set-{name}")
     self._explain()
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-025
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-027
 @patch
 def _explain(self: LayerRankingPanel, change=None) -> None:
     "Explain controls and choices, and switch off the controls that do nothing."
@@ -236,7 +237,7 @@ def _explain(self: LayerRankingPanel, change=None) -> None:
         f"{tooltips_as_html(tips)}"
     )
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-027
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-029
 @patch
 def _eps_moved(self: LayerRankingPanel, change) -> None:
     if not self._quiet: self.typed.value = f"{self.eps.value:g}"
@@ -256,7 +257,7 @@ def _eps_typed(self: LayerRankingPanel, change) -> None:
         self._rescore()
     self.typed.value = f"{self.eps.value:g}"
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-029
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-031
 @patch
 def run(self: LayerRankingPanel,
     profiler: LayerProfiler,  # makes the profile
@@ -272,7 +273,7 @@ def run(self: LayerRankingPanel,
     texts
         strings, or lists of token ids
     """
-    with sole_run():
+    with sole_run(), self._begun():
         profile = profiler.profile(texts, progress=self)
     if self._progress is not None: self._end(profile)  # it was stopped
     return profile
@@ -285,7 +286,7 @@ def _begin(self: LayerRankingPanel, progress) -> None:
 @patch
 def _hear(self: LayerRankingPanel, progress) -> None: self._tokens += progress.info.get("tokens", 0)
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-030
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-032
 @patch
 def _live(self: LayerRankingPanel, progress) -> str:
     self._take(progress.partial(), live=True)
@@ -313,7 +314,7 @@ def load(self: LayerRankingPanel, profile: LayerProfile) -> None:
     self._take(profile, live=False)
     self._tell()
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-032
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-034
 @patch
 def _take(self: LayerRankingPanel, profile, live: bool) -> None:
     with DRAWING:
@@ -341,7 +342,7 @@ def _score(self: LayerRankingPanel, live: bool = False) -> None:
         self._found[settings] = self.present_scorer(live).score(self.profile)
     self.scores = self._found[settings]
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-033
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-035
 @patch
 def present_scorer(self: LayerRankingPanel,
     live: bool = False,  # with fewer draws, as while a profile is made
@@ -362,7 +363,7 @@ def present_scorer(self: LayerRankingPanel,
         confidence=self.confidence
     )
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-035
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-037
 @patch
 def code(self: LayerRankingPanel, lab) -> list[str]:
     """Return lines of Python that give the table again.
@@ -392,7 +393,7 @@ def code_data(self: LayerRankingPanel, lab) -> dict[str, list]:
     """
     return {"texts": lab.texts}
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-037
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-039
 @patch
 def _draw(self: LayerRankingPanel, live: bool = False) -> None:
     with DRAWING:
@@ -405,7 +406,7 @@ def _draw(self: LayerRankingPanel, live: bool = False) -> None:
         )
         self._present(alt, live)
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-038
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-040
 @patch
 def _draw_layer(self: LayerRankingPanel) -> None:
     "Draw the histogram of the picked layer, and list its numbers."
@@ -441,7 +442,7 @@ def _draw_layer(self: LayerRankingPanel) -> None:
     )
     self.numbers.value = f"<table style='margin-top: 4px'>{cells}</table>"
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-040
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-042
 @patch
 def _rescore(self: LayerRankingPanel, change=None) -> None:
     "Score and draw again: a control has changed."
