@@ -5,6 +5,7 @@ import io
 import json
 import re
 import threading
+from dataclasses import replace
 from pathlib import Path
 import ipywidgets
 import matplotlib.pyplot as plt
@@ -16,18 +17,19 @@ from bs4 import BeautifulSoup
 from IPython import get_ipython
 from IPython.core.interactiveshell import InteractiveShell
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from nbclient import NotebookClient
 from PIL import Image
 from traitlets import TraitError
 from avss_nb import (
     EDGES, SCORES, SITES, ContrastiveMitigator, Evaluator, InputError, LayerLab, LayerProfiler,
-    LayerRankingPanel, LayerScorer, MitigationPanel, Picture, PruningPanel, Recipe, Throttle,
-    silent
+    LayerRankingPanel, LayerScorer, MitigationPanel, Picture, Progress, PruningPanel, Recipe, Score,
+    Throttle, silent
 )
 from avss_nb.panels import live, picture
-from avss_nb.panels.live import duration_in_words, list_layers
+from avss_nb.panels.live import duration_in_words, list_layers, widget_parts
 from avss_nb.panels.picture import sole_run
-from avss_nb.panels.ranking import EPSILONS, scores_of
+from avss_nb.panels.ranking import CONTROLS, EPSILONS, scores_of
 from tiny import tiny
 
 TEXTS = torch.randint(3, 600, (48, 10), generator=torch.Generator().manual_seed(0)).tolist()
@@ -61,7 +63,7 @@ def eager(panel):
 
 def test_bars_move_while_the_profile_is_made(model):
     panel, frames, said = eager(LayerRankingPanel(layers=4)), [], []
-    panel.picture.widget.observe(lambda change: frames.append(change["new"]), "value")
+    panel.picture.widget.observe(lambda change: change["new"].startswith("<img") and frames.append(change["new"]), "value")
     panel.status.observe(lambda change: said.append(change["new"]), "value")
     profile = LayerProfiler(model, batch_size=4).profile(TEXTS, progress=panel)
     assert len(set(frames)) >= 5 and len(frames) == len(set(frames)) == 12
@@ -83,7 +85,7 @@ def test_the_last_state_is_that_of_the_returned_profile(model):
 def test_drawing_is_throttled_but_the_first_and_the_last_are_drawn(model):
     panel, frames = LayerRankingPanel(), []
     panel.throttle = Throttle(least=3600)
-    panel.picture.widget.observe(lambda change: frames.append(1), "value")
+    panel.picture.widget.observe(lambda change: change["new"].startswith("<img") and frames.append(1), "value")
     LayerProfiler(model, batch_size=2).profile(TEXTS, progress=panel)
     assert len(frames) == 2
     LayerProfiler(model, batch_size=2).profile(TEXTS[::-1], progress=panel)          # the same for a second run
@@ -132,6 +134,51 @@ def test_a_run_that_fails_frees_the_model(model):
     panel = LayerRankingPanel()
     with pytest.raises(InputError): panel.run(LayerProfiler(model), ["a text without a tokenizer"])
     with sole_run(): pass
+
+def frame(panel): return BeautifulSoup(panel.picture.widget.value, "lxml").get_text()
+
+MEASURING = "Measuring: the first result comes after the first batch"
+
+def test_until_the_first_batch_the_frame_says_what_it_waits_for(model):
+    panel, seen = eager(LayerRankingPanel()), []
+    assert "pass this panel as progress=" in panel.text and not frame(panel)
+    class Profiler(LayerProfiler):
+        def profile(self, texts, progress):
+            seen.append((frame(panel), panel.text))
+            def listener(event):
+                progress(event)
+                seen.append((frame(panel), panel.text))
+            listener.hears_parts = True
+            return super().profile(texts, listener)
+    panel.run(Profiler(model, batch_size=4), TEXTS)
+    (framed, said), (begun, words), *_ = seen
+    assert (framed, said, begun) == (MEASURING, f"{MEASURING}.", MEASURING) and re.match("batch 0( of 12)?: begun", words)
+    assert not any(shown for shown, said in seen if said.startswith("batch 1 ")) and panel.picture.png
+    assert not any("progress=" in said for _, said in seen)
+    shown = panel.picture.png
+    with panel._begun(): assert panel.picture.png == shown   # another run: what was there stays until there is more
+
+def test_a_frame_that_waits_in_vain_is_empty_again(model):
+    panel = LayerRankingPanel()
+    before = panel.text
+    with pytest.raises(InputError): panel.run(LayerProfiler(model), ["a text without a tokenizer"])
+    assert panel.text == before and not frame(panel)         # nothing was heard: the instruction is back
+    assert panel.bar.layout.display == "none"
+    class Stopped(LayerProfiler):
+        def profile(self, texts, progress):
+            progress(Progress(0, 12, "batch"))
+            raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt): panel.run(Stopped(model), TEXTS)
+    assert panel.text == "Stopped before the first batch had ended." and not frame(panel)
+    panel(Progress(0, 12, "batch"))
+    assert frame(panel) == MEASURING                         # also where others started the run
+    panel._cell_ended()
+    assert panel.text == "Stopped before the first batch had ended." and not frame(panel)
+
+def test_words_in_a_frame_are_text_in_the_shape_of_the_picture():
+    picture = Picture(300, 120)
+    picture.clear("<b>")
+    assert "&lt;b&gt;" in picture.widget.value and "aspect-ratio: 300 / 120" in picture.widget.value and not picture.png
 
 def test_a_stopped_run_is_shown_when_its_cell_ends(model):
     shell = InteractiveShell.instance()
@@ -182,14 +229,105 @@ def test_every_control_scores_as_the_scorer_does(profile, passes, control, value
     assert np.array_equal(panel.scores.values, expected.values) and np.array_equal(panel.scores.high, expected.high)
     assert panel.scores.order == expected.order and panel.picture.png != shown and not passes
 
+@pytest.mark.parametrize("score", [*SCORES])
+def test_controls_that_do_nothing_are_switched_off_and_say_why(profile, score):
+    panel = LayerRankingPanel(profile=profile, scorer=LayerScorer(draws=50))
+    front_end(panel.score, index=panel.score.options.index(score))
+    before, others = panel.scores, {"site": "mlp", "aggregation": "neurons", "eps": 0.3, "relative": True}
+    for name, other in others.items():
+        control = getattr(panel, name)
+        kept, control.value = control.value, other
+        matters = not np.array_equal(panel.scores.values, before.values)
+        control.value = kept
+        assert control.disabled != matters, name
+        assert control.tooltip.startswith(f"Switched off: the score {score.replace('_', ' ')} ") == control.disabled
+    assert panel.typed.disabled == panel.eps.disabled and not panel.score.disabled
+
+def test_controls_are_switched_off_before_there_is_a_profile():
+    panel = LayerRankingPanel(scorer=LayerScorer("ablation"))
+    assert panel.site.disabled and "ablation is measured by the loss" in panel.site.tooltip
+
+def test_every_choice_is_explained_below_the_controls_and_over_them(profile):
+    panel = LayerRankingPanel(profile=profile, scorer=LayerScorer(draws=0))
+    for name in "score", "site", "aggregation":
+        control, seen = getattr(panel, name), set()
+        for value in control.options:
+            panel.score.value = "avss"
+            control.value = value
+            words = BeautifulSoup(panel.about.value, "lxml").div.get_text()
+            sentence = re.search(rf"(?<!\w){value}: ([^.]+)\.", words)[1]
+            assert len(sentence) > 15 and control.tooltip.endswith(f"{value}: {sentence}.")
+            seen.add(sentence)
+        assert len(seen) == len(control.options)
+    tips = json.loads(BeautifulSoup(panel.about.value, "lxml").find(attrs={"data-tips": True})["data-tips"])
+    assert tips == {f"avss-set-{name}": getattr(panel, name).tooltip for name in CONTROLS}
+    assert all(f"avss-set-{name}" in getattr(panel, name)._dom_classes for name in CONTROLS)
+
+def test_a_score_of_ones_own_is_explained_by_its_docstring(profile, monkeypatch):
+    def mine(p):
+        """Mean size of <an> update,
+        per token.
+
+        Parameters"""
+        return p.token_mean("token_rms")
+    monkeypatch.setitem(SCORES, "mine", Score("mine", mine))
+    monkeypatch.setitem(SCORES, "short", Score("a label", lambda p: p.token_mean("token_rms")))
+    panel = LayerRankingPanel(profile=profile, scorer=LayerScorer("mine", draws=0))
+    assert "<b>mine</b>: Mean size of &lt;an&gt; update, per token." in panel.about.value
+    assert not panel.site.disabled and not panel.aggregation.disabled and panel.eps.disabled
+    panel.score.value = "short"
+    assert "<b>short</b>: a label." in panel.about.value
+
+@pytest.mark.parametrize("typed, eps", [("0.03", 0.03), (" 1e-5 ", 1e-5), ("0.0123", 0.0123), ("2", 2.)])
+def test_a_typed_threshold_is_taken(profile, typed, eps, passes):
+    panel = LayerRankingPanel(profile=profile)
+    front_end(panel.typed, value=typed)
+    assert panel.eps.value == panel.scores.eps == eps and f"ε = {eps:g}" in panel.text and not passes
+    assert np.array_equal(panel.scores.values, LayerScorer(eps=eps).score(profile).values)
+    steps = [value for _, value in panel.eps.options]
+    assert steps == sorted({*EPSILONS, eps}) and panel.typed.value == f"{eps:g}"
+    front_end(panel.eps, index=0)                           # the slider still moves, and the box follows
+    assert panel.scores.eps == 1e-6 and panel.typed.value == "1e-06"
+
+@pytest.mark.parametrize("typed", ["0", "-0.1", "0,03", "small", "nan", "inf", "", "1e-400"])
+def test_a_typed_threshold_that_is_not_a_positive_number_is_refused(profile, typed):
+    panel = LayerRankingPanel(profile=profile)
+    scores, options, shown = panel.scores, panel.eps.options, panel.picture.png
+    front_end(panel.typed, value=typed)
+    assert panel.text == f"ε = {typed or 'nothing'} was typed; it must be a positive number, for example 0.03 or 1e-5."
+    assert panel.scores is scores and panel.eps.options == options and panel.picture.png == shown
+    assert panel.typed.value == "0.01" and panel.eps.value == 0.01
+
+def test_a_threshold_that_is_typed_before_there_is_a_profile_counts(profile):
+    panel = LayerRankingPanel()
+    front_end(panel.typed, value="0.2")
+    assert panel.text.startswith("Waiting")
+    panel.load(profile)
+    assert panel.scores.eps == 0.2
+
 def test_the_order_follows_the_score(profile):
     panel = LayerRankingPanel(profile=profile)
     orders = set()
     for score in panel.score.options:
         panel.score.value = score
         orders.add(panel.scores.order)
-        assert f"Least important: layers {list_layers(panel.scores.order[:3])}" in panel.text
+        if score != "random": assert f"Least important: layers {list_layers(panel.scores.order[:3])}" in panel.text
     assert len(orders) > 1
+
+def test_a_random_order_is_never_called_important(profile):
+    panel = LayerRankingPanel(profile=profile)
+    front_end(panel.score, index=panel.score.options.index("random"))
+    parts = [part.value for part in widget_parts(panel.widget) if isinstance(part, ipywidgets.HTML)]
+    kept, *live = (BeautifulSoup(page, "lxml").get_text() for page in [panel._repr_mimebundle_()[0]["text/html"], *parts])
+    assert panel.text == "Random order: a control, not a ranking." and panel.text in kept
+    drawn = [text.get_text() for text in panel.picture.figure.findobj(Text)]
+    assert not [text for text in [kept, *live, *drawn] if "important" in text] and "a control, not a ranking" in drawn
+    front_end(panel.score, index=0)
+    drawn = [text.get_text() for text in panel.picture.figure.findobj(Text)]
+    assert "Least important" in panel.text and not [text for text in drawn if "control" in text]
+    panel.load(replace(profile, partial=True))
+    front_end(panel.score, index=panel.score.options.index("random"))
+    assert panel.text == "Stopped early, partial result. Random order: a control, not a ranking."
 
 def test_only_scores_that_the_profile_can_give_are_offered(model, profile):
     assert scores_of(profile) == [*SCORES]
