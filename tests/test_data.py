@@ -108,15 +108,15 @@ def test_pieces_that_are_too_short_are_left_out(tokenizer):
 
 @pytest.mark.parametrize("texts, use, message", [
     ("one string", True, r"write \[text\]"), ([1, 2, 3], True, r"write \[ids\]"), (["text"], False, "without a tokenizer"),
-    ([], True, "no text"), (["", []], True, "no text"), (None, True, "None was given where a list"), (["a", {"text": "b"}], True, "dict .*column of texts"),
-    ([b"bytes"], True, "bytes .*column of texts"), (b"bytes", True, r"write \[text\]"), ({"text": ["a"]}, True, r'dict .*given\["text"\]'),
+    ([], True, "no text"), (["", []], True, "no text"), (None, True, "None was given where a list"), (["a", {"text": "b"}], True, "dictionary .*column of texts"),
+    ([b"bytes"], True, "bytes.*column of texts"), (b"bytes", True, r"write \[text\]"), ({"text": ["a"]}, True, r'dictionary .*given\["text"\]'),
     (pd.DataFrame({"body": ["a"]}), True, r'DataFrame .*given\["body"\]'), (build_tokenizer()(["a b"]), True, r'BatchEncoding .*given\["input_ids"\]'),
-    ([[1.5, 2.]], True, "list .*1.5"), (torch.tensor([1, 2]), True, "a text is a string")])
+    ([[1.5, 2.]], True, r"\[1.5, 2.0\] was given"), (torch.tensor([1, 2]), True, "a Tensor was given where a text is expected")])
 def test_unusable_texts_are_refused(tokenizer, texts, use, message):
     with pytest.raises(InputError, match=message): tokenize(texts, tokenizer if use else None)
 
 def test_a_name_is_no_tokenizer():
-    with pytest.raises(InputError, match="with 'gpt2' as tokenizer"): tokenize(["a text"], "gpt2")
+    with pytest.raises(InputError, match="'gpt2' was given where a tokenizer is expected"): tokenize(["a text"], "gpt2")
 
 TEXTS = ["a, b", "two\nlines", "", '"quoted"', "None", "007"]
 

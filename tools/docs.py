@@ -149,14 +149,14 @@ def pages(folder: Path) -> list:
     shutil.copytree(NBS / "images", folder / "images")
     (folder / "assets").mkdir()
     for name in ("site.css", "iframe-worker.js"): shutil.copy(OURS / name, folder / "assets")
-    for name in ("architectures.md", "extending.md", "panels.md", "tutorials/instructor.md", "studies/README.md"):
+    for name in ("architectures.md", "extending.md", "mistakes.md", "panels.md", "tutorials/instructor.md", "studies/README.md"):
         (folder / name).parent.mkdir(exist_ok=True)
         text = both_themes(prose((NBS / name).read_text(encoding="utf-8")), (NBS / name).parent)
         (folder / name).write_text(links(text), encoding="utf-8")
     for name, target in AT_THE_TOP.items():
         (folder / target).write_text(from_the_top((ROOT / name).read_text(encoding="utf-8")), encoding="utf-8")
     written(NBS / "index.ipynb")
-    for name in ("index.md", "architectures.md", "extending.md", "panels.md", *AT_THE_TOP.values()):  # alone in their section
+    for name in ("index.md", "architectures.md", "extending.md", "mistakes.md", "panels.md", *AT_THE_TOP.values()):  # alone in their section
         hide = "navigation" if name == "index.md" else "navigation, toc"
         (folder / name).write_text(f"---\nhide: [{hide}]\n---\n" + (folder / name).read_text(encoding="utf-8"), encoding="utf-8")
     lessons = [{f"{int(p.name[:2])} · {title}": url} for p in sorted((NBS / "tutorials").glob("*.ipynb")) for title, _, url in [written(p)]]
@@ -173,7 +173,7 @@ def pages(folder: Path) -> list:
             {"Package": [{"Every name": "names.md"},
                          *({room: [{title: url} for title, _, url in found]} for room, found in rooms.items()),
                          *({title: url} for title, _, url in doors)]},
-            {"Panels": "panels.md"}, {"Architectures": "architectures.md"}, {"Extending": "extending.md"}, {"Contributing": "contributing.md"},
+            {"Panels": "panels.md"}, {"Architectures": "architectures.md"}, {"Mistakes": "mistakes.md"}, {"Extending": "extending.md"}, {"Contributing": "contributing.md"},
              {"Changes": "changes.md"}]
 
 MENDED = {  # what the converter leaves to fonts or forgets

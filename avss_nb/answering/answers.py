@@ -14,8 +14,9 @@ from .files import ANSWERS_FORMAT, ROUNDING, answer_lines, header_line
 from .files import read_answers_file
 from .review import Verdicts
 from ..base.basics import InputError, check_replaceable, report_damage, write_whole
+from ..base.basics import check_kinds, wrong_kind
 from ..data.prompts import Prompt
-from ..data.questions import Question
+from ..data.questions import Question, questions_of
 from ..maths.bootstrap import bootstrap, interval
 from ..maths.calibration import MEASURES, confidence_measures, is_withheld
 
@@ -104,6 +105,26 @@ class Answers(Verdicts):
         )
 
 # %% ../../nbs/06_answering/02_answers.ipynb #cell-010
+def _said(texts) -> tuple[str, ...]:
+    if isinstance(texts, str): raise wrong_kind(texts, "texts", "list of texts", advice="write [text]")
+    texts = tuple(texts)
+    for text in texts: check_kinds(str, text=text, advice="write it as a string")
+    return texts
+
+def _verdicts_of(correct) -> np.ndarray:
+    found = np.array([*correct])
+    if len(found) and not (found.dtype.kind in "bif" and np.isin(found, (0, 1)).all()):
+        raise wrong_kind(correct, "correct", "list of verdicts", advice="give True or False for each answer")
+    return found.astype(bool)
+
+def _logprobs_of(token_logprobs) -> tuple[tuple[float, ...], ...]:
+    try: return tuple(tuple(map(float, row)) for row in token_logprobs)
+    except (TypeError, ValueError):
+        advice = "give a list of numbers for each answer, one for each of its tokens"
+        raise wrong_kind(
+            token_logprobs, "token_logprobs", "list of lists", advice=advice
+        ) from None
+
 def _check_given(counts: dict[str, int], logprobs) -> None:
     if len({*counts.values()}) > 1:
         given = ", ".join(f"{n} {name}" for name, n in counts.items())
@@ -143,8 +164,8 @@ def given(cls: Answers,
     prompt : Prompt | None, default None
         how the questions were put, for example `Evaluator.prompt`; None: not known
     """
-    questions, texts, correct = tuple(questions), tuple(texts), np.array([*correct], bool)
-    logprobs = tuple(tuple(map(float, row)) for row in token_logprobs)
+    questions, texts = tuple(questions_of(questions)), _said(texts)
+    correct, logprobs = _verdicts_of(correct), _logprobs_of(token_logprobs)
     n = len(texts)
     _check_given({"questions": len(questions), "texts": n, "verdicts": len(correct),
                   "token_logprobs": len(logprobs)}, logprobs)
@@ -189,7 +210,7 @@ def judge(cls: Answers,
     prompt : Prompt | None, default None
         how the questions were put; None: not known
     """
-    texts = tuple(texts)
+    texts = _said(texts)
     found = cls.given(questions, texts, np.zeros(len(texts)), token_logprobs, prompt)
     token_ids = None if token_ids is None else tuple(map(tuple, token_ids))
     cut_off = np.zeros(len(texts), bool) if cut_off is None else np.array([*cut_off], bool)
@@ -243,6 +264,7 @@ def _shared(self: Answers, other: Answers, name: str):
 @patch
 def __add__(self: Answers, other: Answers) -> Answers:
     "Return these answers, then those."
+    check_kinds(Answers, other=other)
     names, theirs = [f.name for f in fields(self) if "pack" in f.metadata], other._columns()
     known = {name: self._shared(other, name) for name in names}
     def join(a, b): return np.concatenate([a, b]) if isinstance(a, np.ndarray) else a + b
@@ -430,6 +452,8 @@ def by_group(self: Answers,
     draws : int, default 0
         of the bootstrap; 0: no columns for intervals
     """
+    if by not in (f.name for f in fields(Question)):
+        raise InputError(f"questions have no attribute {by!r}; give 'group' or 'kind'")
     names, keys = [*MEASURES, "right"], [getattr(question, by) for question in self.questions]
     parts = {key: self[np.array([k == key for k in keys])] for key in dict.fromkeys(keys)}
     reports = {key: part.report(draws) for key, part in (parts | {"all": self}).items()}

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 import numpy as np, pandas as pd
 from .evaluator import Evaluator
-from ..base.basics import InputError, Progress, check_counts, silent
+from ..base.basics import InputError, Progress, check_counts, silent, check_kinds
 from ..data.prompts import Prompt, draw_examples, with_examples
-from ..data.questions import Question
+from ..data.questions import Question, questions_of
 from ..data.verdicts import is_correct
 
 # %% auto #0
@@ -167,7 +167,8 @@ def plan_asking(
     progress : Callable[[Progress], None], default silent
         called with a `Progress` after each step; `silent` shows nothing
     """
-    questions = [Question.of(q) for q in questions]
+    check_kinds(Evaluator, evaluator=evaluator)
+    questions = questions_of(questions)
     if prompt not in PROMPT_CHOICES:
         raise InputError(
             f"prompt {prompt!r} was given; choose one of {', '.join(PROMPT_CHOICES)}"

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 from .answers import Answers
 from ..base.basics import InputError
-from ..data.questions import Question
+from ..data.questions import Question, questions_of
 
 # %% auto #0
 __all__ = ['CHOICE_SCORES', 'check_choices', 'choice_shares', 'choose_most_likely', 'length_baseline', 'mc2']
@@ -127,6 +127,7 @@ def length_baseline(
     Answers
         confidences: those of chance
     """
+    questions = questions_of(questions)
     check_choices(questions)
     texts = [(max if longest else min)(q.choices, key=len) for q in questions]
     return _chosen(questions, texts, [[-math.log(len(q.choices))] for q in questions])

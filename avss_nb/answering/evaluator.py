@@ -4,7 +4,7 @@
 
 # %% ../../nbs/06_answering/05_evaluator.ipynb #cell-003
 from __future__ import annotations
-import copy, hashlib, json, math
+import copy, hashlib, inspect, json, math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -18,12 +18,13 @@ from .choices import check_choices, choose_most_likely
 from .files import AnswerLog
 from .spans import answer_ended, answer_span
 from ..base.basics import Halted, InputError, Progress, Reporter, check_counts
+from ..base.basics import check_kinds
 from ..base.basics import default_progress, silent, text_tokenizer
 from ..base.processes import Processes
 from ..data.batches import Labelled, Text, encode, first_words, is_special
 from ..data.batches import length_batches, right_padded, tokenize
 from ..data.prompts import Prompt, another_prompt
-from ..data.questions import Question
+from ..data.questions import Question, questions_of
 from ..maths.bootstrap import bootstrap, interval
 from ..model.blocks import Blocks, check_length, fingerprint_blocks, input_device
 from ..model.blocks import position_limit, probe_batch, vocabulary_size
@@ -34,7 +35,7 @@ from ..model.heads import target_batch, word_places
 
 # %% auto #0
 __all__ = ['LOGITS', 'Perplexity', 'left_padded', 'generation_settings', 'reads_left_padding', 'check_numbers', 'Evaluator',
-           'answers_as_rows', 'retention']
+           'check_settings', 'answers_as_rows', 'retention']
 
 # %% ../../nbs/06_answering/05_evaluator.ipynb #cell-009
 @dataclass(frozen=True)
@@ -224,6 +225,11 @@ class Evaluator:
             raise InputError(
                 "prompt and template were given; write prompt=Prompt(template=...)"
             )
+        check_kinds(Prompt, None, prompt=prompt)
+        check_kinds(Processes, processes=processes)
+        texts = {"stop": stop, "abstentions": abstentions}
+        check_kinds(str, list, tuple, None, advice="write them as strings", **texts)
+        check_kinds(str, None, template=template, advice='write "Q: {question}", for example')
         self.model, self.head = model, find_head(model, loss=False)
         self.tokenizer, self.batch_size = text_tokenizer(tokenizer), batch_size
         self.prompt, self.processes = prompt or Prompt(template=template), processes
@@ -234,6 +240,20 @@ class Evaluator:
         if "" in self.stop:
             raise InputError("an empty stop string ends every answer at once; leave it out")
         self.so_far: Answers | None = None  # what a run that was stopped had answered
+
+def check_settings(evaluation: dict) -> None:
+    """Raise InputError for a name that is not a setting of `Evaluator`: a misspelled parameter.
+
+    Parameters
+    ----------
+    evaluation : dict
+    """
+    known = [name for name in inspect.signature(Evaluator).parameters][2:]
+    if wrong := [name for name in evaluation if name not in known]:
+        raise InputError(
+            f"{wrong[0]}= was given, which is neither a parameter nor a setting of Evaluator"
+            f" ({', '.join(known)}); correct the name"
+        )
 
 def _as_tuple(texts: str | Sequence[str]) -> tuple[str, ...]:
     return (texts,) if isinstance(texts, str) else tuple(texts)
@@ -273,6 +293,7 @@ def asking(self: Evaluator,
     prompt : Prompt
         how questions are put: see `avss_nb.data.prompts.Prompt`
     """
+    check_kinds(Prompt, prompt=prompt)
     other = copy.copy(self)
     other.prompt, other.chosen = prompt, True
     return other
@@ -288,6 +309,7 @@ def as_asked(self: Evaluator,
     answers : Answers
         made by `Evaluator.answer` or read from a file
     """
+    check_kinds(Answers, answers=answers)
     if answers.prompt in (None, self.prompt): return self
     if not self.chosen: return self.asking(answers.prompt)
     raise another_prompt(answers.prompt, self.prompt)
@@ -298,7 +320,7 @@ def _need(self: Evaluator, kind, what):
     if self.head != kind:
         raise InputError(
             f"{type(unwrap_model(self.model)).__name__} cannot {what}: its head is"
-            f" {self.head!r}, not {kind!r} (see avss_nb.model.heads)"
+            f" {self.head!r}, not {kind!r}; load one that has it (see avss_nb.model.heads)"
         )
 
 @patch
@@ -544,7 +566,7 @@ def answer(self: Evaluator,
     Answers
         in the order of the questions
     """
-    questions = [Question.of(question) for question in questions]
+    questions = questions_of(questions)
     prompts = self._prompts(questions)
     batches, generation = self._answer_batches(prompts), self._greedy()
     log = self._log(resume, questions, prompts, batches)
@@ -662,6 +684,7 @@ def _check_texts(questions, texts) -> None:
             " each"
         )
     for question, text in zip(questions, texts):
+        check_kinds(str, text=text, advice="write it as a string")
         if not text.strip():
             raise InputError(
                 f"the answer to {question.text!r} is empty and has no probability; leave"
@@ -700,7 +723,8 @@ def score(self: Evaluator,
     """
     if isinstance(questions, Answers) and texts is None:
         return self.as_asked(questions)._score_again(questions, progress)
-    questions, texts = [Question.of(question) for question in questions], [*(texts or ())]
+    if isinstance(texts, str): check_kinds(list, texts=texts, advice="write [text]")
+    questions, texts = questions_of(questions), [*(texts or ())]
     self._check_asked(questions)
     _check_texts(questions, texts)
     rows, starts = self.prompt.answered(questions, texts, self.tokenizer)
@@ -735,7 +759,7 @@ def score_choices(self: Evaluator,
     tuple[tuple[tuple[float, ...], ...], ...]
         question → choice → token log-probabilities
     """
-    questions = [Question.of(question) for question in questions]
+    questions = questions_of(questions)
     check_choices(questions)
     pairs = [(question, choice) for question in questions for choice in question.choices]
     asked, texts = zip(*pairs) if pairs else ((), ())
@@ -764,7 +788,7 @@ def choose(self: Evaluator,
     Answers
         confidences: softmax of that score over the choices
     """
-    questions = [Question.of(question) for question in questions]
+    questions = questions_of(questions)
     check_choices(questions, by)
     return choose_most_likely(questions, self.score_choices(questions, progress), by)
 
@@ -782,7 +806,7 @@ def ask(self: Evaluator,
     progress : Callable[[Progress], None] | None, default None
         called with a `Progress` after each step; `silent` shows nothing
     """
-    questions = [Question.of(question) for question in questions]
+    questions = questions_of(questions)
     if questions and all(q.choices for q in questions):
         return self.choose(questions, progress=progress)
     return self.answer(questions, progress)

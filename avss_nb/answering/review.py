@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 import numpy as np, pandas as pd
 from fastcore.basics import patch
-from ..base.basics import InputError, write_whole
+from ..base.basics import InputError, write_whole, check_kinds
 from ..data.readers import read_table
 from ..data.verdicts import RULES, Judge, is_abstention, is_correct, near_miss, rule_name
 
@@ -237,6 +237,7 @@ def relabel(self: Verdicts,
     """
     if isinstance(labels, (str, Path)): labels = self._labels(labels)
     found = {name: getattr(self, name).copy() for name in ("correct", "abstained", "labelled")}
+    check_kinds(Mapping, labels=labels, advice="write {number of the answer: True or False}")
     for i, label in labels.items():
         label = VERDICT_WORDS.get(label, label) if isinstance(label, str) else label
         if isinstance(label, (str, float)):

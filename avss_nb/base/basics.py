@@ -4,36 +4,25 @@
 
 # %% ../../nbs/00_base/00_basics.ipynb #cell-005
 from __future__ import annotations
-import errno, json, os, re, shutil, stat, sys, tempfile, time
+import errno, itertools, json, os, re, shutil, stat, sys, tempfile, time
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from numbers import Integral
+from numbers import Integral, Number, Real
 from pathlib import Path
 from typing import Any
 from safetensors import SafetensorError, safe_open
 
 # %% auto #0
-__all__ = ['LONGEST', 'DAMAGE', 'InputError', 'check_counts', 'one_line', 'write_whole', 'not_written', 'check_regular',
-           'check_replaceable', 'format_of', 'check_place', 'save_tensors', 'load_tensors', 'report_damage', 'Progress',
-           'silent', 'Reporter', 'Bar', 'default_progress', 'Halted', 'text_tokenizer']
+__all__ = ['PLURALS', 'MADE_BY', 'IN_WORDS', 'HOLDS', 'LONGEST', 'DAMAGE', 'LISTENERS', 'InputError', 'one_line',
+           'describe_value', 'with_article', 'check_counts', 'check_reals', 'wrong_kind', 'check_kinds',
+           'check_functions', 'write_whole', 'not_written', 'check_regular', 'check_replaceable', 'format_of',
+           'check_place', 'save_tensors', 'load_tensors', 'report_damage', 'Progress', 'silent', 'Reporter', 'Bar',
+           'listener_of', 'default_progress', 'Halted', 'text_tokenizer']
 
 # %% ../../nbs/00_base/00_basics.ipynb #cell-007
 class InputError(ValueError):
     "Say what was given, what was expected, and what to do: the input is at fault."
-
-def check_counts(**counts) -> None:
-    """Raise InputError unless each value is a whole number of at least 1.
-
-    Parameters
-    ----------
-    **counts
-    """
-    for name, value in counts.items():
-        if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-            raise InputError(
-                f"{name}={value!r} was given; it must be a whole number of at least 1"
-            )
 
 def one_line(error: Exception) -> str:
     """Return the message of an error without its line breaks.
@@ -44,7 +33,213 @@ def one_line(error: Exception) -> str:
     """
     return " ".join(str(error).split())
 
-# %% ../../nbs/00_base/00_basics.ipynb #cell-017
+# %% ../../nbs/00_base/00_basics.ipynb #cell-013
+PLURALS = {str: "strings", dict: "dictionaries", type(None): "None"}
+
+def describe_value(value) -> str:
+    """Say in a few words what was given: 'gpt2', a list of strings, the class Recipe, a Report.
+
+    Parameters
+    ----------
+    value
+    """
+    if isinstance(value, type): return f"the class {value.__name__}"
+    if value is None or isinstance(value, (str, bytes, Number)):
+        shown = repr(value)
+        return shown if len(shown) <= 60 else shown[:59] + "…"
+    if isinstance(value, os.PathLike): return f"the path {str(value)!r}"
+    if isinstance(value, dict): return f"a dictionary with the keys {_listed(value)}"
+    if isinstance(value, (list, tuple, set, frozenset)): return _describe_collection(value)
+    if callable(value) and hasattr(value, "__name__"): return f"the function {value.__name__}"
+    return with_article(type(value).__name__)
+
+def _describe_collection(values) -> str:
+    kind = type(values).__name__
+    if not values: return f"an empty {kind}"
+    plain = all(isinstance(value, (str, Number)) for value in itertools.islice(values, 9))
+    if plain and kind in ("list", "tuple") and len(repr(values)) <= 30: return repr(values)
+    first = type(next(iter(values)))
+    objects = "numbers" if issubclass(first, Number) else f"{first.__name__} objects"
+    return f"a {kind} of {PLURALS.get(first, objects)}"
+
+def _listed(keys) -> str:
+    words = ", ".join(map(str, keys)) or "(none)"
+    return words if len(words) <= 60 else words[:59] + "…"
+
+def with_article(
+    name: str,  # of a class
+) -> str:
+    """Return the name with an article; names such as `Answers` are plurals and need none.
+
+    Parameters
+    ----------
+    name : str
+        of a class
+    """
+    if _is_plural(name): return name
+    return f"{'an' if name[:1] in 'AEIOUaeiou' else 'a'} {name}"
+
+def _is_plural(name: str) -> bool:
+    return name.isidentifier() and name.endswith("s") and not name.endswith("ss")
+
+
+# %% ../../nbs/00_base/00_basics.ipynb #cell-019
+def check_counts(**counts) -> None:
+    """Raise InputError unless each value is a whole number of at least 1.
+
+    Parameters
+    ----------
+    **counts
+    """
+    for name, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+            raise InputError(
+                f"{_given_as(name, value)}; it must be a whole number of at least 1"
+            )
+
+def check_reals(**given) -> None:
+    """Raise InputError unless each value is a number.
+
+    Parameters
+    ----------
+    **given
+    """
+    for name, value in given.items():
+        if isinstance(value, bool) or not isinstance(value, Real):
+            raise InputError(f"{_given_as(name, value)}; it must be a number")
+
+def _given_as(name, value) -> str:
+    plain = value is None or isinstance(value, (str, Number))
+    if plain: return f"{name}={describe_value(value)} was given"
+    return f"{describe_value(value)} was given as {name}"
+
+# %% ../../nbs/00_base/00_basics.ipynb #cell-024
+MADE_BY = {  # class → what to do to have one
+    "AngularDistances": "write angular_distances(model, tokenizer, texts)",
+    "Answers": "ask the questions first: Evaluator(model, tokenizer).answer(questions)",
+    "AnswerProfile": "write HallucinationAnalyzer(model, tokenizer).profile(answers)",
+    "Arm": "write Arm(name, layers)",
+    "ArmTable": "give what compare_arms returns",
+    "AVSSCallback": "write AVSSCallback(texts, tokenizer)",
+    "Axes": "give the axes alone, for example plt.subplots()[1]",
+    "Blocks": "write Blocks(model)",
+    "ContrastiveMitigator": "write ContrastiveMitigator(model, tokenizer, layers)",
+    "DataFrame": "give a table of pandas",
+    "EAVSSScorer": "write EAVSSScorer()",
+    "Evaluator": "write Evaluator(model, tokenizer)",
+    "HallucinationAnalyzer": "write HallucinationAnalyzer(model, tokenizer)",
+    "HallucinationScores": "write HallucinationAnalyzer(model, tokenizer).analyze(answers)",
+    "HealingRecipe": "write HealingRecipe(steps=500)",
+    "LayerProfile": "write LayerProfiler(model, tokenizer).profile(texts)",
+    "LayerProfiler": "write LayerProfiler(model, tokenizer)",
+    "LayerScorer": "write LayerScorer()",
+    "LayerScores": "write LayerScorer().score(profile)",
+    "Mitigation": "give what ContrastiveMitigator.train returns",
+    "Module": "load one, for example with load_model",
+    "Processes": "write Processes.here()",
+    "Prompt": 'write Prompt(template="Q: {question}")',
+    "PrunedModel": "write plan.apply()",
+    "Recipe": "write Recipe(steps=600)",
+    "Trainer": "give the transformers.Trainer",
+    "TrainingHistory": "give callback.history, or TrainingHistory.load(path)",
+}
+IN_WORDS = {  # class → in words
+    "Module": "a model", "str": "a string", "PathLike": "a path", "Path": "a path",
+    "bool": "True or False", "Integral": "a whole number", "int": "a whole number", "Real": "a number",
+    "dict": "a dictionary", "Mapping": "a dictionary", "Tensor": "a tensor",
+    "Iterable": "a list"
+}
+
+HOLDS = "model tokenizer blocks profile scores answers questions history scorer".split()
+
+
+# %% ../../nbs/00_base/00_basics.ipynb #cell-025
+def wrong_kind(
+    value,
+    name: str,  # of the parameter; empty: not worth saying
+    *kinds: type | str,  # classes, or their names, that would do
+    advice: str = "",  # what to do; empty: by the tables above
+) -> InputError:
+    """Return the error for a value of another kind than is expected.
+
+    Parameters
+    ----------
+    value
+    name : str
+        of the parameter; empty: not worth saying
+    *kinds : type | str
+        classes, or their names, that would do
+    advice : str, default ''
+        what to do; empty: by the tables above
+    """
+    names = [kind if isinstance(kind, str) else kind.__name__ for kind in kinds]
+    expected = " or ".join(IN_WORDS.get(n) or with_article(n) for n in names)
+    given, of_class = describe_value(value), type(value).__name__
+    was = "were" if _is_plural(of_class) and given == of_class else "was"
+    where = f" as {name}" if name else ""
+    if hasattr(value, "__qualname__") and not isinstance(value, type):
+        advice = f"call it: {value.__name__}(…)"
+    verb = "are" if expected in names else "is"
+    return InputError(
+        f"{given} {was} given{where} where {expected} {verb} expected; "
+        f"{advice or _advice(value, kinds, names)}"
+    )
+
+def _advice(value, kinds, names) -> str:
+    if not isinstance(value, type):
+        parts = [part for part in HOLDS if _is_of(getattr(value, part, None), kinds)]
+        if parts: return f"give its {parts[0]}: ….{parts[0]}"
+    if isinstance(value, (list, tuple)):
+        places = [i for i, part in enumerate(value) if _is_of(part, kinds)]
+        if places: return f"give its element {places[0]}: …[{places[0]}]"
+    return MADE_BY.get(names[0], "give one")
+
+def _is_of(value, kinds) -> bool:
+    def named(kind): return any(base.__name__ == kind for base in type(value).__mro__)
+    return any(named(k) if isinstance(k, str) else isinstance(value, k) for k in kinds)
+
+
+# %% ../../nbs/00_base/00_basics.ipynb #cell-026
+def check_kinds(
+    *kinds: type | str | None,  # classes, or their names; None: it may be left out
+    advice: str = "",  # what to do; empty: what the tables say
+    **given,  # name → value
+) -> None:
+    """Raise InputError unless each value is an instance of one of these classes.
+
+    Parameters
+    ----------
+    *kinds : type | str | None
+        classes, or their names; None: it may be left out
+    advice : str, default ''
+        what to do; empty: what the tables say
+    **given
+        name → value
+    """
+    wanted = [kind for kind in kinds if kind is not None]
+    for name, value in given.items():
+        if not (value is None and None in kinds or _is_of(value, wanted)):
+            raise wrong_kind(value, name, *wanted, advice=advice)
+
+def check_functions(
+    example: str,  # what to give, in words or as source
+    **given,  # name → value; None: it is left out
+) -> None:
+    """Raise InputError unless each value can be called; a class is not meant.
+
+    Parameters
+    ----------
+    example : str
+        what to give, in words or as source
+    **given
+        name → value; None: it is left out
+    """
+    for name, value in given.items():
+        if value is None or callable(value) and not isinstance(value, type): continue
+        raise wrong_kind(value, name, "function", advice=f"give {example}")
+
+
+# %% ../../nbs/00_base/00_basics.ipynb #cell-036
 @contextmanager
 def write_whole(
     path: str | Path,  # the file or folder to appear
@@ -86,7 +281,7 @@ def not_written(path: str | Path, error: Exception) -> InputError:
         " give another place"
     )
 
-# %% ../../nbs/00_base/00_basics.ipynb #cell-019
+# %% ../../nbs/00_base/00_basics.ipynb #cell-038
 LONGEST = 255  # bytes of a name, in all common file systems
 
 def check_regular(path: str | Path) -> None:
@@ -109,7 +304,7 @@ def check_regular(path: str | Path) -> None:
             " of a file"
         )
 
-# %% ../../nbs/00_base/00_basics.ipynb #cell-027
+# %% ../../nbs/00_base/00_basics.ipynb #cell-046
 def check_replaceable(
     path: str | Path,
     # a file in an earlier result's folder; the format its file names, or how it begins
@@ -156,7 +351,7 @@ def _replaceable_file(path, mark) -> bool:
     if name.partition("/")[0] == of_any_version: return True
     with open(path, "rb") as file: return file.read(len(mark.encode())) == mark.encode()
 
-# %% ../../nbs/00_base/00_basics.ipynb #cell-029
+# %% ../../nbs/00_base/00_basics.ipynb #cell-048
 def format_of(path: str | Path) -> str:
     """Return the format that a file of this package names; empty for any other file.
 
@@ -178,7 +373,7 @@ def format_of(path: str | Path) -> str:
         found = re.search(rb"(avss_nb\.Picture/\d+)", head + tail)
     return found[1].decode() if found else ""
 
-# %% ../../nbs/00_base/00_basics.ipynb #cell-034
+# %% ../../nbs/00_base/00_basics.ipynb #cell-053
 def check_place(
     path: str | Path,  # where a result shall go
     mark: str | None,
@@ -203,7 +398,7 @@ def check_place(
             f"{path} cannot be written: {parent} is not a writable folder; give another place"
         )
 
-# %% ../../nbs/00_base/00_basics.ipynb #cell-038
+# %% ../../nbs/00_base/00_basics.ipynb #cell-057
 def save_tensors(
     path: str | Path,  # whole or absent
     tensors: dict,  # name → tensor
@@ -261,7 +456,7 @@ def load_tensors(
             raise InputError(f"{path} is a safetensors file but no {what}; {advice}")
     return header, tensors
 
-# %% ../../nbs/00_base/00_basics.ipynb #cell-040
+# %% ../../nbs/00_base/00_basics.ipynb #cell-059
 DAMAGE = (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError)
 
 @contextmanager
@@ -287,7 +482,7 @@ def report_damage(
             f"{path} is damaged or no {what} ({type(error).__name__}: {error}); {advice}"
         ) from None
 
-# %% ../../nbs/00_base/00_basics.ipynb #cell-048
+# %% ../../nbs/00_base/00_basics.ipynb #cell-067
 @dataclass(frozen=True)
 class Progress:
     """How far a piece of work has come.
@@ -330,6 +525,8 @@ def silent(progress: Progress) -> None:
         called with a `Progress` after each step; `silent` shows nothing
     """
 
+LISTENERS = "a panel that was made, Bar() or a function of a Progress"
+
 class Reporter:
     """Report how far work has come: each unit, and to a listener that `hears_parts` that work
     begins, and, not more often than every `least` seconds, the part of a unit that is done.
@@ -354,6 +551,7 @@ class Reporter:
         done: int = 0,  # units that were finished before
         least: float = 0.25,  # seconds
     ):
+        check_functions(LISTENERS, progress=progress)
         self.progress, self.total, self.unit, self.least = progress, total, unit, least
         self.done, self.last = done, time.monotonic()
         self.parts = getattr(progress, "hears_parts", False)
@@ -393,7 +591,7 @@ class Reporter:
         self.done, self.last = done, time.monotonic()
         self.progress(Progress(done, self.total, self.unit, info or {}, partial))
 
-# %% ../../nbs/00_base/00_basics.ipynb #cell-054
+# %% ../../nbs/00_base/00_basics.ipynb #cell-073
 class Bar:
     """A listener that shows a tqdm bar (a widget in notebooks, text in a terminal).
 
@@ -421,6 +619,22 @@ class Bar:
         self.bar.refresh()
         if progress.total and progress.done == progress.total: self.bar.close()
 
+def listener_of(
+    progress: Callable[[Progress], None] | None,
+    label: str,  # before the bar
+) -> Callable[[Progress], None]:
+    """Return the listener that was given; None: a bar.
+
+    Parameters
+    ----------
+    progress : Callable[[Progress], None] | None
+        called with a `Progress` after each step; `silent` shows nothing
+    label : str
+        before the bar
+    """
+    check_functions(LISTENERS, progress=progress)
+    return Bar(label) if progress is None else progress
+
 def default_progress(label: str) -> Callable[[Progress], None]:
     """Return a bar where somebody watches (a terminal, a notebook), and silence in a pipe.
 
@@ -436,17 +650,25 @@ class Halted(KeyboardInterrupt):
     The notebook shows one line instead of a traceback, which takes half a second to print."""
     def _render_traceback_(self): return [f"Stopped: {self}"]
 
-# %% ../../nbs/00_base/00_basics.ipynb #cell-059
-def text_tokenizer(tokenizer):
+# %% ../../nbs/00_base/00_basics.ipynb #cell-080
+def text_tokenizer(
+    tokenizer,
+    needed: bool = False,  # False: it may be None
+):
     """Return the tokenizer inside a processor; a tokenizer (or any other callable) as it is.
+    Raise InputError for what cannot be one: a name, a class, a model, a pipeline, texts.
 
     Parameters
     ----------
     tokenizer
         the tokenizer of the model
+    needed : bool, default False
+        False: it may be None
     """
-    if hasattr(tokenizer, "convert_ids_to_tokens"): return tokenizer
-    inner = getattr(tokenizer, "tokenizer", None)
+    if tokenizer is None and not needed: return None
+    inner, is_class = getattr(tokenizer, "tokenizer", None), isinstance(tokenizer, type)
+    if hasattr(tokenizer, "convert_ids_to_tokens") and not is_class: return tokenizer
+    if is_class or not callable(tokenizer) or _has_model(tokenizer): raise _no_tokenizer(tokenizer)
     if hasattr(inner, "convert_ids_to_tokens"): return inner
     reads = getattr(tokenizer, "model_input_names", None)
     if isinstance(reads, (list, tuple)) and "input_ids" not in reads:
@@ -455,3 +677,10 @@ def text_tokenizer(tokenizer):
             "give the model's tokenizer, or the processor that contains it"
         )
     return tokenizer
+
+def _has_model(value) -> bool: return hasattr(value, "model") or hasattr(value, "named_modules")
+
+def _no_tokenizer(value) -> InputError:
+    inner = hasattr(getattr(value, "tokenizer", None), "convert_ids_to_tokens")
+    advice = "give its tokenizer: ….tokenizer" if inner else "load one, for example with load_model"
+    return wrong_kind(value, "", "tokenizer", advice=advice)

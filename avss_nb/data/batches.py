@@ -8,8 +8,10 @@ import hashlib, itertools, random
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 import torch
-from ..base.basics import InputError, check_counts, text_tokenizer
+from ..base.basics import InputError, check_counts, check_kinds, describe_value
+from ..base.basics import text_tokenizer, wrong_kind
 
 # %% auto #0
 __all__ = ['Text', 'encode', 'text_frame', 'text_ids', 'cut_text', 'Labelled', 'LabelledRow', 'check_texts', 'token_ids',
@@ -127,6 +129,10 @@ class Labelled:
     label: int  # number of the class
     pair: str = ""  # the second text of a pair
 
+    def __post_init__(self):
+        check_kinds(str, text=self.text, pair=self.pair, advice="write it as a string")
+        check_kinds(Integral, label=self.label, advice="give the number of the class")
+
 class LabelledRow(list):
     """The token ids of a text with a class.
 
@@ -187,13 +193,13 @@ def check_texts(texts) -> None:
     if isinstance(texts, (str, bytes)):
         raise InputError("one string was given where a list of texts is expected; write [text]")
     if isinstance(texts, Mapping) or hasattr(texts, "columns"):
-        column = next(iter(texts), "text")
-        raise InputError(
-            f"{type(texts).__name__} was given where a list of texts is expected; give one of"
-            f' its columns, for example given["{column}"]'
-        )
+        advice = f'give one of its columns, for example given["{next(iter(texts), "text")}"]'
+        raise wrong_kind(texts, "", "list of texts", advice=advice)
     if not isinstance(texts, Iterable):
-        raise InputError(f"{texts!r} was given where a list of texts is expected")
+        advice = "read a file with load_texts, or write [text]"
+        raise wrong_kind(texts, "", "list of texts", advice=advice)
+    if isinstance(texts, (list, tuple)) and texts and not hasattr(texts[0], "__len__"):
+        if not isinstance(texts[0], (Labelled, Integral)): raise _no_text(texts[0])
 
 def token_ids(given: Sequence[int]) -> list[int]:
     """Return a list, an array or a tensor of token ids as a list of numbers.
@@ -206,11 +212,13 @@ def token_ids(given: Sequence[int]) -> list[int]:
         if isinstance(given, (bytes, bytearray, memoryview, Mapping)): raise TypeError
         return array("q", given.tolist() if hasattr(given, "tolist") else given).tolist()
     except (TypeError, OverflowError):
-        raise InputError(
-            f"a text is a string, a list of token ids, or `Labelled`; {type(given).__name__}"
-            f" {str(given)[:60]!r} was given; of a table or data set give the column of texts,"
-            ' for example rows["text"]'
-        ) from None
+        raise _no_text(given) from None
+
+def _no_text(given) -> InputError:
+    return InputError(
+        f"{describe_value(given)} was given where a text is expected: a string, a list of token"
+        ' ids or `Labelled`; of a table give the column of texts: rows["text"]'
+    )
 
 # %% ../../nbs/01_data/02_batches.ipynb #cell-032
 def split_texts(
@@ -258,10 +266,10 @@ def _check_text(text, tokenizer) -> None:
         raise InputError(
             "one list of token ids was given where a list of texts is expected; write [ids]"
         )
-    if isinstance(text, (str, Labelled)) and not callable(tokenizer):
-        given = f"with {tokenizer!r} as tokenizer"
-        if tokenizer is None: given = "without a tokenizer"
-        raise InputError(f"texts were given {given}; pass a tokenizer, or lists of token ids")
+    if isinstance(text, (str, Labelled)) and tokenizer is None:
+        raise InputError(
+            "texts were given without a tokenizer; pass a tokenizer, or lists of token ids"
+        )
 
 # %% ../../nbs/01_data/02_batches.ipynb #cell-035
 def too_short(fewest: int) -> InputError:
@@ -324,7 +332,9 @@ def windows(
         does every window begin with the tokenizer's BOS, or only the first one?
     """
     check_texts(texts)
-    frame = text_frame(tokenizer)
+    check_counts(length=length)
+    texts, frame = [*texts], text_frame(text_tokenizer(tokenizer, needed=True))
+    for text in texts: check_kinds(str, text=text, advice="give the texts as strings")
     ids = text_ids(joint.join(texts), tokenizer, frame)
     cut = cut_text(ids, length, frame if bos else ([], []))
     found = [row for row in cut if len(row) == length]

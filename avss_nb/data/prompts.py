@@ -8,18 +8,20 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fastcore.basics import patch
-from ..base.basics import InputError, check_counts
+from ..base.basics import InputError, check_counts, check_kinds, wrong_kind
 from .batches import answered_rows, prompt_ids, text_frame
-from .questions import Question
+from .questions import Question, questions_of
 
 # %% auto #0
-__all__ = ['STYLES', 'Prompt', 'another_prompt', 'draw_examples', 'with_examples']
+__all__ = ['STYLES', 'PAIRS', 'Prompt', 'another_prompt', 'draw_examples', 'with_examples']
 
 # %% ../../nbs/01_data/03_prompts.ipynb #cell-009
 # template, what ends an answer, its tokens
 STYLES = {"plain": ("Q: {question}\nA:", ("\n",), 16), "chat": ("{question}", (), 48)}
 
 # %% ../../nbs/01_data/03_prompts.ipynb #cell-010
+PAIRS = "write [(question, answer)], or with_examples(prompt, questions)"
+
 @dataclass(frozen=True)
 class Prompt:
     """How a question is put to a model.
@@ -59,7 +61,10 @@ class Prompt:
             )
         if "{question}" not in self.form:
             raise InputError(f"the template {self.template!r} has no place for {{question}}")
-        object.__setattr__(self, "examples", tuple((str(q), str(a)) for q, a in self.examples))
+        try: pairs = tuple((str(q), str(a)) for q, a in self.examples)
+        except (TypeError, ValueError):
+            raise wrong_kind(self.examples, "examples", "list of pairs", advice=PAIRS) from None
+        object.__setattr__(self, "examples", pairs)
 
     @property
     def form(self) -> str:
@@ -267,7 +272,7 @@ def draw_examples(
     """
     check_counts(count=count)
     def same(q): return " ".join(q.text.lower().split())
-    questions = [Question.of(q) for q in questions]
+    questions = questions_of(questions)
     pool = [*{same(q): q for q in reversed(questions) if q.answers and q.answerable}.values()]
     random.Random(seed).shuffle(pool)
     drawn = {same(q) for q in pool[:count]}
@@ -293,5 +298,6 @@ def with_examples(
     examples : Iterable[Question]
         with answers
     """
-    pairs = [(prompt.put(q), " ".join(q.answers[0].split())) for q in examples]
+    check_kinds(Prompt, prompt=prompt)
+    pairs = [(prompt.put(q), " ".join(q.answers[0].split())) for q in questions_of(examples)]
     return replace(prompt, examples=pairs)

@@ -5,15 +5,29 @@
 # %% ../../nbs/01_data/01_questions.ipynb #cell-002
 from __future__ import annotations
 import itertools, random, re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from ..base.basics import InputError
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from ..base.basics import InputError, check_kinds, check_reals, describe_value, wrong_kind
 from .verdicts import is_abstention, is_correct, rule_name
 
 # %% auto #0
-__all__ = ['TYPES', 'TEMPLATE', 'Question', 'question_type', 'split_questions', 'one_per_subject', 'with_shots']
+__all__ = ['KEYS', 'TYPES', 'TEMPLATE', 'Question', 'questions_of', 'question_type', 'split_questions', 'one_per_subject',
+           'with_shots']
 
-# %% ../../nbs/01_data/01_questions.ipynb #cell-008
+# %% ../../nbs/01_data/01_questions.ipynb #cell-010
+def _strings(name: str, given) -> tuple[str, ...]:
+    "One string or several as a tuple."
+    if isinstance(given, str): return (given,)
+    fits = isinstance(given, Iterable) and not isinstance(given, (Mapping, bytes, type))
+    found = tuple(given) if fits else (given,)
+    if not all(isinstance(text, str) for text in found):
+        raise InputError(
+            f"{describe_value(given)} was given as {name} where a string or a list of strings"
+            " is expected; write each as a string"
+        )
+    return found
+
+# %% ../../nbs/01_data/01_questions.ipynb #cell-012
 @dataclass(frozen=True)
 class Question:
     """A question with the truth about it.
@@ -63,28 +77,31 @@ class Question:
     rules: str = "squad"
     language: str = "en"  # a name in `avss_nb.data.verdicts.LANGUAGES`
 
-    def __post_init__(self): object.__setattr__(self, "rules", rule_name(self.rules))
+    def __post_init__(self):
+        check_kinds(str, text=self.text, prompt=self.prompt, advice="write it as a string")
+        object.__setattr__(self, "rules", rule_name(self.rules))
+        for name in "answers", "stop", "choices":
+            object.__setattr__(self, name, _strings(name, getattr(self, name)))
 
     @classmethod
     def of(cls,
-        # a question, or a pair (text, accepted answers)
-        question: "Question | tuple[str, Sequence[str]]",
+        # a question, a pair (text, accepted answers), or a dictionary with such keys
+        question: "Question | tuple[str, Sequence[str]] | Mapping",
     ) -> "Question":
-        """Return the question; make one from a pair (text, answers).
+        """Return the question; make one from a pair (text, answers), or from a dictionary.
 
         Parameters
         ----------
-        question : 'Question | tuple[str, Sequence[str]]'
-            a question, or a pair (text, accepted answers)
+        question : 'Question | tuple[str, Sequence[str]] | Mapping'
+            a question, a pair (text, accepted answers), or a dictionary with such keys
         """
         if isinstance(question, cls): return question
-        if isinstance(question, str) or len(question) != 2:
-            raise InputError(
-                f"{question!r} is not a question with answers; write (text, [answers]) or"
-                " Question(text, answers)"
-            )
-        text, answers = question
-        return cls(text, (answers,) if isinstance(answers, str) else tuple(answers))
+        if hasattr(question, "keys"): return cls(**_read_keys(dict(question)))
+        if isinstance(question, (list, tuple)) and len(question) == 2: return cls(*question)
+        raise InputError(
+            f"{describe_value(question)} is not a question with answers; write (text, [answers])"
+            " or Question(text, answers)"
+        )
 
     def accepts(self, answer: str) -> bool:
         """Whether the answer is right by the question's own rules.
@@ -111,7 +128,46 @@ class Question:
         """
         return is_abstention(answer, self.rules, self.language, more)
 
-# %% ../../nbs/01_data/01_questions.ipynb #cell-021
+# %% ../../nbs/01_data/01_questions.ipynb #cell-025
+KEYS = {"question": "text", "answer": "answers", "targets": "answers"}  # others → our own
+
+def _read_keys(given: dict) -> dict:
+    "The fields of a question from a dictionary; an id has no place in it."
+    names = [KEYS.get(key, key) for key in given]
+    known = {"id", *(field.name for field in fields(Question))}
+    texts = {"text", "prompt"} & {*names}
+    if not {*names} <= known or len({*names}) < len(names) or not texts or "answers" not in names:
+        raise InputError(
+            f"{describe_value(given)} was given where a question is expected; give it the keys"
+            " question and answers, and of choices, id and fields of Question those you need"
+        )
+    found = dict(zip(names, given.values()))
+    found.pop("id", None)
+    if "text" in found: return found
+    return {"text": found["prompt"], "rules": "starts"} | found  # a model continues a prompt
+
+# %% ../../nbs/01_data/01_questions.ipynb #cell-028
+def questions_of(
+    questions: Iterable[Question | tuple[str, Sequence[str]] | Mapping],
+) -> list[Question]:
+    """Return a collection of questions, pairs or dictionaries as a list of questions.
+
+    Parameters
+    ----------
+    questions : Iterable[Question | tuple[str, Sequence[str]] | Mapping]
+        texts with their accepted answers
+    """
+    alone = isinstance(questions, (str, bytes, Question, Mapping, type))
+    if isinstance(questions, Iterable) and not alone and not hasattr(questions, "columns"):
+        return [Question.of(question) for question in questions]
+    advice = "write [(text, [answers])], or read a file with load_questions"
+    if isinstance(questions, (Question, Mapping)): advice = "write [question]"
+    if hasattr(questions, "columns"): advice = 'write table.to_dict("records")'
+    if hasattr(questions, "questions"): advice = "give its questions: ….questions"
+    raise wrong_kind(questions, "", "list of questions", advice=advice)
+
+
+# %% ../../nbs/01_data/01_questions.ipynb #cell-037
 TYPES = {
     "who": "who", "whom": "who", "whose": "who", "when": "when", "where": "where",
     "how": "how", "what": "what", "which": "which"
@@ -129,11 +185,11 @@ def question_type(text: str) -> str:
         (TYPES[word] for word in re.findall("[a-z]+", text.lower()) if word in TYPES), "other"
     )
 
-# %% ../../nbs/01_data/01_questions.ipynb #cell-024
+# %% ../../nbs/01_data/01_questions.ipynb #cell-040
 def _by_subject(questions) -> dict[str, list[Question]]:
     "Questions about each subject; one without a subject is a subject of its own."
     subjects: dict[str, list[Question]] = {}
-    for question in questions:
+    for question in questions_of(questions):
         subjects.setdefault(question.subject or question.text, []).append(question)
     return subjects
 
@@ -156,6 +212,9 @@ def split_questions(
     seed : int, default 0
         of all random draws
     """
+    check_kinds(dict, shares=shares, advice="write {'train': 0.8, 'test': 0.2}")
+    if stratify not in (field.name for field in fields(Question)):
+        raise InputError(f"questions have no attribute {stratify!r}; give 'group', for example")
     if not shares or min(shares.values()) <= 0 or abs(sum(shares.values()) - 1) > 1e-9:
         raise InputError(
             f"shares {shares} were given; they must be positive and sum to 1, for example"
@@ -176,7 +235,7 @@ def split_questions(
             parts[part] += subjects[name]
     return parts
 
-# %% ../../nbs/01_data/01_questions.ipynb #cell-030
+# %% ../../nbs/01_data/01_questions.ipynb #cell-046
 def one_per_subject(
     questions: Iterable[Question],
     seed: int = 0,
@@ -193,7 +252,7 @@ def one_per_subject(
     subjects = _by_subject(questions)
     return [random.Random(f"{seed} {name}").choice(about) for name, about in subjects.items()]
 
-# %% ../../nbs/01_data/01_questions.ipynb #cell-037
+# %% ../../nbs/01_data/01_questions.ipynb #cell-053
 TEMPLATE = "Q: {question}\nA:"  # the prompt of a question that has none of its own
 
 def with_shots(
@@ -219,9 +278,10 @@ def with_shots(
     template : str, default TEMPLATE
         with {question} and {answer}: how an example is written
     """
+    check_reals(shots=shots)
     if shots < 0: raise InputError(f"{shots} shots were asked for; give 0 or more")
-    questions = [Question.of(q) for q in questions]
-    pool = questions if examples is None else [Question.of(q) for q in examples]
+    questions = questions_of(questions)
+    pool = questions if examples is None else questions_of(examples)
     pool = [*{_same(q): q for q in reversed(pool) if q.answers and q.answerable}.values()]
     random.Random(seed).shuffle(pool)
     if examples is None:

@@ -10,15 +10,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 import numpy as np, pandas as pd
-from ..base.basics import InputError
+from ..base.basics import InputError, check_kinds
 from .batches import Labelled
 from .questions import Question, question_type
 from .verdicts import language_of, rule_of
 
 # %% auto #0
 __all__ = ['AS_TEXT', 'READERS', 'STREAMED', 'TABLES', 'ANSWERS', 'PUBLISHED', 'QUESTION_SETS', 'WRONG_COLUMNS', 'LABELLED',
-           'read_table', 'load_texts', 'QuestionSet', 'recognize_set', 'load_questions', 'load_answer_pairs',
-           'load_labelled']
+           'check_source', 'read_table', 'load_texts', 'QuestionSet', 'recognize_set', 'load_questions',
+           'load_answer_pairs', 'load_labelled']
 
 # %% ../../nbs/01_data/04_readers.ipynb #cell-011
 def _string(value) -> str:
@@ -97,6 +97,16 @@ READERS = {
     ".jsonl": _read_json, ".parquet": pd.read_parquet, ".txt": _read_blocks
 }
 
+def check_source(source) -> None:
+    """Raise InputError unless this is a name or a path.
+
+    Parameters
+    ----------
+    source
+    """
+    advice = "give the name of a file or data set; what is in memory already needs no loading"
+    check_kinds(str, os.PathLike, source=source, advice=advice)
+
 def read_table(path: str | Path) -> list[dict]:
     """Read the rows of a table, whatever its kind (`READERS`).
 
@@ -105,6 +115,7 @@ def read_table(path: str | Path) -> list[dict]:
     path : str | Path
         of the file
     """
+    check_source(path)
     path = Path(path)
     kind = path.suffix.lower()
     if not os.path.isfile(path):
@@ -224,6 +235,7 @@ def load_texts(
     list[str] | Iterator[str]
         an iterator, if streaming
     """
+    check_source(source)
     if os.path.isfile(source) and Path(source).suffix.lower() not in TABLES:
         if column:
             raise InputError(
@@ -516,6 +528,7 @@ def load_questions(
     language : str, default 'en'
         of questions and answers: a name in `avss_nb.data.verdicts.LANGUAGES`
     """
+    check_source(source)
     language_of(language)
     if rules is not None: rule_of(rules)
     if dataset not in (None, *QUESTION_SETS):

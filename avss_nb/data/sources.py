@@ -10,10 +10,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from ..base.basics import InputError, Progress, default_progress, one_line, silent
+from ..base.basics import describe_value
+from ..base.basics import check_kinds
 from .gguf import ModelWarning, converted_gguf, find_gguf
 
 # %% auto #0
-__all__ = ['COMMON_WORDS', 'WORD_MARKS', 'ENOUGH_WORDS', 'MOST_SPLIT', 'DTYPES', 'is_teaching', 'is_path', 'prepare_hub',
+__all__ = ['COMMON_WORDS', 'WORD_MARKS', 'ENOUGH_WORDS', 'MOST_SPLIT', 'NAMED', 'DTYPES', 'is_teaching', 'is_path', 'prepare_hub',
            'hub_answers', 'model_place', 'whole_words', 'check_tokenizer', 'model_class', 'given_options', 'load_model',
            'read_texts', 'read_labelled', 'read_corpus', 'cut_windows', 'read_questions', 'teaching_questions',
            'judged_by']
@@ -230,10 +232,12 @@ def _check_complete(name, model, missing) -> None:
         )
 
 # %% ../../nbs/01_data/07_sources.ipynb #cell-036
+NAMED = "give `teaching`, a folder, a .gguf file or a name on the hub; a model needs no loading"
+
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 def load_model(
-    name: str,  # `teaching`, a local folder, a .gguf file, or a name on the hub
+    name: str | Path,  # `teaching`, a local folder, a .gguf file, or a name on the hub
     # one of `DTYPES`; "auto": as stored (the teaching model and GGUF files: float32)
     dtype: str = "auto",
     device: str | None = None,  # None: "cuda" where there is one, else "cpu"
@@ -246,7 +250,7 @@ def load_model(
 
     Parameters
     ----------
-    name : str
+    name : str | Path
         `teaching`, a local folder, a .gguf file, or a name on the hub
     dtype : str, default 'auto'
         one of `DTYPES`; "auto": as stored (the teaching model and GGUF files: float32)
@@ -257,10 +261,13 @@ def load_model(
     cache : str | Path | None, default None
         where models converted from GGUF are kept; None: see `gguf_cache`
     """
-    if dtype not in DTYPES:
-        raise InputError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
-    if device_map: _check_map(name, device)
     import torch
+    check_kinds(str, os.PathLike, name=name, advice=NAMED)
+    name = os.fspath(name)
+    if isinstance(dtype, torch.dtype): dtype = str(dtype).removeprefix("torch.")
+    if not isinstance(dtype, str) or dtype not in DTYPES:
+        raise InputError(f"dtype {describe_value(dtype)} is not one of {', '.join(DTYPES)}")
+    if device_map: _check_map(name, device)
     from transformers.utils import logging
     if os.environ.get("TRANSFORMERS_VERBOSITY") == "error": logging.disable_progress_bar()
     if name == "teaching":

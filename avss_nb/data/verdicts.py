@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import lru_cache
-from ..base.basics import InputError
+from ..base.basics import InputError, check_kinds, describe_value
 
 # %% auto #0
 __all__ = ['ABSTENTIONS', 'ENGLISH', 'LANGUAGES', 'Judge', 'RULES', 'ALMOST', 'Language', 'language_of', 'starts_with_answer',
@@ -223,7 +223,8 @@ def rule_name(
     rules : str | Judge
         a name in `RULES`, or a function
     """
-    if isinstance(rules, str) or not callable(rules): return rules
+    if isinstance(rules, str): return rules
+    if not callable(rules): raise _unknown_rule(rules)
     name = getattr(rules, "__name__", type(rules).__name__).strip("<>")
     names = [name, *(f"{name} {i}" for i in range(2, len(RULES) + 3))]
     found = next(n for n in names if n not in RULES or RULES[n].judge is rules)
@@ -238,9 +239,12 @@ def rule_of(rules: str | Judge) -> Rule:
     rules : str | Judge
     """
     if (name := rule_name(rules)) in RULES: return RULES[name]
-    raise InputError(
-        f"rules={name!r} was given; known are {', '.join(RULES)}; give one of them, "
-        "a function (answer, accepted) → bool, or add a row to RULES"
+    raise _unknown_rule(name)
+
+def _unknown_rule(rules) -> InputError:
+    return InputError(
+        f"rules={describe_value(rules)} was given; known are {', '.join(RULES)}; give one of"
+        " them, a function (answer, accepted) → bool, or add a row to RULES"
     )
 
 # %% ../../nbs/01_data/00_verdicts.ipynb #cell-033
@@ -260,6 +264,7 @@ def normalize_answer(
     language : str, default 'en'
         a name in `LANGUAGES`
     """
+    check_kinds(str, text=text, advice="normalize one text at a time")
     return _normal(text, rule_of(rules), language_of(language))
 
 def _normal(text, rule, language) -> str:
@@ -377,7 +382,9 @@ def is_correct(
         a name in `LANGUAGES`
     """
     rule, spoken = rule_of(rules), language_of(language)
-    if rule.judge: return bool(rule.judge(answer, tuple(accepted)))
+    accepted = (accepted,) if isinstance(accepted, str) else tuple(accepted)
+    for text in (answer, *accepted): check_kinds(str, answer=text, advice="write it as a string")
+    if rule.judge: return bool(rule.judge(answer, accepted))
     return any(_agree(answer, a, rule, spoken, rule.match) for a in accepted)
 
 # %% ../../nbs/01_data/00_verdicts.ipynb #cell-076
@@ -400,6 +407,7 @@ def is_abstention(
     more : Iterable[str], default ()
         further phrases that are abstentions
     """
+    check_kinds(str, answer=answer, advice="give its text")
     if not any(c.isalnum() for c in answer): return True
     rule, spoken = rule_of(rules), language_of(language)
     def normal(text): return _comparable(re.sub("[’']", "", text), rule, spoken)

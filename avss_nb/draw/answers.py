@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 import numpy as np, pandas as pd
 from matplotlib.axes import Axes
-from ..base.basics import InputError
+from ..base.basics import InputError, describe_value
 from ..maths.calibration import ECE_BINS, calibration_bins, calibration_error
 from .style import INK, KEPT, check_columns, plain_axes, two_axes
 
@@ -89,7 +89,12 @@ def _given_answers(answers, correct) -> tuple[np.ndarray, np.ndarray]:
         check_columns(answers, "confidence", "correct")
         if "abstained" in answers: answers = answers[~answers["abstained"].astype(bool)]
         answers, correct = answers["confidence"], answers["correct"]
-    confidence = np.asarray(answers, float)
+    try: confidence = np.asarray(answers, float)
+    except (TypeError, ValueError):
+        raise InputError(
+            f"{describe_value(answers)} was given where answers are expected; give Answers, a"
+            " table or confidences"
+        ) from None
     correct = np.asarray([] if correct is None else correct, float)
     if len(confidence) != len(correct) or not len(confidence):
         raise InputError(

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np, pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
-from ..base.basics import InputError
+from ..base.basics import InputError, check_kinds
 from .style import FAINT, INK, KEPT, MARKERS, MEASURE_NAMES, PALETTE, REMOVED
 from .style import check_columns, label_ends, literal_text, number_text, plain_axes
 from .style import plain_log
@@ -281,6 +281,7 @@ def plot_arms(
     sort : bool, default False
         best first, instead of in the order of the table
     """
+    check_kinds("ArmTable", table=table)
     frame = table.to_frame()
     if measure not in frame:
         names = ", ".join(dict.fromkeys(m for m, _ in frame))

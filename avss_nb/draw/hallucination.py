@@ -9,7 +9,7 @@ import numpy as np, pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from fastcore.basics import patch
-from ..base.basics import InputError
+from ..base.basics import InputError, check_kinds
 from ..maths.moments import Moments
 from .layers import histogram_limits, per_decade
 from .style import FAINT, INK, KEPT, REMOVED, label_ends, literal_text, number_text
@@ -207,6 +207,7 @@ def plot_eavss(
     show : str, default 'log_eavss'
         one of `SHOWN`
     """
+    check_kinds("HallucinationScores", scores=scores)
     marks = EAVSSMarks(plain_axes(ax, 8), len(scores.values))
     marks.update(scores, highlight, show)
     return marks.ax
@@ -226,6 +227,7 @@ def plot_shifts(
     ax : Axes | None, default None
         matplotlib axes to draw on; None: a new figure
     """
+    check_kinds("HallucinationScores", scores=scores)
     ax, found, layers = plain_axes(ax, 8.5), log_shifts(scores), np.arange(len(scores.values))
     ax.axhline(0, color=FAINT, lw=0.8, zorder=1)
     heights = [found["variance"], found["sparsity"]]
@@ -262,6 +264,7 @@ def plot_probe(
     ax : Axes | None, default None
         matplotlib axes to draw on; None: a new figure
     """
+    check_kinds("HallucinationScores", scores=scores)
     if np.isnan(scores.probe).all():
         raise InputError("these scores have no probe; make them with EAVSSScorer(probe=True)")
     ax, x, y = plain_axes(ax, 6, 3.6), np.asarray(scores.probe, float), np.abs(scores.z)

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.patches import Rectangle
 from fastcore.basics import patch
-from ..base.basics import InputError
+from ..base.basics import InputError, check_kinds
 from ..maths.massive import first_token_rms, layer_list
 from ..maths.moments import EDGES, Moments, sparsity
 from .style import FAINT, INK, KEPT, REMOVED, literal_text, number_text, numbered_discs
@@ -206,6 +206,7 @@ def plot_ranking(
     ordered : bool, default False
         least important first, instead of in the order of depth
     """
+    check_kinds("LayerScores", scores=scores)
     bars = RankingBars(plain_axes(ax), len(scores.values), ordered)
     bars.update(scores, remove, highlight)
     return bars.ax
@@ -335,6 +336,7 @@ def plot_histogram(
     eps : float | None, default None
         threshold ε: shade the share under it
     """
+    check_kinds("LayerProfile", profile=profile)
     if not 0 <= layer < profile.layers:
         raise InputError(
             f"there is no layer {layer}; the profile has layers 0 to {profile.layers - 1}"
@@ -392,6 +394,7 @@ def plot_variance_sparsity(
     ax : Axes | None, default None
         matplotlib axes to draw on; None: a new figure
     """
+    check_kinds("LayerScores", scores=scores)
     x = np.asarray(scores.sparsity, float)
     y = np.maximum(scores.variance, np.finfo(float).tiny)
     known = np.isfinite(x + y)
@@ -466,6 +469,7 @@ def plot_layer_statistics(
     site : str, default ''
         named in the title
     """
+    check_kinds(pd.DataFrame, table=table, advice="write profile.statistics()")
     table = table.dropna(axis=1, how="all")
     if not table.size:
         raise InputError(

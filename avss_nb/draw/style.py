@@ -9,7 +9,7 @@ import numpy as np, pandas as pd, seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.ticker import LogLocator, NullFormatter
-from ..base.basics import InputError
+from ..base.basics import InputError, check_kinds
 from ..maths.calibration import MEASURES
 
 PALETTE = sns.color_palette("colorblind").as_hex()
@@ -37,6 +37,7 @@ def plain_axes(
     height : float, default 2.8
         inches
     """
+    check_kinds(Axes, None, ax=ax)
     if ax is None:
         import matplotlib.pyplot as plt
         ax = plt.subplots(figsize=(width, height), layout="constrained")[1]
@@ -137,6 +138,7 @@ def check_columns(
     table : pd.DataFrame
     *names : str
     """
+    check_kinds(pd.DataFrame, table=table)
     missing = [name for name in names if name not in table]
     if missing:
         raise InputError(

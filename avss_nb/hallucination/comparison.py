@@ -11,16 +11,17 @@ from pathlib import Path
 import numpy as np, pandas as pd, torch
 from torch import nn
 from fastcore.basics import patch
-from ..base.basics import Bar, InputError, Progress, check_place, load_tensors
+from ..base.basics import InputError, Progress, check_place, load_tensors
+from ..base.basics import check_kinds, listener_of
 from ..base.basics import save_tensors, silent
 from ..model.blocks import Blocks, fingerprint_blocks
 from ..maths.calibration import MEASURES, PlattScaling, TemperatureScaling, below_one
 from ..maths.calibration import best_threshold, resampled_measures
 from ..maths.bootstrap import bootstrap, interval
-from ..data.questions import Question
+from ..data.questions import Question, questions_of
 from ..data.batches import Text
 from ..answering.answers import Answers
-from ..answering.evaluator import Evaluator
+from ..answering.evaluator import Evaluator, check_settings
 from .scores import HallucinationScores
 from .mitigation import ContrastiveMitigator, Recipe
 
@@ -50,6 +51,9 @@ class Arm:
     # None: those of the comparison; arms of one name with different seeds share a row
     seeds: tuple[int, ...] | None = None
 
+    def __post_init__(self):
+        check_kinds(tuple, list, layers=self.layers, advice="write (3,) for one layer")
+
 # %% ../../nbs/08_hallucination/03_comparison.ipynb #cell-012
 def standard_arms(
     scores: HallucinationScores,
@@ -70,6 +74,7 @@ def standard_arms(
     seed : int, default 0
         of all random draws
     """
+    check_kinds(HallucinationScores, scores=scores)
     layers = len(scores.values)
     if not 1 <= top < layers:
         raise InputError(
@@ -110,6 +115,7 @@ def score_rivals(
     test : Answers
         of the original
     """
+    check_kinds(Answers, development=development, test=test)
     given, asked = ~development.abstained, ~test.abstained
     verdicts = development.correct[given]
     def scaled(method):
@@ -585,8 +591,13 @@ def compare_arms(
     **evaluation
         settings of `Evaluator`
     """
-    recipe, progress = recipe or Recipe(), Bar("arms") if progress is None else progress
-    test, development = [*test], [*development]
+    check_kinds(list, tuple, arms=arms, advice="write [Arm(name, layers)] or standard_arms(scores)")
+    for arm in arms: check_kinds(Arm, arm=arm)
+    check_kinds(Answers, train=train)
+    check_kinds(Recipe, None, recipe=recipe)
+    check_settings(evaluation)
+    recipe, progress = recipe or Recipe(), listener_of(progress, "arms")
+    test, development = questions_of(test), questions_of(development)
     plan = plan_runs(arms, seeds)
     check_disjoint({"training": train.questions, "development": development, "test": test})
     places = _places(folder, plan)

@@ -14,16 +14,17 @@ from torch import Tensor, nn
 from fastcore.basics import patch
 from ..model.adapters import base_of, with_adapters
 from .profile import both_kinds
-from ..base.basics import Bar, InputError, Progress, Reporter, check_counts, check_place
+from ..base.basics import InputError, Progress, Reporter, check_counts, check_place
+from ..base.basics import check_kinds, check_reals, listener_of
 from ..base.basics import load_tensors, save_tensors, silent
 from ..model.blocks import Blocks, block_output, fingerprint_blocks
 from ..model.handling import evaluation_mode, gradients_on
 from ..maths.calibration import confidence_measures
-from ..data.questions import Question
+from ..data.questions import Question, questions_of
 from ..data.batches import Text, right_padded, tokenize
 from ..data.verdicts import is_abstention, is_correct
 from ..answering.answers import Answers
-from ..answering.evaluator import Evaluator
+from ..answering.evaluator import Evaluator, check_settings
 from ..model.heads import find_head
 from ..model.saving import forget_quantisation, name_of, number_spans, rename_model
 from ..model.saving import save_result
@@ -133,6 +134,7 @@ class Recipe:
     def __post_init__(self):
         for name in ("answer", "abstain", "contrast", "retention", "weight_decay"):
             value = getattr(self, name)
+            check_reals(**{name: value})
             if not value >= 0: raise InputError(f"{name}={value} was given; a weight is 0 or more")
         counts = "steps", "batch_size", "text_batch", "text_length", "every"
         check_counts(**{name: getattr(self, name) for name in counts})
@@ -470,6 +472,8 @@ class ContrastiveMitigator:
         recipe: Recipe | None = None,
         **evaluation,  # settings of `Evaluator`: prompt, stop, max_new_tokens, batch_size …
     ):
+        check_settings(evaluation)
+        check_kinds(Recipe, None, recipe=recipe)
         self.blocks, self.recipe = Blocks(model), recipe or Recipe()
         self.layers = tuple(self.blocks.check(layers))
         if not self.layers:
@@ -520,7 +524,9 @@ def train(self: ContrastiveMitigator,
     checkpoint : str | Path | None, default None
         a file: continue from it, and keep it up to date
     """
-    recipe, progress, rows = self.recipe, Bar("training") if progress is None else progress, []
+    recipe, progress, rows = self.recipe, listener_of(progress, "training"), []
+    check_kinds(Answers, answers=answers)
+    development = questions_of(development)
     examples = examples_of(both_kinds(answers[~answers.abstained]), self.evaluator, recipe)
     if texts is not None and recipe.retention:
         rows = tokenize(texts, self.tokenizer, recipe.text_length, fewest=2)

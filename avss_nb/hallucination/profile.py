@@ -13,9 +13,10 @@ import numpy as np, torch
 from torch import Tensor, nn
 from fastcore.basics import patch
 from ..answering.answers import Answers
-from ..base.basics import Bar, InputError, Progress, Reporter, check_counts
+from ..base.basics import InputError, Progress, Reporter, check_counts
+from ..base.basics import check_kinds, listener_of, text_tokenizer
 from ..base.basics import check_replaceable, load_tensors, save_tensors, write_whole
-from ..model.blocks import Blocks, check_length, fingerprint_blocks, input_device, model_name
+from ..model.blocks import Blocks, check_model, check_length, fingerprint_blocks, input_device, model_name
 from ..model.blocks import position_limit
 from ..model.handling import evaluation_mode
 from ..data.batches import length_batches, right_padded
@@ -259,6 +260,10 @@ class AnswerProfiler:
         # for answers that do not say how their questions were put; None: only answers that do
         prompt: Prompt | None = None,
     ):
+        check_model(model)
+        text_tokenizer(tokenizer, needed=True)
+        check_kinds(Prompt, None, prompt=prompt)
+        check_kinds(str, position=position, advice=f"give one of {', '.join(ANSWER_POSITIONS)}")
         sites = (sites,) if isinstance(sites, str) else tuple(sites)
         unknown = set(sites) - set(SITES)
         if unknown or not sites:
@@ -441,6 +446,7 @@ def profile(self: AnswerProfiler,
     progress : Callable[[Progress], None] | None, default None
         a listener; None: a tqdm bar
     """
+    check_kinds(Answers, answers=answers)
     answers = both_kinds(answers[~answers.abstained])
     find_head(self.model)  # refuses a model without one
     rows, starts = self._rows(answers, self.asked(answers))
@@ -449,7 +455,7 @@ def profile(self: AnswerProfiler,
     apart = kept_apart(self.model, rows, self.batch_size)
     order = [*length_batches(rows, self.batch_size, equal=apart)]
     reading = _Reading(self, answers, rows, np.array(starts), order)
-    try: reading.read(Bar("answers") if progress is None else progress)
+    try: reading.read(listener_of(progress, "answers"))
     except KeyboardInterrupt:
         if not reading.both or self.processes.of > 1: raise
         return reading.result()

@@ -10,14 +10,14 @@ from html import escape
 import numpy as np, pandas as pd, torch
 from fastcore.basics import patch
 from .profile import AnswerProfile, AnswerProfiler, both_kinds
-from ..base.basics import InputError, Progress
+from ..base.basics import InputError, Progress, check_kinds, check_reals
 from ..data.questions import Question
 from ..answering.answers import Answers
 from ..maths.moments import Moments, rms, smallest_sparsity, sparsity, variance
 from ..layers.profiler import SITES
 from ..data.prompts import Prompt
 from ..base.processes import Processes
-from ..layers.scores import LayerScores
+from ..layers.scores import LayerScores, check_choice
 
 # %% auto #0
 __all__ = ['ALONE', 'EAVSS_RANKINGS', 'Shift', 'label_shift', 'permute_labels', 'count_relabelings', 'benjamini_hochberg',
@@ -386,6 +386,7 @@ def probe_auroc(
     tuple[np.ndarray, np.ndarray, np.ndarray]
         float64, (layers,): AUROC, low, high
     """
+    check_kinds(AnswerProfile, profile=profile)
     found = []
     for layer in range(profile.layers):
         scores = cross_validated(profile.states[:, layer].numpy(), profile, seed)
@@ -413,6 +414,7 @@ def detector_table(
     seed : int, default 0
         of all random draws
     """
+    check_kinds(AnswerProfile, profile=profile)
     labels, kinds = profile.labels, strata_of(profile, ["kind"])
     cheap = {
         "low confidence": -profile.answers.confidences,
@@ -452,6 +454,7 @@ def intrinsic_dimension(
     np.ndarray
         float64, (layers,)
     """
+    check_kinds(torch.Tensor, states=states, advice="give profile.states")
     found = []
     for layer in range(states.shape[1]):
         points = torch.unique(states[:, layer].double(), dim=0)
@@ -668,8 +671,8 @@ class EAVSSScorer:
         confidence: float = 0.95,  # of intervals and of the null band
         seed: int = 0,
     ):
-        if site not in SITES:
-            raise InputError(f"site {site!r} is not one of {', '.join(SITES)}")
+        check_choice("site", site, SITES)
+        check_reals(eps=eps, draws=draws, halves=halves, confidence=confidence, seed=seed)
         if by not in EAVSS_RANKINGS:
             raise InputError(f"by={by!r} is not one of {', '.join(EAVSS_RANKINGS)}")
         if not eps > 0:
@@ -697,6 +700,7 @@ def score(self: EAVSSScorer, profile: AnswerProfile) -> HallucinationScores:
     profile : AnswerProfile
         statistics of every layer, made by a profiler
     """
+    check_kinds(AnswerProfile, profile=profile)
     both_kinds(profile.answers)
     strata = strata_of(profile, self.balance)
     used = balance_weights(profile.labels, strata) > 0
@@ -879,6 +883,7 @@ class HallucinationAnalyzer:
         # for answers that do not say how their questions were put
         prompt: Prompt | None = None,
     ):
+        check_kinds(EAVSSScorer, None, scorer=scorer)
         self.scorer, sites = scorer or EAVSSScorer(), tuple(sites)
         if self.scorer.site not in sites:
             raise InputError(

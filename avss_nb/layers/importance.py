@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 import numpy as np, pandas as pd, torch
 from torch import Tensor, nn
 from fastcore.basics import patch
-from ..base.basics import Bar, InputError, Progress, check_counts
+from ..base.basics import InputError, Progress, check_counts
+from ..base.basics import listener_of, text_tokenizer
 from ..model.blocks import Blocks, fingerprint_blocks, model_name
 from ..model.handling import gradients_for, evaluation_mode
 from ..maths.bootstrap import interval, bootstrap_weights
@@ -113,7 +114,8 @@ def taylor_importance(
     progress : Callable[[Progress], None] | None, default None
         a listener; None: a tqdm bar
     """
-    blocks, progress = Blocks(model, stack), Bar("taylor") if progress is None else progress
+    blocks, progress = Blocks(model, stack), listener_of(progress, "taylor")
+    text_tokenizer(tokenizer)  # refuses what cannot be one
     sums = _GradientSums(blocks)
     fewest = 2 if find_head(model) == "causal" else 1
     batches = text_batches(texts, tokenizer, batch_size, max_length, fewest)
@@ -486,7 +488,7 @@ def angular_distances(
     if position not in POSITIONS:
         raise InputError(f"position {position!r} is not one of {', '.join(POSITIONS)}")
     check_counts(groups=groups, batch_size=batch_size)
-    blocks, progress, complete = Blocks(model, stack), Bar("angles") if progress is None else progress, False
+    blocks, progress, complete = Blocks(model, stack), listener_of(progress, "angles"), False
     sums = _AngleSums(blocks, groups, position)
     batches = text_batches(texts, tokenizer, batch_size, max_length)
     try:

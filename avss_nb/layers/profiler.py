@@ -14,9 +14,12 @@ import pandas as pd, torch
 from torch import Tensor, nn
 from fastcore.basics import patch
 from ..base.basics import Bar, InputError, Progress, Reporter, check_counts, load_tensors
+from ..base.basics import wrong_kind
+from ..base.basics import check_kinds
+from ..base.basics import text_tokenizer
 from ..base.basics import report_damage, save_tensors
 from ..data.batches import Corpus, Rows, Text, text_batches, too_short
-from ..model.blocks import Blocks, check_length, fingerprint_blocks, input_fingerprint
+from ..model.blocks import Blocks, check_model, check_length, fingerprint_blocks, input_fingerprint
 from ..model.blocks import model_name, position_limit
 from ..model.handling import evaluation_mode
 from ..model.heads import batch_losses, find_body, find_head, model_batch, reads_padding
@@ -565,6 +568,8 @@ class LayerProfiler:
         groups: int = 16,  # to which texts are dealt, for bootstrap intervals
         stack: str | None = None,  # "encoder" or "decoder" where there are two
     ):
+        check_model(model)
+        text_tokenizer(tokenizer)  # refuses what cannot be one
         if not isinstance(sites, Iterable):
             raise InputError(f"sites={sites!r} was given; give some of {', '.join(SITES)}")
         sites = (sites,) if isinstance(sites, str) else tuple(sites)
@@ -744,12 +749,15 @@ def _added(a: dict | None, b: dict) -> dict:
 @patch
 def _check(self: LayerProfiler, until, share) -> None:
     "Raise InputError for a share that does not exist, or a condition that cannot come true."
+    check_kinds(tuple, list, share=share, advice="give (process, processes)")
     if not 0 <= share[0] < share[1] <= self.groups:
         raise InputError(
             f"share {share} was given for {self.groups} groups; give (process, processes),"
             f" and at least one group a process: at most {self.groups} processes here"
         )
     if until is None: return
+    if advice := getattr(until, "advice", ""):
+        raise wrong_kind(until, "until", "condition", advice=advice)
     if not callable(until):
         raise InputError(
             f"until {until!r} was given; give a function of a profile, such as"

@@ -10,7 +10,7 @@ from html import escape
 import numpy as np, pandas as pd, torch
 from torch import Tensor
 from fastcore.basics import patch
-from ..base.basics import InputError
+from ..base.basics import InputError, check_kinds, check_reals, describe_value
 from ..model.blocks import Blocks, fingerprint_blocks, model_name
 from ..maths.bootstrap import bootstrap_weights
 from ..maths.massive import first_share, first_token_note, layer_list, without_first
@@ -309,6 +309,7 @@ def of(cls: LayerScores,
         any other field
     """
     values = check_values(score, values)
+    check_kinds(Blocks, None, blocks=blocks)
     if blocks is not None:
         if len(values) != len(blocks):
             raise InputError(
@@ -335,7 +336,12 @@ def check_values(score: str, values: Sequence[float]) -> np.ndarray:  # float64,
     score : str
     values : Sequence[float]
     """
-    values = np.asarray(values, np.float64)
+    try: values = np.asarray(values, np.float64)
+    except (TypeError, ValueError):
+        raise InputError(
+            f"{describe_value(values)} was given as values; give the name of the score, then a"
+            " number for each layer"
+        ) from None
     if values.ndim != 1 or not len(values):
         raise InputError(
             f"values of shape {values.shape} were given; give one for each layer"
@@ -568,6 +574,7 @@ class LayerScorer:
         check_choice("site", site, SITES)
         check_choice("aggregation", aggregation, AGGREGATIONS)
         check_choice("first_token", first_token, FIRST_TOKEN)
+        check_reals(eps=eps, draws=draws, confidence=confidence, seed=seed)
         if not eps > 0:
             raise InputError(f"ε = {eps} was given; it must be positive, for example 0.01")
         if not 0 < confidence < 1:
@@ -591,6 +598,10 @@ def check_choice(name: str, value: str, allowed: Iterable[str]) -> None:
     value : str
     allowed : Iterable[str]
     """
+    if not isinstance(value, str):
+        raise InputError(
+            f"{describe_value(value)} was given as {name}; give one of {', '.join(allowed)}"
+        )
     if value not in allowed:
         raise InputError(f"{name} {value!r} is not one of {', '.join(allowed)}")
 
@@ -692,6 +703,7 @@ def drawn(self: LayerScorer, profile: LayerProfile) -> tuple[np.ndarray, np.ndar
     profile : LayerProfile
         statistics of every layer, made by a profiler
     """
+    check_kinds(LayerProfile, profile=profile)
     p = self._weighted(profile)
     values, draws = self._values(p)[0], np.empty((0, profile.layers))
     if self._resamples and profile.groups >= FEWEST:
@@ -763,6 +775,7 @@ def stable(
     Callable[[LayerProfile], bool]
         for `LayerProfiler.profile(until=)`
     """
+    check_kinds(LayerScorer, None, scorer=scorer)
     scorer = scorer or LayerScorer(draws=200)
     def condition(profile: LayerProfile) -> bool:
         if profile.groups < fewest: return False
@@ -773,3 +786,5 @@ def stable(
     # what the profiler must be set up for
     condition.fewest, condition.site = fewest, scorer.site
     return condition
+
+stable.advice = "write until=stable()"  # for the profiler, to which it was given uncalled

@@ -15,6 +15,7 @@ from torch import nn
 from transformers import TrainerCallback
 from fastcore.basics import patch
 from ..base.basics import InputError, Progress, load_tensors, save_tensors, silent
+from ..base.basics import check_counts, check_kinds, text_tokenizer
 from ..data.batches import Text, tokenize
 from ..model.handling import unwrap_model, leave_no_trace
 from .profiler import LayerProfiler
@@ -271,13 +272,10 @@ class AVSSCallback(TrainerCallback):
         progress: Callable[[Progress], None] = silent,
         stack: str | None = None,  # "encoder" or "decoder" where there are two
     ):
-        if every < 1:
-            raise InputError(
-                f"every={every} was given; at least 1 step must lie between two measurements"
-            )
+        check_counts(every=every)
+        text_tokenizer(tokenizer)  # refuses what cannot be one
+        check_kinds(LayerScorer, None, scorer=scorer)
         self.scorer = scorer or LayerScorer(draws=0)
-        if not isinstance(self.scorer, LayerScorer):
-            raise InputError(f"a scorer is a LayerScorer; {type(scorer).__name__} was given")
         if not self.scorer.row.measured:
             raise InputError(f"a {self.scorer.measure} score measures nothing; choose another")
         fewest = 2 if self.scorer.row.ablation else 1
@@ -362,6 +360,7 @@ def attach(self: AVSSCallback, trainer) -> AVSSCallback:
     trainer
         the `Trainer` of transformers
     """
+    check_kinds("Trainer", trainer=trainer)
     if self not in trainer.callback_handler.callbacks: trainer.add_callback(self)
     self._share = lambda logs: trainer.callback_handler.on_log(
         trainer.args, trainer.state, trainer.control, logs

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from html import escape
 import json, numpy as np, pandas as pd, torch
 from fastcore.basics import patch
-from ..base.basics import InputError, check_counts
+from ..base.basics import InputError, check_counts, check_kinds
 from ..maths.bootstrap import bootstrap_weights
 from ..maths.moments import FEWEST
 from .profiler import ALIKE, LayerProfile
@@ -392,6 +392,7 @@ def compare_profiles(
     **settings
         of the `LayerScorer`: site, aggregation, eps, draws, confidence, seed …
     """
+    check_kinds(LayerProfile, a=a, b=b)
     scorer = score if isinstance(score, LayerScorer) else LayerScorer(score, **settings)
     if scorer is score and settings:
         raise InputError(

@@ -7,8 +7,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 import numpy as np, pandas as pd, torch
-from ..base.basics import InputError
+from ..base.basics import InputError, check_kinds, check_reals, wrong_kind
 from .bootstrap import bootstrap, interval
 
 # %% auto #0
@@ -35,7 +36,10 @@ def below_one(
     np.ndarray
         float64
     """
-    confidence = np.asarray(confidence, np.float64)
+    try: confidence = np.asarray(confidence, np.float64)
+    except (TypeError, ValueError):
+        advice = "give numbers in [0, 1], such as answers.confidences"
+        raise wrong_kind(confidence, "", "list of confidences", advice=advice) from None
     if not ((confidence >= 0) & (confidence <= 1)).all():
         raise InputError(
             "a confidence lies outside [0, 1]; give probabilities, not log-probabilities"
@@ -360,6 +364,10 @@ class TemperatureScaling:
     # the likelihood has no maximum inside `TEMPERATURES`: do not trust it
     at_limit: bool = False
 
+    def __post_init__(self):
+        advice = "write TemperatureScaling.fit(confidences, correct)"
+        check_kinds(Real, temperature=self.temperature, advice=advice)
+
     @classmethod
     def fit(cls,
         confidence: Sequence[float],  # in [0, 1], of a development split
@@ -411,6 +419,10 @@ class PlattScaling:
     """
     slope: float  # of the logit of the confidence; no unit
     shift: float  # added to it; no unit
+
+    def __post_init__(self):
+        advice = "write PlattScaling.fit(confidences, correct)"
+        check_kinds(Real, slope=self.slope, shift=self.shift, advice=advice)
 
     @classmethod
     def fit(cls,
@@ -471,6 +483,7 @@ def is_withheld(
     np.ndarray
         bool
     """
+    check_reals(threshold=threshold)
     if not 0 <= threshold <= 1:
         raise InputError(
             f"threshold={threshold} was given; a confidence from 0 to 1 was expected, for"

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 from fastcore.basics import patch
-from ..base.basics import InputError
+from ..base.basics import InputError, check_kinds, wrong_kind
 from .handling import run_eagerly, evaluation_mode
 
 # %% auto #0
@@ -68,11 +68,7 @@ def check_model(model) -> None:
     model
         a transformers model with a stack of blocks
     """
-    if not isinstance(model, nn.Module):
-        raise InputError(
-            f"{repr(model)[:60]} was given where a model is expected; load one, for example"
-            " with AutoModelForCausalLM.from_pretrained"
-        )
+    if not isinstance(model, nn.Module): raise wrong_kind(model, "", nn.Module)
 
 def vocabulary_size(model: nn.Module) -> int | None:  # None: no plain table of embeddings
     """Return how many token ids a model knows.
@@ -378,11 +374,13 @@ class Blocks:
             numbers of the layers, from 0
         """
         try:
-            layers = sorted({operator.index(layer) for layer in layers})
+            numbers = [*layers]
+            if any(isinstance(number, bool) for number in numbers): raise TypeError  # a mask
+            layers = sorted({*map(operator.index, numbers)})
         except TypeError:
-            raise InputError(
-                f"layers {layers!r} were given; give a list of whole numbers, for example"
-                " [3, 4]"
+            advice = "write [3, 4], for example"
+            raise wrong_kind(
+                layers, "layers", "list of whole numbers", advice=advice
             ) from None
         wrong = [layer for layer in layers if not 0 <= layer < len(self)]
         if wrong:
@@ -522,6 +520,7 @@ def fingerprint_blocks(
     samples : int, default 16
         values a parameter
     """
+    check_kinds(Blocks, blocks=blocks)
     return _sampled_hash(blocks.modules, samples)
 
 def input_fingerprint(

@@ -85,10 +85,9 @@ def find_head(
             f"{name} has no head whose loss is known; load it with {LOAD_ANOTHER}"
         )
     raise InputError(
-        f"{name} has no head whose loss is known. If its files hold one, load it with"
-        f" {LOAD_ANOTHER}. For an encoder that makes embeddings, compare the states:"
-        " LayerPruner(model, tokenizer).plan(...).similarity(texts), or search='greedy'"
-        " (prune --search greedy --texts ...)"
+        f"{name} has no head whose loss is known; load it with AutoModelForCausalLM (or"
+        " …MaskedLM), or compare the states of an encoder: LayerPruner(…).plan(…)"
+        ".similarity(texts), prune --search greedy"
     )
 
 # %% ../../nbs/03_model/02_heads.ipynb #cell-015

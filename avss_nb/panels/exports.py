@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib import rc_context
 from ..base.basics import InputError, Progress, check_replaceable, report_damage, write_whole
+from ..base.basics import check_kinds
 from ..answering.evaluator import Evaluator
 from ..data.batches import Labelled
 from ..data.questions import Question
@@ -211,6 +212,7 @@ def load_data(path: str | Path) -> dict[str, list]:  # name → texts or questio
     path : str | Path
         of the file
     """
+    check_kinds(str, os.PathLike, path=path, advice="give the file that save_data wrote")
     if not os.path.isfile(path):
         raise InputError(
             f"there is no file {path}; the script and its data belong in one folder, go there"

@@ -12,10 +12,10 @@ import numpy as np
 from traitlets import Any
 from fastcore.basics import patch
 from ..hallucination.profile import AnswerProfile
-from ..base.basics import InputError, Progress
-from ..data.questions import Question
+from ..base.basics import InputError, Progress, check_kinds
+from ..data.questions import Question, questions_of
 from ..answering.answers import Answers
-from ..answering.evaluator import Evaluator
+from ..answering.evaluator import Evaluator, check_settings
 from ..hallucination.scores import EAVSSScorer, HallucinationAnalyzer
 from ..hallucination.scores import HallucinationScores, probe_auroc, strata_of
 from ..draw.hallucination import STANDS_OUT, EAVSSMarks, TwoHistograms
@@ -138,6 +138,12 @@ class HallucinationPanel(LayerPanel):
         scorer: EAVSSScorer | None = None,  # None: the analyzer's
         **evaluation,  # settings of `Evaluator`, when questions are asked
     ):
+        check_kinds(HallucinationAnalyzer, None, analyzer=analyzer)
+        check_kinds(Answers, None, answers=answers)
+        check_kinds(AnswerProfile, None, profile=profile)
+        check_kinds(EAVSSScorer, None, scorer=scorer)
+        check_settings(evaluation)
+        if questions is not None: questions = questions_of(questions)
         hint = "Outside the grey band: another behaviour in made-up answers."
         super().__init__("Which layers hallucinate?", hint, Picture(760, 270))
         self.analyzer, self.questions, self.evaluation = analyzer, questions, evaluation
@@ -268,6 +274,7 @@ def load(self: HallucinationPanel,
     result : Answers | AnswerProfile
         answers, which are then profiled in words only, or their profile
     """
+    check_kinds(Answers, AnswerProfile, result=result)
     if isinstance(result, AnswerProfile):
         self._brief = result.partial and self._progress is not None
         self._take(result)

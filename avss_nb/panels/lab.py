@@ -13,12 +13,12 @@ import ipywidgets as widgets
 import numpy as np, pandas as pd
 from traitlets import Int, TraitError, link, observe, validate
 from fastcore.basics import patch
-from ..base.basics import InputError, Progress, write_whole
+from ..base.basics import InputError, Progress, write_whole, check_kinds
 from ..data.batches import Text, check_texts
 from ..model.blocks import fingerprint_blocks, model_name
-from ..data.questions import Question, split_questions
+from ..data.questions import Question, questions_of, split_questions
 from ..answering.answers import Answers
-from ..answering.evaluator import Evaluator
+from ..answering.evaluator import Evaluator, check_settings
 from ..hallucination.scores import EAVSSScorer, HallucinationAnalyzer
 from ..hallucination.scores import HallucinationScores
 from .hallucination import HallucinationPanel
@@ -97,11 +97,16 @@ class LayerLab(Panel):
         **evaluation,  # settings of `Evaluator`: stop, max_new_tokens, batch_size …
     ):
         check_texts(texts)
+        check_settings(evaluation)
+        check_kinds(LayerProfiler, None, profiler=profiler)
+        check_kinds(LayerScorer, None, scorer=scorer)
+        check_kinds(EAVSSScorer, None, eavss=eavss)
+        check_kinds(str, Path, folder=folder, advice='write "." for the folder you are in')
         self.model, self.tokenizer, self.texts = model, tokenizer, [*texts]
         if not self.texts: raise InputError("there are no texts; give at least one")
         self.evaluation, self.profiler = evaluation, profiler or LayerProfiler(model, tokenizer)
         self.blocks = self.profiler.blocks
-        questions = [Question.of(q) for q in questions or ()]
+        questions = questions_of(() if questions is None else questions)
         why = without_questions(model, tokenizer, questions)
         self.questions, self.test = ([], []) if why else set_aside(questions, test)
         self.development, self.training = [], None

@@ -9,8 +9,8 @@ import ipywidgets as widgets
 import numpy as np, pandas as pd
 from traitlets import Any, Int, observe
 from fastcore.basics import patch
-from ..base.basics import InputError, Progress
-from ..data.questions import Question
+from ..base.basics import InputError, Progress, check_kinds
+from ..data.questions import Question, questions_of
 from ..answering.answers import Answers
 from ..answering.evaluator import Evaluator
 from ..draw.style import MEASURE_NAMES
@@ -46,6 +46,7 @@ def before_after(
     after : Answers
         of the student, to the same questions
     """
+    check_kinds(Answers, before=before, after=after)
     table = pd.DataFrame(
         {"before": development_measures(before), "after": development_measures(after)}
     )
@@ -116,6 +117,7 @@ class MitigationPanel(LivePanel):
         # the original's answers to the test questions, or only the questions
         test: Answers | Sequence[Question] | None = None,
     ):
+        check_kinds(ContrastiveMitigator, mitigator=mitigator)
         picture = Picture(860, 290, left=64, right=130, columns=2, gap=180)
         hint = f"Layers {list_layers(mitigator.layers)} are trained; all others stay as they are."
         super().__init__("Does the training help?", hint, picture)
@@ -123,7 +125,8 @@ class MitigationPanel(LivePanel):
         self.pictures.append(self.diagrams)
         self.mitigator = mitigator
         self.table = widgets.HTML(layout=widgets.Layout(min_height="160px"))
-        self.test = None if test is None or isinstance(test, Answers) else [*test]
+        asked = test is None or isinstance(test, Answers)
+        self.test = None if asked else questions_of(test)
         self._lines, self.losses, self.looks = TrainingLines(picture.axs), [], []
         if isinstance(test, Answers): self.before = test
         self.picked = widgets.HTML()
@@ -173,6 +176,7 @@ def run(self: MitigationPanel,
         as in `ContrastiveMitigator.train`
     """
     m = self.mitigator
+    check_kinds(Answers, answers=answers)
     with sole_run():
         self.mitigation, self.after, self.losses, self.looks = None, None, [], []
         self.diagrams.clear()
@@ -267,6 +271,7 @@ def load(self: MitigationPanel,
     mitigation : Mitigation | None
         None: what was heard so far
     """
+    check_kinds(Mitigation, None, mitigation=mitigation)
     with DRAWING:
         if mitigation is not None:
             self.mitigation = mitigation

@@ -10,7 +10,7 @@ import ipywidgets as widgets
 import numpy as np, pandas as pd
 from traitlets import Any, Int, TraitError, observe, validate
 from fastcore.basics import patch
-from ..base.basics import InputError
+from ..base.basics import InputError, check_functions, check_kinds
 from ..maths.calibration import MEASURES
 from ..model.heads import find_head
 from ..draw.style import number_text
@@ -41,6 +41,7 @@ def compare_measures(
     after : dict
         of the model without some layers
     """
+    check_kinds(dict, before=before, after=after, advice="write report.to_dict()")
     def row(name):
         old, new = before[name], after[name]
         values = {"before": old, "after": new, "change": new - old, "factor": np.nan}
@@ -121,6 +122,8 @@ class PruningPanel(Panel):
         # layers marked at the start; None: a quarter, as in arXiv 2411.02117
         count: int | None = None,
     ):
+        check_kinds(LayerScores, scores=scores)
+        check_functions("lambda: evaluator.evaluate(questions, texts)", evaluate=evaluate)
         hint = "Hatched layers (✖) would be removed."
         super().__init__("How much can go?", hint, Picture(760, 270))
         layers, self.evaluate = len(scores.values), evaluate
@@ -138,6 +141,11 @@ class PruningPanel(Panel):
         raise TraitError(
             f"{count} layers were to be removed; the model has {layers}, give 0 to {layers - 1}"
         )
+
+    @validate("scores")
+    def _check_scores(self, proposal):
+        check_kinds(LayerScores, None, scores=proposal["value"])
+        return proposal["value"]
 
     @observe("scores", "count", "layer")
     def _changed(self, change) -> None:

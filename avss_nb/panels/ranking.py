@@ -288,6 +288,36 @@ def _hear(self: LayerRankingPanel, progress) -> None: self._tokens += progress.i
 
 # %% ../../nbs/09_panels/03_ranking.ipynb #cell-032
 @patch
+def run(self: LayerRankingPanel,
+    profiler: LayerProfiler,  # makes the profile
+    texts,
+) -> LayerProfile:
+    """Profile the texts under this panel's eyes;
+    after ■ the partial result is shown and returned.
+
+    Parameters
+    ----------
+    profiler : LayerProfiler
+        makes the profile
+    texts
+        strings, or lists of token ids
+    """
+    check_kinds(LayerProfiler, profiler=profiler)
+    with sole_run():
+        profile = profiler.profile(texts, progress=self)
+    if self._progress is not None: self._end(profile)  # it was stopped
+    return profile
+
+@patch
+def _begin(self: LayerRankingPanel, progress) -> None:
+    super(LayerRankingPanel, self)._begin(progress)
+    self._tokens = 0
+
+@patch
+def _hear(self: LayerRankingPanel, progress) -> None: self._tokens += progress.info.get("tokens", 0)
+
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-033
+@patch
 def _live(self: LayerRankingPanel, progress) -> str:
     self._take(progress.partial(), live=True)
     return self._words(progress)
@@ -311,10 +341,11 @@ def load(self: LayerRankingPanel, profile: LayerProfile) -> None:
     profile : LayerProfile
         statistics of every layer, made by a profiler
     """
+    check_kinds(LayerProfile, profile=profile)
     self._take(profile, live=False)
     self._tell()
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-034
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-035
 @patch
 def _take(self: LayerRankingPanel, profile, live: bool) -> None:
     with DRAWING:
@@ -342,7 +373,7 @@ def _score(self: LayerRankingPanel, live: bool = False) -> None:
         self._found[settings] = self.present_scorer(live).score(self.profile)
     self.scores = self._found[settings]
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-035
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-036
 @patch
 def present_scorer(self: LayerRankingPanel,
     live: bool = False,  # with fewer draws, as while a profile is made
@@ -363,7 +394,7 @@ def present_scorer(self: LayerRankingPanel,
         confidence=self.confidence
     )
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-037
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-038
 @patch
 def code(self: LayerRankingPanel, lab) -> list[str]:
     """Return lines of Python that give the table again.
@@ -393,7 +424,7 @@ def code_data(self: LayerRankingPanel, lab) -> dict[str, list]:
     """
     return {"texts": lab.texts}
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-039
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-040
 @patch
 def _draw(self: LayerRankingPanel, live: bool = False) -> None:
     with DRAWING:
@@ -406,7 +437,7 @@ def _draw(self: LayerRankingPanel, live: bool = False) -> None:
         )
         self._present(alt, live)
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-040
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-041
 @patch
 def _draw_layer(self: LayerRankingPanel) -> None:
     "Draw the histogram of the picked layer, and list its numbers."
@@ -442,7 +473,7 @@ def _draw_layer(self: LayerRankingPanel) -> None:
     )
     self.numbers.value = f"<table style='margin-top: 4px'>{cells}</table>"
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-042
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-043
 @patch
 def _rescore(self: LayerRankingPanel, change=None) -> None:
     "Score and draw again: a control has changed."

@@ -12,7 +12,7 @@ import pandas as pd
 from .. import panels
 from ..base.basics import InputError
 from ..model.blocks import fingerprint_blocks
-from ..data.questions import Question, split_questions
+from ..data.questions import Question, questions_of, split_questions
 from ..model.heads import find_head
 from .live import Panel, close_parts, marked_up
 from .picture import Picture
@@ -129,7 +129,7 @@ def set_aside(
     test : Iterable[Question] | None
         None: a third of the questions, by subject
     """
-    if test is not None: return [*questions], [Question.of(q) for q in test]
+    if test is not None: return [*questions], questions_of(test)
     parts = split_questions(questions, {"learn": 2 / 3, "test": 1 / 3})
     return (parts["learn"], parts["test"]) if parts["learn"] else ([*questions], [])
 

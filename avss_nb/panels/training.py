@@ -7,7 +7,7 @@ from __future__ import annotations
 import ipywidgets as widgets
 from traitlets import Any
 from fastcore.basics import patch
-from ..base.basics import InputError, Progress
+from ..base.basics import InputError, Progress, check_kinds
 from .picture import DRAWING, Picture, sole_run
 from .live import LivePanel, row_of_controls
 from ..layers.training import AVSSCallback, TrainingHistory
@@ -33,6 +33,8 @@ class TrainingPanel(LivePanel):
         callback: AVSSCallback | None = None,  # whose history is shown live
         history: TrainingHistory | None = None,  # or one from before, to look at
     ):
+        check_kinds(AVSSCallback, None, callback=callback)
+        check_kinds(TrainingHistory, None, history=history)
         picture = Picture(860, 330, left=62, right=90)
         self.losses = Picture(860, 190, left=62, right=90)
         super().__init__(
@@ -78,6 +80,7 @@ def run(self: TrainingPanel,
             "the panel has no callback; write TrainingPanel(AVSSCallback(texts,"
             " tokenizer))"
         )
+    check_kinds("Trainer", trainer=trainer)
     with sole_run():
         if self.callback not in trainer.callback_handler.callbacks:
             trainer.add_callback(self.callback)

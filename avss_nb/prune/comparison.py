@@ -13,13 +13,15 @@ from pathlib import Path
 import numpy as np, pandas as pd, torch
 from torch import nn
 from fastcore.basics import patch
-from ..base.basics import Bar, InputError, Progress, check_place, load_tensors
+from ..base.basics import InputError, Progress, check_place, load_tensors
+from ..base.basics import check_kinds, describe_value
+from ..base.basics import listener_of
 from ..base.basics import save_tensors, silent
 from ..model.blocks import Blocks, fingerprint_blocks, model_name
 from ..maths.bootstrap import bootstrap, interval
-from ..data.batches import Labelled, Text
-from ..data.questions import Question
-from ..answering.evaluator import Evaluator
+from ..data.batches import Labelled, Text, check_texts
+from ..data.questions import Question, questions_of
+from ..answering.evaluator import Evaluator, check_settings
 from ..layers.importance import AngularDistances, angular_distances, weight_magnitude
 from ..layers.importance import taylor_importance
 from ..layers.profiler import SITES, LayerProfiler
@@ -649,6 +651,7 @@ def checked_rankings(rankings, blocks: Blocks) -> dict[str, str | Ranking]:
         raise InputError(
             f"one name was given where a list of names is expected; write [{rankings!r}]"
         )
+    if not isinstance(rankings, dict): _check_names(rankings)
     names = [*RANKINGS] if rankings is None else [*rankings]
     if not names:
         raise InputError(
@@ -673,6 +676,15 @@ def checked_rankings(rankings, blocks: Blocks) -> dict[str, str | Ranking]:
             )
     return found
 
+def _check_names(rankings) -> None:
+    "Raise InputError unless rankings without labels are names."
+    iterable = rankings is None or isinstance(rankings, Iterable)
+    if not iterable or not all(isinstance(name, str) for name in rankings or ()):
+        raise InputError(
+            f"{describe_value(rankings)} was given as rankings; give names, or your own with"
+            ' their labels: {"mine": scores}'
+        )
+
 def _fingerprint_of(ranking, unknown) -> str:
     "Of the model for which a ranking was made."
     if isinstance(ranking, PrunePlan): return fingerprint_blocks(ranking.blocks)
@@ -689,6 +701,7 @@ def checked_counts(counts, layers: int, free: int) -> list[int]:
         numbers of the layers, from 0
     free : int
     """
+    check_kinds(Iterable, None, counts=counts, advice="give a list such as [1, 2] or [0.25]")
     if counts is None: counts = range(1, max(2, min(layers // 2, free, layers - 1) + 1))
     def number(given):
         if isinstance(given, float): return how_many(layers, fraction=given)
@@ -924,10 +937,12 @@ def compare_rankings(
     **evaluation
         settings of `Evaluator`
     """
+    check_settings(evaluation)
     blocks, evaluator = Blocks(model), Evaluator(model, tokenizer, **evaluation)
-    progress = Bar("rankings") if progress is None else progress
+    progress = listener_of(progress, "rankings")
+    for given in texts, *([] if held_out is None else [held_out]): check_texts(given)
     texts, held_out, questions = ([*(given or ())] for given in (texts, held_out, questions))
-    questions = [q if isinstance(q, Labelled) else Question.of(q) for q in questions]
+    if not all(isinstance(q, Labelled) for q in questions): questions = questions_of(questions)
     check_apart(texts, held_out, questions)
     protect, rankings = blocks.check(protect), checked_rankings(rankings, blocks)
     free = [layer for layer in range(len(blocks)) if layer not in protect]

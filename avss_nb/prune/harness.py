@@ -14,6 +14,7 @@ import pandas as pd
 from torch import nn
 from fastcore.basics import patch
 from ..base.basics import InputError, Progress, silent, text_tokenizer
+from ..base.basics import check_kinds
 from ..model.handling import evaluation_mode
 from ..model.heads import find_head
 from .pruner import PrunePlan
@@ -189,6 +190,7 @@ def _named_models(models, tokenizer) -> tuple[dict, object]:
         tokenizer = tokenizer or models.tokenizer
         models = {"original": models.blocks.model, "pruned": models.apply().model}
     elif isinstance(models, nn.Module): models = {"model": models}
+    check_kinds(dict, models=models, advice="give a model, a plan or {name: model}")
     if not models:
         raise InputError("there is no model; give one, a plan, or a dictionary of both")
     plans = [m for m in models.values() if isinstance(m, PrunePlan)]

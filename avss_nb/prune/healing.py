@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from fastcore.basics import patch
 from ..model.adapters import adapted_weights, base_of, with_adapters
-from ..base.basics import Bar, InputError, Progress, check_regular, text_tokenizer, write_whole
+from ..base.basics import InputError, Progress, check_regular, text_tokenizer, write_whole
+from ..base.basics import check_kinds, listener_of
 from ..model.blocks import Blocks, fingerprint_blocks
 from ..model.handling import evaluation_mode, gradients_on, quiet_transformers
 from ..model.handling import randomness_kept, unwrap_model
 from ..data.batches import Text, encode, text_frame, tokenize
-from ..data.questions import Question
-from ..answering.evaluator import Evaluator
+from ..data.questions import Question, questions_of
+from ..answering.evaluator import Evaluator, check_settings
 from ..model.heads import find_head
 from .recovery import Healing, HealingRecipe, measure_recovery
 from .pruner import PrunedModel
@@ -457,6 +458,9 @@ class LayerHealer:
         recipe: HealingRecipe | None = None,
         **evaluation,  # settings of `Evaluator`: prompt, stop, max_new_tokens, batch_size …
     ):
+        check_settings(evaluation)
+        check_kinds(PrunedModel, nn.Module, pruned=pruned)
+        check_kinds(HealingRecipe, None, recipe=recipe)
         self.pruning = None
         if isinstance(pruned, PrunedModel):
             self.pruning = pruned.to_dict() | {"how": pruned.plan.how}
@@ -589,7 +593,7 @@ def heal(self: LayerHealer,
     checkpoint : str | Path | None, default None
         a folder: continue from it, and keep it up to date
     """
-    recipe, questions, rows = self.recipe, [*questions], None
+    recipe, questions, rows = self.recipe, questions_of(questions), None
     _check_extra(recipe)
     if held_out is not None:
         rows = tokenize(held_out, self.tokenizer, recipe.window, fewest=2)
@@ -597,7 +601,7 @@ def heal(self: LayerHealer,
     def measure(model):
         return measure_recovery(model, self.tokenizer, rows, questions, **self.evaluation)
     total = recipe.steps * (1 + control)
-    job = _Job(self, windows, measure, Bar("healing") if progress is None else progress, total, checkpoint)
+    job = _Job(self, windows, measure, listener_of(progress, "healing"), total, checkpoint)
     try:
         complete = job.train("healed", self.model)
         if complete and control: complete = job.train("control", self.original)

@@ -14,9 +14,10 @@ import numpy as np, torch
 from torch import nn
 from fastcore.basics import patch
 from ..base.basics import InputError, Progress, silent
+from ..base.basics import check_functions, check_kinds, text_tokenizer
 from ..model.blocks import Blocks, check_model, fingerprint_blocks
 from ..maths.bootstrap import bootstrap, interval
-from ..data.batches import Text, length_batches, tokenize
+from ..data.batches import Text, check_texts, length_batches, tokenize
 from ..model.heads import batch_loss, is_headless, kept_apart, state_batch, state_losses
 from ..model.heads import target_batch
 from ..layers.profiler import LayerProfiler
@@ -201,6 +202,7 @@ def apply(self: PrunePlan,
     verify : bool, default True
         False: leave out the checks that run, save and reload the model
     """
+    check_kinds(bool, verify=verify, advice="a folder is for plan.apply().save(folder)")
     small = rebuild_model(self.blocks, self.kept)
     checks = run_checks(self.blocks, small, self.kept) if verify else {}
     return PrunedModel(small, self.tokenizer, self, checks)
@@ -320,7 +322,7 @@ def how_many(
     return min(max(halves_up, 1), layers - 1)
 
 def _checked_count(count, layers) -> int:
-    try: count = operator.index(count)
+    try: count = operator.index(None if isinstance(count, bool) else count)
     except TypeError:
         raise InputError(f"count {count!r} was given; it must be a whole number") from None
     if not 1 <= count < layers:
@@ -474,6 +476,7 @@ class LayerPruner:
         stack: str | None = None,  # "encoder" or "decoder" where there are two
     ):
         check_model(model)
+        text_tokenizer(tokenizer)  # refuses what cannot be one
         try: self.blocks = Blocks(model, stack)
         except Exception:
             refuse_surgery(model)  # where a reason is known, say that one
@@ -539,6 +542,8 @@ def plan(self: LayerPruner,
     progress : Callable[[Progress], None], default silent
         a listener of the search
     """
+    check_kinds("LayerScores", "AngularDistances", None, scores=scores)
+    if not isinstance(scorer, LayerScorer): check_functions("LayerScorer()", scorer=scorer)
     number = how_many(len(self.blocks), fraction, count, threshold)
     protect = self.blocks.check(protect)
     self._check_free(number or 1, protect)
@@ -631,6 +636,7 @@ def _batches(self: LayerPruner, rows, bare) -> list[dict]:
 # %% ../../nbs/07_prune/00_pruner.ipynb #cell-070
 @patch
 def _iteratively(self: LayerPruner, texts, number, protect, progress, scorer) -> PrunePlan:
+    check_texts(texts)
     texts, scorer = [*texts], scorer or LayerScorer(draws=0)
     title = ""
     def measure():
