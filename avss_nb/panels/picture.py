@@ -81,6 +81,7 @@ class Picture:
         "The image with its description, as HTML."
         return (
             f'<img alt="{html.escape(self.alt)}" width="{self.width}" height="{self.height}"'
+            f' data-left="{self.left}" data-right="{self.right}"'
             ' style="display: block; max-width: 100%; height: auto"'
             f' src="data:image/png;base64,{self.base64}">'
         )

@@ -11,7 +11,7 @@ import numpy as np
 from traitlets import Any
 from fastcore.basics import patch
 from .exports import source_of_call
-from ..base.basics import InputError
+from ..base.basics import InputError, check_counts, check_kinds, wrong_kind
 from .live import LayerPanel, list_layers, row_of_controls, tooltips_as_html
 from .picture import DRAWING, Picture, sole_run
 from ..maths.moments import AGGREGATIONS, rms
@@ -149,6 +149,11 @@ class LayerRankingPanel(LayerPanel):
         profile: LayerProfile | None = None,  # show this one
         scorer: LayerScorer | None = None,  # the settings to start with
     ):
+        if isinstance(layers, LayerProfile):
+            raise wrong_kind(layers, "layers", int, advice="write profile=profile")
+        check_counts(layers=1 if layers is None else layers)
+        check_kinds(LayerProfile, None, profile=profile)
+        check_kinds(LayerScorer, None, scorer=scorer)
         super().__init__(
             "Which layers matter?",
             "Higher dot: higher score. Press a dot or its number to look inside.",
@@ -273,6 +278,7 @@ def run(self: LayerRankingPanel,
     texts
         strings, or lists of token ids
     """
+    check_kinds(LayerProfiler, profiler=profiler)
     with sole_run(), self._begun():
         profile = profiler.profile(texts, progress=self)
     if self._progress is not None: self._end(profile)  # it was stopped
@@ -287,36 +293,6 @@ def _begin(self: LayerRankingPanel, progress) -> None:
 def _hear(self: LayerRankingPanel, progress) -> None: self._tokens += progress.info.get("tokens", 0)
 
 # %% ../../nbs/09_panels/03_ranking.ipynb #cell-032
-@patch
-def run(self: LayerRankingPanel,
-    profiler: LayerProfiler,  # makes the profile
-    texts,
-) -> LayerProfile:
-    """Profile the texts under this panel's eyes;
-    after ■ the partial result is shown and returned.
-
-    Parameters
-    ----------
-    profiler : LayerProfiler
-        makes the profile
-    texts
-        strings, or lists of token ids
-    """
-    check_kinds(LayerProfiler, profiler=profiler)
-    with sole_run():
-        profile = profiler.profile(texts, progress=self)
-    if self._progress is not None: self._end(profile)  # it was stopped
-    return profile
-
-@patch
-def _begin(self: LayerRankingPanel, progress) -> None:
-    super(LayerRankingPanel, self)._begin(progress)
-    self._tokens = 0
-
-@patch
-def _hear(self: LayerRankingPanel, progress) -> None: self._tokens += progress.info.get("tokens", 0)
-
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-033
 @patch
 def _live(self: LayerRankingPanel, progress) -> str:
     self._take(progress.partial(), live=True)
@@ -345,7 +321,7 @@ def load(self: LayerRankingPanel, profile: LayerProfile) -> None:
     self._take(profile, live=False)
     self._tell()
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-035
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-034
 @patch
 def _take(self: LayerRankingPanel, profile, live: bool) -> None:
     with DRAWING:
@@ -373,7 +349,7 @@ def _score(self: LayerRankingPanel, live: bool = False) -> None:
         self._found[settings] = self.present_scorer(live).score(self.profile)
     self.scores = self._found[settings]
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-036
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-035
 @patch
 def present_scorer(self: LayerRankingPanel,
     live: bool = False,  # with fewer draws, as while a profile is made
@@ -394,7 +370,7 @@ def present_scorer(self: LayerRankingPanel,
         confidence=self.confidence
     )
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-038
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-037
 @patch
 def code(self: LayerRankingPanel, lab) -> list[str]:
     """Return lines of Python that give the table again.
@@ -424,7 +400,7 @@ def code_data(self: LayerRankingPanel, lab) -> dict[str, list]:
     """
     return {"texts": lab.texts}
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-040
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-039
 @patch
 def _draw(self: LayerRankingPanel, live: bool = False) -> None:
     with DRAWING:
@@ -437,7 +413,7 @@ def _draw(self: LayerRankingPanel, live: bool = False) -> None:
         )
         self._present(alt, live)
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-041
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-040
 @patch
 def _draw_layer(self: LayerRankingPanel) -> None:
     "Draw the histogram of the picked layer, and list its numbers."
@@ -473,7 +449,7 @@ def _draw_layer(self: LayerRankingPanel) -> None:
     )
     self.numbers.value = f"<table style='margin-top: 4px'>{cells}</table>"
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-043
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-042
 @patch
 def _rescore(self: LayerRankingPanel, change=None) -> None:
     "Score and draw again: a control has changed."
