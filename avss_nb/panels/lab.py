@@ -260,7 +260,9 @@ def _ranked(self: LayerLab, change=None) -> None:
         return
     self._scored = scores
     if self.pruning: self.pruning.scores = scores; return
-    try: panel = PruningPanel(self.model, self.tokenizer, scores, self._evaluate)
+    try: panel = PruningPanel(
+        self.model, self.tokenizer, scores, self._evaluate, texts=self.texts[:3]
+    )
     except InputError as error: self.views[2].explain(str(error)); return
     self._enter(2, panel)
     panel.cost.observe(self._tell_facts, "value")
@@ -377,6 +379,7 @@ def prune(self: LayerLab,
                 f"{layers} layers were to be removed; the model has {len(self.blocks)},"
                 f" give 0 to {len(self.blocks) - 1}"
             )
+        self.pruning.pick()  # by the ranking
         self.pruning.count, layers = int(layers), None
     with self._step(2, "Trying the model without layers …"):
         return self.pruning.preview(layers)
