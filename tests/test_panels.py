@@ -21,14 +21,17 @@ from matplotlib.text import Text
 from nbclient import NotebookClient
 from PIL import Image
 from traitlets import TraitError
+from transformers import AutoModelForCausalLM
 from avss_nb import (
     EDGES, SCORES, SITES, ContrastiveMitigator, Evaluator, InputError, LayerLab, LayerProfiler,
-    LayerRankingPanel, LayerScorer, MitigationPanel, Picture, Progress, PruningPanel, Recipe, Score,
+    LayerPruner, LayerRankingPanel, LayerScorer, MitigationPanel, Picture, Progress, PruningPanel, Recipe, Score,
     Throttle, silent
 )
+from avss_nb.maths.calibration import MEASURES
 from avss_nb.panels import live, picture
 from avss_nb.panels.live import duration_in_words, list_layers, widget_parts
 from avss_nb.panels.picture import sole_run
+from avss_nb.panels.pruning import PERPLEXITIES, direction_mark, measure_label
 from avss_nb.panels.ranking import CONTROLS, EPSILONS, scores_of
 from tiny import tiny
 
@@ -621,7 +624,7 @@ def test_the_button_measures_before_and_after_and_leaves_the_model_alone(pruning
     assert pruning.compare().loc["perplexity", "before"] == pytest.approx(intact)
     assert pruning.compare().loc["perplexity", "after"] == pytest.approx(without)
     assert pruning.compare().loc["perplexity", "factor"] == pytest.approx(without / intact)
-    assert "<td>+0.000</td>" in pruning.table.value and "accuracy 0.500 → 0.500, perplexity" in pruning.text
+    assert "<span>+0.000</span>" in pruning.table.value and "accuracy 0.500 → 0.500, perplexity" in pruning.text
     assert f"×{without / intact:#.3g}" in pruning.table.value and pruning.text.endswith(f"(×{without / intact:#.3g}).")
     assert pruning.truth().to_dict()["perplexity"] == intact and not pruning.button.disabled
 
@@ -631,7 +634,7 @@ def test_what_was_measured_is_not_measured_again(pruning, passes):
     pruning.preview()
     assert len(passes) == 2
     pruning.count = 2
-    assert pruning.table.value == "" and "Press the button" in pruning.text
+    assert "avss-marked" not in pruning.table.value and "Press the button" in pruning.text
     pruning.preview()
     assert len(passes) == 3
     pruning.count = 1
@@ -690,6 +693,195 @@ def test_new_scores_mark_other_layers(pruning, profile):
     pruning.scores = other
     assert pruning.removed == tuple(sorted(other.order[:2])) and pruning.picture.png != shown
     with pytest.raises(InputError, match="another model"): PruningPanel(many_layers(4), None, other, dict)
+
+def table_cells(panel):
+    "The rows of the table as text, the words for screen readers in place of the arrows."
+    table = BeautifulSoup(panel.table.value, "lxml").table
+    for mark in table.find_all(attrs={"role": "img"}): mark.replace_with(f"[{mark['aria-label']}]")
+    return [[cell.get_text() for cell in row.find_all(["th", "td"])] for row in table.find_all("tr")]
+
+def test_the_table_says_which_layers_are_gone_and_which_direction_is_good(pruning):
+    ends = {"accuracy": (0.4, 0.6)}
+    pruning.evaluate = lambda: Report(accuracy=0.5, abstention_rate=0., perplexity=2., intervals=ends)
+    pruning.pick([0, 1, 3])
+    pruning.preview()
+    head, *rows = table_cells(pruning)
+    assert head == ["", "all layers", "without 3 layers (0, 1, 3)"]
+    assert rows == [["accuracy [higher is better]", "0.500 (0.400 to 0.600)", "0.500 +0.000 (0.400 to 0.600)"],
+                    ["abstention rate [neither direction is better in itself]", "0.00", "0.00 +0.000"],
+                    ["perplexity [lower is better]", "2.00", "2.00 ×1.00"]]
+    arrows = [mark.get_text() for mark in BeautifulSoup(pruning.table.value, "lxml").find_all(attrs={"role": "img"})]
+    assert arrows == ["↑", "↕", "↓"]
+
+def test_every_measure_of_a_report_has_a_direction(teaching, world):
+    report = Evaluator(*teaching).evaluate(world.questions("known", 8), world.texts(2)).to_dict()
+    names = [name for name in (*MEASURES, *PERPLEXITIES) if report.get(name) is not None]
+    assert len(names) >= 8 and all(direction_mark(measure_label(name)) for name in (*MEASURES, *PERPLEXITIES))
+    assert direction_mark("<b>") == ""
+
+def test_tries_stand_side_by_side_newest_first_and_all_of_them_can_be_marked_again(pruning, passes):
+    sets = [(0,), (1,), (2,), (3,), (0, 1), (0, 2), (1, 2, 3)]
+    pruning.count = 0
+    for layers in sets: pruning.preview(layers)
+    assert pruning.tries == sets[::-1] and len(passes) == 8
+    head = table_cells(pruning)[0]
+    assert head[2:] == [f"without {len(s)} layer{'s' if len(s) > 1 else ''} ({', '.join(map(str, s))})" for s in sets[:1:-1]]
+    assert [value for _, value in pruning.again.options] == sets[:1:-1]
+    assert [value for _, value in pruning.older.options] == [(), (1,), (0,)]
+    front_end(pruning.again, index=2)                       # one press
+    assert pruning.removed == (0, 1) and pruning.count == 2 and pruning.compare().equals(pruning.compare((0, 1)))
+    front_end(pruning.older, index=2)
+    assert pruning.removed == (0,) and table_cells(pruning)[0][-1] == "without 1 layer (0)" and pruning.older.value == ()
+    assert BeautifulSoup(pruning.table.value, "lxml").find(class_="avss-marked").get_text() == "without 1 layer (0)"
+    assert {value for picker in (pruning.again, pruning.older) for _, value in picker.options} == {(), *sets} and len(passes) == 8
+
+def test_measures_that_only_some_tries_have_leave_the_other_cells_empty(pruning):
+    pruning.preview([0])
+    pruning.reports[()]["auroc"] = 0.75
+    pruning.reports[(1,)] = {"auroc": 0.5, "perplexity": 3.}
+    pruning._show()
+    rows = {row[0]: row[2:] for row in table_cells(pruning)[1:]}
+    assert rows["AUROC of confidence [higher is better]"] == ["0.500 −0.250", ""] and rows["accuracy [higher is better]"] == ["", "0.500 +0.000"]
+
+# --- by hand
+
+def states(panel): return tuple(i for i, button in enumerate(panel.strip.children) if button.value)
+
+def test_slider_buttons_and_code_mark_the_same_layers(pruning, passes):
+    lowest = pruning.scores.order
+    assert states(pruning) == pruning.removed == (lowest[0],)
+    front_end(pruning.slider, index=2)
+    assert states(pruning) == pruning.removed == tuple(sorted(lowest[:2])) and pruning.slider.label == "2 of 4 (50%)"
+    front_end(pruning.strip.children[lowest[0]], value=False)
+    front_end(pruning.strip.children[lowest[3]], value=True)
+    by_hand = tuple(sorted([lowest[1], lowest[3]]))
+    assert states(pruning) == pruning.removed == by_hand and pruning.count == 2 and not passes
+    assert pruning.slider.label == "2 of 4, by hand" and tuple(pruning._marks.gone.get_xdata()) == by_hand
+    assert f"Without layers {by_hand[0]}, {by_hand[1]}" in pruning.savings.value
+    front_end(pruning.slider, index=3)                      # the ranking again
+    assert states(pruning) == pruning.removed == tuple(sorted(lowest[:3])) and pruning.slider.label == "3 of 4 (75%)"
+    pruning.pick(iter(by_hand[::-1]))
+    assert states(pruning) == pruning.removed == by_hand and "by hand" in pruning.slider.label
+    assert [label for label, _ in pruning.slider.options if "by hand" in label] == ["2 of 4, by hand"]
+    pruning.pick()
+    assert pruning.removed == tuple(sorted(lowest[:2])) and "by hand" not in pruning.slider.label
+
+def test_the_set_of_the_ranking_is_not_by_hand_and_no_layer_may_be_marked(pruning):
+    pruning.pick(pruning.scores.order[:3])
+    assert pruning.slider.label == "3 of 4 (75%)" and pruning.count == 3
+    pruning.pick([])
+    assert pruning.plan is None and pruning.count == 0 and states(pruning) == () and pruning.slider.value == 0
+
+def test_layers_that_cannot_go_are_refused_and_the_buttons_go_back(pruning):
+    pruning.pick([0, 1, 2])
+    front_end(pruning.strip.children[3], value=True)
+    assert pruning.text == "all 4 layers were picked; at least one must stay"
+    assert states(pruning) == pruning.removed == (0, 1, 2)
+    for wrong, reason in ([4], "no layer 4"), ("12", "whole numbers"), (range(4), "at least one must stay"):
+        with pytest.raises(InputError, match=reason): pruning.pick(wrong)
+    assert pruning.removed == (0, 1, 2)
+
+def test_new_scores_leave_what_was_picked_by_hand(pruning, profile):
+    other = sorted(pruning.scores.order[2:])
+    pruning.pick(other)
+    pruning.scores = LayerScorer("random").score(profile)
+    assert [*pruning.removed] == other
+    pruning.preview()
+    assert pruning.tries == [tuple(other)] and pruning.text.startswith(f"Without layers {other[0]}, {other[1]}: accuracy")
+
+def test_buttons_of_layers_say_what_a_press_does(pruning):
+    pruning.pick([2])
+    assert [b.tooltip for b in pruning.strip.children] == [
+        f"layer {i} goes; press to keep it" if i == 2 else f"layer {i} stays; press to remove it" for i in range(4)]
+
+# --- apply and save
+
+def test_apply_and_save_makes_the_model_that_was_tried(pruning, model, tmp_path):
+    pruning.pick([1, 3])
+    pruning.preview()
+    front_end(pruning.folder, value=f" {tmp_path / 'new' / 'smaller'} ")
+    pruning.save.click()
+    small = AutoModelForCausalLM.from_pretrained(tmp_path / "new" / "smaller")
+    ids = torch.tensor(TEXTS[:4])
+    with torch.no_grad(), pruning.plan.preview(): wanted = model(input_ids=ids, use_cache=False).logits
+    with torch.no_grad(): assert torch.equal(small(input_ids=ids, use_cache=False).logits, wanted)
+    note = json.loads((tmp_path / "new" / "smaller" / "pruning.json").read_text())
+    assert note["removed"] == [1, 3] and note["quality"] == pruning.costs((1, 3)) and note["how"] == "chosen by hand"
+    assert pruning.text.startswith(f"Saved to {tmp_path / 'new' / 'smaller'}: 2 of 4 layers, ") and not pruning.save.disabled
+    assert "Verified: computes the same as the preview (" in pruning.text and "loads again completely" in pruning.text
+
+def test_what_was_not_measured_is_saved_as_not_measured(pruning, tmp_path):
+    pruned = pruning.apply(tmp_path / "smaller")
+    assert pruned.quality.startswith("not measured; ") and len(pruned.model.model.layers) == 3
+
+def test_folders_that_are_not_free_are_left_alone(pruning, tmp_path):
+    pruning.apply(tmp_path / "earlier")
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter").write_text("years")
+    for taken in "earlier", "thesis", "thesis/chapter":
+        pruning.folder.value = str(tmp_path / taken)
+        before = sorted(tmp_path.rglob("*"))
+        pruning.save.click()
+        assert pruning.text == f"{tmp_path / taken} exists; give a folder that does not exist yet"
+        assert sorted(tmp_path.rglob("*")) == before
+    (tmp_path / "empty").mkdir()
+    pruning.apply(tmp_path / "empty")
+    assert (tmp_path / "empty" / "config.json").exists()
+
+def test_without_a_folder_or_a_layer_nothing_is_made(pruning, tmp_path):
+    pruning.save.click()
+    assert pruning.text == "there is no folder yet; enter one for the smaller model"
+    pruning.count = 0
+    with pytest.raises(InputError, match="no layer is marked for removal"): pruning.apply(tmp_path / "m")
+    assert not [*tmp_path.iterdir()]
+
+def test_nothing_is_half_written(pruning, tmp_path, monkeypatch):
+    from avss_nb.prune import pruner
+    pruning.folder.value = str(tmp_path / "new" / "m")
+    def full(*_): raise OSError("disk full")
+    for broken, words in (full, "was not written (disk full)"), (lambda *_: 1 / 0, "Nothing was saved: ZeroDivisionError"):
+        monkeypatch.setattr(pruner, "save_model", broken)
+        try: pruning.save.click()
+        except ZeroDivisionError: pass
+        assert words in pruning.text and not pruning.save.disabled
+        assert not [*tmp_path.rglob("*.safetensors")] and not (tmp_path / "new" / "m").exists()
+    def stop(*_): raise KeyboardInterrupt
+    monkeypatch.setattr(pruner, "save_model", stop)
+    with pytest.raises(KeyboardInterrupt): pruning.save.click()
+    assert pruning.text == "Stopped. Nothing was saved." and not (tmp_path / "new" / "m").exists()
+
+def test_saving_refuses_while_another_run_is_going_on(pruning, tmp_path):
+    pruning.folder.value = str(tmp_path / "m")
+    with sole_run(): pruning.save.click()
+    assert "another run is in progress" in pruning.text and not (tmp_path / "m").exists()
+
+# --- what the model writes
+
+def test_the_panel_shows_what_the_model_writes(teaching, world, tmp_path):
+    model, tokenizer = teaching
+    profile = LayerProfiler(*teaching).profile(world.texts(8), progress=silent)
+    panel = PruningPanel(*teaching, LayerScorer(draws=0).score(profile), lambda: {"accuracy": 1.}, texts=world.texts(4))
+    assert panel.written.value == ""
+    panel.pick([0, 1])
+    panel.preview()
+    plan = LayerPruner(*teaching).remove([0, 1])
+    wanted = plan.apply(texts=world.texts(4)).samples
+    assert panel.continuations() == wanted and len(wanted) == 3
+    for sample in wanted:
+        for text in sample.values(): assert text in panel.written.value
+    assert panel.apply(tmp_path / "m").samples == wanted
+    panel.count = 2
+    assert panel.removed == (0, 1) or panel.written.value == ""
+    quiet = PruningPanel(*teaching, panel.scores, lambda: {"accuracy": 1.}, samples=0)
+    quiet.preview()
+    assert quiet.written.value == "" and quiet.continuations() == ()
+    assert quiet.apply(tmp_path / "q").samples == ()
+
+def test_what_a_model_writes_is_text(pruning):
+    pruning.preview()
+    pruning._written.update({(): {"<b>p": "<b>x\ny"}, pruning.removed: {"<b>p": ""}})
+    pruning._show()
+    assert "<b>" not in pruning.written.value and "&lt;b&gt;x ⏎ y" in pruning.written.value
 
 # --- small things -------------------------------------------------------------------------------------------------------
 

@@ -271,7 +271,9 @@ def _ranked(self: LayerLab, change=None) -> None:
         return
     self._scored = scores
     if self.pruning: self.pruning.scores = scores; return
-    try: panel = PruningPanel(self.model, self.tokenizer, scores, self._evaluate)
+    try: panel = PruningPanel(
+        self.model, self.tokenizer, scores, self._evaluate, texts=self.texts[:3]
+    )
     except InputError as error: self.views[2].explain(str(error)); return
     self._enter(2, panel)
     panel.cost.observe(self._tell_facts, "value")
@@ -400,6 +402,7 @@ def prune(self: LayerLab,
         raise InputError("there is no ranking yet; call lab.profile() first")
     if not self.pruning: LayerPruner(self.model, self.tokenizer)  # says why it cannot be
     if isinstance(layers, Integral):
+        self.pruning.pick()  # by the ranking
         try: self.pruning.count, layers = int(layers), None
         except TraitError as error: raise InputError(str(error)) from None
     with self._step(2, "Trying the model without layers …"):
