@@ -169,11 +169,11 @@ def test_a_frame_that_waits_in_vain_is_empty_again(model):
     assert panel.bar.layout.display == "none"
     class Stopped(LayerProfiler):
         def profile(self, texts, progress):
-            progress(Progress(0, 12, "batch"))
+            progress(Progress(0, 12, "batch", begins=True))
             raise KeyboardInterrupt
     with pytest.raises(KeyboardInterrupt): panel.run(Stopped(model), TEXTS)
     assert panel.text == "Stopped before the first batch had ended." and not frame(panel)
-    panel(Progress(0, 12, "batch"))
+    panel(Progress(0, 12, "batch", begins=True))
     assert frame(panel) == MEASURING                         # also where others started the run
     panel._cell_ended()
     assert panel.text == "Stopped before the first batch had ended." and not frame(panel)
