@@ -692,7 +692,7 @@ def test_new_scores_mark_other_layers(pruning, profile):
     other = next(s for s in (LayerScorer("random", seed=i).score(profile) for i in range(20)) if set(s.order[:2]) != set(before))
     pruning.scores = other
     assert pruning.removed == tuple(sorted(other.order[:2])) and pruning.picture.png != shown
-    with pytest.raises(InputError, match="another model"): PruningPanel(many_layers(4), None, other, dict)
+    with pytest.raises(InputError, match="another model"): PruningPanel(many_layers(4), None, other, lambda: {})
 
 def table_cells(panel):
     "The rows of the table as text, the words for screen readers in place of the arrows."
