@@ -836,17 +836,17 @@ def test_without_a_folder_or_a_layer_nothing_is_made(pruning, tmp_path):
     assert not [*tmp_path.iterdir()]
 
 def test_nothing_is_half_written(pruning, tmp_path, monkeypatch):
-    from avss_nb.prune import pruner
+    from avss_nb.model import saving
     pruning.folder.value = str(tmp_path / "new" / "m")
     def full(*_): raise OSError("disk full")
     for broken, words in (full, "was not written (disk full)"), (lambda *_: 1 / 0, "Nothing was saved: ZeroDivisionError"):
-        monkeypatch.setattr(pruner, "save_model", broken)
+        monkeypatch.setattr(saving, "save_model", broken)
         try: pruning.save.click()
         except ZeroDivisionError: pass
         assert words in pruning.text and not pruning.save.disabled
         assert not [*tmp_path.rglob("*.safetensors")] and not (tmp_path / "new" / "m").exists()
     def stop(*_): raise KeyboardInterrupt
-    monkeypatch.setattr(pruner, "save_model", stop)
+    monkeypatch.setattr(saving, "save_model", stop)
     with pytest.raises(KeyboardInterrupt): pruning.save.click()
     assert pruning.text == "Stopped. Nothing was saved." and not (tmp_path / "new" / "m").exists()
 

@@ -104,7 +104,7 @@ def direction_mark(
     arrow, words = ARROWS[known[label]]
     return f'<span role="img" aria-label="{words}" title="{words}">{arrow}</span>'
 
-# %% ../../nbs/09_panels/04_pruning.ipynb #cell-021
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-023
 def three_figures(x: float) -> str:
     """Write a number with three figures, zeros included: 0.500, 1.60, 12.3, 1,234.
 
@@ -133,7 +133,7 @@ def cost_in_words(
         parts.append(f"{name} {three_figures(before)} → {three_figures(after)}{growth}")
     return ", ".join(parts)
 
-# %% ../../nbs/09_panels/04_pruning.ipynb #cell-026
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-028
 class PruningPanel(Panel):
     """Mark layers for removal, by a ranking or by hand, and try the model without them.
 
@@ -208,7 +208,7 @@ class PruningPanel(Panel):
         if change["name"] == "count": self._by_hand = None
         self._show()
 
-# %% ../../nbs/09_panels/04_pruning.ipynb #cell-028
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-030
 @patch
 def _build(self: PruningPanel, layers: int) -> None:
     "Make the widgets, and say what happens when they are used."
@@ -245,7 +245,7 @@ def _build(self: PruningPanel, layers: int) -> None:
     self.button.on_click(self._press)
     self.alone.on_click(lambda button: self._press(button, [self.layer]))
 
-# %% ../../nbs/09_panels/04_pruning.ipynb #cell-029
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-031
 PRUNING_STYLE = """<style>
 .avss-layers .widget-toggle-button.mod-active {color: black; background: repeating-linear-gradient(
   -45deg, #fbeee2 0 4px, #e8b98a 4px 6px)}
@@ -282,7 +282,7 @@ def _amounts(self: PruningPanel) -> list[tuple[str, int]]:
         return f"{k} of {layers}" + (", by hand" if by_hand else f" ({k / layers:.0%})")
     return [(label(k), k) for k in range(layers)]
 
-# %% ../../nbs/09_panels/04_pruning.ipynb #cell-031
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-033
 @patch
 @contextmanager
 def _quietly(self: PruningPanel):
@@ -315,7 +315,7 @@ def _toggled(self: PruningPanel, change) -> None:
         self._follow()
         self.say(str(error))
 
-# %% ../../nbs/09_panels/04_pruning.ipynb #cell-033
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-035
 @patch
 def _lowest(self: PruningPanel, count: int) -> PrunePlan:
     "Plan to remove the lowest layers of the ranking."
@@ -354,7 +354,7 @@ def pick(self: PruningPanel,
         if layers is not None: self.count = len(chosen)
     self._show()
 
-# %% ../../nbs/09_panels/04_pruning.ipynb #cell-035
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-037
 @patch
 def _show(self: PruningPanel) -> None:
     "Mark the layers that go, say what they save, and show their report if it is known."
@@ -381,7 +381,7 @@ def _show(self: PruningPanel) -> None:
             self._verdict() if known else "Press the button to measure what would be lost."
         )
 
-# %% ../../nbs/09_panels/04_pruning.ipynb #cell-036
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-038
 @patch
 def _show_alone(self: PruningPanel) -> None:
     "Say what the picked layer costs, if it is known."
@@ -415,7 +415,7 @@ def _working(self: PruningPanel, failed: str):
     finally:
         for button in buttons: button.disabled = False
 
-# %% ../../nbs/09_panels/04_pruning.ipynb #cell-038
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-040
 @patch
 def preview(self: PruningPanel,
     layers=None,  # to try; None: those that are marked
@@ -439,7 +439,7 @@ def preview(self: PruningPanel,
     self.keep_picture()
     return self.compare(plan.removed if plan else ())
 
-# %% ../../nbs/09_panels/04_pruning.ipynb #cell-039
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-041
 @patch
 def _measure(self: PruningPanel, plan: PrunePlan | None) -> None:
     """Measure the model as it is and without the plan's layers;
@@ -472,7 +472,7 @@ def compare(self: PruningPanel,
         self.reports[()], self.reports[self.removed if removed is None else removed]
     )
 
-# %% ../../nbs/09_panels/04_pruning.ipynb #cell-041
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-043
 @patch
 def _continue(self: PruningPanel) -> dict[str, str]:
     "Continue a few beginnings with the model as it is now."
@@ -499,7 +499,7 @@ def continuations(self: PruningPanel,
     before, after = self._written.get((), {}), self._written.get(removed, {})
     return pair_samples(before, after) if removed else ()
 
-# %% ../../nbs/09_panels/04_pruning.ipynb #cell-043
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-045
 @patch
 def to_frame(self: PruningPanel) -> pd.DataFrame:
     "Return `compare()` for the marked layers; InputError where they were not tried."
@@ -531,7 +531,7 @@ def code(self: PruningPanel, lab) -> list[str]:
         lines.append(f"with {plan}.preview(): after = evaluator.evaluate({given})")
     return [*lines, "table = compare_measures(before.to_dict(), after.to_dict())"]
 
-# %% ../../nbs/09_panels/04_pruning.ipynb #cell-044
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-046
 @patch
 def code_data(self: PruningPanel, lab) -> dict[str, list]:
     """Return the texts and questions that these lines read.
@@ -563,7 +563,7 @@ def _verdict(self: PruningPanel) -> str:
     if not (self.removed and costs): return "Measured."
     return f"Without {name_layers(self.removed)}: {costs}."
 
-# %% ../../nbs/09_panels/04_pruning.ipynb #cell-045
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-047
 MOST = 5  # tries side by side
 
 @patch(as_prop=True)
@@ -592,7 +592,7 @@ def count_layers(
     plural = "" if len(removed) == 1 else "s"
     return f"without {len(removed)} layer{plural} ({list_layers(removed)})"
 
-# %% ../../nbs/09_panels/04_pruning.ipynb #cell-046
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-048
 @patch
 def _build_tries(self: PruningPanel) -> None:
     "Make the buttons that mark the layers of an earlier try again."
@@ -628,7 +628,7 @@ def _show_tries(self: PruningPanel) -> None:
     self.table.value = self._table(shown) if shown else ""
     self.written.value = samples_html(self.continuations())
 
-# %% ../../nbs/09_panels/04_pruning.ipynb #cell-048
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-050
 def value_html(
     row: pd.Series,  # of `compare_measures`
     when: str,  # before or after
@@ -678,7 +678,7 @@ def _table(self: PruningPanel, shown) -> str:
         f"<div style='line-height: 1.4'>Each try: value and change.{note} {arrows}.</div>"
     )
 
-# %% ../../nbs/09_panels/04_pruning.ipynb #cell-050
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-054
 @patch
 def _build_saving(self: PruningPanel) -> None:
     "Make a box for the folder, and a button that makes the smaller model and saves it there."
