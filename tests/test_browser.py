@@ -1,5 +1,6 @@
 "The panels in a real JupyterLab, seen and used through a real browser."
 import json
+import os
 import re
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import pytest
 from bs4 import BeautifulSoup
 from browsing import (COUNT_FRAMES, ask, browser, check_access, check_nothing_jumped, close_notebook, frames_seen, jupyter, lab,  # noqa: F401
                       needs_browser, new_page, new_picture, open_notebook, pick_layers, picture, remaining, run_all, run_below, run_cell, save,
-                      screenshot, serve, status, statuses, stop, wait_idle, wait_value, write_notebook)
+                      screenshot, serve, status, statuses, stop, theme, wait_idle, wait_value, write_notebook)
 
 pytestmark = needs_browser()
 
@@ -91,7 +92,7 @@ def test_ranking_and_pruning_panels(browser, lab):
     page.mouse.up()
     page.wait_for_selector(".avss-panel img[alt*='(elements, ε = 1)']")
     new_picture(page, before, by_keyboard)
-    assert page.locator(".avss-eps .widget-readout").inner_text() == "1"
+    wait_value(page.locator(".avss-set-typed input"), "1")
     page.wait_for_selector(".avss-panel [role=status] >> text=ε = 1)")
     assert status(page) != words
 
@@ -123,6 +124,130 @@ def test_ranking_and_pruning_panels(browser, lab):
     assert "ε = 1)" in remaining(page, lab[1] / "panel.ipynb")
     close_notebook(page)
     check_pictures_without_a_kernel(browser, lab)
+
+DEPTHS = """
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+from avss_nb import LayerProfiler, LayerRankingPanel
+def profile(layers):
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=layers, num_attention_heads=4))
+    return LayerProfiler(model, batch_size=4, ablation=layers == 12).profile([[*range(1, 40)]] * 16, lambda progress: None)
+panels = [*(LayerRankingPanel(profile=profile(layers)) for layers in (12, 30, 80)), LayerRankingPanel(layers=12)]
+display(*panels)"""
+
+@pytest.fixture(scope="module")
+def depths(browser, lab):
+    "Panels of 12, 30 and 80 layers, and one that waits."
+    page = open_notebook(browser, lab, [DEPTHS, "1 + 1"], "depths.ipynb", height=4500)
+    run_cell(page, 0)
+    page.wait_for_selector(".avss-panel >> nth=3")
+    wait_idle(page)
+    yield page
+    close_notebook(page)
+
+def test_controls_explain_themselves_and_take_a_typed_threshold(depths):
+    page, panel = depths, depths.locator(".avss-panel").first
+    site, typed = panel.locator(".avss-set-site select"), panel.locator(".avss-set-typed input")
+    assert site.get_attribute("title").startswith("Where in a layer") and "what the layer adds" in panel.inner_text()
+    panel.locator(".avss-set-score select").select_option("ablation")
+    page.wait_for_selector(".avss-set-site select[title*='ablation is measured by the loss']")
+    for name in "site select", "aggregation select", "typed input", "relative input": assert panel.locator(f".avss-set-{name}").is_disabled(), name
+    assert "Switched off" in panel.locator(".avss-eps .noUi-handle").get_attribute("title")
+    panel.locator(".avss-set-score select").select_option("random")
+    page.wait_for_selector(".avss-panel [role=status] >> text=Random order: a control, not a ranking.")
+    panel.locator(".avss-set-score select").select_option("avss")
+    page.wait_for_selector(".avss-set-site select[title^='Where in a layer']")
+    assert site.is_enabled() and typed.is_enabled()
+    typed.fill("0.0123")
+    typed.press("Enter")
+    page.wait_for_selector(".avss-panel [role=status] >> text=ε = 0.0123)")
+    typed.fill("-1")
+    typed.press("Enter")
+    page.wait_for_selector(".avss-panel [role=status] >> text=ε = -1 was typed; it must be a positive number")
+    wait_value(typed, "0.0123")
+    panel.locator(".avss-eps .noUi-handle").focus()
+    page.keyboard.press("ArrowRight")                        # the slider knows the new step: the next one is 0.02
+    wait_value(typed, "0.02")
+    page.wait_for_selector(".avss-panel [role=status] >> text=ε = 0.02)")
+    check_access(page)
+
+@pytest.mark.parametrize("number, layers", enumerate([12, 30, 80]))
+def test_the_strip_is_a_toolbar_and_a_click_on_a_dot_picks_its_layer(depths, number, layers):
+    page, panel = depths, depths.locator(".avss-panel").nth(number)
+    strip = panel.locator(".avss-strip [role=toolbar] button")
+    assert strip.count() == layers
+    def focused(): return page.evaluate("document.activeElement.textContent")
+    def reached(): return strip.evaluate_all("all => all.filter(b => b.tabIndex === 0).map(b => b.textContent).join()")
+    def pressed(): return strip.evaluate_all("all => all.filter(b => b.getAttribute('aria-pressed') === 'true').map(b => b.textContent).join()")
+    def picked(layer): page.wait_for_selector(f".avss-panel >> nth={number} >> img[alt*='of layer {layer};']")
+
+    # In command mode the notebook hears nothing of these keys, but of others it does.
+    page.evaluate("""() => { jupyterapp.shell.currentWidget.content.mode = 'command'; jupyterapp.shell.currentWidget.content.activeCellIndex = 0;
+        window.heard = []; document.onkeydown = event => window.heard.push(event.key); }""")
+    strip.nth(0).focus()
+    last = str(layers - 1)
+    for key, there in [("ArrowRight", "1"), ("ArrowRight", "2"), ("ArrowLeft", "1"), ("End", last), ("ArrowRight", last), ("Home", "0"), ("ArrowLeft", "0"),
+                       ("End", last)]:
+        page.keyboard.press(key)
+        assert focused() == reached() == there, key
+    assert pressed() == "0"                                  # moving is not picking
+    page.keyboard.press("Enter")
+    picked(last)
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press(" ")
+    picked(layers - 2)
+    assert pressed() == focused() == str(layers - 2)
+    assert page.evaluate("window.heard.join()") == "" and page.evaluate("jupyterapp.shell.currentWidget.content.activeCellIndex") == 0
+    page.keyboard.press("Control+ArrowLeft")
+    assert page.evaluate("window.heard.length") == 2 and focused() == str(layers - 2)
+    page.keyboard.press("Tab")                               # one stop, whatever the number of layers
+    assert focused() != last
+
+    # Dots are where matplotlib has drawn them, at any size of the picture.
+    for width in 1350, 900:
+        page.set_viewport_size({"width": width, "height": 4500})
+        image = panel.locator(".avss-layers img")
+        for layer in 0, layers // 3, layers - 1:
+            dot = f"panels[{number}].picture.ax.transData.transform(({layer}, panels[{number}].scores.values[{layer}]))"
+            x, y = (float(ask(page, f"float({dot}[{i}] / panels[{number}].picture.figure.bbox.size[{i}])")) for i in (0, 1))
+            box = image.bounding_box()
+            page.mouse.click(box["x"] + x * box["width"], box["y"] + (1 - y) * box["height"])
+            picked(layer)
+            assert pressed() == str(layer)
+        page.mouse.click(box["x"] + 5, box["y"] + 50)        # left of the axes there is no layer
+        page.wait_for_timeout(200)
+        assert pressed() == str(layers - 1)
+    page.set_viewport_size({"width": 1350, "height": 4500})
+
+TOO_WIDE = """panel => { const edge = panel.getBoundingClientRect();
+    return [panel, ...panel.querySelectorAll('*')].filter(e => e.offsetParent && !e.closest('.noUi-target')).filter(e =>
+        e.getBoundingClientRect().right > edge.right + 1 || e.getBoundingClientRect().left < edge.left - 1 ||
+        (e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).display !== 'inline')).map(e => e.outerHTML.slice(0, 120)); }"""
+
+@pytest.mark.parametrize("kind", ["Light", "Dark"])
+@pytest.mark.parametrize("width", [1150, 900, 640])
+def test_the_ranking_panel_fits_a_narrow_window(depths, width, kind):
+    page = depths
+    ask(page, "panels[3]._fill_frame(panels[3].measuring)")
+    page.wait_for_selector(".avss-panel >> nth=3 >> text=Measuring: the first result comes after the first batch")
+    theme(page, kind)
+    page.set_viewport_size({"width": width, "height": 4500})
+    try:
+        for panel in page.locator(".avss-panel").all():
+            page.wait_for_function("panel => panel.clientWidth > 200", arg=panel.element_handle())
+            assert not panel.evaluate(TOO_WIDE)
+            assert panel.bounding_box()["width"] <= panel.evaluate("p => p.closest('.jp-OutputArea').clientWidth")
+        first = page.locator(".avss-panel").first
+        histogram, numbers = (first.locator(f".avss-inside {part}").bounding_box() for part in ("img", "table"))
+        below = numbers["y"] >= histogram["y"] + histogram["height"] - 1
+        assert below == (width < 1000)                       # side by side where there is room
+        check_access(page)
+        if folder := os.environ.get("ALL_PICTURES"):
+            for i, panel in enumerate(page.locator(".avss-panel").all()): panel.screenshot(path=f"{folder}/narrow_{i}_{width}_{kind}.png")
+    finally:
+        page.set_viewport_size({"width": 1350, "height": 4500})
+        theme(page, "Light")
 
 def test_stop_keeps_what_was_measured(browser, lab, record_property):
     endless = CELLS[1].replace("texts, progress", "texts * 100, progress")

@@ -1,5 +1,5 @@
 """The command line: what it prints, what it writes, and how it refuses; against the classes and independent computations."""
-import json, re, subprocess, sys
+import ast, json, re, shlex, subprocess, sys
 from pathlib import Path
 import pytest, torch
 from safetensors.torch import load_file, save_file
@@ -163,7 +163,9 @@ with torch.no_grad(): torch.save(model(input_ids=torch.arange(3, 43).view(2, 20)
 def test_prune_saves_a_model_that_reloads_elsewhere(place, tmp_path):
     out = tmp_path / "small"
     result = json.loads(done("prune", place / "model", "--profile", place / "profile.st", "--fraction", 0.5, "--out", out, "--json", "-").stdout)
-    assert set(result) == {"removed", "kept", "parameters_before", "parameters_after", "checks", "path", "layer_kinds"}
+    assert set(result) == {"removed", "kept", "parameters_before", "parameters_after", "checks", "path", "layer_kinds",
+                           "verified", "quality", "samples"}
+    assert result["verified"].startswith("computes the same as the preview") and result["quality"].endswith(f"avss-nb evaluate {out} --texts FILE")
     assert set(result["checks"]) == {"logits_max_relative_error", "cached_equals_uncached", "reload_keys_clean"}
     order = LayerScorer().score(LayerProfile.load(place / "profile.st")).order
     assert result["removed"] == sorted(order[:2]) and result["kept"] == sorted(order[2:]) and result["path"] == str(out)
@@ -189,6 +191,21 @@ def test_prune_chooses_by_the_options(place, tmp_path, options, removed):
         assert found == sorted(layer for layer, c in zip(scores.order, scores.cumulative) if c <= 0.6)
     else: assert found == sorted(removed(profile))
     assert "parameters" in result.stdout
+
+def test_prune_says_what_was_verified_and_what_was_not(place, tmp_path):
+    line = ["prune", place / "model", "--profile", place / "profile.st", "--count", 1, "--out", tmp_path / "o"]
+    said = done(*line).stdout
+    assert "\nverified: computes the same as the preview (largest relative error " in said and "checks:" not in said
+    command = re.search(r"\nquality: not measured; to measure it: avss-nb (.*)\n", said)[1]
+    assert "perplexity" in done(*shlex.split(command.replace("FILE", str(place / "texts.txt")))).stdout
+    shown = said.partition("greedy continuations, before and after the cut:\n")[2].splitlines()
+    samples = [dict(re.fullmatch("  (prompt|before|after): (.*)", line).groups() for line in shown[i : i + 3]) for i in (0, 3, 6)]
+    kept = json.loads((tmp_path / "o" / "pruning.json").read_text())["samples"]
+    assert [{name: ast.literal_eval(text) for name, text in sample.items()} for sample in samples] == kept
+    assert all(ch.isprintable() for line in said.splitlines() for ch in line)
+    assert "continuations" not in done(*line, "--samples", 0).stdout
+    assert json.loads((tmp_path / "o" / "pruning.json").read_text())["samples"] == []
+    assert avss(*line, "--samples", -1).exit_code == 2
 
 def test_prune_by_search(place, tmp_path):
     done("prune", place / "model", "--search", "greedy", "--texts", place / "texts.txt", "--limit", 8, "--count", 1, "--out", tmp_path / "o", "--json", tmp_path / "j")

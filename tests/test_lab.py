@@ -277,7 +277,7 @@ def test_a_folder_is_made_and_text_stays_text(lab, tmp_path):
     finally: front_end(lab.folder, value=before)
     assert {f.parent for f in files} == {tmp_path / "figures/new"} and {f.suffix for f in files} == {".svg", ".pdf"}
     for file in files:
-        if file.suffix == ".svg": assert ">layer</text>" in file.read_text() or "<text" in file.read_text()
+        if file.suffix == ".svg": assert file.read_text().count("<text") > 12
         else: assert file.read_bytes().startswith(b"%PDF") and b"/Type0" in file.read_bytes()    # TrueType, not outlines
 
 def test_saving_a_picture_leaves_the_one_on_show_alone(lab):
@@ -393,8 +393,10 @@ def test_without_pyarrow_there_is_no_parquet(lab, monkeypatch):
 
 def test_the_bundle_holds_the_pictures_of_all_tabs_and_words(lab):
     data, metadata = lab._repr_mimebundle_()
-    assert Image.open(io.BytesIO(base64.b64decode(data["image/png"]))).size == (1720, 2 * (3 * 270 + 290 + 300))
-    assert metadata["image/png"] == {"width": 860, "height": 1400}
+    shown = [picture for view in lab.views if view.panel for picture in view.panel.pictures if picture.png]
+    height = sum(picture.height for picture in shown)
+    assert len(shown) >= 5 and Image.open(io.BytesIO(base64.b64decode(data["image/png"]))).size == (1720, 2 * height)
+    assert metadata["image/png"] == {"width": 860, "height": height}
     assert "ranking: Least important" in data["text/plain"] and "pruning: Without layers" in data["text/plain"]
 
 def test_the_stored_picture_is_replaced_after_every_step(teaching, world):

@@ -5,6 +5,7 @@ import io
 import json
 import re
 import threading
+from dataclasses import replace
 from pathlib import Path
 import ipywidgets
 import matplotlib.pyplot as plt
@@ -16,18 +17,22 @@ from bs4 import BeautifulSoup
 from IPython import get_ipython
 from IPython.core.interactiveshell import InteractiveShell
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from nbclient import NotebookClient
 from PIL import Image
 from traitlets import TraitError
+from transformers import AutoModelForCausalLM
 from avss_nb import (
     EDGES, SCORES, SITES, ContrastiveMitigator, Evaluator, InputError, LayerLab, LayerProfiler,
-    LayerRankingPanel, LayerScorer, MitigationPanel, Picture, PruningPanel, Recipe, Throttle,
-    silent
+    LayerPruner, LayerRankingPanel, LayerScorer, MitigationPanel, Picture, Progress, PruningPanel, Recipe, Score,
+    Throttle, silent
 )
+from avss_nb.maths.calibration import MEASURES
 from avss_nb.panels import live, picture
-from avss_nb.panels.live import duration_in_words, list_layers
+from avss_nb.panels.live import duration_in_words, list_layers, widget_parts
 from avss_nb.panels.picture import sole_run
-from avss_nb.panels.ranking import EPSILONS, scores_of
+from avss_nb.panels.pruning import PERPLEXITIES, direction_mark, measure_label
+from avss_nb.panels.ranking import CONTROLS, EPSILONS, scores_of
 from tiny import tiny
 
 TEXTS = torch.randint(3, 600, (48, 10), generator=torch.Generator().manual_seed(0)).tolist()
@@ -61,7 +66,7 @@ def eager(panel):
 
 def test_bars_move_while_the_profile_is_made(model):
     panel, frames, said = eager(LayerRankingPanel(layers=4)), [], []
-    panel.picture.widget.observe(lambda change: frames.append(change["new"]), "value")
+    panel.picture.widget.observe(lambda change: change["new"].startswith("<img") and frames.append(change["new"]), "value")
     panel.status.observe(lambda change: said.append(change["new"]), "value")
     profile = LayerProfiler(model, batch_size=4).profile(TEXTS, progress=panel)
     assert len(set(frames)) >= 5 and len(frames) == len(set(frames)) == 12
@@ -83,7 +88,7 @@ def test_the_last_state_is_that_of_the_returned_profile(model):
 def test_drawing_is_throttled_but_the_first_and_the_last_are_drawn(model):
     panel, frames = LayerRankingPanel(), []
     panel.throttle = Throttle(least=3600)
-    panel.picture.widget.observe(lambda change: frames.append(1), "value")
+    panel.picture.widget.observe(lambda change: change["new"].startswith("<img") and frames.append(1), "value")
     LayerProfiler(model, batch_size=2).profile(TEXTS, progress=panel)
     assert len(frames) == 2
     LayerProfiler(model, batch_size=2).profile(TEXTS[::-1], progress=panel)          # the same for a second run
@@ -132,6 +137,51 @@ def test_a_run_that_fails_frees_the_model(model):
     panel = LayerRankingPanel()
     with pytest.raises(InputError): panel.run(LayerProfiler(model), ["a text without a tokenizer"])
     with sole_run(): pass
+
+def frame(panel): return BeautifulSoup(panel.picture.widget.value, "lxml").get_text()
+
+MEASURING = "Measuring: the first result comes after the first batch"
+
+def test_until_the_first_batch_the_frame_says_what_it_waits_for(model):
+    panel, seen = eager(LayerRankingPanel()), []
+    assert "pass this panel as progress=" in panel.text and not frame(panel)
+    class Profiler(LayerProfiler):
+        def profile(self, texts, progress):
+            seen.append((frame(panel), panel.text))
+            def listener(event):
+                progress(event)
+                seen.append((frame(panel), panel.text))
+            listener.hears_parts = True
+            return super().profile(texts, listener)
+    panel.run(Profiler(model, batch_size=4), TEXTS)
+    (framed, said), (begun, words), *_ = seen
+    assert (framed, said, begun) == (MEASURING, f"{MEASURING}.", MEASURING) and re.match("batch 0( of 12)?: begun", words)
+    assert not any(shown for shown, said in seen if said.startswith("batch 1 ")) and panel.picture.png
+    assert not any("progress=" in said for _, said in seen)
+    shown = panel.picture.png
+    with panel._begun(): assert panel.picture.png == shown   # another run: what was there stays until there is more
+
+def test_a_frame_that_waits_in_vain_is_empty_again(model):
+    panel = LayerRankingPanel()
+    before = panel.text
+    with pytest.raises(InputError): panel.run(LayerProfiler(model), ["a text without a tokenizer"])
+    assert panel.text == before and not frame(panel)         # nothing was heard: the instruction is back
+    assert panel.bar.layout.display == "none"
+    class Stopped(LayerProfiler):
+        def profile(self, texts, progress):
+            progress(Progress(0, 12, "batch", begins=True))
+            raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt): panel.run(Stopped(model), TEXTS)
+    assert panel.text == "Stopped before the first batch had ended." and not frame(panel)
+    panel(Progress(0, 12, "batch", begins=True))
+    assert frame(panel) == MEASURING                         # also where others started the run
+    panel._cell_ended()
+    assert panel.text == "Stopped before the first batch had ended." and not frame(panel)
+
+def test_words_in_a_frame_are_text_in_the_shape_of_the_picture():
+    picture = Picture(300, 120)
+    picture.clear("<b>")
+    assert "&lt;b&gt;" in picture.widget.value and "aspect-ratio: 300 / 120" in picture.widget.value and not picture.png
 
 def test_a_stopped_run_is_shown_when_its_cell_ends(model):
     shell = InteractiveShell.instance()
@@ -182,14 +232,105 @@ def test_every_control_scores_as_the_scorer_does(profile, passes, control, value
     assert np.array_equal(panel.scores.values, expected.values) and np.array_equal(panel.scores.high, expected.high)
     assert panel.scores.order == expected.order and panel.picture.png != shown and not passes
 
+@pytest.mark.parametrize("score", [*SCORES])
+def test_controls_that_do_nothing_are_switched_off_and_say_why(profile, score):
+    panel = LayerRankingPanel(profile=profile, scorer=LayerScorer(draws=50))
+    front_end(panel.score, index=panel.score.options.index(score))
+    before, others = panel.scores, {"site": "mlp", "aggregation": "neurons", "eps": 0.3, "relative": True}
+    for name, other in others.items():
+        control = getattr(panel, name)
+        kept, control.value = control.value, other
+        matters = not np.array_equal(panel.scores.values, before.values)
+        control.value = kept
+        assert control.disabled != matters, name
+        assert control.tooltip.startswith(f"Switched off: the score {score.replace('_', ' ')} ") == control.disabled
+    assert panel.typed.disabled == panel.eps.disabled and not panel.score.disabled
+
+def test_controls_are_switched_off_before_there_is_a_profile():
+    panel = LayerRankingPanel(scorer=LayerScorer("ablation"))
+    assert panel.site.disabled and "ablation is measured by the loss" in panel.site.tooltip
+
+def test_every_choice_is_explained_below_the_controls_and_over_them(profile):
+    panel = LayerRankingPanel(profile=profile, scorer=LayerScorer(draws=0))
+    for name in "score", "site", "aggregation":
+        control, seen = getattr(panel, name), set()
+        for value in control.options:
+            panel.score.value = "avss"
+            control.value = value
+            words = BeautifulSoup(panel.about.value, "lxml").div.get_text()
+            sentence = re.search(rf"(?<!\w){value}: ([^.]+)\.", words)[1]
+            assert len(sentence) > 15 and control.tooltip.endswith(f"{value}: {sentence}.")
+            seen.add(sentence)
+        assert len(seen) == len(control.options)
+    tips = json.loads(BeautifulSoup(panel.about.value, "lxml").find(attrs={"data-tips": True})["data-tips"])
+    assert tips == {f"avss-set-{name}": getattr(panel, name).tooltip for name in CONTROLS}
+    assert all(f"avss-set-{name}" in getattr(panel, name)._dom_classes for name in CONTROLS)
+
+def test_a_score_of_ones_own_is_explained_by_its_docstring(profile, monkeypatch):
+    def mine(p):
+        """Mean size of <an> update,
+        per token.
+
+        Parameters"""
+        return p.token_mean("token_rms")
+    monkeypatch.setitem(SCORES, "mine", Score("mine", mine))
+    monkeypatch.setitem(SCORES, "short", Score("a label", lambda p: p.token_mean("token_rms")))
+    panel = LayerRankingPanel(profile=profile, scorer=LayerScorer("mine", draws=0))
+    assert "<b>mine</b>: Mean size of &lt;an&gt; update, per token." in panel.about.value
+    assert not panel.site.disabled and not panel.aggregation.disabled and panel.eps.disabled
+    panel.score.value = "short"
+    assert "<b>short</b>: a label." in panel.about.value
+
+@pytest.mark.parametrize("typed, eps", [("0.03", 0.03), (" 1e-5 ", 1e-5), ("0.0123", 0.0123), ("2", 2.)])
+def test_a_typed_threshold_is_taken(profile, typed, eps, passes):
+    panel = LayerRankingPanel(profile=profile)
+    front_end(panel.typed, value=typed)
+    assert panel.eps.value == panel.scores.eps == eps and f"ε = {eps:g}" in panel.text and not passes
+    assert np.array_equal(panel.scores.values, LayerScorer(eps=eps).score(profile).values)
+    steps = [value for _, value in panel.eps.options]
+    assert steps == sorted({*EPSILONS, eps}) and panel.typed.value == f"{eps:g}"
+    front_end(panel.eps, index=0)                           # the slider still moves, and the box follows
+    assert panel.scores.eps == 1e-6 and panel.typed.value == "1e-06"
+
+@pytest.mark.parametrize("typed", ["0", "-0.1", "0,03", "small", "nan", "inf", "", "1e-400"])
+def test_a_typed_threshold_that_is_not_a_positive_number_is_refused(profile, typed):
+    panel = LayerRankingPanel(profile=profile)
+    scores, options, shown = panel.scores, panel.eps.options, panel.picture.png
+    front_end(panel.typed, value=typed)
+    assert panel.text == f"ε = {typed or 'nothing'} was typed; it must be a positive number, for example 0.03 or 1e-5."
+    assert panel.scores is scores and panel.eps.options == options and panel.picture.png == shown
+    assert panel.typed.value == "0.01" and panel.eps.value == 0.01
+
+def test_a_threshold_that_is_typed_before_there_is_a_profile_counts(profile):
+    panel = LayerRankingPanel()
+    front_end(panel.typed, value="0.2")
+    assert panel.text.startswith("Waiting")
+    panel.load(profile)
+    assert panel.scores.eps == 0.2
+
 def test_the_order_follows_the_score(profile):
     panel = LayerRankingPanel(profile=profile)
     orders = set()
     for score in panel.score.options:
         panel.score.value = score
         orders.add(panel.scores.order)
-        assert f"Least important: layers {list_layers(panel.scores.order[:3])}" in panel.text
+        if score != "random": assert f"Least important: layers {list_layers(panel.scores.order[:3])}" in panel.text
     assert len(orders) > 1
+
+def test_a_random_order_is_never_called_important(profile):
+    panel = LayerRankingPanel(profile=profile)
+    front_end(panel.score, index=panel.score.options.index("random"))
+    parts = [part.value for part in widget_parts(panel.widget) if isinstance(part, ipywidgets.HTML)]
+    kept, *live = (BeautifulSoup(page, "lxml").get_text() for page in [panel._repr_mimebundle_()[0]["text/html"], *parts])
+    assert panel.text == "Random order: a control, not a ranking." and panel.text in kept
+    drawn = [text.get_text() for text in panel.picture.figure.findobj(Text)]
+    assert not [text for text in [kept, *live, *drawn] if "important" in text] and "a control, not a ranking" in drawn
+    front_end(panel.score, index=0)
+    drawn = [text.get_text() for text in panel.picture.figure.findobj(Text)]
+    assert "Least important" in panel.text and not [text for text in drawn if "control" in text]
+    panel.load(replace(profile, partial=True))
+    front_end(panel.score, index=panel.score.options.index("random"))
+    assert panel.text == "Stopped early, partial result. Random order: a control, not a ranking."
 
 def test_only_scores_that_the_profile_can_give_are_offered(model, profile):
     assert scores_of(profile) == [*SCORES]
@@ -483,7 +624,7 @@ def test_the_button_measures_before_and_after_and_leaves_the_model_alone(pruning
     assert pruning.compare().loc["perplexity", "before"] == pytest.approx(intact)
     assert pruning.compare().loc["perplexity", "after"] == pytest.approx(without)
     assert pruning.compare().loc["perplexity", "factor"] == pytest.approx(without / intact)
-    assert "<td>+0.000</td>" in pruning.table.value and "accuracy 0.500 → 0.500, perplexity" in pruning.text
+    assert "<span>+0.000</span>" in pruning.table.value and "accuracy 0.500 → 0.500, perplexity" in pruning.text
     assert f"×{without / intact:#.3g}" in pruning.table.value and pruning.text.endswith(f"(×{without / intact:#.3g}).")
     assert pruning.truth().to_dict()["perplexity"] == intact and not pruning.button.disabled
 
@@ -493,7 +634,7 @@ def test_what_was_measured_is_not_measured_again(pruning, passes):
     pruning.preview()
     assert len(passes) == 2
     pruning.count = 2
-    assert pruning.table.value == "" and "Press the button" in pruning.text
+    assert "avss-marked" not in pruning.table.value and "Press the button" in pruning.text
     pruning.preview()
     assert len(passes) == 3
     pruning.count = 1
@@ -552,6 +693,195 @@ def test_new_scores_mark_other_layers(pruning, profile):
     pruning.scores = other
     assert pruning.removed == tuple(sorted(other.order[:2])) and pruning.picture.png != shown
     with pytest.raises(InputError, match="another model"): PruningPanel(many_layers(4), None, other, lambda: {})
+
+def table_cells(panel):
+    "The rows of the table as text, the words for screen readers in place of the arrows."
+    table = BeautifulSoup(panel.table.value, "lxml").table
+    for mark in table.find_all(attrs={"role": "img"}): mark.replace_with(f"[{mark['aria-label']}]")
+    return [[cell.get_text() for cell in row.find_all(["th", "td"])] for row in table.find_all("tr")]
+
+def test_the_table_says_which_layers_are_gone_and_which_direction_is_good(pruning):
+    ends = {"accuracy": (0.4, 0.6)}
+    pruning.evaluate = lambda: Report(accuracy=0.5, abstention_rate=0., perplexity=2., intervals=ends)
+    pruning.pick([0, 1, 3])
+    pruning.preview()
+    head, *rows = table_cells(pruning)
+    assert head == ["", "all layers", "without 3 layers (0, 1, 3)"]
+    assert rows == [["accuracy [higher is better]", "0.500 (0.400 to 0.600)", "0.500 +0.000 (0.400 to 0.600)"],
+                    ["abstention rate [neither direction is better in itself]", "0.00", "0.00 +0.000"],
+                    ["perplexity [lower is better]", "2.00", "2.00 ×1.00"]]
+    arrows = [mark.get_text() for mark in BeautifulSoup(pruning.table.value, "lxml").find_all(attrs={"role": "img"})]
+    assert arrows == ["↑", "↕", "↓"]
+
+def test_every_measure_of_a_report_has_a_direction(teaching, world):
+    report = Evaluator(*teaching).evaluate(world.questions("known", 8), world.texts(2)).to_dict()
+    names = [name for name in (*MEASURES, *PERPLEXITIES) if report.get(name) is not None]
+    assert len(names) >= 8 and all(direction_mark(measure_label(name)) for name in (*MEASURES, *PERPLEXITIES))
+    assert direction_mark("<b>") == ""
+
+def test_tries_stand_side_by_side_newest_first_and_all_of_them_can_be_marked_again(pruning, passes):
+    sets = [(0,), (1,), (2,), (3,), (0, 1), (0, 2), (1, 2, 3)]
+    pruning.count = 0
+    for layers in sets: pruning.preview(layers)
+    assert pruning.tries == sets[::-1] and len(passes) == 8
+    head = table_cells(pruning)[0]
+    assert head[2:] == [f"without {len(s)} layer{'s' if len(s) > 1 else ''} ({', '.join(map(str, s))})" for s in sets[:1:-1]]
+    assert [value for _, value in pruning.again.options] == sets[:1:-1]
+    assert [value for _, value in pruning.older.options] == [(), (1,), (0,)]
+    front_end(pruning.again, index=2)                       # one press
+    assert pruning.removed == (0, 1) and pruning.count == 2 and pruning.compare().equals(pruning.compare((0, 1)))
+    front_end(pruning.older, index=2)
+    assert pruning.removed == (0,) and table_cells(pruning)[0][-1] == "without 1 layer (0)" and pruning.older.value == ()
+    assert BeautifulSoup(pruning.table.value, "lxml").find(class_="avss-marked").get_text() == "without 1 layer (0)"
+    assert {value for picker in (pruning.again, pruning.older) for _, value in picker.options} == {(), *sets} and len(passes) == 8
+
+def test_measures_that_only_some_tries_have_leave_the_other_cells_empty(pruning):
+    pruning.preview([0])
+    pruning.reports[()]["auroc"] = 0.75
+    pruning.reports[(1,)] = {"auroc": 0.5, "perplexity": 3.}
+    pruning._show()
+    rows = {row[0]: row[2:] for row in table_cells(pruning)[1:]}
+    assert rows["AUROC of confidence [higher is better]"] == ["0.500 −0.250", ""] and rows["accuracy [higher is better]"] == ["", "0.500 +0.000"]
+
+# --- by hand
+
+def states(panel): return tuple(i for i, button in enumerate(panel.strip.children) if button.value)
+
+def test_slider_buttons_and_code_mark_the_same_layers(pruning, passes):
+    lowest = pruning.scores.order
+    assert states(pruning) == pruning.removed == (lowest[0],)
+    front_end(pruning.slider, index=2)
+    assert states(pruning) == pruning.removed == tuple(sorted(lowest[:2])) and pruning.slider.label == "2 of 4 (50%)"
+    front_end(pruning.strip.children[lowest[0]], value=False)
+    front_end(pruning.strip.children[lowest[3]], value=True)
+    by_hand = tuple(sorted([lowest[1], lowest[3]]))
+    assert states(pruning) == pruning.removed == by_hand and pruning.count == 2 and not passes
+    assert pruning.slider.label == "2 of 4, by hand" and tuple(pruning._marks.gone.get_xdata()) == by_hand
+    assert f"Without layers {by_hand[0]}, {by_hand[1]}" in pruning.savings.value
+    front_end(pruning.slider, index=3)                      # the ranking again
+    assert states(pruning) == pruning.removed == tuple(sorted(lowest[:3])) and pruning.slider.label == "3 of 4 (75%)"
+    pruning.pick(iter(by_hand[::-1]))
+    assert states(pruning) == pruning.removed == by_hand and "by hand" in pruning.slider.label
+    assert [label for label, _ in pruning.slider.options if "by hand" in label] == ["2 of 4, by hand"]
+    pruning.pick()
+    assert pruning.removed == tuple(sorted(lowest[:2])) and "by hand" not in pruning.slider.label
+
+def test_the_set_of_the_ranking_is_not_by_hand_and_no_layer_may_be_marked(pruning):
+    pruning.pick(pruning.scores.order[:3])
+    assert pruning.slider.label == "3 of 4 (75%)" and pruning.count == 3
+    pruning.pick([])
+    assert pruning.plan is None and pruning.count == 0 and states(pruning) == () and pruning.slider.value == 0
+
+def test_layers_that_cannot_go_are_refused_and_the_buttons_go_back(pruning):
+    pruning.pick([0, 1, 2])
+    front_end(pruning.strip.children[3], value=True)
+    assert pruning.text == "all 4 layers were picked; at least one must stay"
+    assert states(pruning) == pruning.removed == (0, 1, 2)
+    for wrong, reason in ([4], "no layer 4"), ("12", "whole numbers"), (range(4), "at least one must stay"):
+        with pytest.raises(InputError, match=reason): pruning.pick(wrong)
+    assert pruning.removed == (0, 1, 2)
+
+def test_new_scores_leave_what_was_picked_by_hand(pruning, profile):
+    other = sorted(pruning.scores.order[2:])
+    pruning.pick(other)
+    pruning.scores = LayerScorer("random").score(profile)
+    assert [*pruning.removed] == other
+    pruning.preview()
+    assert pruning.tries == [tuple(other)] and pruning.text.startswith(f"Without layers {other[0]}, {other[1]}: accuracy")
+
+def test_buttons_of_layers_say_what_a_press_does(pruning):
+    pruning.pick([2])
+    assert [b.tooltip for b in pruning.strip.children] == [
+        f"layer {i} goes; press to keep it" if i == 2 else f"layer {i} stays; press to remove it" for i in range(4)]
+
+# --- apply and save
+
+def test_apply_and_save_makes_the_model_that_was_tried(pruning, model, tmp_path):
+    pruning.pick([1, 3])
+    pruning.preview()
+    front_end(pruning.folder, value=f" {tmp_path / 'new' / 'smaller'} ")
+    pruning.save.click()
+    small = AutoModelForCausalLM.from_pretrained(tmp_path / "new" / "smaller")
+    ids = torch.tensor(TEXTS[:4])
+    with torch.no_grad(), pruning.plan.preview(): wanted = model(input_ids=ids, use_cache=False).logits
+    with torch.no_grad(): assert torch.equal(small(input_ids=ids, use_cache=False).logits, wanted)
+    note = json.loads((tmp_path / "new" / "smaller" / "pruning.json").read_text())
+    assert note["removed"] == [1, 3] and note["quality"] == pruning.costs((1, 3)) and note["how"] == "chosen by hand"
+    assert pruning.text.startswith(f"Saved to {tmp_path / 'new' / 'smaller'}: 2 of 4 layers, ") and not pruning.save.disabled
+    assert "Verified: computes the same as the preview (" in pruning.text and "loads again completely" in pruning.text
+
+def test_what_was_not_measured_is_saved_as_not_measured(pruning, tmp_path):
+    pruned = pruning.apply(tmp_path / "smaller")
+    assert pruned.quality.startswith("not measured; ") and len(pruned.model.model.layers) == 3
+
+def test_folders_that_are_not_free_are_left_alone(pruning, tmp_path):
+    pruning.apply(tmp_path / "earlier")
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter").write_text("years")
+    for taken in "earlier", "thesis", "thesis/chapter":
+        pruning.folder.value = str(tmp_path / taken)
+        before = sorted(tmp_path.rglob("*"))
+        pruning.save.click()
+        assert pruning.text == f"{tmp_path / taken} exists; give a folder that does not exist yet"
+        assert sorted(tmp_path.rglob("*")) == before
+    (tmp_path / "empty").mkdir()
+    pruning.apply(tmp_path / "empty")
+    assert (tmp_path / "empty" / "config.json").exists()
+
+def test_without_a_folder_or_a_layer_nothing_is_made(pruning, tmp_path):
+    pruning.save.click()
+    assert pruning.text == "there is no folder yet; enter one for the smaller model"
+    pruning.count = 0
+    with pytest.raises(InputError, match="no layer is marked for removal"): pruning.apply(tmp_path / "m")
+    assert not [*tmp_path.iterdir()]
+
+def test_nothing_is_half_written(pruning, tmp_path, monkeypatch):
+    from avss_nb.model import saving
+    pruning.folder.value = str(tmp_path / "new" / "m")
+    def full(*_): raise OSError("disk full")
+    for broken, words in (full, "was not written (disk full)"), (lambda *_: 1 / 0, "Nothing was saved: ZeroDivisionError"):
+        monkeypatch.setattr(saving, "save_model", broken)
+        try: pruning.save.click()
+        except ZeroDivisionError: pass
+        assert words in pruning.text and not pruning.save.disabled
+        assert not [*tmp_path.rglob("*.safetensors")] and not (tmp_path / "new" / "m").exists()
+    def stop(*_): raise KeyboardInterrupt
+    monkeypatch.setattr(saving, "save_model", stop)
+    with pytest.raises(KeyboardInterrupt): pruning.save.click()
+    assert pruning.text == "Stopped. Nothing was saved." and not (tmp_path / "new" / "m").exists()
+
+def test_saving_refuses_while_another_run_is_going_on(pruning, tmp_path):
+    pruning.folder.value = str(tmp_path / "m")
+    with sole_run(): pruning.save.click()
+    assert "another run is in progress" in pruning.text and not (tmp_path / "m").exists()
+
+# --- what the model writes
+
+def test_the_panel_shows_what_the_model_writes(teaching, world, tmp_path):
+    model, tokenizer = teaching
+    profile = LayerProfiler(*teaching).profile(world.texts(8), progress=silent)
+    panel = PruningPanel(*teaching, LayerScorer(draws=0).score(profile), lambda: {"accuracy": 1.}, texts=world.texts(4))
+    assert panel.written.value == ""
+    panel.pick([0, 1])
+    panel.preview()
+    plan = LayerPruner(*teaching).remove([0, 1])
+    wanted = plan.apply(texts=world.texts(4)).samples
+    assert panel.continuations() == wanted and len(wanted) == 3
+    for sample in wanted:
+        for text in sample.values(): assert text in panel.written.value
+    assert panel.apply(tmp_path / "m").samples == wanted
+    panel.count = 2
+    assert panel.removed == (0, 1) or panel.written.value == ""
+    quiet = PruningPanel(*teaching, panel.scores, lambda: {"accuracy": 1.}, samples=0)
+    quiet.preview()
+    assert quiet.written.value == "" and quiet.continuations() == ()
+    assert quiet.apply(tmp_path / "q").samples == ()
+
+def test_what_a_model_writes_is_text(pruning):
+    pruning.preview()
+    pruning._written.update({(): {"<b>p": "<b>x\ny"}, pruning.removed: {"<b>p": ""}})
+    pruning._show()
+    assert "<b>" not in pruning.written.value and "&lt;b&gt;x ⏎ y" in pruning.written.value
 
 # --- small things -------------------------------------------------------------------------------------------------------
 

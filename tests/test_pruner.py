@@ -1,8 +1,10 @@
 "Cutting blocks out is exact in every architecture, survives a reload, and refuses where it cannot be exact."
 import copy
 import json
+import re
 import subprocess
 import sys
+from dataclasses import replace
 import numpy as np
 import pytest
 import torch
@@ -386,6 +388,95 @@ def test_a_plan_is_plain_and_shows_itself(llama, scores):
 def test_unverified_is_said(llama):
     pruned = LayerPruner(llama).remove([0]).apply(verify=False)
     assert pruned.checks == {} and torch.equal(outcome(pruned.model), outcome(LayerPruner(llama).remove([0]).apply().model))
+
+# --- what a cut costs
+
+def test_a_cut_that_nobody_measured_says_so_with_a_line_that_measures_it(teaching, capsys):
+    "The line is Python: it runs as it stands, in the preview and on the smaller model."
+    from avss_nb import Evaluator
+    model, tokenizer = teaching
+    plan = LayerPruner(*teaching).remove([4, 5])
+    pruned, texts = plan.apply(samples=0), ["Ivan Garner is known as a chemist."]
+    lines = [said.partition("; to measure it: ")[2] for said in (plan.quality(), pruned.quality)]
+    assert plan.quality().startswith("not measured; ") and pruned.quality.startswith("not measured; ")
+    for line in lines: exec(line, dict(plan=plan, pruned=pruned, model=model, tokenizer=tokenizer, texts=texts, Evaluator=Evaluator))
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == second and "perplexity" in first and not any(block._forward_hooks for block in model.model.layers)
+    for shown in plan._repr_html_(), pruned._repr_html_(), json.dumps(pruned.to_dict()): assert "not measured; to measure it: " in shown
+
+def test_a_measured_cut_says_what_it_costs(llama, tmp_path):
+    plan = replace(LayerPruner(llama).remove([1]), measured="accuracy <1 → 0")
+    pruned = plan.apply()
+    assert plan.quality() == plan.quality("a line") == pruned.quality == "accuracy <1 → 0" and plan == LayerPruner(llama).remove([1])
+    assert "accuracy &lt;1 → 0" in pruned._repr_html_() and "not measured" not in pruned._repr_html_()
+    assert json.loads((pruned.save(tmp_path / "m") / "pruning.json").read_text())["quality"] == "accuracy <1 → 0"
+
+def test_a_search_measures_on_its_own_texts_only(llama):
+    plan = LayerPruner(llama).plan(search="greedy", count=1, texts=TEXTS)
+    assert plan.quality("a line") == "not measured on texts that the search has not read; to measure it: a line"
+
+def test_without_a_head_the_line_compares_states():
+    plan = LayerPruner(tiny("llama").base_model).remove([1])
+    assert plan.quality("avss-nb evaluate") == plan.apply().quality == "not measured; to measure it: plan.similarity(texts)"
+
+def test_verified_names_what_was_verified(llama):
+    pruned = LayerPruner(llama).remove([1]).apply()
+    assert re.fullmatch(r"computes the same as the preview \(largest relative error \S+\), loads again completely,"
+                        r" generates the same with and without its cache", pruned.verified)
+    assert "cache" not in LayerPruner(tiny("bert")).remove([1]).apply().verified
+    assert LayerPruner(llama).remove([1]).apply(verify=False).verified == "nothing (made with verify=False)"
+    for shown in pruned._repr_html_(), json.dumps(pruned.to_dict()): assert "computes the same as the preview" in shown
+    assert "not yet; apply() checks that the smaller model computes the same as the preview" in LayerPruner(llama).remove([1])._repr_html_()
+
+class Letters:
+    "A tokenizer whose tokens are characters; it hands special ones to nobody."
+    bos_token_id = eos_token_id = None
+    def __call__(self, text, add_special_tokens=True, **_):
+        if not isinstance(text, str): return {"input_ids": [self(t)["input_ids"] for t in text]}
+        return {"input_ids": [3 + ord(c) % 500 for c in text]}
+    def decode(self, ids, skip_special_tokens=False): return "".join(f"<{int(i)}>\x1b" for i in ids)
+    def convert_ids_to_tokens(self, ids): return [*map(str, ids)]
+    def save_pretrained(self, folder): pass
+
+def greedy_by_hand(model, ids, tokens):
+    for _ in range(tokens):
+        with torch.no_grad(): ids = [*ids, int(model(input_ids=torch.tensor([ids])).logits[0, -1].argmax())]
+    return ids[-tokens:]
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_continuations_are_those_of_both_models(name):
+    model, reader = tiny(name), Letters()
+    model.generation_config.update(do_sample=True, num_beams=3, eos_token_id=None)
+    plan = LayerPruner(model, reader).remove([0, 2])
+    pruned = plan.apply(texts=iter([[5, 6, 7] * 4, [9, 8], [20] * 9, [1, 2, 3]]))
+    prompts = [[5, 6, 7, 5, 6, 7, 5, 6], [9, 8], [20] * 8]
+    assert [s["prompt"] for s in pruned.samples] == [reader.decode(ids) for ids in prompts]
+    for sample, ids in zip(pruned.samples, prompts):
+        assert sample["before"] == reader.decode(greedy_by_hand(model, ids, 12))
+        assert sample["after"] == reader.decode(greedy_by_hand(pruned.model, ids, 12))
+    assert any(s["before"] != s["after"] for s in pruned.samples)
+    shown = pruned._repr_html_()
+    assert "&lt;5&gt;" in shown and "<5>" not in shown and json.loads(json.dumps(pruned.to_dict()))["samples"] == [*pruned.samples]
+
+def test_prompts_come_from_a_search_and_can_be_left_out():
+    model, reader = tiny("llama"), Letters()
+    for search in dict(search="greedy"), dict(search="iterative", scorer=lambda texts: LayerScores.of("x", np.arange(4.))):
+        plan = LayerPruner(model, reader).plan(count=1, texts=TEXTS, **search)
+        assert [s["prompt"] for s in plan.apply().samples] == [reader.decode(text[:8]) for text in TEXTS[:3]]
+    assert len(plan.apply(samples=1).samples) == 1 and plan.apply(samples=0).samples == ()
+    assert len(LayerPruner(model, reader).remove([1]).apply().samples) == len(pruner_module.PROMPTS)
+
+def test_what_does_not_write_text_has_no_continuations(llama):
+    assert LayerPruner(llama).remove([1]).apply().samples == ()
+    for model in tiny("bert"), tiny("llama").base_model:
+        assert pruner_module.continue_texts(model, Letters(), [[4, 5]]) == {}
+
+def test_a_look_that_fails_does_not_stop_the_cut(monkeypatch):
+    class Mute(Letters):
+        def decode(self, *_, **__): raise RuntimeError("no words")
+    with pytest.warns(UserWarning, match="no continuations were written .RuntimeError: no words"):
+        pruned = LayerPruner(tiny("llama"), Mute()).remove([1]).apply()
+    assert pruned.samples == () and pruned.checks["reload_keys_clean"]
 
 # --- greedy search
 

@@ -22,6 +22,7 @@ USUAL = {  # one name, one meaning
     "axs": "matplotlib axes, one for each picture",
     "batch_size": "rows in a batch",
     "blocks": "the stack of blocks of the model",
+    "change": "of a trait, as `observe` reports it; not read",
     "confidence": "level of the intervals, between 0 and 1",
     "control": "the `TrainerControl` of transformers",
     "correct": "bool (answers,): right, by whatever rule",

@@ -72,7 +72,7 @@ def evaluate(
     lines = [table_text(report.to_frame(), index=True), *report.notes()]
     print_asked(chosen, lines, report.to_dict(), to)
 
-# %% ../../nbs/10_commands/02_answers.ipynb #cell-018
+# %% ../../nbs/10_commands/02_answers.ipynb #cell-020
 Tasks = Annotated[str, Option(
     help="Comma-separated: names that lm-evaluation-harness knows, or task files (.yaml)."
 )]
@@ -114,7 +114,7 @@ def harness(
     )
     print_result(table_text(report.to_frame(), index=True), report.to_dict(), to)
 
-# %% ../../nbs/10_commands/02_answers.ipynb #cell-024
+# %% ../../nbs/10_commands/02_answers.ipynb #cell-026
 TRUTHS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 
 def _truth(value) -> bool | None: return TRUTHS.get(str(value).strip().lower())
@@ -134,7 +134,7 @@ def _parsed(path, column, parse, expected) -> list:
             )
     return [parse(value) for value in column]
 
-# %% ../../nbs/10_commands/02_answers.ipynb #cell-029
+# %% ../../nbs/10_commands/02_answers.ipynb #cell-031
 def read_answers(
     path: str,  # a table: .csv, .tsv, .json, .jsonl or .parquet
 ):
@@ -163,7 +163,7 @@ def read_answers(
         found[name] = _parsed(path, table[name], _truth, "true or false, 1 or 0")
     return pd.DataFrame(found)
 
-# %% ../../nbs/10_commands/02_answers.ipynb #cell-032
+# %% ../../nbs/10_commands/02_answers.ipynb #cell-036
 # key in JSON → name in `MEASURES`
 CALIBRATION = {
     "accuracy": "accuracy", "mean_confidence": "mean_confidence", "ece": "ece",
@@ -196,7 +196,7 @@ def calibration_text(result: dict, abstained: int, bins: int) -> list[str]:
     }
     return [table_text(rows, index=True), *[note for note, holds in notes.items() if holds]]
 
-# %% ../../nbs/10_commands/02_answers.ipynb #cell-034
+# %% ../../nbs/10_commands/02_answers.ipynb #cell-042
 AnswerTable = Annotated[str, Argument(
     metavar="ANSWERS",
     help="A table (.csv, .tsv, .json, .jsonl, .parquet) with columns `confidence` (0 to 1) and"

@@ -24,13 +24,13 @@ __all__ = ['Asked', 'Pairs', 'Position', 'StudiedSite', 'StudiedEps', 'Absolute'
            'report_findings', 'load_studied', 'hallucination', 'localize_layers', 'compare_with_rivals', 'rivals_text',
            'mitigation_dict', 'train_and_compare', 'mitigate']
 
-# %% ../../nbs/10_commands/03_hallucination.ipynb #cell-010
+# %% ../../nbs/10_commands/03_hallucination.ipynb #cell-012
 def load_asked(source: str, limit: int | None, split: str | None) -> list:
     "Load the questions of a source; of the teaching world those about everybody."
     everybody = "teaching:all" if source == "teaching" else source
     return read_questions(everybody, limit, split=split)
 
-# %% ../../nbs/10_commands/03_hallucination.ipynb #cell-014
+# %% ../../nbs/10_commands/03_hallucination.ipynb #cell-018
 def check_studied(questions: str | None, pairs: str | None, prompt: str, shots) -> None:
     "Raise InputError unless questions or answer pairs were given, and a prompt that fits."
     if (questions is None) == (pairs is None):
@@ -40,7 +40,7 @@ def check_studied(questions: str | None, pairs: str | None, prompt: str, shots) 
             "--pairs brings its own answers and has no examples; give --prompt plain or chat"
         )
 
-# %% ../../nbs/10_commands/03_hallucination.ipynb #cell-017
+# %% ../../nbs/10_commands/03_hallucination.ipynb #cell-023
 def answer_asked(evaluator, questions: list, how: tuple, progress=silent):
     "Return answers to one question about each subject, and how they were asked."
     from avss_nb.data.questions import one_per_subject
@@ -60,7 +60,7 @@ def answer_given(evaluator, pairs: tuple, how: tuple, progress=silent):
     logprobs = evaluator.score(questions, texts, progress)
     return Answers.given(questions, texts, correct, logprobs, evaluator.prompt), chosen
 
-# %% ../../nbs/10_commands/03_hallucination.ipynb #cell-022
+# %% ../../nbs/10_commands/03_hallucination.ipynb #cell-028
 def hallucination_dict(scores, table, answers, chosen, out: str) -> dict:
     "Return what was found about layers and detectors, for JSON."
     result = scores.to_dict() | {"asked": asking_dict(chosen)}
@@ -94,7 +94,7 @@ def report_findings(profile, scorer, answers, chosen, out: str, to: str | None) 
     print_result("\n".join([*asking_lines(chosen), *lines, f"saved to {out}"]), result, to)
     if profile.partial: raise Exit(130)
 
-# %% ../../nbs/10_commands/03_hallucination.ipynb #cell-023
+# %% ../../nbs/10_commands/03_hallucination.ipynb #cell-029
 Asked = Annotated[str | None, QUESTIONS]
 
 Pairs = Annotated[str | None, Option(
@@ -119,7 +119,7 @@ Balance = Annotated[str, Option(
          " answer_tokens, …), or none."
 )]
 
-# %% ../../nbs/10_commands/03_hallucination.ipynb #cell-024
+# %% ../../nbs/10_commands/03_hallucination.ipynb #cell-030
 def load_studied(questions, pairs, limit, split, rules):
     "Load questions, or a table's answers with their questions and verdicts."
     if questions: return judged_by(load_asked(questions, limit, split), rules)
@@ -162,7 +162,7 @@ def hallucination(
         profile = analyzer.profile(answers, listen("profile"))
     if not processes.rank: report_findings(profile, scorer, answers, chosen, out, to)
 
-# %% ../../nbs/10_commands/03_hallucination.ipynb #cell-038
+# %% ../../nbs/10_commands/03_hallucination.ipynb #cell-052
 PARTS = {"localize": 0.2, "train": 0.5, "develop": 0.1, "test": 0.2}
 
 def localize_layers(evaluator, questions: list) -> list[int]:
@@ -175,7 +175,7 @@ def localize_layers(evaluator, questions: list) -> list[int]:
     answers = evaluator.answer(one_per_subject(questions), default_progress("localize"))
     return analyzer.analyze(answers, default_progress("profile")).layers(3)
 
-# %% ../../nbs/10_commands/03_hallucination.ipynb #cell-041
+# %% ../../nbs/10_commands/03_hallucination.ipynb #cell-057
 def compare_with_rivals(original, trained, parts: dict) -> dict:
     "Return reports of the original, its rivals that train nothing, and the trained model."
     from avss_nb.hallucination.comparison import score_rivals
@@ -210,7 +210,7 @@ def mitigation_dict(trained, reports: dict, parts: dict) -> dict:
         "rivals": rivals
     }
 
-# %% ../../nbs/10_commands/03_hallucination.ipynb #cell-042
+# %% ../../nbs/10_commands/03_hallucination.ipynb #cell-058
 def train_and_compare(evaluator, questions, numbers, recipe, texts, checkpoint, **asking):
     """Train layers (None: those that localization finds) on a part of the questions; return
     the training, reports on another part, and both for JSON."""
@@ -228,7 +228,7 @@ def train_and_compare(evaluator, questions, numbers, recipe, texts, checkpoint, 
     reports = compare_with_rivals(evaluator, Evaluator(trained.model, tokenizer, **asking), parts)
     return trained, reports, mitigation_dict(trained, reports, parts)
 
-# %% ../../nbs/10_commands/03_hallucination.ipynb #cell-046
+# %% ../../nbs/10_commands/03_hallucination.ipynb #cell-068
 Layers = Annotated[str, Option(
     help="auto (the three layers with the highest EAVSS), or numbers, for example 0,3,5."
 )]
@@ -261,7 +261,7 @@ Checkpoint = Annotated[str | None, Option(
     help="File to continue from, and to keep up to date."
 )]
 
-# %% ../../nbs/10_commands/03_hallucination.ipynb #cell-047
+# %% ../../nbs/10_commands/03_hallucination.ipynb #cell-069
 @app.command()
 def mitigate(
     model: Model,

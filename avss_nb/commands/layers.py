@@ -4,6 +4,7 @@
 
 # %% ../../nbs/10_commands/01_layers.ipynb #cell-003
 from __future__ import annotations
+import shlex
 from pathlib import Path
 from typing import Annotated
 from typer import Argument, Option, echo
@@ -19,8 +20,8 @@ from ..data.sources import prepare_hub, read_corpus
 
 # %% auto #0
 __all__ = ['PROFILE_FILE', 'Sites', 'Ablation', 'Partial', 'BOUNDS', 'Fraction', 'Count', 'Threshold', 'Search', 'Profile',
-           'named_sites', 'report_profile', 'profile', 'merge', 'score_profile', 'ranking_table', 'rank', 'check_prune',
-           'plan_text', 'prune']
+           'Samples', 'named_sites', 'report_profile', 'profile', 'merge', 'score_profile', 'ranking_table', 'rank',
+           'check_prune', 'plan_text', 'prune']
 
 # %% ../../nbs/10_commands/01_layers.ipynb #cell-009
 PROFILE_FILE = "avss_nb.LayerProfile/1", "profiling"  # by which an earlier one is known
@@ -153,16 +154,24 @@ def check_prune(model: str, out: str, amount: dict, profile, search, corpus) -> 
     if search is not None and not corpus:
         raise InputError(f"--search {search} measures the loss on texts; give --texts")
 
-def plan_text(pruned) -> str:
-    "Say what was removed and checked."
+def plan_text(
+    pruned,  # a `PrunedModel`
+    command: str | None = None,  # that measures its quality; None: leave quality out
+) -> str:
+    "Say what was removed and verified, what the cut costs, and show what the model writes."
     plan = pruned.plan
     removed = ", ".join(map(str, plan.removed))
-    checks = [f"{name.replace('_', ' ')}: {value}" for name, value in pruned.checks.items()]
-    return (
-        f"{plan.how}\nremoved {len(plan.removed)} of {plan.layers} layers: {removed};"
-        f" {plan.parameters_before:,} → {plan.parameters_after:,} parameters"
-        f"\nchecks: {', '.join(checks)}"
-    )
+    lines = [
+        plan.how,
+        f"removed {len(plan.removed)} of {plan.layers} layers: {removed};"
+        f" {plan.parameters_before:,} → {plan.parameters_after:,} parameters",
+        f"verified: {pruned.verified}",
+    ]
+    if command: lines.append(f"quality: {plan.quality(command)}")
+    if pruned.samples: lines.append("greedy continuations, before and after the cut:")
+    for sample in pruned.samples:  # repr: what a model writes may hold escape sequences
+        lines += [f"  {name}: {text!r}" for name, text in sample.items()]
+    return "\n".join(lines)
 
 # %% ../../nbs/10_commands/01_layers.ipynb #cell-054
 Fraction = Annotated[float | None, Option(
@@ -181,6 +190,10 @@ Search = Annotated[str | None, Option(
 
 Profile = Annotated[str | None, Option(help="The model's profile; not needed for a search.")]
 
+Samples = Annotated[int, Option(
+    min=0, help="Show this many short continuations, before and after the cut (0: none)."
+)]
+
 # %% ../../nbs/10_commands/01_layers.ipynb #cell-055
 @app.command(cls=ScoringCommand)
 def prune(
@@ -194,6 +207,7 @@ def prune(
     limit: Limit = None, tokens: Tokens = None, max_length: MaxLength = 256,
     window_bos: WindowBos = True, split: Split = None, column: Column = None,
     dtype: Dtype = "auto", device: Device = None, to: Json = None, stack: Stack = None,
+    samples: Samples = 3,
 ) -> None:
     "Save a smaller model. It is checked before it is saved."
     check_out(out, "pruning.json", "pruning", folder=True)
@@ -215,6 +229,8 @@ def prune(
         scores, **amount, protect=layer_numbers(protect), search=search, texts=found,
         progress=default_progress("search")
     )
-    pruned = plan.apply()
+    pruned = plan.apply(samples=samples)
     pruned.save(out)
-    print_result(f"{plan_text(pruned)}\nsaved to {out}", pruned.to_dict(out), to)
+    command = f"avss-nb evaluate {shlex.quote(out)} --texts FILE"
+    facts = pruned.to_dict(out) | {"quality": plan.quality(command)}
+    print_result(f"{plan_text(pruned, command)}\nsaved to {out}", facts, to)

@@ -331,7 +331,7 @@ def converted_gguf(
                          "set AVSS_NB_CACHE to a folder that can be written") from None
     try:
         if not _intact(folder):
-            progress(Progress(0, 1, "model"))
+            progress(Progress(0, 1, "model", begins=True))
             convert_gguf(file, folder)
             progress(Progress(1, 1, "model"))
     finally: lock.release()

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.utils import logging
 from fastcore.basics import patch
 from ..base.basics import InputError, Progress, check_place, silent, write_whole
 from .questions import Question
@@ -492,6 +493,10 @@ def load_teaching_model(
         the precision of the weights
     """
     folder = folder or resources.files("avss_nb") / "teaching_model"
-    model = LlamaForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
+    bars = logging.is_progress_bar_enabled()  # a bar would stay in notebooks as a dead widget
+    logging.disable_progress_bar()
+    try: model = LlamaForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
+    finally:
+        if bars: logging.enable_progress_bar()
     model.config._name_or_path = model.name_or_path = "teaching"
     return model.eval(), PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)

@@ -28,6 +28,7 @@ def factor_text(change: float) -> str:
     Parameters
     ----------
     change : float
+        of a trait, as `observe` reports it; not read
     """
     if not np.isfinite(change): return "not defined"
     factor = np.exp(abs(change))

@@ -151,6 +151,7 @@ def change_text(change: float, kind: str = "factor") -> str:
     Parameters
     ----------
     change : float
+        of a trait, as `observe` reports it; not read
     kind : str, default 'factor'
     """
     if kind == "factor": return f"×{number_text(change)}"

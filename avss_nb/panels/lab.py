@@ -52,7 +52,7 @@ KINDS = {
 
 if find_spec("pyarrow") is None: del KINDS[".parquet"]
 
-# %% ../../nbs/09_panels/09_lab.ipynb #cell-009
+# %% ../../nbs/09_panels/09_lab.ipynb #cell-010
 class LayerLab(Panel):
     """The four panels as tabs, with one picked layer.
 
@@ -131,7 +131,7 @@ class LayerLab(Panel):
     @observe("layer")
     def _layer_changed(self, change) -> None: self._tell_facts()
 
-# %% ../../nbs/09_panels/09_lab.ipynb #cell-011
+# %% ../../nbs/09_panels/09_lab.ipynb #cell-012
 @patch(as_prop=True)
 def hallucination(self: LayerLab) -> HallucinationPanel | None: return self.views[1].panel
 
@@ -146,7 +146,7 @@ def view(self: LayerLab) -> View:
     "The tab on show."
     return self.views[self.tabs.selected_index or 0]
 
-# %% ../../nbs/09_panels/09_lab.ipynb #cell-013
+# %% ../../nbs/09_panels/09_lab.ipynb #cell-014
 @patch
 def _fill_tabs(self: LayerLab, why: str, eavss: EAVSSScorer | None) -> None:
     "Show the panels that can work already, and say what the others wait for; `why`: no questions."
@@ -172,9 +172,9 @@ def _fill_tabs(self: LayerLab, why: str, eavss: EAVSSScorer | None) -> None:
     self.ranking.observe(self._ranked, "scores")
     self.ranking.bar.layout.observe(self._ranked, "display")
     steps = "the first step" if why else "the first two steps"
-    self.say(f"Nothing is measured yet. lab.run() does {steps}.")
+    self.say(f"Nothing is measured yet. Press the button, or call lab.run() for {steps}.")
 
-# %% ../../nbs/09_panels/09_lab.ipynb #cell-015
+# %% ../../nbs/09_panels/09_lab.ipynb #cell-016
 @patch
 def _tell_facts(self: LayerLab, change=None) -> None:
     "Say what all tabs know of the picked layer, in a line."
@@ -198,7 +198,7 @@ def __repr__(self: LayerLab):
     words = " ".join(said) or self.text
     return f"LayerLab({model_name(self.blocks)}, layer {self.layer}). {words}"
 
-# %% ../../nbs/09_panels/09_lab.ipynb #cell-016
+# %% ../../nbs/09_panels/09_lab.ipynb #cell-017
 @patch
 def _build(self: LayerLab, folder: str) -> None:
     "Make the widgets around the panels."
@@ -236,7 +236,7 @@ def _build(self: LayerLab, folder: str) -> None:
     self.tabs.observe(self._propose, "selected_index")
     self._tell_facts()
 
-# %% ../../nbs/09_panels/09_lab.ipynb #cell-017
+# %% ../../nbs/09_panels/09_lab.ipynb #cell-018
 @patch
 def _save_buttons(self: LayerLab):
     "Make a button for each kind of file."
@@ -252,7 +252,7 @@ def _save_buttons(self: LayerLab):
         button.on_click(lambda _, kind=kind: self._press(kind))
     return row_of_controls(widgets.HTML("save"), *self.buttons.values())
 
-# %% ../../nbs/09_panels/09_lab.ipynb #cell-018
+# %% ../../nbs/09_panels/09_lab.ipynb #cell-019
 @patch
 def _enter(self: LayerLab, number: int, panel: Panel) -> None:
     "A panel takes its place, and picks with the others."
@@ -271,12 +271,14 @@ def _ranked(self: LayerLab, change=None) -> None:
         return
     self._scored = scores
     if self.pruning: self.pruning.scores = scores; return
-    try: panel = PruningPanel(self.model, self.tokenizer, scores, self._evaluate)
+    try: panel = PruningPanel(
+        self.model, self.tokenizer, scores, self._evaluate, texts=self.texts[:3]
+    )
     except InputError as error: self.views[2].explain(str(error)); return
     self._enter(2, panel)
     panel.cost.observe(self._tell_facts, "value")
 
-# %% ../../nbs/09_panels/09_lab.ipynb #cell-020
+# %% ../../nbs/09_panels/09_lab.ipynb #cell-021
 @patch
 def _add_tabs(self: LayerLab) -> None:
     "Add the tabs of the table `TABS` after the first four."
@@ -288,10 +290,7 @@ def _add_tabs(self: LayerLab) -> None:
         try: self._enter(number, make(self))
         except InputError as error: view.explain(str(error))
 
-# %% ../../nbs/09_panels/09_lab.ipynb #cell-021
-# --- the steps
-# ---------------------------------------------------------------------------------------------------
-
+# %% ../../nbs/09_panels/09_lab.ipynb #cell-023
 @patch
 @contextmanager
 def _step(self: LayerLab, number: int, words: str):
@@ -308,7 +307,7 @@ def _step(self: LayerLab, number: int, words: str):
         self._offer()
         self.keep_picture()
 
-# %% ../../nbs/09_panels/09_lab.ipynb #cell-022
+# %% ../../nbs/09_panels/09_lab.ipynb #cell-024
 @patch
 def _steps(self: LayerLab) -> list[tuple[str, str, str, bool]]:
     "Each step: its method, the words on its button, what it does, and whether it is done."
@@ -351,7 +350,7 @@ def run(self: LayerLab) -> None:
     if self.profile().partial or not self.hallucination: return
     self.hallucinations()
 
-# %% ../../nbs/09_panels/09_lab.ipynb #cell-023
+# %% ../../nbs/09_panels/09_lab.ipynb #cell-025
 @patch
 def profile(self: LayerLab) -> LayerProfile:
     "Read the texts and rank the layers; after ■ the partial result is shown and returned."
@@ -381,7 +380,7 @@ def hallucinations(self: LayerLab,
     with self._step(1, "Finding the layers that hallucinate …"):
         return self.hallucination.run(self.questions, answers)
 
-# %% ../../nbs/09_panels/09_lab.ipynb #cell-024
+# %% ../../nbs/09_panels/09_lab.ipynb #cell-026
 @patch
 def prune(self: LayerLab,
     # how many of the lowest, or which ones; None: as many as are marked
@@ -403,16 +402,13 @@ def prune(self: LayerLab,
         raise InputError("there is no ranking yet; call lab.profile() first")
     if not self.pruning: LayerPruner(self.model, self.tokenizer)  # says why it cannot be
     if isinstance(layers, Integral):
-        if not 0 <= layers < len(self.blocks):
-            raise InputError(
-                f"{layers} layers were to be removed; the model has {len(self.blocks)},"
-                f" give 0 to {len(self.blocks) - 1}"
-            )
-        self.pruning.count, layers = int(layers), None
+        self.pruning.pick()  # by the ranking
+        try: self.pruning.count, layers = int(layers), None
+        except TraitError as error: raise InputError(str(error)) from None
     with self._step(2, "Trying the model without layers …"):
         return self.pruning.preview(layers)
 
-# %% ../../nbs/09_panels/09_lab.ipynb #cell-025
+# %% ../../nbs/09_panels/09_lab.ipynb #cell-027
 @patch
 def mitigate(self: LayerLab,
     # to train; None: the three that stand out most in hallucinated answers
@@ -440,9 +436,8 @@ def mitigate(self: LayerLab,
             "it is not known yet which layers hallucinate; call lab.hallucinations() first"
         )
     layers = self.hallucination.scores.layers(3) if layers is None else layers
-    mitigator = ContrastiveMitigator(
-        self.model, self.tokenizer, layers, recipe, **self.evaluation
-    )
+    given = self.model, self.tokenizer, layers, recipe
+    mitigator = ContrastiveMitigator(*given, **self.evaluation)
     parts = split_questions(answers.questions, {"train": 0.8, "development": 0.2})
     self.development, chosen = parts["development"], set(parts["train"])
     self.training = answers[np.array([q in chosen for q in answers.questions])]
@@ -457,7 +452,7 @@ def ask(self: LayerLab) -> pd.DataFrame:
     if not self.mitigation: raise InputError("nothing was trained yet; call lab.mitigate() first")
     with self._step(3, "Asking the test questions …"): return self.mitigation.ask()
 
-# %% ../../nbs/09_panels/09_lab.ipynb #cell-026
+# %% ../../nbs/09_panels/09_lab.ipynb #cell-028
 @patch
 def _evaluate(self: LayerLab):
     "What is measured when a smaller model is tried."
@@ -466,30 +461,24 @@ def _evaluate(self: LayerLab):
         if not throttle.due(): return
         with throttle.frame():
             self.say(f"Measuring: {progress.unit} {progress.done:,} of {progress.total:,}")
-    found = Evaluator(self.model, self.tokenizer, **self.evaluation).evaluate(
-        *self._judged_by(), progress=tell
-    )
+    evaluator = Evaluator(self.model, self.tokenizer, **self.evaluation)
+    found = evaluator.evaluate(*self._judged_by(), progress=tell)
     self.say("Measured.")
     return found
 
 @patch
 def _judged_by(self: LayerLab) -> tuple:
     "What `Evaluator.evaluate` is given."
-    return (
-        (self.texts,) if find_head(self.model) == "classes" else (self.test or None, self.texts)
-    )
+    if find_head(self.model) == "classes": return (self.texts,)
+    return self.test or None, self.texts
 
 @patch
 def _repr_mimebundle_(self: LayerLab, include=None, exclude=None):
-    self.pictures = [
-        picture for view in self.views if view.panel for picture in view.panel.pictures
-    ]
+    panels = [view.panel for view in self.views if view.panel]
+    self.pictures = [picture for panel in panels for picture in panel.pictures]
     return super(LayerLab, self)._repr_mimebundle_(include, exclude)
 
-# %% ../../nbs/09_panels/09_lab.ipynb #cell-027
-# --- what leaves
-# -------------------------------------------------------------------------------------------------
-
+# %% ../../nbs/09_panels/09_lab.ipynb #cell-030
 @patch
 def _propose(self: LayerLab, change) -> None:
     "The name of the tab, unless another one was written."
@@ -504,7 +493,7 @@ def _press(self: LayerLab, kind: str) -> None:
         self.save(kind, own)
     except InputError as error: self.say(str(error))
 
-# %% ../../nbs/09_panels/09_lab.ipynb #cell-028
+# %% ../../nbs/09_panels/09_lab.ipynb #cell-031
 @patch
 def save(self: LayerLab,
     kind: str = "svg",  # svg, pdf, png, csv, parquet, html or py
@@ -531,10 +520,8 @@ def save(self: LayerLab,
     if kind not in KINDS:
         hint = " (.parquet needs pyarrow)" if kind == ".parquet" else ""
         raise InputError(f"{kind} was given; there is {', '.join(KINDS)}{hint}")
-    folder, name = (
-        self.folder.value, f"{'report' if kind == '.html' else self.view.name}{kind}"
-    )
-    path = Path(folder) / free_name(folder, name) if path is None else Path(path)
+    folder, stem = self.folder.value, "report" if kind == ".html" else self.view.name
+    path = Path(folder, free_name(folder, f"{stem}{kind}")) if path is None else Path(path)
     path = new_file(path.parent, path.name, kind)
     try:
         files = self._write(kind, path)
@@ -543,12 +530,11 @@ def save(self: LayerLab,
             f"{path} was not written: {error.strerror or error}; give another folder or"
             " name"
         ) from None
-    self.say(
-        f"Written to {path.parent.resolve()}: {', '.join(file.name for file in files)}"
-    )
+    names = ", ".join(file.name for file in files)
+    self.say(f"Written to {path.parent.resolve()}: {names}")
     return files
 
-# %% ../../nbs/09_panels/09_lab.ipynb #cell-029
+# %% ../../nbs/09_panels/09_lab.ipynb #cell-032
 @patch
 def _write(self: LayerLab, kind: str, path: Path) -> list[Path]:
     def beside(name): return path.with_name(free_name(path.parent, name))
@@ -574,7 +560,7 @@ def _write(self: LayerLab, kind: str, path: Path) -> list[Path]:
             return [path, data]
     return [path]
 
-# %% ../../nbs/09_panels/09_lab.ipynb #cell-030
+# %% ../../nbs/09_panels/09_lab.ipynb #cell-033
 @patch
 def code(self: LayerLab,
     data: str = "data.json",  # the file with texts and questions, see `save`
@@ -589,7 +575,7 @@ def code(self: LayerLab,
     self.view.table  # there must be something to repeat
     return python_script(source_of_table(self, self.view, data))
 
-# %% ../../nbs/09_panels/09_lab.ipynb #cell-031
+# %% ../../nbs/09_panels/09_lab.ipynb #cell-034
 @patch
 def report(self: LayerLab) -> str:
     "All tabs in one HTML page that needs nothing else."
@@ -612,9 +598,7 @@ def report(self: LayerLab) -> str:
         "layers": len(self.blocks),
         "fingerprint": fingerprint_blocks(self.blocks),
         "texts": f"{len(self.texts):,}",
-        "questions": (
-            f"{len(self.questions):,}, and {len(self.test):,} set aside for tests"
-        ),
+        "questions": f"{len(self.questions):,}, and {len(self.test):,} set aside for tests",
         "settings of answers": self.evaluation or "the usual ones",
         "picked layer": self.layer,
     }

@@ -4,7 +4,7 @@
 
 # %% ../../nbs/09_panels/01_live.ipynb #cell-002
 from __future__ import annotations
-import html, inspect, re, time, uuid
+import html, inspect, json, re, time, uuid
 from contextlib import contextmanager
 import ipywidgets as widgets
 import pandas as pd
@@ -16,9 +16,9 @@ from ..base.basics import InputError, Progress
 from .picture import CELLS, DRAWING, Picture, Throttle, stack_pictures
 
 # %% auto #0
-__all__ = ['ARROW', 'STYLE', 'CLOSED', 'WITHOUT_KERNEL', 'row_of_controls', 'marked_up', 'close_widget', 'reuse_id', 'ReusesIds',
-           'Panel', 'widget_parts', 'close_parts', 'list_layers', 'name_layers', 'duration_in_words', 'LivePanel',
-           'LayerPanel']
+__all__ = ['ARROW', 'STYLE', 'TENDING', 'CLOSED', 'WITHOUT_KERNEL', 'TOOLBAR', 'row_of_controls', 'marked_up', 'tooltips_as_html',
+           'close_widget', 'reuse_id', 'ReusesIds', 'Panel', 'widget_parts', 'close_parts', 'list_layers',
+           'name_layers', 'duration_in_words', 'LivePanel', 'LayerPanel']
 
 # %% ../../nbs/09_panels/01_live.ipynb #cell-009
 ARROW = (
@@ -37,19 +37,17 @@ STYLE = """<style>
   background-size: 16px; background-repeat: no-repeat; background-position: right 2px center}
 .avss-panel td, .avss-panel th {padding: 0 12px 0 0; line-height: 19px; white-space: nowrap;
   text-align: left}
-@media (max-width: 1000px) {
+.avss-panel {container-type: inline-size}
+.avss-panel .widget-html-content {min-width: 0}
+.avss-inside > * {min-width: 0; max-width: 100%}
+@container (max-width: 767px) {
   .avss-panel td, .avss-panel th {white-space: normal}
   .avss-inside {flex-wrap: wrap}
+  .avss-strip {margin: 0 !important}
 }
+.avss-layers img {cursor: pointer}
 @keyframes avss-shown {from {opacity: 1}}
-</style><span style="animation: avss-shown 1ms" onanimationstart="
-  const panel = this.closest('.avss-panel'), unnamed = '.noUi-handle:not([aria-label])';
-  const label = h => h.closest('.widget-inline-hbox').querySelector('label').textContent;
-  const name = () => panel.querySelectorAll(unnamed).forEach(handle =>
-    handle.setAttribute('aria-label', label(handle)));
-  name();
-  new MutationObserver(name).observe(panel, {childList: true, subtree: true})"></span>
-""".strip().replace("ARROW", ARROW)
+</style>""".replace("ARROW", ARROW)
 
 def row_of_controls(*items, **layout) -> widgets.HBox:
     """Put widgets in a row that wraps in a narrow window.
@@ -73,7 +71,39 @@ def marked_up(text: str) -> str:
     """
     return re.sub("`(.+?)`", r"<code>\1</code>", html.escape(text))
 
-# %% ../../nbs/09_panels/01_live.ipynb #cell-014
+# %% ../../nbs/09_panels/01_live.ipynb #cell-011
+TENDING = """<span style="animation: avss-shown 1ms" onanimationstart="
+  const panel = this.closest('.avss-panel');
+  if (panel.tended) return;
+  panel.tended = true;
+  const all = (what, where = panel) => [...where.querySelectorAll(what)];
+  const own = element => element.closest('.avss-panel') === panel;
+  const label = h => h.closest('.widget-inline-hbox').querySelector('label').textContent;
+  const tend = () => {
+    all('.noUi-handle:not([aria-label])').forEach(h => h.setAttribute('aria-label', label(h)));
+    all('[data-tips]').filter(own).forEach(({dataset}) =>
+      Object.entries(JSON.parse(dataset.tips)).forEach(([name, words]) =>
+        all('.' + name).filter(own).forEach(control =>
+          [control, ...all('input, select, .noUi-handle', control)].forEach(part =>
+            part.title = words))));
+  };
+  tend();
+  new MutationObserver(tend).observe(panel, {childList: true, subtree: true})"></span>
+""".strip()
+
+def tooltips_as_html(
+    tips: dict,  # class of a control → what it says under the mouse
+) -> str:
+    """Write tooltips where `TENDING` finds them.
+
+    Parameters
+    ----------
+    tips : dict
+        class of a control → what it says under the mouse
+    """
+    return f'<span hidden data-tips="{html.escape(json.dumps(tips))}"></span>'
+
+# %% ../../nbs/09_panels/01_live.ipynb #cell-018
 CLOSED: dict[type, list[str]] = {}  # kind of widget → ids of those that were closed
 
 def close_widget(widget) -> None:
@@ -102,7 +132,7 @@ def reuse_id(widget) -> None:
     if widget._model_id is None and (ids := CLOSED.get(type(widget))):
         widget._model_id = ids.pop()
 
-# %% ../../nbs/09_panels/01_live.ipynb #cell-017
+# %% ../../nbs/09_panels/01_live.ipynb #cell-021
 class ReusesIds(type(HasTraits)):
     """The widgets of a new panel take over the ids of closed ones.
     A program that runs a notebook and stores the state of its widgets (nbclient, papermill)
@@ -123,7 +153,7 @@ class ReusesIds(type(HasTraits)):
         try: return super().__call__(*args, **kwargs)
         finally: widgets.Widget.on_widget_constructed(others)
 
-# %% ../../nbs/09_panels/01_live.ipynb #cell-021
+# %% ../../nbs/09_panels/01_live.ipynb #cell-025
 class Panel(HasTraits, metaclass=ReusesIds):
     """A widget with a status line and a picture that stays.
 
@@ -152,7 +182,7 @@ class Panel(HasTraits, metaclass=ReusesIds):
         self._kept = None  # what the notebook has of them
         hidden = f"<style>.avss-kept-{self.display_id} {{display: none}}</style>"
         self.head = widgets.HTML(
-            f"{STYLE}{hidden}<b style='font-size: 15px'>{marked_up(title)}</b> &nbsp;"
+            f"{STYLE}{TENDING}{hidden}<b style='font-size: 15px'>{marked_up(title)}</b> &nbsp;"
             f" {marked_up(hint)}"
         )
         # two lines
@@ -193,7 +223,7 @@ class Panel(HasTraits, metaclass=ReusesIds):
     def __repr__(self):
         return f"{type(self).__name__}: {' '.join([self.picture.alt, self.text]).strip()}"
 
-# %% ../../nbs/09_panels/01_live.ipynb #cell-025
+# %% ../../nbs/09_panels/01_live.ipynb #cell-029
 def widget_parts(
     widget,
     found: dict | None = None,  # those that are known
@@ -224,7 +254,7 @@ def close_parts(widget) -> None:
     """
     for part in reversed(widget_parts(widget)): close_widget(part)
 
-# %% ../../nbs/09_panels/01_live.ipynb #cell-027
+# %% ../../nbs/09_panels/01_live.ipynb #cell-031
 WITHOUT_KERNEL = """<style>
 .jp-OutputArea-child:has(.avss-panel) + .jp-OutputArea-child:has(.avss-kept) {display: none}
 .jp-OutputArea-child:not(:has(.avss-panel)):has(+ .jp-OutputArea-child .avss-kept)
@@ -269,7 +299,7 @@ def _ipython_display_(self: Panel):
     self.places[CELLS.here()] = CELLS.turn
     if self not in CELLS.panels: CELLS.panels.append(self)
 
-# %% ../../nbs/09_panels/01_live.ipynb #cell-031
+# %% ../../nbs/09_panels/01_live.ipynb #cell-035
 @patch
 def keep_picture(self: Panel) -> None:
     """Store the present picture, words and tables in the notebook, in place of those from
@@ -296,7 +326,7 @@ def _closed(self: Panel) -> None:
     if self in CELLS.panels: CELLS.panels.remove(self)
     close_parts(self.widget)
 
-# %% ../../nbs/09_panels/01_live.ipynb #cell-032
+# %% ../../nbs/09_panels/01_live.ipynb #cell-036
 @patch
 def _leaves(self: Panel, cell) -> None:
     """The page has lost the place where this cell showed the panel;
@@ -314,7 +344,7 @@ def _leaves(self: Panel, cell) -> None:
         del names["_oh"][number]
         for held in names, hidden: held.pop(f"_{number}", None)
 
-# %% ../../nbs/09_panels/01_live.ipynb #cell-036
+# %% ../../nbs/09_panels/01_live.ipynb #cell-040
 def list_layers(layers, most: int = 8) -> str:
     """Layer numbers in words: 3, 7, 9 and 4 more.
 
@@ -349,7 +379,7 @@ def duration_in_words(seconds: float) -> str:
     """
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
-# %% ../../nbs/09_panels/01_live.ipynb #cell-047
+# %% ../../nbs/09_panels/01_live.ipynb #cell-051
 class LivePanel(Panel):
     """A panel that listens to a piece of work. Others say what to do:
     `_hear` each event, `_live` draw, `_so_far` and `load` the result.
@@ -362,6 +392,8 @@ class LivePanel(Panel):
     picture : Picture
     """
     hears_parts = True
+    # in the frame of the picture, until there is something to show
+    measuring = "Working: the picture comes with the first result"
 
     def __init__(self, title: str, hint: str, picture: Picture):
         super().__init__(title, hint, picture)
@@ -412,14 +444,37 @@ class LivePanel(Panel):
 
     def _hear(self, progress: Progress) -> None: pass
 
-# %% ../../nbs/09_panels/01_live.ipynb #cell-048
+# %% ../../nbs/09_panels/01_live.ipynb #cell-052
 @patch
 def _begin(self: LivePanel, progress: Progress) -> None:
     self._started, self._from, self._heard = time.monotonic(), progress.share(), False
     self.throttle.begin()
     self.bar.layout.display = ""
+    self._fill_frame(self.measuring)
     if get_ipython() is not None:
         get_ipython().events.register("post_run_cell", self._cell_ended)
+
+@patch
+def _fill_frame(self: LivePanel, words: str) -> None:
+    "Write into the frame of a picture that has nothing to show yet."
+    if not self.picture.png: self.picture.clear(words)
+
+@patch
+@contextmanager
+def _begun(self: LivePanel):
+    """Say that work has begun before it is heard of.
+    If it fails before a unit is finished, what was said before comes back."""
+    before, self._heard = self.text, False
+    self.say(f"{self.measuring}.")
+    self._fill_frame(self.measuring)
+    try: yield
+    except BaseException as error:
+        stopped = isinstance(error, KeyboardInterrupt) and self._progress is not None
+        if not self._heard:
+            if self._progress is not None: self._end()
+            self._fill_frame("")
+            if not stopped: self.say(before)
+        raise
 
 @patch
 def _cell_ended(self: LivePanel, *_) -> None:
@@ -429,6 +484,7 @@ def _cell_ended(self: LivePanel, *_) -> None:
 @patch
 def _end(self: LivePanel, result=None) -> None:
     "Show the final state, and keep its picture in the saved notebook."
+    self._fill_frame("")
     if result is not None: self.load(result)
     elif self._heard: self.load(self._so_far())
     else: self.say(f"Stopped before the first {self._progress.unit} had ended.")
@@ -438,7 +494,46 @@ def _end(self: LivePanel, result=None) -> None:
         shell.events.unregister("post_run_cell", self._cell_ended)
     self.keep_picture()
 
-# %% ../../nbs/09_panels/01_live.ipynb #cell-061
+# %% ../../nbs/09_panels/01_live.ipynb #cell-069
+TOOLBAR = """<span style="animation: avss-shown 1ms" onanimationstart="
+  const panel = this.closest('.avss-panel');
+  if (panel.onkeydown) return;
+  const own = element => element?.closest('.avss-panel') === panel;
+  const buttons = () => [...panel.querySelectorAll('.avss-strip button')].filter(own);
+  const reach = one => buttons().forEach(b => b.tabIndex = b === one ? 0 : -1);
+  const tend = () => {
+    const strip = buttons(), picked = strip.find(b => b.classList.contains('mod-active'));
+    strip.forEach(b => b.setAttribute('aria-pressed', b === picked));
+    strip[0]?.parentElement.setAttribute('role', 'toolbar');
+    strip[0]?.parentElement.setAttribute('aria-label', 'layers');
+    reach(strip.find(b => b === document.activeElement) ?? picked ?? strip[0]);
+  };
+  panel.onkeydown = event => {
+    const strip = buttons(), at = strip.indexOf(event.target);
+    if (at < 0 || event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    if (['Enter', ' '].includes(event.key)) return event.stopPropagation();
+    const moves = {ArrowLeft: at - 1, ArrowRight: at + 1, Home: 0, End: strip.length - 1};
+    if (!(event.key in moves)) return;
+    event.stopPropagation();
+    event.preventDefault();
+    const next = strip[moves[event.key]] ?? strip[at];
+    reach(next);
+    next.focus();
+  };
+  panel.onclick = event => {
+    const picture = event.target.closest('.avss-layers'), image = picture?.querySelector('img');
+    if (!image || !own(picture)) return;
+    const strip = buttons(), {left, right} = image.dataset, box = image.getBoundingClientRect();
+    const width = image.getAttribute('width'), x = (event.clientX - box.left) * width / box.width;
+    const layers = (x - left) / (width - left - right) * (strip.length + 0.4) - 0.7;
+    strip[Math.round(layers)]?.click();
+  };
+  tend();
+  new MutationObserver(tend).observe(
+    panel, {childList: true, subtree: true, attributeFilter: ['class']})"></span>
+""".strip()
+
+# %% ../../nbs/09_panels/01_live.ipynb #cell-077
 class LayerPanel(LivePanel):
     """A live panel that can look inside one layer;
     others name their `marks_class`, make `picked` and its `histogram`, and say how to `_draw`
@@ -464,6 +559,8 @@ class LayerPanel(LivePanel):
         )
         self.strip = widgets.ToggleButtons(options=[])
         self.strip.add_class("avss-strip")
+        self.picture.widget.add_class("avss-layers")
+        self.head.value += TOOLBAR
         for picker in self.pick, self.strip: picker.observe(self._picked, "value")
 
     def _present(self, alt: str, live: bool) -> None:
@@ -494,7 +591,7 @@ class LayerPanel(LivePanel):
             with self._quietly(): self.pick.value = self.strip.value = self.layer
             if self.scores is not None: self._draw()
 
-# %% ../../nbs/09_panels/01_live.ipynb #cell-062
+# %% ../../nbs/09_panels/01_live.ipynb #cell-078
 @patch
 def to_frame(self: LayerPanel) -> pd.DataFrame:
     "The scores on show."
@@ -526,7 +623,7 @@ def _make_room(self: LayerPanel, layers: int) -> None:
     self._marks = self.marks_class(self.picture.ax, layers)
     self._number(layers)
 
-# %% ../../nbs/09_panels/01_live.ipynb #cell-063
+# %% ../../nbs/09_panels/01_live.ipynb #cell-079
 @patch
 @contextmanager
 def _quietly(self: LayerPanel):

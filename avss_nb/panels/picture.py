@@ -81,6 +81,7 @@ class Picture:
         "The image with its description, as HTML."
         return (
             f'<img alt="{html.escape(self.alt)}" width="{self.width}" height="{self.height}"'
+            f' data-left="{self.left}" data-right="{self.right}"'
             ' style="display: block; max-width: 100%; height: auto"'
             f' src="data:image/png;base64,{self.base64}">'
         )
@@ -162,15 +163,25 @@ def _place_labels(self: Picture) -> None:
 
 # %% ../../nbs/09_panels/00_picture.ipynb #cell-015
 @patch
-def clear(self: Picture) -> None:
-    "Show an empty frame of the same size."
+def clear(self: Picture,
+    words: str = "",  # in the frame
+) -> None:
+    """Show an empty frame of the same size.
+
+    Parameters
+    ----------
+    words : str, default ''
+        in the frame
+    """
     self.png, self.alt = b"", ""
-    size = f"width: {self.width}px; max-width: 100%; height: {self.height}px"
+    size = f"width: {self.width}px; max-width: 100%; aspect-ratio: {self.width} / {self.height}"
     self.widget.value = (
-        f'<div style="{size}; box-sizing: border-box; border: 1px dashed #8886"></div>'
+        f'<div style="{size}; box-sizing: border-box; border: 1px dashed #8886; display: flex;'
+        f' align-items: center; justify-content: center; line-height: 1.4; text-align: center">'
+        f"{html.escape(words)}</div>"
     )
 
-# %% ../../nbs/09_panels/00_picture.ipynb #cell-026
+# %% ../../nbs/09_panels/00_picture.ipynb #cell-028
 def stack_pictures(
     pictures,  # of the same resolution
 ) -> str:  # PNG in base64
@@ -198,7 +209,7 @@ def stack_pictures(
     column.save(packed, "PNG", compress_level=1)
     return base64.b64encode(packed.getvalue()).decode()
 
-# %% ../../nbs/09_panels/00_picture.ipynb #cell-031
+# %% ../../nbs/09_panels/00_picture.ipynb #cell-033
 class Throttle:
     """Says when it is time to draw again.
 
@@ -241,7 +252,7 @@ class Throttle:
         self.last = time.monotonic()
         self.frames, self.spent = self.frames + 1, self.spent + self.last - began
 
-# %% ../../nbs/09_panels/00_picture.ipynb #cell-039
+# %% ../../nbs/09_panels/00_picture.ipynb #cell-041
 class Cells:
     "Knows whether a cell is running, and which panels each cell has put on the page."
 
@@ -289,7 +300,7 @@ class Cells:
                 if cell in panel.places: panel._leaves(cell)
         return message
 
-# %% ../../nbs/09_panels/00_picture.ipynb #cell-040
+# %% ../../nbs/09_panels/00_picture.ipynb #cell-042
 @patch
 def here(self: Cells) -> str | None:
     """Return the id of the running cell.
@@ -322,7 +333,7 @@ CELLS, RUNNING = Cells(), threading.Lock()
 Picture.listeners.append(CELLS.touch)
 
 
-# %% ../../nbs/09_panels/00_picture.ipynb #cell-044
+# %% ../../nbs/09_panels/00_picture.ipynb #cell-046
 @contextmanager
 def sole_run():
     """Hold the right to run a model.

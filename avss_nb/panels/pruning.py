@@ -5,27 +5,45 @@
 # %% ../../nbs/09_panels/04_pruning.ipynb #cell-002
 from __future__ import annotations
 import html
-from contextlib import nullcontext
+from collections.abc import Iterable
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
 import ipywidgets as widgets
 import numpy as np, pandas as pd
 from traitlets import Any, Int, TraitError, observe, validate
 from fastcore.basics import patch
-from ..base.basics import InputError, check_functions, check_kinds
+from ..base.basics import InputError, check_functions, check_kinds, check_place
 from ..maths.calibration import MEASURES
+from ..data.batches import Text
 from ..model.heads import find_head
 from ..draw.style import number_text
 from ..draw.layers import RankingBars
 from ..layers.scores import LayerScores
-from ..prune.pruner import LayerPruner, PrunePlan
+from ..prune.pruner import LayerPruner, PrunedModel, PrunePlan, continue_texts
+from ..prune.pruner import pair_samples, samples_html
 from .exports import evaluator_code
 from .live import Panel, list_layers, name_layers, row_of_controls
 from .picture import DRAWING, Picture, sole_run
 
 # %% auto #0
-__all__ = ['PERPLEXITIES', 'compare_measures', 'three_figures', 'cost_in_words', 'PruningPanel']
+__all__ = ['PERPLEXITIES', 'BETTER', 'ARROWS', 'PRUNING_STYLE', 'MOST', 'measure_label', 'compare_measures', 'direction_mark',
+           'three_figures', 'cost_in_words', 'PruningPanel', 'count_layers', 'value_html']
 
 # %% ../../nbs/09_panels/04_pruning.ipynb #cell-010
 PERPLEXITIES = ("perplexity", "pseudo_perplexity")
+
+def measure_label(
+    name: str,  # as in `Report.to_dict()`
+) -> str:
+    """Return what a measure is called in tables.
+
+    Parameters
+    ----------
+    name : str
+        as in `Report.to_dict()`
+    """
+    return MEASURES.get(name, name.replace("_", "-"))
 
 def compare_measures(
     before: dict,  # `Report.to_dict()` of the model as it is
@@ -54,12 +72,39 @@ def compare_measures(
         name for name in (*MEASURES, *PERPLEXITIES)
         if before.get(name) is not None and after.get(name) is not None
     ]
-    rows = {MEASURES.get(name, name.replace("_", "-")): row(name) for name in names}
+    rows = {measure_label(name): row(name) for name in names}
     columns = "before after change factor".split()
     columns += [f"{when} {end}" for when in columns[:2] for end in ("low", "high")]
     return pd.DataFrame.from_dict(rows, "index", columns=columns).astype(float)
 
 # %% ../../nbs/09_panels/04_pruning.ipynb #cell-017
+BETTER = {
+    "accuracy": "higher", "hallucination_rate": "lower", "abstention_rate": "neither",
+    "mean_confidence": "neither", "ece": "lower", "ece_equal_mass": "lower", "brier": "lower",
+    "auroc": "higher", "risk_coverage": "lower", **dict.fromkeys(PERPLEXITIES, "lower")
+}
+
+ARROWS = {
+    "higher": ("↑", "higher is better"), "lower": ("↓", "lower is better"),
+    "neither": ("↕", "neither direction is better in itself")
+}
+
+def direction_mark(
+    label: str,  # of a measure, from `measure_label`
+) -> str:
+    """Return an arrow in the good direction, as HTML; nothing where that is not known.
+
+    Parameters
+    ----------
+    label : str
+        of a measure, from `measure_label`
+    """
+    known = {measure_label(name): better for name, better in BETTER.items()}
+    if label not in known: return ""
+    arrow, words = ARROWS[known[label]]
+    return f'<span role="img" aria-label="{words}" title="{words}">{arrow}</span>'
+
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-023
 def three_figures(x: float) -> str:
     """Write a number with three figures, zeros included: 0.500, 1.60, 12.3, 1,234.
 
@@ -88,9 +133,9 @@ def cost_in_words(
         parts.append(f"{name} {three_figures(before)} → {three_figures(after)}{growth}")
     return ", ".join(parts)
 
-# %% ../../nbs/09_panels/04_pruning.ipynb #cell-022
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-028
 class PruningPanel(Panel):
-    """Mark the lowest layers for removal and try the model without them.
+    """Mark layers for removal, by a ranking or by hand, and try the model without them.
 
     Parameters
     ----------
@@ -105,6 +150,10 @@ class PruningPanel(Panel):
         dictionary of measures)
     count : int | None, default None
         layers marked at the start; None: a quarter, as in arXiv 2411.02117
+    texts : Iterable[Text], default ()
+        whose beginnings the model continues before and after; (): neutral ones
+    samples : int, default 3
+        how many of them; 0: none
     """
     count = Int(0, help="how many layers go")
     layer = Int(
@@ -121,14 +170,19 @@ class PruningPanel(Panel):
         evaluate,
         # layers marked at the start; None: a quarter, as in arXiv 2411.02117
         count: int | None = None,
+        # whose beginnings the model continues before and after; (): neutral ones
+        texts: Iterable[Text] = (),
+        samples: int = 3,  # how many of them; 0: none
     ):
         check_kinds(LayerScores, scores=scores)
         check_functions("lambda: evaluator.evaluate(questions, texts)", evaluate=evaluate)
-        hint = "Hatched layers (✖) would be removed."
+        hint = "Hatched layers (✖) would be removed. Press numbers to choose others."
         super().__init__("How much can go?", hint, Picture(760, 270))
         layers, self.evaluate = len(scores.values), evaluate
         self.pruner = LayerPruner(model, tokenizer)
         self.reports, self._plans = {}, {}
+        self._by_hand, self._quiet = None, False
+        self.texts, self.samples, self._written = [*texts], samples, {}
         self._marks = RankingBars(self.picture.ax, layers)
         self._build(layers)
         with self.hold_trait_notifications():
@@ -149,19 +203,21 @@ class PruningPanel(Panel):
 
     @observe("scores", "count", "layer")
     def _changed(self, change) -> None:
+        if self._quiet: return
         if change["name"] == "scores": self._plans = {}
-        if change["name"] == "count": self.slider.value = self.count
+        if change["name"] == "count": self._by_hand = None
         self._show()
 
-# %% ../../nbs/09_panels/04_pruning.ipynb #cell-024
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-030
 @patch
 def _build(self: PruningPanel, layers: int) -> None:
     "Make the widgets, and say what happens when they are used."
     self.slider = widgets.SelectionSlider(
-        options=[(f"{k} of {layers} ({k / layers:.0%})", k) for k in range(layers)],
-        description="remove layers", layout=widgets.Layout(width="500px", max_width="100%"),
+        options=self._amounts(), description="remove layers",
+        layout=widgets.Layout(width="500px", max_width="100%"),
         style={"description_width": "100px"}
     )
+    self.strip = self._layer_buttons(layers)
     def button(margin, **traits):
         return widgets.Button(layout=widgets.Layout(width="180px", margin=margin), **traits)
     self.button = button(
@@ -171,35 +227,139 @@ def _build(self: PruningPanel, layers: int) -> None:
     self.alone = button("0 12px 0 0")
     for widget, name in (self.slider, "count"), (self.button, "preview"), (self.alone, "alone"):
         widget.add_class(f"avss-{name}")
-    self.savings, self.table, self.cost = (widgets.HTML() for _ in range(3))
+    parts = (widgets.HTML() for _ in range(4))
+    self.savings, self.table, self.written, self.cost = parts
     self.cost.layout.flex = "1 1 300px"
+    for part in self.table, self.written: part.add_class("avss-wraps")
     self.picked = row_of_controls(self.alone, self.cost)
     self.picked.layout.display = "none"
+    self._build_tries()
+    self._build_saving()
+    self.head.value += PRUNING_STYLE
     self.widget.children = [
         self.head, row_of_controls(self.slider, self.button), self.savings,
-        self.picture.widget, self.picked, self.row, self.table
+        self.picture.widget, self.strip, self.picked, self.row, self.tries_row, self.table,
+        self.written, self.saving
     ]
-    self.slider.observe(lambda change: setattr(self, "count", change["new"]), "value")
+    self.slider.observe(self._slid, "value")
     self.button.on_click(self._press)
     self.alone.on_click(lambda button: self._press(button, [self.layer]))
 
-# %% ../../nbs/09_panels/04_pruning.ipynb #cell-026
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-031
+PRUNING_STYLE = """<style>
+.avss-layers .widget-toggle-button.mod-active {color: black; background: repeating-linear-gradient(
+  -45deg, #fbeee2 0 4px, #e8b98a 4px 6px)}
+.avss-tries .widget-toggle-button {padding: 0 8px}
+.avss-panel .avss-wraps :is(td, th) {white-space: normal; vertical-align: baseline}
+.avss-wraps .widget-html-content {min-width: 0}
+.avss-wide {overflow-x: auto}
+.avss-measures :is(td, th) > span {white-space: nowrap}
+.avss-measures .avss-marked {border-bottom: 2px solid currentColor}
+</style>"""
+
+@patch
+def _layer_buttons(self: PruningPanel, layers: int) -> widgets.HBox:
+    "Make a button for each layer, under its mark where there is room; elsewhere in rows."
+    picture = self.picture
+    unit = (picture.width - picture.left - picture.right) / (layers + 0.4)
+    width, margin = "28px", "0"
+    if unit >= 20:
+        width = f"{unit - 2:.2f}px"
+        margin = f"0 0 0 {picture.left + 0.2 * unit:.1f}px"
+    layout = widgets.Layout(width=width)  # of all
+    buttons = [widgets.ToggleButton(description=str(i), layout=layout) for i in range(layers)]
+    for button in buttons: button.observe(self._toggled, "value")
+    strip = row_of_controls(*buttons, margin=margin)
+    strip.add_class("avss-layers")
+    return strip
+
+@patch
+def _amounts(self: PruningPanel) -> list[tuple[str, int]]:
+    "The options of the slider; an amount that was picked by hand says so."
+    layers = len(self.pruner.blocks)
+    def label(k):
+        by_hand = self._by_hand and k == self.count
+        return f"{k} of {layers}" + (", by hand" if by_hand else f" ({k / layers:.0%})")
+    return [(label(k), k) for k in range(layers)]
+
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-033
+@patch
+@contextmanager
+def _quietly(self: PruningPanel):
+    self._quiet = True
+    try: yield
+    finally: self._quiet = False
+
+@patch
+def _follow(self: PruningPanel) -> None:
+    "Let the slider and the buttons show which layers are marked."
+    options, removed = tuple(self._amounts()), {*self.removed}
+    with self._quietly(), self.slider.hold_sync():
+        if tuple(self.slider.options) != options: self.slider.options = options
+        self.slider.value = self.count
+        for layer, button in enumerate(self.strip.children):
+            button.value = layer in removed
+            fate = "goes; press to keep it" if button.value else "stays; press to remove it"
+            button.tooltip = f"layer {layer} {fate}"
+
+@patch
+def _slid(self: PruningPanel, change) -> None:
+    if not self._quiet: self.count = change["new"]
+
+@patch
+def _toggled(self: PruningPanel, change) -> None:
+    if self._quiet: return
+    layer = {self.strip.children.index(change["owner"])}
+    try: self.pick({*self.removed} | layer if change["new"] else {*self.removed} - layer)
+    except InputError as error:
+        self._follow()
+        self.say(str(error))
+
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-035
+@patch
+def _lowest(self: PruningPanel, count: int) -> PrunePlan:
+    "Plan to remove the lowest layers of the ranking."
+    if count not in self._plans:
+        self._plans[count] = self.pruner.plan(self.scores, count=count)
+    return self._plans[count]
+
 @patch(as_prop=True)
 def plan(self: PruningPanel) -> PrunePlan | None:
     "The plan for the marked layers; None where no layer is marked."
-    if not self.count: return None
-    if self.count not in self._plans:
-        self._plans[self.count] = self.pruner.plan(self.scores, count=self.count)
-    return self._plans[self.count]
+    if self._by_hand: return self.pruner.remove(self._by_hand)
+    return self._lowest(self.count) if self.count else None
 
 @patch(as_prop=True)
-def removed(self: PruningPanel) -> tuple[int, ...]: return self.plan.removed if self.plan else ()
+def removed(self: PruningPanel) -> tuple[int, ...]:
+    "The marked layers, ascending."
+    return self.plan.removed if self.plan else ()
 
-# %% ../../nbs/09_panels/04_pruning.ipynb #cell-028
+@patch
+def pick(self: PruningPanel,
+    layers: Iterable[int] | None = None,  # that would go; None: the lowest of the ranking
+) -> None:
+    """Mark these layers for removal, whatever the ranking says.
+
+    Parameters
+    ----------
+    layers : Iterable[int] | None, default None
+        that would go; None: the lowest of the ranking
+    """
+    chosen = () if layers is None else tuple(self.pruner.blocks.check(layers))
+    if len(chosen) == len(self.pruner.blocks):
+        raise InputError(f"all {len(chosen)} layers were picked; at least one must stay")
+    ranked = not chosen or chosen == self._lowest(len(chosen)).removed
+    self._by_hand = None if ranked else chosen
+    with self._quietly():
+        if layers is not None: self.count = len(chosen)
+    self._show()
+
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-037
 @patch
 def _show(self: PruningPanel) -> None:
     "Mark the layers that go, say what they save, and show their report if it is known."
     with DRAWING:
+        self._follow()
         plan, words = self.plan, "Nothing is removed."
         if plan:
             before, after = plan.parameters_before, plan.parameters_after
@@ -215,13 +375,13 @@ def _show(self: PruningPanel) -> None:
             f" {list_layers(self.removed, 20) or 'none'}. {words}"
         )
         self._show_alone()
+        self._show_tries()
         known = self.removed in self.reports and () in self.reports
-        self.table.value = self._table() if known else ""
         self.say(
             self._verdict() if known else "Press the button to measure what would be lost."
         )
 
-# %% ../../nbs/09_panels/04_pruning.ipynb #cell-029
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-038
 @patch
 def _show_alone(self: PruningPanel) -> None:
     "Say what the picked layer costs, if it is known."
@@ -239,15 +399,23 @@ def _show_alone(self: PruningPanel) -> None:
 
 @patch
 def _press(self: PruningPanel, button, layers=None) -> None:
-    self.button.disabled = self.alone.disabled = True
-    try: self.preview(layers)
+    with self._working("The evaluation failed"): self.preview(layers)
+
+@patch
+@contextmanager
+def _working(self: PruningPanel, failed: str):
+    "Allow no second press, and say what goes wrong."
+    buttons = self.button, self.alone, self.save
+    for button in buttons: button.disabled = True
+    try: yield
     except InputError as error: self.say(str(error))
     except Exception as error:
-        self.say(f"The evaluation failed: {type(error).__name__}: {error}")
+        self.say(f"{failed}: {type(error).__name__}: {error}")
         raise
-    finally: self.button.disabled = self.alone.disabled = False
+    finally:
+        for button in buttons: button.disabled = False
 
-# %% ../../nbs/09_panels/04_pruning.ipynb #cell-031
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-040
 @patch
 def preview(self: PruningPanel,
     layers=None,  # to try; None: those that are marked
@@ -271,7 +439,7 @@ def preview(self: PruningPanel,
     self.keep_picture()
     return self.compare(plan.removed if plan else ())
 
-# %% ../../nbs/09_panels/04_pruning.ipynb #cell-032
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-041
 @patch
 def _measure(self: PruningPanel, plan: PrunePlan | None) -> None:
     """Measure the model as it is and without the plan's layers;
@@ -281,9 +449,11 @@ def _measure(self: PruningPanel, plan: PrunePlan | None) -> None:
             if removed in self.reports: continue
             which = f"without {name_layers(removed)}" if removed else "as it is"
             self.say(f"Measuring the model {which} …")
-            with plan.preview() if removed else nullcontext(): report = self.evaluate()
+            with plan.preview() if removed else nullcontext():
+                report = self.evaluate()
+                written = self._continue()
             known = report.to_dict() if hasattr(report, "to_dict") else dict(report)
-            self.reports[removed] = known
+            self.reports[removed], self._written[removed] = known, written
     finally: self._show()
 
 @patch
@@ -302,7 +472,34 @@ def compare(self: PruningPanel,
         self.reports[()], self.reports[self.removed if removed is None else removed]
     )
 
-# %% ../../nbs/09_panels/04_pruning.ipynb #cell-034
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-043
+@patch
+def _continue(self: PruningPanel) -> dict[str, str]:
+    "Continue a few beginnings with the model as it is now."
+    model, tokenizer = self.pruner.model, self.pruner.tokenizer
+    return continue_texts(model, tokenizer, self.texts, self.samples)
+
+@patch
+def continuations(self: PruningPanel,
+    removed: tuple[int, ...] | None = None,  # layers that were tried; None: the marked ones
+) -> tuple[dict, ...]:  # prompt, before, after; empty where nothing was written
+    """Return what the model wrote as it is and without the layers.
+
+    Parameters
+    ----------
+    removed : tuple[int, ...] | None, default None
+        layers that were tried; None: the marked ones
+
+    Returns
+    -------
+    tuple[dict, ...]
+        prompt, before, after; empty where nothing was written
+    """
+    removed = self.removed if removed is None else removed
+    before, after = self._written.get((), {}), self._written.get(removed, {})
+    return pair_samples(before, after) if removed else ()
+
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-045
 @patch
 def to_frame(self: PruningPanel) -> pd.DataFrame:
     "Return `compare()` for the marked layers; InputError where they were not tried."
@@ -329,11 +526,12 @@ def code(self: PruningPanel, lab) -> list[str]:
         f"before = after = evaluator.evaluate({given})"
     ]
     plan = f"LayerPruner(model, tokenizer).plan(scores, count={self.count})"
+    if self._by_hand: plan = f"LayerPruner(model, tokenizer).remove({[*self._by_hand]})"
     if self.count:
         lines.append(f"with {plan}.preview(): after = evaluator.evaluate({given})")
     return [*lines, "table = compare_measures(before.to_dict(), after.to_dict())"]
 
-# %% ../../nbs/09_panels/04_pruning.ipynb #cell-035
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-046
 @patch
 def code_data(self: PruningPanel, lab) -> dict[str, list]:
     """Return the texts and questions that these lines read.
@@ -365,24 +563,173 @@ def _verdict(self: PruningPanel) -> str:
     if not (self.removed and costs): return "Measured."
     return f"Without {name_layers(self.removed)}: {costs}."
 
-# %% ../../nbs/09_panels/04_pruning.ipynb #cell-036
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-047
+MOST = 5  # tries side by side
+
+@patch(as_prop=True)
+def tries(self: PruningPanel) -> list[tuple[int, ...]]:
+    "The sets of layers without which the model was measured, newest first."
+    if () not in self.reports: return []
+    return [removed for removed in reversed(self.reports) if removed]
+
 @patch
-def _table(self: PruningPanel) -> str:
-    "Write the comparison as HTML: value and interval before and after, and what has changed."
-    table = self.compare()
-    def value(row, when):
-        low, high = row[f"{when} low"], row[f"{when} high"]
-        ends = f" ({three_figures(low)} to {three_figures(high)})" if low == low else ""
-        return f"<b>{three_figures(row[when])}</b>{ends}"
-    def change(row):
-        if np.isfinite(row["factor"]): return f"×{three_figures(row['factor'])}"
-        return f"{round(row['change'], 3) + 0:+.3f}".replace("-", "−")
-    rows = "".join(
-        f"<tr><td>{html.escape(name)}</td><td>{value(row, 'before')}</td>"
-        f"<td>{value(row, 'after')}</td><td>{change(row)}</td></tr>"
-        for name, row in table.iterrows()
+def _columns(self: PruningPanel) -> list[tuple[int, ...]]:
+    "The tries on show: the newest, and among them the marked one."
+    shown = self.tries[:MOST]
+    if self.removed in self.tries[MOST:]: shown[-1] = self.removed
+    return shown
+
+def count_layers(
+    removed: tuple[int, ...],
+) -> str:
+    """Say without how many layers, and which: without 3 layers (4, 5, 6).
+
+    Parameters
+    ----------
+    removed : tuple[int, ...]
+        numbers of the layers that are skipped
+    """
+    plural = "" if len(removed) == 1 else "s"
+    return f"without {len(removed)} layer{plural} ({list_layers(removed)})"
+
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-048
+@patch
+def _build_tries(self: PruningPanel) -> None:
+    "Make the buttons that mark the layers of an earlier try again."
+    self.again = widgets.ToggleButtons(style={"button_width": "max-content"})
+    self.again.add_class("avss-tries")
+    self.older = widgets.Dropdown(
+        description="older", layout=widgets.Layout(width="220px"),
+        style={"description_width": "40px"}
     )
-    known = np.isfinite(table[["before low", "after low"]].to_numpy()).any()
-    note = "<div>In parentheses: 95 % intervals.</div>" if known else ""
-    head = f"<th></th><th>all layers</th><th>without {len(self.removed)}</th><th>change</th>"
-    return f"<table><tr>{head}</tr>{rows}</table>{note}"
+    self.older.add_class("avss-older")
+    label = widgets.HTML("mark again")
+    self.tries_row = row_of_controls(label, self.again, self.older, display="none")
+    for picker in self.again, self.older: picker.observe(self._marked_again, "value")
+
+@patch
+def _marked_again(self: PruningPanel, change) -> None:
+    if not self._quiet and change["new"]: self.pick(change["new"])
+
+@patch
+def _show_tries(self: PruningPanel) -> None:
+    "Show what was tried side by side, with a button for each try."
+    shown = self._columns()
+    older = [removed for removed in self.tries if removed not in shown]
+    def options(tries): return [(list_layers(removed, 6), removed) for removed in tries]
+    with self._quietly():
+        self.again.options = options(shown)
+        self.again.tooltips = [f"mark the try {count_layers(removed)}" for removed in shown]
+        self.again.value = self.removed if self.removed in shown else None
+        self.older.options = [("…", ()), *options(older)]
+        self.older.value = ()
+    self.tries_row.layout.display = "" if shown else "none"
+    self.older.layout.display = "" if older else "none"
+    self.table.value = self._table(shown) if shown else ""
+    self.written.value = samples_html(self.continuations())
+
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-050
+def value_html(
+    row: pd.Series,  # of `compare_measures`
+    when: str,  # before or after
+) -> str:
+    """Write a value, its change where there is one, and its interval.
+
+    Parameters
+    ----------
+    row : pd.Series
+        of `compare_measures`
+    when : str
+        before or after
+    """
+    low, high = row[f"{when} low"], row[f"{when} high"]
+    parts = [f"<b>{three_figures(row[when])}</b>"]
+    if when == "after" and np.isfinite(row["factor"]):
+        parts.append(f"<span>×{three_figures(row['factor'])}</span>")
+    elif when == "after":
+        change = f"{round(row['change'], 3) + 0:+.3f}".replace("-", "−")
+        parts.append(f"<span>{change}</span>")
+    ends = f"<span>({three_figures(low)}</span> to <span>{three_figures(high)})</span>"
+    if low == low: parts.append(ends)
+    return " ".join(parts)
+
+@patch
+def _table(self: PruningPanel, shown) -> str:
+    "Write the measures of these tries as HTML."
+    tables = [self.compare(removed) for removed in shown]
+    def row(name):
+        known = [table.loc[name] if name in table.index else None for table in tables]
+        first = next(r for r in known if r is not None)
+        cells = ["" if r is None else value_html(r, "after") for r in known]
+        head = f"<td>{html.escape(name)} {direction_mark(name)}</td>"
+        cells = [value_html(first, "before"), *cells]
+        return f"<tr>{head}<td>{'</td><td>'.join(cells)}</td></tr>"
+    rows = "".join(map(row, dict.fromkeys(name for table in tables for name in table.index)))
+    def head(removed):
+        mark = ' class="avss-marked"' if removed == self.removed else ""
+        return f'<th scope="col"{mark}>{count_layers(removed)}</th>'
+    ends = any(np.isfinite(table["after low"]).any() for table in tables)
+    note = " In parentheses: 95 % intervals." if ends else ""
+    arrows = ", ".join(f"{arrow} {words}" for arrow, words in ARROWS.values())
+    return (
+        '<div class="avss-wide" role="region" aria-label="measures of the tries" tabindex="0">'
+        '<table class="avss-measures"><tr><th></th><th scope="col">all layers</th>'
+        f"{''.join(map(head, shown))}</tr>{rows}</table></div>"
+        f"<div style='line-height: 1.4'>Each try: value and change.{note} {arrows}.</div>"
+    )
+
+# %% ../../nbs/09_panels/04_pruning.ipynb #cell-054
+@patch
+def _build_saving(self: PruningPanel) -> None:
+    "Make a box for the folder, and a button that makes the smaller model and saves it there."
+    self.folder = widgets.Text(
+        description="folder", placeholder="new or empty, for the smaller model",
+        layout=widgets.Layout(width="380px", max_width="100%"),
+        style={"description_width": "50px"}
+    )
+    self.save = widgets.Button(
+        description="Apply and save …", layout=widgets.Layout(width="180px", margin="0 0 0 16px"),
+        tooltip="make the smaller model, check it, and save it to this folder"
+    )
+    self.folder.add_class("avss-model-folder")
+    self.save.add_class("avss-apply")
+    self.saving = row_of_controls(self.folder, self.save)
+    self.save.on_click(self._press_save)
+
+@patch
+def _press_save(self: PruningPanel, button) -> None:
+    with self._working("Nothing was saved"): self.apply(self.folder.value)
+
+@patch
+def apply(self: PruningPanel,
+    folder: str | Path,  # for the smaller model; new or empty
+) -> PrunedModel:
+    """Make the model without the marked layers, check it and save it.
+
+    Parameters
+    ----------
+    folder : str | Path
+        for the smaller model; new or empty
+    """
+    plan, name = self.plan, str(folder).strip()
+    if plan is None: raise InputError("no layer is marked for removal; mark at least one")
+    if not name: raise InputError("there is no folder yet; enter one for the smaller model")
+    path = Path(name).expanduser()
+    check_place(path, None, "")
+    with sole_run():
+        self.say(f"Making the model without {name_layers(plan.removed)} …")
+        try:
+            plan = replace(plan, measured=self.costs(plan.removed))
+            written = self.continuations()
+            pruned = plan.apply(samples=0 if written else self.samples, texts=self.texts)
+            pruned = replace(pruned, samples=written or pruned.samples)
+            pruned.save(path)
+        except KeyboardInterrupt:
+            self.say("Stopped. Nothing was saved.")
+            raise
+    self.say(
+        f"Saved to {path}: {len(plan.kept)} of {plan.layers} layers,"
+        f" {plan.parameters_after:,} parameters. Verified: {pruned.verified}."
+    )
+    self.keep_picture()
+    return pruned

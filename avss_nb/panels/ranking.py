@@ -4,28 +4,31 @@
 
 # %% ../../nbs/09_panels/03_ranking.ipynb #cell-002
 from __future__ import annotations
-import html
+import html, inspect, re
 from dataclasses import replace
 import ipywidgets as widgets
 import numpy as np
 from traitlets import Any
 from fastcore.basics import patch
-from ..base.basics import check_counts, check_kinds, wrong_kind
 from .exports import source_of_call
-from .live import LayerPanel, row_of_controls, list_layers
+from ..base.basics import InputError, check_counts, check_kinds, wrong_kind
+from .live import LayerPanel, list_layers, row_of_controls, tooltips_as_html
 from .picture import DRAWING, Picture, sole_run
 from ..maths.moments import AGGREGATIONS, rms
 from ..draw.layers import HistogramSteps, RankingBars, histogram_limits
 from ..draw.style import number_text, share_text
 from ..layers.profiler import LayerProfile, LayerProfiler
-from ..layers.scores import SCORES, LayerScorer
+from ..layers.scores import SCORES, LayerScorer, score_in_words
 
 # %% auto #0
-__all__ = ['EPSILONS', 'scores_of', 'LayerRankingPanel']
+__all__ = ['EPSILONS', 'CONTROL', 'CONTROLS', 'CHOICES', 'scores_of', 'read_eps', 'explain_choice', 'why_ignored',
+           'LayerRankingPanel']
 
 # %% ../../nbs/09_panels/03_ranking.ipynb #cell-006
 # all of them edges of the histogram: exact
 EPSILONS = [float(f"{m}e{d}") for d in range(-6, 0) for m in (1, 2, 3, 5)] + [1.]
+
+CONTROL = "a control, not a ranking"  # a score that measures nothing
 
 def scores_of(profile: LayerProfile) -> list[str]:
     """Return the names of the scores that a profile can give.
@@ -38,6 +41,91 @@ def scores_of(profile: LayerProfile) -> list[str]:
     return [score for score, row in SCORES.items() if row.fits(profile)]
 
 # %% ../../nbs/09_panels/03_ranking.ipynb #cell-011
+def read_eps(text: str) -> float:
+    """Read a threshold ε that was typed.
+
+    Parameters
+    ----------
+    text : str
+        a string
+    """
+    try: eps = float(text)
+    except ValueError: eps = 0.
+    if 0 < eps < np.inf: return eps
+    raise InputError(
+        f"ε = {text.strip() or 'nothing'} was typed; it must be a positive number, for example"
+        " 0.03 or 1e-5"
+    )
+
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-016
+CONTROLS = {  # what each control of the panel sets
+    "score": "How the importance of a layer is computed.",
+    "site": "Where in a layer the activations are measured.",
+    "aggregation": "How the variance and the sparsity of a layer are taken from its activations.",
+    "eps": "The threshold ε: smaller activations count as nearly zero.",
+    "typed": "The threshold ε as a number: type one, for example 0.03, and press Enter.",
+    "relative": "Measure ε in units of the root mean square (RMS) of each layer's activations.",
+    "pick": "The layer whose activations are shown below the ranking.",
+}
+CHOICES = {  # what can be chosen
+    "avss": "variance of the activations divided by their sparsity",
+    "normalized_avss": "AVSS as a share of its sum over all layers",
+    "block_influence": "how far the layer turns the state: 1 − cosine, mean over tokens",
+    "update_norm": "size of what the layer adds, compared with the state before it",
+    "ablation": "rise of the loss when this layer alone is skipped",
+    "random": "a random order of the layers, to compare the other scores with",
+    "output": "the state that leaves the layer",
+    "update": "what the layer adds to the state",
+    "relative_update": "what the layer adds, compared with the state before it",
+    "attention": "what its attention adds to the state",
+    "mlp": "what its MLP adds to the state",
+    "elements": "over all activations of all tokens",
+    "pooled": "over the mean state of each text, then the mean",
+    "neurons": "over the tokens of each neuron, then the mean",
+    "mean_state": "over the mean state of all tokens",
+}
+
+def explain_choice(name: str) -> str:
+    """Say in a few words what a score, a site or an aggregation is.
+
+    Parameters
+    ----------
+    name : str
+    """
+    if name in CHOICES: return CHOICES[name]
+    row = SCORES[name]  # a score of somebody else
+    words = (inspect.getdoc(row.values) or row.label).split("\n\n")[0]
+    return " ".join(words.split()).rstrip(".")
+
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-020
+def why_ignored(
+    score: str,  # a name in `SCORES`
+    control: str,  # a name in `CONTROLS`
+) -> str:  # empty: it matters
+    """Say why a control does nothing for a score.
+
+    Parameters
+    ----------
+    score : str
+        a name in `SCORES`
+    control : str
+        a name in `CONTROLS`
+
+    Returns
+    -------
+    str
+        empty: it matters
+    """
+    row, setting = SCORES[score], "ε" if control in ("eps", "typed", "relative") else control
+    if setting not in row.ignored: return ""
+    if not row.measured: why = "does not depend on the activations"
+    elif row.ablation: why = "is measured by the loss, not by activations"
+    elif setting == "ε": why = "counts no activations under ε"
+    elif setting == "site": why = f"is always measured at the {score_in_words(row.site)}"
+    else: why = "is the same for every aggregation"
+    return f"Switched off: the score {score_in_words(score)} {why}."
+
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-023
 class LayerRankingPanel(LayerPanel):
     """A ranking of the layers, live while a profile is made and adjustable afterwards.
 
@@ -51,6 +139,7 @@ class LayerRankingPanel(LayerPanel):
         the settings to start with
     """
     marks_class = RankingBars
+    measuring = "Measuring: the first result comes after the first batch"
     scores = Any(help="the `LayerScores` on show")
     profile = Any(help="the `LayerProfile` that they come from")
 
@@ -67,7 +156,7 @@ class LayerRankingPanel(LayerPanel):
         check_kinds(LayerScorer, None, scorer=scorer)
         super().__init__(
             "Which layers matter?",
-            "Higher dot: higher score (predicted importance). Press a number to look inside.",
+            "Higher dot: higher score. Press a dot or its number to look inside.",
             Picture(760, 270),
         )
         scorer = scorer or LayerScorer()
@@ -81,7 +170,7 @@ class LayerRankingPanel(LayerPanel):
         else:
             self.load(profile)
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-013
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-025
 @patch
 def _build(self: LayerRankingPanel, scorer) -> None:
     "Make the widgets, and say what happens when they change."
@@ -95,14 +184,19 @@ def _build(self: LayerRankingPanel, scorer) -> None:
     )
     steps = sorted({*EPSILONS, scorer.eps})
     self.eps = widgets.SelectionSlider(
-        options=[(f"{e:g}", e) for e in steps], value=scorer.eps,
-        description="threshold ε", layout=widgets.Layout(width="430px"),
+        options=[(f"{e:g}", e) for e in steps], value=scorer.eps, readout=False,
+        description="threshold ε", layout=widgets.Layout(width="330px"),
         style={"description_width": "80px"}
+    )
+    self.typed = widgets.Text(
+        f"{scorer.eps:g}", description="ε =", continuous_update=False,
+        layout=widgets.Layout(width="110px"), style={"description_width": "24px"}
     )
     self.eps.add_class("avss-eps")
     self.relative = widgets.Checkbox(
         scorer.relative, description="ε relative to the layer's RMS", indent=False
     )
+    self.about = widgets.HTML(layout=widgets.Layout(min_height="38px"))  # the choices
     self.histogram, self.numbers = Picture(420, 230, top=26), widgets.HTML()
     self._steps = HistogramSteps(self.histogram.ax)
     inside = [self.histogram.widget, widgets.VBox([self.pick, self.numbers])]
@@ -111,7 +205,7 @@ def _build(self: LayerRankingPanel, scorer) -> None:
     self.after = widgets.VBox(
         [
             row_of_controls(self.score, self.site, self.aggregation),
-            row_of_controls(self.eps, self.relative),
+            row_of_controls(self.eps, self.typed, self.relative), self.about
         ]
     )
     # it keeps its room, so nothing jumps
@@ -119,10 +213,56 @@ def _build(self: LayerRankingPanel, scorer) -> None:
     self.widget.children = [
         self.head, self.after, self.row, self.picture.widget, self.strip, self.picked
     ]
+    for control in self.score, self.site, self.aggregation:
+        control.observe(self._explain, "value")
     for control in self.score, self.site, self.aggregation, self.eps, self.relative:
         control.observe(self._rescore, "value")
+    self.eps.observe(self._eps_moved, "value")
+    self.typed.observe(self._eps_typed, "value")
+    for name in CONTROLS: getattr(self, name).add_class(f"avss-set-{name}")
+    self._explain()
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-015
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-027
+@patch
+def _explain(self: LayerRankingPanel, change=None) -> None:
+    "Explain controls and choices, and switch off the controls that do nothing."
+    tips, lines, score = {}, [], self.score.value
+    for name, words in CONTROLS.items():
+        control, why = getattr(self, name), why_ignored(score, name)
+        control.disabled = bool(why)
+        if name in ("score", "site", "aggregation") and not why:
+            choice = f"{control.value}: {explain_choice(control.value)}."
+            words += f" {choice}"
+            lines.append(choice)
+        control.tooltip = tips[f"avss-set-{name}"] = why or words
+    if not self.eps.disabled: lines.append("ε: smaller activations count as nearly zero.")
+    shown = " ".join(re.sub(r"^(.*?):", r"<b>\1</b>:", html.escape(line)) for line in lines)
+    self.about.value = (
+        f"<div style='font-size: 12px; line-height: 1.35'>{shown}</div>"
+        f"{tooltips_as_html(tips)}"
+    )
+
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-029
+@patch
+def _eps_moved(self: LayerRankingPanel, change) -> None:
+    if not self._quiet: self.typed.value = f"{self.eps.value:g}"
+
+@patch
+def _eps_typed(self: LayerRankingPanel, change) -> None:
+    "Take the threshold that was typed, or say why not."
+    if change["new"] == f"{self.eps.value:g}": return  # written by the panel
+    try: eps = read_eps(change["new"])
+    except InputError as error: self.say(f"{error}.")
+    else:
+        steps = [value for _, value in self.eps.options]
+        with self._quietly(), self.eps.hold_sync():
+            if eps not in steps:
+                self.eps.options = [(f"{e:g}", e) for e in sorted([*steps, eps])]
+            self.eps.value = eps
+        self._rescore()
+    self.typed.value = f"{self.eps.value:g}"
+
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-031
 @patch
 def run(self: LayerRankingPanel,
     profiler: LayerProfiler,  # makes the profile
@@ -139,7 +279,7 @@ def run(self: LayerRankingPanel,
         strings, or lists of token ids
     """
     check_kinds(LayerProfiler, profiler=profiler)
-    with sole_run():
+    with sole_run(), self._begun():
         profile = profiler.profile(texts, progress=self)
     if self._progress is not None: self._end(profile)  # it was stopped
     return profile
@@ -152,7 +292,7 @@ def _begin(self: LayerRankingPanel, progress) -> None:
 @patch
 def _hear(self: LayerRankingPanel, progress) -> None: self._tokens += progress.info.get("tokens", 0)
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-016
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-032
 @patch
 def _live(self: LayerRankingPanel, progress) -> str:
     self._take(progress.partial(), live=True)
@@ -181,7 +321,7 @@ def load(self: LayerRankingPanel, profile: LayerProfile) -> None:
     self._take(profile, live=False)
     self._tell()
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-018
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-034
 @patch
 def _take(self: LayerRankingPanel, profile, live: bool) -> None:
     with DRAWING:
@@ -209,7 +349,7 @@ def _score(self: LayerRankingPanel, live: bool = False) -> None:
         self._found[settings] = self.present_scorer(live).score(self.profile)
     self.scores = self._found[settings]
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-019
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-035
 @patch
 def present_scorer(self: LayerRankingPanel,
     live: bool = False,  # with fewer draws, as while a profile is made
@@ -230,7 +370,7 @@ def present_scorer(self: LayerRankingPanel,
         confidence=self.confidence
     )
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-021
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-037
 @patch
 def code(self: LayerRankingPanel, lab) -> list[str]:
     """Return lines of Python that give the table again.
@@ -260,18 +400,20 @@ def code_data(self: LayerRankingPanel, lab) -> dict[str, list]:
     """
     return {"texts": lab.texts}
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-023
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-039
 @patch
 def _draw(self: LayerRankingPanel, live: bool = False) -> None:
     with DRAWING:
         self._marks.update(self.scores, highlight=self.layer)
+        if not SCORES[self.scores.score].measured:
+            self.picture.ax.set_title(CONTROL, loc="right", size=9, y=1)
         alt = (
             f"Dot plot of {self.scores.title} for the {self.profile.layers} layers of"
             f" {self.profile.model}."
         )
         self._present(alt, live)
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-024
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-040
 @patch
 def _draw_layer(self: LayerRankingPanel) -> None:
     "Draw the histogram of the picked layer, and list its numbers."
@@ -307,7 +449,7 @@ def _draw_layer(self: LayerRankingPanel) -> None:
     )
     self.numbers.value = f"<table style='margin-top: 4px'>{cells}</table>"
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #cell-026
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-042
 @patch
 def _rescore(self: LayerRankingPanel, change=None) -> None:
     "Score and draw again: a control has changed."
@@ -322,12 +464,14 @@ def _tell(self: LayerRankingPanel) -> None:
     "Say the result in a sentence."
     s, p = self.scores, self.profile
     eps = f"ε = {s.eps:g}{' RMS' if s.relative else ''}"
-    if ignored := SCORES[s.score].ignored: eps = f"whatever {ignored}"
+    row = SCORES[s.score]
+    if row.ignored: eps = f"whatever {row.ignored}"
     stopped = "Stopped early, partial result. " if p.partial else ""
     found = (
         f"Least important: layers {list_layers(s.order[:3])}; most important:"
         f" {list_layers(s.layers(3))} ({p.tokens:,} tokens, {eps})."
     )
+    if not row.measured: found = f"{row.label[0].upper()}{row.label[1:]}: {CONTROL}."
     self.say(" ".join([f"{stopped}{found}", *s.notes]))
 
 def _between(low: float, high: float) -> str:

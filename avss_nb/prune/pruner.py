@@ -4,7 +4,7 @@
 
 # %% ../../nbs/07_prune/00_pruner.ipynb #cell-003
 from __future__ import annotations
-import functools, html, math, operator
+import functools, html, itertools, math, operator, warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -13,22 +13,22 @@ from pathlib import Path
 import numpy as np, torch
 from torch import nn
 from fastcore.basics import patch
-from ..base.basics import InputError, Progress, silent
-from ..base.basics import check_functions, check_kinds, text_tokenizer
+from ..base.basics import InputError, Progress, check_functions, check_kinds, silent
+from ..base.basics import text_tokenizer
 from ..model.blocks import Blocks, check_model, fingerprint_blocks
 from ..maths.bootstrap import bootstrap, interval
-from ..data.batches import Text, check_texts, length_batches, tokenize
-from ..model.heads import batch_loss, is_headless, kept_apart, state_batch, state_losses
-from ..model.heads import target_batch
+from ..data.batches import Text, check_texts, length_batches, split_texts, tokenize
+from ..model.heads import batch_loss, find_head, is_headless, kept_apart, state_batch
+from ..model.heads import state_losses, target_batch
 from ..layers.profiler import LayerProfiler
 from ..layers.scores import LayerScorer, LayerScores
-from ..model.saving import save_result
+from ..model.saving import plain_generation, save_result
 from ..model.surgery import cut_notes, rebuild_model, refuse_surgery, run_checks
-from ..model.handling import evaluate_undisturbed
+from ..model.handling import evaluate_undisturbed, unwrap_model
 
 # %% auto #0
-__all__ = ['BATCH', 'LENGTH', 'PrunePlan', 'PrunedModel', 'Similarity', 'how_many', 'mean_loss', 'greedy_search',
-           'iterative_search', 'LayerPruner']
+__all__ = ['PROMPTS', 'PROMPT_LENGTH', 'BATCH', 'LENGTH', 'PrunePlan', 'PrunedModel', 'continue_texts', 'pair_samples',
+           'samples_html', 'Similarity', 'how_many', 'mean_loss', 'greedy_search', 'iterative_search', 'LayerPruner']
 
 # %% ../../nbs/07_prune/00_pruner.ipynb #cell-014
 @dataclass(frozen=True)
@@ -49,6 +49,10 @@ class PrunePlan:
         saved beside the smaller model
     trace : tuple[tuple[int, float], ...]
         of a search: layer removed, loss or score
+    texts : Sequence
+        some that a search read
+    measured : str
+        what the cut costs, in words; empty: not measured
     """
     removed: tuple[int, ...]  # layer numbers, ascending
     layers: int  # blocks of the original
@@ -58,6 +62,9 @@ class PrunePlan:
     tokenizer: object = field(default=None, repr=False, compare=False)
     # of a search: layer removed, loss or score
     trace: tuple[tuple[int, float], ...] = field(default=(), repr=False)
+    texts: Sequence = field(default=(), repr=False, compare=False)  # some that a search read
+    # what the cut costs, in words; empty: not measured
+    measured: str = field(default="", repr=False, compare=False)
 
     def __post_init__(self):
         object.__setattr__(self, "removed", tuple(self.blocks.check(self.removed)))
@@ -124,21 +131,46 @@ def to_dict(self: PrunePlan,
         "removed": list(self.removed), "kept": list(self.kept),
         "parameters_before": self.parameters_before,
         "parameters_after": self.parameters_after, "checks": checks,
-        "path": None if path is None else str(path)
+        "quality": self.quality(), "path": None if path is None else str(path)
     }
 
 @patch
-def _repr_html_(self: PrunePlan):
+def quality(self: PrunePlan,
+    line: str | None = None,  # of code, or a command, that measures it; None: by a preview
+) -> str:
+    """Say what the cut costs; where that was not measured, say so, and how to measure it.
+
+    Parameters
+    ----------
+    line : str | None, default None
+        of code, or a command, that measures it; None: by a preview
+    """
+    if self.measured: return self.measured
+    where = " on texts that the search has not read" if self.trace else ""
+    evaluation = "print(Evaluator(model, tokenizer).evaluate(texts=texts))"
+    line = line or f"with plan.preview(): {evaluation}"
+    if is_headless(self.blocks.model): line = "plan.similarity(texts)"
+    return f"not measured{where}; to measure it: {line}"
+
+@patch
+def _facts(self: PrunePlan, verified: str, quality: str) -> dict[str, str]:
     before, after = self.parameters_before, self.parameters_after
     removed = ", ".join(map(str, self.removed))
-    return _table({
+    return {
         "how": self.how,
         "removed": f"{removed} ({len(self.removed)} of {self.layers})",
         "kept": ", ".join(map(str, self.kept)),
         "parameters": f"{before:,} → {after:,} (−{1 - after / before:.1%})",
-    })
+        "verified": verified,
+        "quality": quality,
+    }
 
-# %% ../../nbs/07_prune/00_pruner.ipynb #cell-029
+@patch
+def _repr_html_(self: PrunePlan):
+    verified = "not yet; apply() checks that the smaller model computes the same as the preview"
+    return _table(self._facts(verified, self.quality()))
+
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-033
 @dataclass(frozen=True)
 class PrunedModel:
     """A smaller model that reloads, and the checks it passed.
@@ -154,12 +186,33 @@ class PrunedModel:
     checks : dict
         logits_max_relative_error, cached_equals_uncached, reload_keys_clean; empty: not
         verified
+    samples : tuple[dict, ...]
+        continuations: prompt, before and after the cut
     """
     model: nn.Module = field(repr=False)  # the smaller one
     tokenizer: object = field(repr=False)  # that of the original, or None
     plan: PrunePlan  # by which it was made
     # logits_max_relative_error, cached_equals_uncached, reload_keys_clean; empty: not verified
     checks: dict
+    # continuations: prompt, before and after the cut
+    samples: tuple[dict, ...] = field(default=(), repr=False)
+
+    @property
+    def verified(self) -> str:
+        "Say what was verified: not that the model is good, but that the cut is exact."
+        if not self.checks: return "nothing (made with verify=False)"
+        error = self.checks.get("logits_max_relative_error", math.nan)
+        words = [f"computes the same as the preview (largest relative error {error:.2g})"]
+        if self.checks.get("reload_keys_clean"): words.append("loads again completely")
+        if self.checks.get("cached_equals_uncached"):
+            words.append("generates the same with and without its cache")
+        return ", ".join(words)
+
+    @property
+    def quality(self) -> str:
+        "Say what the cut costs, or how to measure it."
+        evaluator = "Evaluator(pruned.model, pruned.tokenizer)"
+        return self.plan.quality(f"print({evaluator}.evaluate(texts=texts))")
 
     def save(self,
         path: str | Path,  # a folder: new, empty, or an earlier result, which is replaced
@@ -183,16 +236,117 @@ class PrunedModel:
         path : str | Path | None, default None
             of the file
         """
-        return self.plan.to_dict(self.checks, path) | cut_notes(self.plan.blocks, self.model)
+        said = {"verified": self.verified, "quality": self.quality, "samples": [*self.samples]}
+        done = self.plan.to_dict(self.checks, path)
+        return done | said | cut_notes(self.plan.blocks, self.model)
 
     def _repr_html_(self):
-        shown = {name.replace("_", " "): value for name, value in self.checks.items()}
-        return self.plan._repr_html_() + _table(shown or {"checks": "none"})
+        facts = self.plan._facts(self.verified, self.quality)
+        return _table(facts) + samples_html(self.samples)
 
-# %% ../../nbs/07_prune/00_pruner.ipynb #cell-030
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-035
+PROMPTS = ("Once upon a time", "The first thing to know is", "In the year 2000")
+PROMPT_LENGTH = 8  # tokens
+
+def continue_texts(
+    model: nn.Module,
+    tokenizer,  # None: nothing is written
+    texts: Iterable[Text] = (),  # whose first tokens are the prompts; (): `PROMPTS`
+    count: int = 3,  # prompts
+    tokens: int = 12,  # new ones, at most
+) -> dict[str, str]:  # prompt → continuation; empty where the model does not write text
+    """Continue the beginnings of texts with the likeliest tokens.
+
+    Parameters
+    ----------
+    model : nn.Module
+        a transformers model with a stack of blocks
+    tokenizer
+        None: nothing is written
+    texts : Iterable[Text], default ()
+        whose first tokens are the prompts; (): `PROMPTS`
+    count : int, default 3
+        prompts
+    tokens : int, default 12
+        new ones, at most
+
+    Returns
+    -------
+    dict[str, str]
+        prompt → continuation; empty where the model does not write text
+    """
+    if tokenizer is None or count < 1 or not _writes_text(model): return {}
+    model, reader, found = unwrap_model(model), text_tokenizer(tokenizer), {}
+    def text(ids): return reader.decode(ids, skip_special_tokens=True)
+    pieces = split_texts([*texts] or PROMPTS, tokenizer, PROMPT_LENGTH)
+    rows = [piece[0] for piece in itertools.islice(filter(None, pieces), count)]
+    try:
+        with evaluate_undisturbed(model), plain_generation(model):
+            for row in rows:
+                ids = torch.tensor([row], device=model.device)
+                written = model.generate(
+                    ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens,
+                    do_sample=False, use_cache=False
+                )
+                found[text(row)] = text(written[0, len(row):])
+    except Exception as error:  # a look is not worth a cut
+        warnings.warn(f"no continuations were written ({type(error).__name__}: {error})")
+        return {}
+    return found
+
+def _writes_text(model) -> bool:
+    try: return find_head(model, loss=False) == "causal"
+    except InputError: return False
+
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-036
+def pair_samples(
+    before: dict[str, str],  # from `continue_texts`
+    after: dict[str, str],
+) -> tuple[dict, ...]:  # prompt, before, after
+    """Put continuations of the same prompts side by side.
+
+    Parameters
+    ----------
+    before : dict[str, str]
+        from `continue_texts`
+    after : dict[str, str]
+
+    Returns
+    -------
+    tuple[dict, ...]
+        prompt, before, after
+    """
+    return tuple(
+        {"prompt": prompt, "before": before[prompt], "after": after[prompt]}
+        for prompt in before if prompt in after
+    )
+
+def samples_html(
+    samples: Sequence[dict],  # from `pair_samples`
+) -> str:
+    """Write continuations as an HTML table; the text of a model is never markup.
+
+    Parameters
+    ----------
+    samples : Sequence[dict]
+        from `pair_samples`
+    """
+    if not samples: return ""
+    def row(tag, values):
+        cells = [html.escape(value).replace("\n", " ⏎ ") for value in values]
+        between = f"</{tag}><{tag}>"
+        return f"<tr><{tag}>{between.join(cells)}</{tag}></tr>"
+    head = row("th", ("greedy continuation of", "before the cut", "after it"))
+    return f"<table>{head}{''.join(row('td', sample.values()) for sample in samples)}</table>"
+
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-037
 @patch
 def apply(self: PrunePlan,
     verify: bool = True,  # False: leave out the checks that run, save and reload the model
+    # continuations to write before and after, where the model writes text; 0: none
+    samples: int = 3,
+    # that begin with the prompts; (): those that a search read, or neutral ones
+    texts: Iterable[Text] = (),
 ) -> PrunedModel:
     """Make the smaller model, a copy; the original stays as it is.
     Raise InputError with the reason when the copy cannot be exact.
@@ -201,13 +355,21 @@ def apply(self: PrunePlan,
     ----------
     verify : bool, default True
         False: leave out the checks that run, save and reload the model
+    samples : int, default 3
+        continuations to write before and after, where the model writes text; 0: none
+    texts : Iterable[Text], default ()
+        that begin with the prompts; (): those that a search read, or neutral ones
     """
     check_kinds(bool, verify=verify, advice="a folder is for plan.apply().save(folder)")
     small = rebuild_model(self.blocks, self.kept)
     checks = run_checks(self.blocks, small, self.kept) if verify else {}
-    return PrunedModel(small, self.tokenizer, self, checks)
+    texts = [*itertools.islice(texts, samples)] or self.texts
+    before, after = (
+        continue_texts(model, self.tokenizer, texts, samples) for model in (self.blocks.model, small)
+    )
+    return PrunedModel(small, self.tokenizer, self, checks, pair_samples(before, after))
 
-# %% ../../nbs/07_prune/00_pruner.ipynb #cell-038
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-045
 @dataclass(frozen=True)
 class Similarity:
     """Mean cosine of pooled states, intact against cut, with a 95 % bootstrap interval over
@@ -250,7 +412,7 @@ class Similarity:
         span = f"[{self.low:.3f}, {self.high:.3f}]"
         return f"cosine {self.value:.3f} {span} over {self.texts:,} texts"
 
-# %% ../../nbs/07_prune/00_pruner.ipynb #cell-039
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-046
 @patch
 def similarity(self: PrunePlan,
     # strings, or lists of token ids; other ones than a search has read
@@ -279,7 +441,7 @@ def similarity(self: PrunePlan,
             with self.preview(): losses.append(state_losses(model, batch)[0])
     return Similarity.of(1 - torch.cat(losses).cpu().numpy())
 
-# %% ../../nbs/07_prune/00_pruner.ipynb #cell-046
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-053
 def how_many(
     layers: int,
     fraction: float | None = None,  # of the layers, between 0 and 1
@@ -329,7 +491,7 @@ def _checked_count(count, layers) -> int:
         raise InputError(f"count {count} was given; it must be between 1 and {layers - 1}")
     return count
 
-# %% ../../nbs/07_prune/00_pruner.ipynb #cell-052
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-059
 def mean_loss(
     blocks: Blocks,
     batches: Sequence[dict],  # from `target_batch`
@@ -354,7 +516,7 @@ def mean_loss(
     loss = float(sum(total for total, _ in parts)) / sum(predicted for _, predicted in parts)
     return loss if math.isfinite(loss) else math.inf
 
-# %% ../../nbs/07_prune/00_pruner.ipynb #cell-054
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-061
 def greedy_search(
     blocks: Blocks,
     batches: Sequence[dict],
@@ -410,7 +572,7 @@ def _so_far(partial, steps):
     "A function that makes the result of these steps; None where there is nothing to make."
     return functools.partial(partial, tuple(steps)) if partial and steps else None
 
-# %% ../../nbs/07_prune/00_pruner.ipynb #cell-058
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-065
 def iterative_search(
     blocks: Blocks,
     measure: Callable[[], LayerScores],  # called with the removed blocks skipped
@@ -452,10 +614,10 @@ def iterative_search(
         progress(Progress(number + 1, count, "block", info, _so_far(partial, steps)))
     return steps
 
-# %% ../../nbs/07_prune/00_pruner.ipynb #cell-060
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-067
 BATCH, LENGTH = 16, 256  # texts in a batch, tokens in a text, for the search
 
-# %% ../../nbs/07_prune/00_pruner.ipynb #cell-061
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-068
 class LayerPruner:
     """Make a `PrunePlan` from scores, by search, or by hand.
 
@@ -483,7 +645,7 @@ class LayerPruner:
             raise
         self.model, self.tokenizer, self.stack = model, tokenizer, stack
 
-# %% ../../nbs/07_prune/00_pruner.ipynb #cell-062
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-069
 @patch
 def remove(self: LayerPruner,
     layers: Iterable[int],
@@ -500,7 +662,7 @@ def remove(self: LayerPruner,
     """
     return PrunePlan(layers, len(self.blocks), how, self.blocks, self.tokenizer)
 
-# %% ../../nbs/07_prune/00_pruner.ipynb #cell-065
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-084
 @patch
 def plan(self: LayerPruner,
     # `LayerScores` of this model, or `AngularDistances`: then the blocks are contiguous
@@ -573,7 +735,7 @@ def _check_free(self: LayerPruner, number, protect) -> None:
 def _searches(self: LayerPruner) -> dict[str, Callable]:
     return {"greedy": self._greedily, "iterative": self._iteratively}
 
-# %% ../../nbs/07_prune/00_pruner.ipynb #cell-067
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-086
 @patch
 def _by_scores(self: LayerPruner, scores, number, threshold, protect) -> PrunePlan:
     if scores is None:
@@ -604,12 +766,12 @@ def _up_to(self: LayerPruner, scores, threshold, protect) -> list[int]:
         f" may go, the cumulative score is already {up_to[order[0]]:.3g}; give at least that"
     )
 
-# %% ../../nbs/07_prune/00_pruner.ipynb #cell-069
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-088
 @patch
-def _found(self: LayerPruner, how, steps) -> PrunePlan:
+def _found(self: LayerPruner, how, steps, texts) -> PrunePlan:
     removed = tuple(layer for layer, _ in steps)
     return PrunePlan(
-        removed, len(self.blocks), how, self.blocks, self.tokenizer, trace=tuple(steps)
+        removed, len(self.blocks), how, self.blocks, self.tokenizer, tuple(steps), texts
     )
 
 @patch
@@ -619,7 +781,7 @@ def _greedily(self: LayerPruner, texts, number, protect, progress, _=None) -> Pr
     batches = self._batches(rows, bare)
     by = "pooled states" if bare else "loss"
     how = f"greedy search by {by} on {sum(map(len, rows)):,} tokens"
-    def plan(steps): return self._found(how, steps)
+    def plan(steps): return self._found(how, steps, rows[:3])
     with evaluate_undisturbed(self.model):
         found = plan(greedy_search(self.blocks, batches, number, protect, progress, plan))
     if not bare: return found
@@ -633,7 +795,7 @@ def _batches(self: LayerPruner, rows, bare) -> list[dict]:
     if bare: return [state_batch(self.model, batch) for batch in batches]
     return [target_batch(self.model, self.tokenizer, batch) for batch in batches]
 
-# %% ../../nbs/07_prune/00_pruner.ipynb #cell-070
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-089
 @patch
 def _iteratively(self: LayerPruner, texts, number, protect, progress, scorer) -> PrunePlan:
     check_texts(texts)
@@ -646,7 +808,8 @@ def _iteratively(self: LayerPruner, texts, number, protect, progress, scorer) ->
         title = found.title
         return found
     def plan(steps):
-        return self._found(f"iterative search by {title} on {len(texts):,} texts", steps)
+        how = f"iterative search by {title} on {len(texts):,} texts"
+        return self._found(how, steps, texts[:3])
     return plan(iterative_search(self.blocks, measure, number, protect, progress, plan))
 
 @patch
