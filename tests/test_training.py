@@ -274,7 +274,7 @@ def test_histories_that_do_not_belong_together(tmp_path):
     run(with_dropout(seed=4), tmp_path, c)
     with pytest.raises(InputError, match="step 0, with different values"): a.history + c.history
 
-@pytest.mark.parametrize("settings, words", [({"every": 0}, "every=0"), ({"scorer": "avss"}, "a scorer is a LayerScorer"),
+@pytest.mark.parametrize("settings, words", [({"every": 0}, "every=0"), ({"scorer": "avss"}, "'avss' was given as scorer where a LayerScorer is expected"),
     ({"scorer": LayerScorer("random")}, "measures nothing"), ({"texts": []}, "no text"), ({"texts": ["words"]}, "without a tokenizer"),
     ({"texts": "words"}, "one string was given")])
 def test_settings_that_make_no_sense(settings, words):

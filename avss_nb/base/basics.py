@@ -136,6 +136,7 @@ MADE_BY = {  # class → what to do to have one
     "LayerScores": "write LayerScorer().score(profile)",
     "Mitigation": "give what ContrastiveMitigator.train returns",
     "Module": "load one, for example with load_model",
+    "ProfileComparison": "give what compare_profiles returns",
     "Processes": "write Processes.here()",
     "Prompt": 'write Prompt(template="Q: {question}")',
     "PrunedModel": "write plan.apply()",

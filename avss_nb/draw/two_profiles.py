@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np, pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.transforms import ScaledTranslation
-from ..base.basics import check_kinds
+from ..base.basics import wrong_kind
 from .style import FAINT, INK, KEPT, REMOVED, literal_text, number_text
 from .style import plain_axes, plain_log, plain_number
 
@@ -202,7 +202,8 @@ def plot_two_profiles(
     label : int, default 3
         layers that are named, of those that surely changed
     """
-    check_kinds("ProfileComparison", comparison=comparison)
+    if not hasattr(comparison, "movers"):
+        raise wrong_kind(comparison, "comparison", "ProfileComparison")
     if axes is None:
         import matplotlib.pyplot as plt
         settings = {"figsize": (9, 4.8), "layout": "constrained", "sharex": True}

@@ -12,6 +12,7 @@ import numpy as np, pandas as pd, torch
 from torch import nn
 from fastcore.basics import patch
 from ..base.basics import InputError, Progress, check_place, load_tensors
+from ..base.basics import wrong_kind
 from ..base.basics import check_kinds, listener_of
 from ..base.basics import save_tensors, silent
 from ..model.blocks import Blocks, fingerprint_blocks
@@ -74,7 +75,7 @@ def standard_arms(
     seed : int, default 0
         of all random draws
     """
-    check_kinds(HallucinationScores, scores=scores)
+    if not hasattr(scores, "probe"): raise wrong_kind(scores, "scores", HallucinationScores)
     layers = len(scores.values)
     if not 1 <= top < layers:
         raise InputError(
