@@ -187,7 +187,9 @@ def test_a_tokenizer_is_its_own_text_tokenizer():
     mistral = Holder()
     mistral.tokenizer, mistral.convert_ids_to_tokens = object(), list  # mistral-common keeps another tokenizer inside
     assert text_tokenizer(tokenizer) is tokenizer and text_tokenizer(mistral) is mistral
-    holder = Holder()
+    class Processor(Holder):
+        def __call__(self): pass
+    holder = Processor()
     holder.tokenizer = tokenizer
     assert text_tokenizer(holder) is tokenizer and text_tokenizer(print) is print
 

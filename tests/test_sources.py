@@ -1,5 +1,5 @@
 "GGUF files become ordinary models, once; a tokenizer that breaks words is reported. Against the model and tokenizer that the file was written from."
-import json, os, shutil, time, warnings
+import json, os, re, shutil, time, warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -398,7 +398,8 @@ def test_smollm2_is_cut(smollm2, tmp_path, monkeypatch):
     (tmp_path / "texts.txt").write_text("\n\n".join(TeachingWorld().texts(8)))
     done("profile", file, "--texts", tmp_path / "texts.txt", "--out", tmp_path / "p")
     result = done("prune", file, "--profile", tmp_path / "p", "--fraction", 0.25, "--out", tmp_path / "small")
-    assert "relative error: 0.0" in result.stdout
+    said = re.search(r"verified: computes the same as the preview \(largest relative error (\S+)\), loads again completely", result.stdout)
+    assert float(said[1]) == 0 and "before: " in result.stdout and "after: " in result.stdout
     model, tokenizer = AutoModelForCausalLM.from_pretrained(tmp_path / "small"), AutoTokenizer.from_pretrained(tmp_path / "small")
     assert model.config.num_hidden_layers == 22 and model.generation_config.eos_token_id == 2
     chat = tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], add_generation_prompt=True, return_tensors="pt", return_dict=True)

@@ -405,7 +405,8 @@ def code_data(self: LayerRankingPanel, lab) -> dict[str, list]:
 def _draw(self: LayerRankingPanel, live: bool = False) -> None:
     with DRAWING:
         self._marks.update(self.scores, highlight=self.layer)
-        if not SCORES[self.scores.score].measured:
+        row = SCORES.get(self.scores.score)  # None: of a score that was taken away again
+        if row and not row.measured:
             self.picture.ax.set_title(CONTROL, loc="right", size=9, y=1)
         alt = (
             f"Dot plot of {self.scores.title} for the {self.profile.layers} layers of"
