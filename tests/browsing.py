@@ -176,8 +176,13 @@ def stop(page):
     return page.evaluate("(window.rested - window.pressed) / 1000")
 
 def save(page):
-    page.evaluate("jupyterapp.commands.execute('docmanager:save')")
-    page.wait_for_function("!jupyterapp.shell.currentWidget.context.model.dirty")
+    "Save; again if a panel has stored what it shows just after that (it does so half a second after the last change)."
+    page.wait_for_timeout(700)
+    for last in False, False, False, True:
+        page.evaluate("jupyterapp.commands.execute('docmanager:save')")
+        try: return page.wait_for_function("!jupyterapp.shell.currentWidget.context.model.dirty", timeout=TIMEOUT / 4)
+        except Exception:
+            if last: raise
 
 def remaining(page, path):
     "The words beside the picture in the saved file."
