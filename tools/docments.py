@@ -98,8 +98,10 @@ def parameters(function: ast.FunctionDef, notes: dict[int, str]) -> list[Describ
     def note(p):
         alone = lines.count(p.lineno) == 1 and p.lineno != function.lineno
         return notes.get(p.lineno, "") if alone else ""
-    return [Described(stars + p.arg, written(p.annotation), written(defaults.get(p.arg)), note(p) or USUAL.get(p.arg, ""))
-            for p, stars in shown if p.arg not in ("self", "cls")]
+    def described(p, stars):
+        kind, default = written(p.annotation), written(defaults.get(p.arg))
+        return Described(stars + p.arg, kind, default, note(p) or USUAL.get(p.arg, ""))
+    return [described(p, stars) for p, stars in shown if p.arg not in ("self", "cls")]
 
 def result(function: ast.FunctionDef, notes: dict[int, str]) -> Described | None:
     "What a function returns; None where it returns nothing or does not say."
@@ -111,14 +113,18 @@ def result(function: ast.FunctionDef, notes: dict[int, str]) -> Described | None
 
 def fields(made: ast.ClassDef, notes: dict[int, str]) -> list[Described]:
     "The fields of a dataclass or named tuple."
-    found = [f for f in made.body if isinstance(f, ast.AnnAssign) and written(f.annotation) != "KW_ONLY"]
-    return [Described(written(f.target), written(f.annotation), written(f.value), notes.get(f.lineno, "")) for f in found]
+    def described(f):
+        parts = map(written, (f.target, f.annotation, f.value))
+        return Described(*parts, notes.get(f.lineno, ""))
+    found = [described(f) for f in made.body if isinstance(f, ast.AnnAssign)]
+    return [field for field in found if field.type != "KW_ONLY"]
 
 def decorators(node) -> list[str]: return [written(d) for d in node.decorator_list]
 
 def step_of(node) -> str:
     "The class to which `@patch` adds this function; empty for any other node."
-    if not isinstance(node, ast.FunctionDef) or not any(d.startswith("patch") for d in decorators(node)): return ""
+    if not isinstance(node, ast.FunctionDef): return ""
+    if not any(d.startswith("patch") for d in decorators(node)): return ""
     return written(node.args.args[0].annotation)
 
 def is_property(node) -> bool:
@@ -152,8 +158,10 @@ def section(name: str, rows: list[Described], indent: str) -> list[str]:
 def sections(node, notes, indent: str) -> list[str]:
     "The sections of a function, or of a class (what its `__init__` takes, or else its fields)."
     if isinstance(node, ast.FunctionDef):
-        returned = result(node, notes)
-        return section("Parameters", parameters(node, notes), indent) + section("Returns", [returned] if returned and returned.what else [], indent)
+        found = [result(node, notes)]
+        returned = [r for r in found if r and r.what]
+        taken = section("Parameters", parameters(node, notes), indent)
+        return taken + section("Returns", returned, indent)
     made = next((m for m in node.body if isinstance(m, ast.FunctionDef) and m.name == "__init__"), None)
     return section("Parameters", parameters(made, notes) if made else fields(node, notes), indent)
 
@@ -192,7 +200,7 @@ class Source:
         return self.lines[node.lineno - 1][:self.span(node)[0] - self.starts[node.lineno - 1]]
 
 def is_docstring(node) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    return isinstance(node, ast.Expr) and isinstance(getattr(node.value, "value", None), str)
 
 def docstring_edit(source: Source, node, notes) -> Edit | None:
     "How the docstring of a function or class changes; None where there is no docstring, or nothing to add."

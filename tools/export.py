@@ -10,9 +10,9 @@ from docments import with_sections
 PACKAGE = Path("avss_nb")
 APART = ("commands", "_modidx.py")  # typer prints the docstrings of commands, and explains their options itself
 
-def describe_parameters(package: Path = PACKAGE) -> None:
-    for path in sorted(package.rglob("*.py")):
-        if path.relative_to(package).parts[0] in APART: continue
+def describe_parameters() -> None:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if path.relative_to(PACKAGE).parts[0] in APART: continue
         text = path.read_text(encoding="utf-8")
         if (longer := with_sections(text)) != text: path.write_text(longer, encoding="utf-8")
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 from typer import Argument, Option
-from ..base.basics import InputError, check_replaceable, write_whole
+from ..base.basics import check_replaceable, write_whole
 from .shared import PICTURE, Aggregation, Eps, FirstToken, Json, Published
 from .shared import Relative, ScoreName, ScoringCommand, Site, app, check_out
 from .shared import print_result, save_figure, split_names, table_text

@@ -182,18 +182,13 @@ def check_comparable(
     names : Sequence[str]
     scorer : LayerScorer
     """
+    check_kinds(LayerProfile, a=a, b=b)
     if not scorer.row.measured:
         raise InputError(
             f"the score {scorer.measure!r} was given, a control that no text changes; give one"
             " that is measured, such as 'avss'"
         )
-    for name, profile in zip(names, (a, b)):
-        if not isinstance(profile, LayerProfile):
-            raise InputError(
-                f"{name} is a {type(profile).__name__}; two profiles are compared: give what"
-                " LayerProfiler(…).profile(texts) or LayerProfile.load(path) returns"
-            )
-        _check_holds(profile, name, scorer)
+    for name, profile in zip(names, (a, b)): _check_holds(profile, name, scorer)
     if a.layers != b.layers or a.layers < 2:
         raise InputError(
             f"{a.layers} layers of {names[0]} and {b.layers} of {names[1]} were given; layers are"
@@ -392,7 +387,6 @@ def compare_profiles(
     **settings
         of the `LayerScorer`: site, aggregation, eps, draws, confidence, seed …
     """
-    check_kinds(LayerProfile, a=a, b=b)
     scorer = score if isinstance(score, LayerScorer) else LayerScorer(score, **settings)
     if scorer is score and settings:
         raise InputError(

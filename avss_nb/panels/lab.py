@@ -473,10 +473,10 @@ def _judged_by(self: LayerLab) -> tuple:
     return self.test or None, self.texts
 
 @patch
-def _repr_mimebundle_(self: LayerLab, include=None, exclude=None):
+def _page(self: LayerLab) -> str:
     panels = [view.panel for view in self.views if view.panel]
     self.pictures = [picture for panel in panels for picture in panel.pictures]
-    return super(LayerLab, self)._repr_mimebundle_(include, exclude)
+    return super(LayerLab, self)._page()
 
 # %% ../../nbs/09_panels/09_lab.ipynb #cell-030
 @patch

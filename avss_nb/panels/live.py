@@ -269,12 +269,18 @@ def tables(self: Panel) -> list[str]:
     return [part.value for part in parts if "<table" in part.value]
 
 @patch
+def _page(self: Panel) -> str:
+    "What a notebook keeps of the panel, as HTML."
+    shown = [picture.tag for picture in self.pictures if picture.png]
+    shown += [f"<p>{marked_up(self.text)}</p>", *self.tables()]
+    classes = f"avss-kept avss-kept-{self.display_id}"
+    return f'{WITHOUT_KERNEL}<div class="{classes}">{"".join(shown)}</div>'
+
+@patch
 def _repr_mimebundle_(self: Panel, include=None, exclude=None):
     "What a notebook keeps of the panel, and the size of its pictures."
+    data = {"text/plain": repr(self), "text/html": self._page()}
     kept = [picture for picture in self.pictures if picture.png]
-    shown = [p.tag for p in kept] + [f"<p>{marked_up(self.text)}</p>", *self.tables()]
-    page = f'<div class="avss-kept avss-kept-{self.display_id}">{"".join(shown)}</div>'
-    data = {"text/plain": repr(self), "text/html": WITHOUT_KERNEL + page}
     if kept: data["image/png"] = stack_pictures(kept)
     return data, {
         "image/png": {
@@ -305,8 +311,8 @@ def keep_picture(self: Panel) -> None:
     """Store the present picture, words and tables in the notebook, in place of those from
     when the panel was displayed."""
     if not self.places or get_ipython() is None: return
+    if self._page() == self._kept: return  # before the pictures are put together
     data, metadata = self._repr_mimebundle_()
-    if data["text/html"] == self._kept: return
     self._kept, place = data["text/html"], f"{self.display_id}-kept"
     update_display(data, metadata=metadata, raw=True, display_id=place)
 

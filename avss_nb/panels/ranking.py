@@ -18,7 +18,7 @@ from ..maths.moments import AGGREGATIONS, rms
 from ..draw.layers import HistogramSteps, RankingBars, histogram_limits
 from ..draw.style import number_text, share_text
 from ..layers.profiler import LayerProfile, LayerProfiler
-from ..layers.scores import SCORES, LayerScorer, score_in_words
+from ..layers.scores import SCORES, LayerScorer, Score, score_in_words
 
 # %% auto #0
 __all__ = ['EPSILONS', 'CONTROL', 'CONTROLS', 'CHOICES', 'scores_of', 'read_eps', 'explain_choice', 'why_ignored',
@@ -401,12 +401,17 @@ def code_data(self: LayerRankingPanel, lab) -> dict[str, list]:
     return {"texts": lab.texts}
 
 # %% ../../nbs/09_panels/03_ranking.ipynb #cell-039
+@patch(as_prop=True)
+def _row(self: LayerRankingPanel) -> Score:
+    "The row of the score on show; one without properties where it is not in the table."
+    name = self.scores.score
+    return SCORES.get(name) or Score(name, None)
+
 @patch
 def _draw(self: LayerRankingPanel, live: bool = False) -> None:
     with DRAWING:
         self._marks.update(self.scores, highlight=self.layer)
-        row = SCORES.get(self.scores.score)  # None: of a score that was taken away again
-        if row and not row.measured:
+        if not self._row.measured:
             self.picture.ax.set_title(CONTROL, loc="right", size=9, y=1)
         alt = (
             f"Dot plot of {self.scores.title} for the {self.profile.layers} layers of"
@@ -465,7 +470,7 @@ def _tell(self: LayerRankingPanel) -> None:
     "Say the result in a sentence."
     s, p = self.scores, self.profile
     eps = f"ε = {s.eps:g}{' RMS' if s.relative else ''}"
-    row = SCORES[s.score]
+    row = self._row
     if row.ignored: eps = f"whatever {row.ignored}"
     stopped = "Stopped early, partial result. " if p.partial else ""
     found = (
