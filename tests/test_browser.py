@@ -152,13 +152,14 @@ def test_controls_explain_themselves_and_take_a_typed_threshold(depths):
     assert site.get_attribute("title").startswith("Where in a layer") and "what the layer adds" in panel.inner_text()
     panel.locator(".avss-set-score select").select_option("ablation")
     page.wait_for_selector(".avss-set-site select[title*='ablation is measured by the loss']")
-    for name in "site select", "aggregation select", "typed input", "relative input": assert panel.locator(f".avss-set-{name}").is_disabled(), name
+    for name in "site select", "aggregation select", "typed input", "relative input":
+        page.wait_for_selector(f".avss-panel >> nth=0 >> .avss-set-{name}[disabled]")
     assert "Switched off" in panel.locator(".avss-eps .noUi-handle").get_attribute("title")
     panel.locator(".avss-set-score select").select_option("random")
     page.wait_for_selector(".avss-panel [role=status] >> text=Random order: a control, not a ranking.")
     panel.locator(".avss-set-score select").select_option("avss")
     page.wait_for_selector(".avss-set-site select[title^='Where in a layer']")
-    assert site.is_enabled() and typed.is_enabled()
+    for name in "site select", "typed input": page.wait_for_selector(f".avss-panel >> nth=0 >> .avss-set-{name}:not([disabled])")
     typed.fill("0.0123")
     typed.press("Enter")
     page.wait_for_selector(".avss-panel [role=status] >> text=ε = 0.0123)")
@@ -235,9 +236,9 @@ def test_the_ranking_panel_fits_a_narrow_window(depths, width, kind):
     page.set_viewport_size({"width": width, "height": 4500})
     try:
         for panel in page.locator(".avss-panel").all():
-            page.wait_for_function("panel => panel.clientWidth > 200", arg=panel.element_handle())
+            page.wait_for_function("""panel => panel.clientWidth > 200
+                && panel.getBoundingClientRect().width <= panel.closest('.jp-OutputArea').clientWidth""", arg=panel.element_handle())
             assert not panel.evaluate(TOO_WIDE)
-            assert panel.bounding_box()["width"] <= panel.evaluate("p => p.closest('.jp-OutputArea').clientWidth")
         first = page.locator(".avss-panel").first
         histogram, numbers = (first.locator(f".avss-inside {part}").bounding_box() for part in ("img", "table"))
         below = numbers["y"] >= histogram["y"] + histogram["height"] - 1
