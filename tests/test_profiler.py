@@ -336,16 +336,17 @@ def test_an_interruption_keeps_the_complete_batches():
     assert LayerScorer().score(partial).partial
 
 def test_an_interruption_in_the_middle_of_a_batch_keeps_only_complete_ones():
-    model, calls = tiny(), []
+    model, finished, calls = tiny(), [], []
     before = hooks(model)
     profiler = LayerProfiler(model, TOKENIZER, ("output", "update"), batch_size=4, ablation=True)
     inner = model.model.layers[2].mlp.forward
     def interrupting(x):
-        calls.append(1)
-        if len(calls) == 2 * (1 + 1 + LAYERS) + 3: raise KeyboardInterrupt  # while the third batch is measured
+        if len(finished) == 2: calls.append(1)
+        if len(calls) == 4: raise KeyboardInterrupt  # in the ablation of the third batch: one run for the statistics, one intact
         return inner(x)
     model.model.layers[2].mlp.forward = interrupting
-    partial = profiler.profile(TEXTS, progress=silent)
+    partial = profiler.profile(TEXTS, progress=lambda p: finished.append(p.done))
+    assert len(calls) == 4
     assert partial.partial and partial.texts == 8 and hooks(model) == before
     assert torch.equal(partial.site("update").total().tokens, partial.site("output").total().tokens)
 

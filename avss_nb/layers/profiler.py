@@ -22,8 +22,9 @@ from ..data.batches import Corpus, Rows, Text, text_batches, too_short
 from ..model.blocks import Blocks, check_model, check_length, fingerprint_blocks, input_fingerprint
 from ..model.blocks import model_name, position_limit
 from ..model.handling import evaluation_mode
-from ..model.heads import batch_losses, find_body, find_head, model_batch, reads_padding
+from ..model.heads import find_body, find_head, model_batch, reads_padding
 from ..model.heads import target_batch, without_cache
+from ..model.passes import Passes, WholePasses, resumes
 from ..maths.sites import LARGEST, Segments, larger_activation
 from ..maths.kernels import fastest_statistics
 from ..maths.massive import MASSIVE, massive_activations
@@ -586,6 +587,7 @@ class LayerProfiler:
         self.sites, self.ablation = tuple(s for s in SITES if s in sites), ablation
         self.batch_size, self.max_length, self.groups = batch_size, max_length, groups
         self._size, self._least = size, FEWEST_BATCHES if batch_size is None else 1
+        self._passes = None  # whole or resumed ones, for ablation: the first batch decides
 
 # %% ../../nbs/05_layers/00_profiler.ipynb #cell-074
 @patch
@@ -651,13 +653,13 @@ def _ablate(self: LayerProfiler, batch, group, part) -> dict:
     "Sum the loss of the whole model, and of the model without each layer, by group."
     def by_group(t):
         return torch.zeros(self.groups, dtype=t.dtype).index_add_(0, group, t.cpu())
-    losses, predicted = [], None
-    for skipped in [[], *([layer] for layer in range(len(self.blocks)))]:
-        with self.blocks.skip(skipped): loss, predicted = batch_losses(self.model, batch)
-        losses.append(by_group(loss))
-        part((1 + len(losses)) / (2 + len(self.blocks)))
+    if self._passes is None: self._passes = Passes if resumes(self.blocks, batch) else WholePasses
+    share, passes = 1 / (2 + len(self.blocks)), self._passes(self.blocks, batch)
+    choices = [(), *([layer] for layer in range(len(self.blocks)))]
+    found = passes.losses_without(choices, lambda done: part(share + (1 - share) * done))
+    losses = [by_group(loss) for loss, _ in found.values()]
     return {
-        "losses": ExactSum.of(torch.stack(losses, 1)), "predicted": by_group(predicted)
+        "losses": ExactSum.of(torch.stack(losses, 1)), "predicted": by_group(found[frozenset()][1])
     }
 
 # %% ../../nbs/05_layers/00_profiler.ipynb #cell-079

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np, torch
 from torch import nn
 from fastcore.basics import patch
-from ..base.basics import InputError, Progress, check_functions, check_kinds, silent
-from ..base.basics import text_tokenizer
+from ..base.basics import InputError, Progress, Reporter, check_functions
+from ..base.basics import check_kinds, silent, text_tokenizer
 from ..model.blocks import Blocks, check_model, fingerprint_blocks
 from ..maths.bootstrap import bootstrap, interval
 from ..data.batches import Text, check_texts, length_batches, split_texts, tokenize
@@ -24,11 +24,13 @@ from ..layers.profiler import LayerProfiler
 from ..layers.scores import LayerScorer, LayerScores
 from ..model.saving import plain_generation, save_result
 from ..model.surgery import cut_notes, rebuild_model, refuse_surgery, run_checks
+from ..model.passes import Passes, WholePasses, open_passes
 from ..model.handling import evaluate_undisturbed, unwrap_model
 
 # %% auto #0
 __all__ = ['PROMPTS', 'PROMPT_LENGTH', 'BATCH', 'LENGTH', 'PrunePlan', 'PrunedModel', 'continue_texts', 'pair_samples',
-           'samples_html', 'Similarity', 'how_many', 'mean_loss', 'greedy_search', 'iterative_search', 'LayerPruner']
+           'samples_html', 'Similarity', 'how_many', 'mean_loss', 'mean_losses', 'greedy_search', 'iterative_search',
+           'LayerPruner']
 
 # %% ../../nbs/07_prune/00_pruner.ipynb #cell-014
 @dataclass(frozen=True)
@@ -517,6 +519,36 @@ def mean_loss(
     return loss if math.isfinite(loss) else math.inf
 
 # %% ../../nbs/07_prune/00_pruner.ipynb #cell-061
+def mean_losses(
+    passes: Sequence[Passes | WholePasses],  # from `open_passes`, one for each batch
+    choices: Sequence[Iterable[int]],  # sets of blocks to leave out
+    part: Callable[[float], None] = lambda share: None,  # hears the share that is done
+) -> list[float]:  # nats a token for each choice; infinite where the model breaks
+    """Compute the mean loss of the model's head without each of the sets of blocks.
+
+    Parameters
+    ----------
+    passes : Sequence[Passes | WholePasses]
+        from `open_passes`, one for each batch
+    choices : Sequence[Iterable[int]]
+        sets of blocks to leave out
+    part : Callable[[float], None], default lambda share: None
+        hears the share that is done
+
+    Returns
+    -------
+    list[float]
+        nats a token for each choice; infinite where the model breaks
+    """
+    sums, predicted = dict.fromkeys(map(frozenset, choices), 0.0), 0
+    for number, run in enumerate(passes):
+        found = run.losses_without(choices, lambda share: part((number + share) / len(passes)))
+        for choice, (losses, _) in found.items(): sums[choice] += float(losses.sum())
+        predicted += int(next(iter(found.values()))[1].sum())
+    means = {choice: total / predicted for choice, total in sums.items()}
+    return [means[c] if math.isfinite(means[c]) else math.inf for c in map(frozenset, choices)]
+
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-063
 def greedy_search(
     blocks: Blocks,
     batches: Sequence[dict],
@@ -548,16 +580,17 @@ def greedy_search(
     list[tuple[int, float]]
         layer removed, mean loss after that
     """
-    protect, steps, done = set(protect), [], 0
+    protect, steps = set(protect), []
     candidates = [layer for layer in range(len(blocks)) if layer not in protect]
     total = sum(len(candidates) - step for step in range(count))
+    report, passes = Reporter(progress, total, "candidate"), open_passes(blocks, batches)
     for _ in range(count):
-        losses = {}
-        for layer in candidates:
-            losses[layer] = mean_loss(blocks, batches, [*(gone for gone, _ in steps), layer])
-            done += 1
-            info = {"layer": layer, "loss": losses[layer], "removed": len(steps)}
-            progress(Progress(done, total, "candidate", info, _so_far(partial, steps)))
+        choices = [{*(gone for gone, _ in steps), layer} for layer in candidates]
+        found = mean_losses(passes, choices, lambda share: report.part(share * len(choices)))
+        losses = dict(zip(candidates, found))
+        for layer, loss in losses.items():
+            info = {"layer": layer, "loss": loss, "removed": len(steps)}
+            report.step(report.done + 1, info, _so_far(partial, steps))
         best = min(candidates, key=losses.get)  # the lowest number among equals
         if math.isinf(losses[best]):
             raise InputError(
@@ -572,7 +605,7 @@ def _so_far(partial, steps):
     "A function that makes the result of these steps; None where there is nothing to make."
     return functools.partial(partial, tuple(steps)) if partial and steps else None
 
-# %% ../../nbs/07_prune/00_pruner.ipynb #cell-065
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-067
 def iterative_search(
     blocks: Blocks,
     measure: Callable[[], LayerScores],  # called with the removed blocks skipped
@@ -614,10 +647,10 @@ def iterative_search(
         progress(Progress(number + 1, count, "block", info, _so_far(partial, steps)))
     return steps
 
-# %% ../../nbs/07_prune/00_pruner.ipynb #cell-067
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-069
 BATCH, LENGTH = 16, 256  # texts in a batch, tokens in a text, for the search
 
-# %% ../../nbs/07_prune/00_pruner.ipynb #cell-068
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-070
 class LayerPruner:
     """Make a `PrunePlan` from scores, by search, or by hand.
 
@@ -645,7 +678,7 @@ class LayerPruner:
             raise
         self.model, self.tokenizer, self.stack = model, tokenizer, stack
 
-# %% ../../nbs/07_prune/00_pruner.ipynb #cell-069
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-071
 @patch
 def remove(self: LayerPruner,
     layers: Iterable[int],
@@ -662,7 +695,7 @@ def remove(self: LayerPruner,
     """
     return PrunePlan(layers, len(self.blocks), how, self.blocks, self.tokenizer)
 
-# %% ../../nbs/07_prune/00_pruner.ipynb #cell-084
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-086
 @patch
 def plan(self: LayerPruner,
     # `LayerScores` of this model, or `AngularDistances`: then the blocks are contiguous
@@ -735,7 +768,7 @@ def _check_free(self: LayerPruner, number, protect) -> None:
 def _searches(self: LayerPruner) -> dict[str, Callable]:
     return {"greedy": self._greedily, "iterative": self._iteratively}
 
-# %% ../../nbs/07_prune/00_pruner.ipynb #cell-086
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-088
 @patch
 def _by_scores(self: LayerPruner, scores, number, threshold, protect) -> PrunePlan:
     if scores is None:
@@ -766,7 +799,7 @@ def _up_to(self: LayerPruner, scores, threshold, protect) -> list[int]:
         f" may go, the cumulative score is already {up_to[order[0]]:.3g}; give at least that"
     )
 
-# %% ../../nbs/07_prune/00_pruner.ipynb #cell-088
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-090
 @patch
 def _found(self: LayerPruner, how, steps, texts) -> PrunePlan:
     removed = tuple(layer for layer, _ in steps)
@@ -795,7 +828,7 @@ def _batches(self: LayerPruner, rows, bare) -> list[dict]:
     if bare: return [state_batch(self.model, batch) for batch in batches]
     return [target_batch(self.model, self.tokenizer, batch) for batch in batches]
 
-# %% ../../nbs/07_prune/00_pruner.ipynb #cell-089
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-091
 @patch
 def _iteratively(self: LayerPruner, texts, number, protect, progress, scorer) -> PrunePlan:
     check_texts(texts)
