@@ -31,7 +31,7 @@ from ..model.blocks import position_limit, probe_batch, vocabulary_size
 from ..model.handling import evaluation_mode, run_eagerly, unwrap_model
 from ..model.heads import batch_losses, differ_visibly, find_head, kept_apart, masked_copies
 from ..model.heads import model_batch, probe_rows, remember_per_model, row_classes
-from ..model.heads import target_batch, word_places
+from ..model.heads import target_batch, without_cache, word_places
 
 # %% auto #0
 __all__ = ['LOGITS', 'Perplexity', 'left_padded', 'generation_settings', 'reads_left_padding', 'check_numbers', 'Evaluator',
@@ -395,7 +395,7 @@ def text_losses(self: Evaluator,
         with np.errstate(over="ignore"): so_far = np.exp(losses.sum() / tokens.sum())
         done, shown = int((tokens > 0).sum()), {"perplexity": so_far}
         report.step(done, shown, result)
-    with torch.no_grad(), evaluation_mode(self.model):
+    with torch.no_grad(), evaluation_mode(self.model), without_cache(self.model):
         batches = enumerate(self._target_batches(rows))
         for number, (owners, batch) in self.processes.mine(batches):
             values = [v.tolist() for v in batch_losses(self.model, batch)]

@@ -19,9 +19,9 @@ from .handling import run_eagerly, evaluation_mode, unwrap_model
 from ..maths.moments import to_float64
 
 # %% auto #0
-__all__ = ['LOAD_ANOTHER', 'LOOKS_AHEAD', 'is_headless', 'find_head', 'model_batch', 'remember_per_model', 'probe_rows',
-           'looks_ahead', 'find_body', 'without_cache', 'differ_visibly', 'reads_padding', 'kept_apart', 'word_places',
-           'masked_batch', 'row_classes', 'target_batch', 'batch_losses', 'batch_loss', 'masked_copies',
+__all__ = ['LOAD_ANOTHER', 'LOOKS_AHEAD', 'AT_ONCE', 'is_headless', 'find_head', 'model_batch', 'remember_per_model',
+           'probe_rows', 'looks_ahead', 'find_body', 'without_cache', 'differ_visibly', 'reads_padding', 'kept_apart',
+           'word_places', 'masked_batch', 'row_classes', 'target_batch', 'batch_losses', 'batch_loss', 'masked_copies',
            'pooled_states', 'state_batch', 'state_losses']
 
 # %% ../../nbs/03_model/02_heads.ipynb #cell-010
@@ -397,6 +397,8 @@ def target_batch(
     return batch | {"labels": torch.tensor(labels, device=batch["input_ids"].device)}
 
 # %% ../../nbs/03_model/02_heads.ipynb #cell-051
+AT_ONCE = 2**24  # logits whose losses are taken at once: beside them lie two copies in float32
+
 def batch_losses(
     model: nn.Module,
     batch: dict[str, Tensor],  # from `target_batch`, (rows, sequence)
@@ -424,12 +426,18 @@ def batch_losses(
         logits = logits[:, :-1]
     elif labels.dim() == 1: logits, labels = logits[:, None], labels[:, None]
     labels = labels.to(logits.device)
+    rows = max(1, AT_ONCE // max(1, logits[0].numel()))
+    parts = [_row_losses(*part) for part in zip(logits.split(rows), labels.split(rows))]
+    return torch.cat(parts), (labels != -100).sum(1).to(parts[0].device)
+
+def _row_losses(logits, labels) -> Tensor:
+    "The summed losses of a few rows, float64."
     asked = labels != -100
     found = nn.functional.cross_entropy(logits[asked].float(), labels[asked], reduction="none")
-    found, asked = to_float64(found), asked.to(to_float64(found).device)
+    found = to_float64(found)
     losses = torch.zeros(labels.shape, dtype=torch.float64, device=found.device)
-    losses[asked] = found
-    return losses.sum(1), asked.sum(1)
+    losses[asked.to(found.device)] = found
+    return losses.sum(1)
 
 def batch_loss(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, int]:
     """Return the summed negative log-likelihood (float64) of a batch, and its targets.
