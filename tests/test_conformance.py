@@ -4,6 +4,7 @@
 """
 import json
 import os
+import random
 import re
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from avss_nb import (
 )
 from avss_nb.model import surgery
 from avss_nb.model.blocks import find_sublayer
+from avss_nb.model.passes import WholePasses, open_passes
 from architectures import CUTS, EXTRA, REGISTRY, SIZES, VOCABULARY, known, made
 from fresh_process import difference, outputs, verdict
 
@@ -220,6 +222,24 @@ def test_answers_do_not_depend_on_the_batch(name):
     questions = [Question(prompt, ("w7",), prompt=prompt) for prompt in prompts]
     alone, together = (Evaluator(made(name), tokenizer, batch_size=n, max_new_tokens=3).answer(questions) for n in (1, 8))
     assert together.texts == alone.texts and together.confidences == pytest.approx(alone.confidences, rel=1e-3)
+
+def asked(name):
+    "A batch that carries what it asks for: its own tokens."
+    batch = text(made(name))
+    return batch | {"labels": batch.get("decoder_input_ids", batch["input_ids"])}
+
+@pytest.mark.parametrize("name", [name for name in REGISTRY if not refused_for(name, "blocks", "profile")])
+@torch.no_grad()
+def test_losses_without_blocks_are_those_of_whole_passes(name):
+    "Whether the model can be resumed in the middle or not."
+    batch, draw = asked(name), random.Random(name)
+    blocks = Blocks(made(name), REGISTRY[name].stack)
+    choices = [draw.sample(range(len(blocks)), draw.randint(0, len(blocks) - 1)) for _ in range(5)]
+    run, = open_passes(blocks, [batch])
+    found, wanted = run.losses_without(choices), WholePasses(blocks, batch).losses_without(choices)
+    assert [*found] == [*wanted]
+    for choice in wanted: torch.testing.assert_close(found[choice][0], wanted[choice][0], rtol=1e-5, atol=1e-6)
+    assert not any("forward" in vars(block) or block._forward_hooks for block in blocks.modules)
 
 def test_the_registry_has_no_typing_errors():
     for a in REGISTRY.values():
