@@ -1,7 +1,7 @@
 """What do a search and an ablation cost, beside an earlier version? Each runs in a process of its own, in turn.
 
     git worktree add --detach /tmp/earlier f8cff10
-    python benchmarks/search.py MODEL --earlier /tmp/earlier --count 8               # a folder or GGUF file; on CUDA where there is one
+    python benchmarks/search.py MODEL --earlier /tmp/earlier --count 8               # a folder; on CUDA where there is one
     python benchmarks/search.py MODEL --earlier /tmp/earlier --count 3 --texts 24 --repeats 1
 
 Reads prose from the notebooks of this repository, 256 tokens a text. The two versions must choose the same blocks, and their losses are compared.
@@ -15,10 +15,14 @@ import json, sys, time, torch
 order = json.load(sys.stdin)
 try: from avss_nb.pruner import LayerPruner; from avss_nb.profiler import LayerProfiler; from avss_nb.basics import silent
 except ImportError: from avss_nb import LayerPruner, LayerProfiler, silent
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 device = "cuda" if torch.cuda.is_available() else "cpu"
 torch.set_num_threads(order["threads"])
-model = AutoModelForCausalLM.from_pretrained(order["model"], dtype=getattr(torch, order["dtype"])).to(device).eval()
+if order["shape"]:
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**order["shape"]))
+else: model = AutoModelForCausalLM.from_pretrained(order["model"])
+model = model.to(device, getattr(torch, order["dtype"])).eval()
 def wait(): torch.cuda.synchronize() if device == "cuda" else None
 def timed(call):
     wait()
@@ -40,8 +44,14 @@ losses = profile.losses.sum(0) / profile.predicted.sum()
 print(json.dumps({"search": searched, "ablation": ablated, "peak": peak, "bare peak": least, "steps": plan.trace, "losses": losses.tolist()}))
 """
 
+SHAPES = {"smollm2": dict(model_type="llama", vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
+                          num_key_value_heads=3, tie_word_embeddings=True, initializer_range=0.1)}  # random weights, for a machine without the model
+
 def rows(folder: str, texts: int) -> list[list[int]]:
-    "Texts of 256 tokens from the notebooks of this repository."
+    "Texts of 256 tokens from the notebooks of this repository; random ones for a mere shape."
+    if folder in SHAPES:
+        import torch
+        return torch.randint(3, SHAPES[folder]["vocab_size"], (texts, 256), generator=torch.Generator().manual_seed(0)).tolist()
     from transformers import AutoTokenizer
     cells = [c for path in sorted((ROOT / "nbs").rglob("*.ipynb")) for c in json.loads(path.read_text())["cells"]]
     prose = "\n\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
@@ -50,14 +60,14 @@ def rows(folder: str, texts: int) -> list[list[int]]:
 
 def work(where: Path, order: dict) -> dict:
     "What one version needs, in a process of its own."
-    done = subprocess.run([sys.executable, "-c", WORK], input=json.dumps(order), cwd=where, env=os.environ | {"PYTHONPATH": str(where)},
+    done = subprocess.run([sys.executable, "-c", WORK], input=json.dumps(order), cwd=where, env=os.environ | {"PYTHONPATH": os.pathsep.join([str(where), os.environ.get("PYTHONPATH", "")])},
                           capture_output=True, text=True)
     if done.returncode: sys.exit(done.stderr[-3000:])
     return json.loads(done.stdout.splitlines()[-1])
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model")
+    parser.add_argument("model", help="a folder, or smollm2: its shape with random weights")
     parser.add_argument("--earlier", type=Path, required=True)
     parser.add_argument("--count", type=int, default=8)
     parser.add_argument("--texts", type=int, default=64)
@@ -65,7 +75,7 @@ def main():
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
-    order = {"model": str(Path(options.model).resolve()), "count": options.count, "dtype": options.dtype, "threads": options.threads,
+    order = {"model": str(Path(options.model).resolve()), "shape": SHAPES.get(options.model), "count": options.count, "dtype": options.dtype, "threads": options.threads,
              "rows": rows(options.model, options.texts)}
     runs = [(work(options.earlier, order), work(ROOT, order)) for _ in range(options.repeats)]
     print(f"{Path(options.model).name}, {options.dtype}, {options.texts} texts × 256 tokens, {options.count} blocks; {platform.machine()}")

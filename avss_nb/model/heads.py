@@ -397,7 +397,7 @@ def target_batch(
     return batch | {"labels": torch.tensor(labels, device=batch["input_ids"].device)}
 
 # %% ../../nbs/03_model/02_heads.ipynb #cell-051
-AT_ONCE = 2**24  # logits whose losses are taken at once: beside them lie two copies in float32
+AT_ONCE = 2**26  # logits whose losses are taken at once, 256 MB in float32
 
 def batch_losses(
     model: nn.Module,
@@ -421,9 +421,9 @@ def batch_losses(
     if "states" in batch: return state_losses(model, batch)
     logits = model(**{name: t for name, t in batch.items() if name != "labels"}).logits
     labels = batch.get("labels")
-    if labels is None:
-        labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)[:, 1:]
-        logits = logits[:, :-1]
+    if labels is None:  # of the next token: nothing is asked at the last one
+        labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
+        labels = nn.functional.pad(labels[:, 1:], (0, 1), value=-100)
     elif labels.dim() == 1: logits, labels = logits[:, None], labels[:, None]
     labels = labels.to(logits.device)
     rows = max(1, AT_ONCE // max(1, logits[0].numel()))
@@ -432,12 +432,10 @@ def batch_losses(
 
 def _row_losses(logits, labels) -> Tensor:
     "The summed losses of a few rows, float64."
-    asked = labels != -100
-    found = nn.functional.cross_entropy(logits[asked].float(), labels[asked], reduction="none")
-    found = to_float64(found)
-    losses = torch.zeros(labels.shape, dtype=torch.float64, device=found.device)
-    losses[asked.to(found.device)] = found
-    return losses.sum(1)
+    found = nn.functional.cross_entropy(
+        logits.flatten(0, 1).float(), labels.flatten(), ignore_index=-100, reduction="none"
+    )
+    return to_float64(found).view(labels.shape).sum(1)
 
 def batch_loss(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, int]:
     """Return the summed negative log-likelihood (float64) of a batch, and its targets.

@@ -15,7 +15,8 @@ from torch import nn
 from fastcore.basics import patch
 from ..base.basics import InputError, Progress, Reporter, check_functions
 from ..base.basics import check_kinds, silent, text_tokenizer
-from ..model.blocks import Blocks, check_model, fingerprint_blocks
+from ..model.blocks import Blocks, check_model, fingerprint_blocks, input_device
+from ..model.blocks import vocabulary_size
 from ..maths.bootstrap import bootstrap, interval
 from ..data.batches import Text, check_texts, length_batches, split_texts, tokenize
 from ..model.heads import batch_loss, find_head, is_headless, kept_apart, state_batch
@@ -30,7 +31,7 @@ from ..model.handling import evaluate_undisturbed, unwrap_model
 # %% auto #0
 __all__ = ['PROMPTS', 'PROMPT_LENGTH', 'BATCH', 'LENGTH', 'PrunePlan', 'PrunedModel', 'continue_texts', 'pair_samples',
            'samples_html', 'Similarity', 'how_many', 'mean_loss', 'mean_losses', 'greedy_search', 'iterative_search',
-           'LayerPruner']
+           'texts_at_once', 'LayerPruner']
 
 # %% ../../nbs/07_prune/00_pruner.ipynb #cell-014
 @dataclass(frozen=True)
@@ -650,7 +651,22 @@ def iterative_search(
 # %% ../../nbs/07_prune/00_pruner.ipynb #cell-069
 BATCH, LENGTH = 16, 256  # texts in a batch, tokens in a text, for the search
 
-# %% ../../nbs/07_prune/00_pruner.ipynb #cell-070
+def texts_at_once(model: nn.Module) -> int:
+    """Return how many texts a search reads at once: on CUDA up to 64, where memory allows,
+    since small batches would leave the device waiting.
+
+    Parameters
+    ----------
+    model : nn.Module
+        a transformers model with a stack of blocks
+    """
+    device = input_device(model)
+    if device.type != "cuda": return BATCH
+    free, _ = torch.cuda.mem_get_info(device)
+    logits = LENGTH * (vocabulary_size(unwrap_model(model)) or 2**17) * 4  # bytes of a text
+    return min(64, max(BATCH, free // 8 // logits))
+
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-071
 class LayerPruner:
     """Make a `PrunePlan` from scores, by search, or by hand.
 
@@ -678,7 +694,7 @@ class LayerPruner:
             raise
         self.model, self.tokenizer, self.stack = model, tokenizer, stack
 
-# %% ../../nbs/07_prune/00_pruner.ipynb #cell-071
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-072
 @patch
 def remove(self: LayerPruner,
     layers: Iterable[int],
@@ -695,7 +711,7 @@ def remove(self: LayerPruner,
     """
     return PrunePlan(layers, len(self.blocks), how, self.blocks, self.tokenizer)
 
-# %% ../../nbs/07_prune/00_pruner.ipynb #cell-086
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-087
 @patch
 def plan(self: LayerPruner,
     # `LayerScores` of this model, or `AngularDistances`: then the blocks are contiguous
@@ -768,7 +784,7 @@ def _check_free(self: LayerPruner, number, protect) -> None:
 def _searches(self: LayerPruner) -> dict[str, Callable]:
     return {"greedy": self._greedily, "iterative": self._iteratively}
 
-# %% ../../nbs/07_prune/00_pruner.ipynb #cell-088
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-089
 @patch
 def _by_scores(self: LayerPruner, scores, number, threshold, protect) -> PrunePlan:
     if scores is None:
@@ -799,7 +815,7 @@ def _up_to(self: LayerPruner, scores, threshold, protect) -> list[int]:
         f" may go, the cumulative score is already {up_to[order[0]]:.3g}; give at least that"
     )
 
-# %% ../../nbs/07_prune/00_pruner.ipynb #cell-090
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-091
 @patch
 def _found(self: LayerPruner, how, steps, texts) -> PrunePlan:
     removed = tuple(layer for layer, _ in steps)
@@ -823,12 +839,13 @@ def _greedily(self: LayerPruner, texts, number, protect, progress, _=None) -> Pr
 @patch
 def _batches(self: LayerPruner, rows, bare) -> list[dict]:
     "What the model reads: for its loss, or without a head for its pooled states."
-    order = length_batches(rows, BATCH, equal=kept_apart(self.model, rows, BATCH))
+    size = texts_at_once(self.model)
+    order = length_batches(rows, size, equal=kept_apart(self.model, rows, size))
     batches = [[rows[i] for i in indices] for indices in order]
     if bare: return [state_batch(self.model, batch) for batch in batches]
     return [target_batch(self.model, self.tokenizer, batch) for batch in batches]
 
-# %% ../../nbs/07_prune/00_pruner.ipynb #cell-091
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-092
 @patch
 def _iteratively(self: LayerPruner, texts, number, protect, progress, scorer) -> PrunePlan:
     check_texts(texts)
