@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 NOTEBOOKS := $(sort $(wildcard nbs/*.ipynb nbs/*/*.ipynb))
 
-.PHONY: help install demo test lab notebooks export readme docs teaching-model real-models wheel clean
+.PHONY: help install demo test soak lab notebooks export readme docs teaching-model real-models wheel clean
 
 help:
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -23,6 +23,9 @@ demo: install  ## the main job on the embedded model: rank, prune, compare; pict
 
 test: install  ## every test (the browser tests need Chromium: apt-get install chromium fonts-dejavu-core)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --durations=25
+
+soak: install  ## the longer form of some tests, an hour or so; its last result is benchmarks/SOAK.md
+	$(BIN)/python tools/soak.py
 
 lab: install  ## JupyterLab on the quick tour
 	$(BIN)/jupyter lab nbs/tutorials/01_quick_tour.ipynb

@@ -1,10 +1,12 @@
 "Shared fixtures. Data that is not part of the repository lies in ../shared; tests that need it skip where it is absent."
+import os
 from pathlib import Path
 import pytest
 import torch
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
+SOAK = bool(os.environ.get("SOAK"))  # `make soak`: the longer form of tests marked `soak`
 
 def shared(path: str) -> Path:
     "A file or folder under ../shared, or a skipped test with the reason."

@@ -17,12 +17,13 @@ def processes():
     return context
 
 def execute(path: str, output: str) -> None:
-    "Execute a notebook as `nbdev_test` does; end with 1 if a cell fails."
+    "Execute a notebook as `nbdev_test` does, with its slow cells where SOAK is set; end with 1 if a cell fails."
     os.chdir(ROOT)
     from nbdev.config import get_config
     from nbdev.test import test_nb
     with open(output, "w") as file, redirect_stdout(file), redirect_stderr(file):
-        passed, _ = test_nb(Path(path), skip_flags=get_config().tst_flags.split(), basepath=ROOT)
+        flags = ["notest"] if os.environ.get("SOAK") else get_config().tst_flags.split()
+        passed, _ = test_nb(Path(path), skip_flags=flags, basepath=ROOT)
     sys.exit(not passed)
 
 def run_notebook(path: Path, output: Path) -> str:

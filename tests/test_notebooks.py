@@ -48,7 +48,11 @@ def with_solutions(path, folder):
     nbformat.write(notebook, folder / path.name)
     return folder / path.name
 
-@pytest.mark.parametrize("path", ALL, ids=lambda p: str(p.relative_to(NBS)))
+def has_slow_cells(path): return any(c.source.startswith("#| slow") for c in nbformat.read(path, 4).cells)
+
+@pytest.mark.parametrize("path", [
+    pytest.param(path, id=str(path.relative_to(NBS)), marks=pytest.mark.soak if has_slow_cells(path) else ()) for path in ALL
+])
 def test_notebook_runs(path, tmp_path):
     if path.parent.name == "tutorials": path = with_solutions(path, tmp_path)
     failure = run_notebook(path, tmp_path / "printed.txt")

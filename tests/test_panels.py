@@ -33,6 +33,7 @@ from avss_nb.panels.live import duration_in_words, list_layers, widget_parts
 from avss_nb.panels.picture import sole_run
 from avss_nb.panels.pruning import PERPLEXITIES, direction_mark, measure_label
 from avss_nb.panels.ranking import CONTROLS, EPSILONS, scores_of
+from conftest import SOAK
 from tiny import tiny
 
 TEXTS = torch.randint(3, 600, (48, 10), generator=torch.Generator().manual_seed(0)).tolist()
@@ -475,18 +476,20 @@ def census(model):
     figures = sum(type(o) is Figure for o in gc.get_objects())
     return len(ipywidgets.widget._instances), figures, len(plt.get_fignums()), sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
 
-RERUN = {"ranking": (100, "panel = LayerRankingPanel(layers=4)\nLayerProfiler(model, sites=['output'], batch_size=8).profile(texts, progress=panel)\npanel"),
-         "mitigation": (10, "panel = MitigationPanel(mitigator, answers)\npanel.run(answers)\npanel"),
-         "dashboard": (10, "panel = LayerLab(*teaching, ['a text'], questions)\npanel.profile()\npanel.prune(1)\npanel")}
+RERUN = {"ranking": (15, "panel = LayerRankingPanel(layers=4)\nLayerProfiler(model, sites=['output'], batch_size=8).profile(texts, progress=panel)\npanel"),
+         "mitigation": (3, "panel = MitigationPanel(mitigator, answers)\npanel.run(answers)\npanel"),
+         "dashboard": (3, "panel = LayerLab(*teaching, ['a text'], questions)\npanel.profile()\npanel.prune(1)\npanel")}
 
+@pytest.mark.soak
 @pytest.mark.parametrize("kind", RERUN)
 def test_reruns_leave_no_widget_figure_or_hook(notebook, model, teaching, world, kind):
     (run, names), (times, code) = notebook, RERUN[kind]
+    if SOAK: times *= 10
     questions = world.questions("known", 6) + world.questions("unknown", 6)
     names.update(teaching=teaching, questions=questions, answers=Evaluator(*teaching).answer(questions), LayerLab=LayerLab, MitigationPanel=MitigationPanel,
                  mitigator=ContrastiveMitigator(*teaching, [11], Recipe(steps=1, batch_size=4, retention=0)))
     model = model if kind == "ranking" else teaching[0]
-    for _ in range(5): run(code, "a")                       # IPython keeps the last three results
+    for _ in range(4): run(code, "a")                       # IPython keeps the last three results
     before, callbacks = census(model), {k: len(v) for k, v in get_ipython().events.callbacks.items()}
     for _ in range(times): run(code, "a")
     assert census(model) == before and len(picture.CELLS.panels) == 1
