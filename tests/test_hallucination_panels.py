@@ -74,7 +74,7 @@ def test_a_run_answers_profiles_and_scores_under_ones_eyes(teaching, questions, 
     assert len(set(frames)) >= 4 and not panel.profile.partial and panel.bar.layout.display == "none"
     expected = SCORER.score(AnswerProfiler(*teaching, batch_size=8).profile(answers, silent))
     assert np.array_equal(scores.z, expected.z) and np.array_equal(scores.log_low, expected.log_low) and scores.halves == expected.halves
-    assert panel.layer == panel.pick.value == panel.strip.value == scores.layers(1)[0]
+    assert panel.layer == panel.pick.value == panel.strip.value == (*scores.standing_out, 0)[0]
     assert "✗ wrong" in panel.examples.value and count_in_words(panel.answers) in panel.counts.value
 
 def test_live_scores_are_those_of_the_answers_so_far(teaching, answers):
@@ -197,6 +197,23 @@ def test_the_sentence_names_what_stands_out_or_that_nothing_does(panel):
         return panel.text
     assert told([1., 0.01]).startswith("Layer 1 stands out") and "No layer stands out" in told([0.2]) and "0.2, layer 0" in panel.text
     assert told([0.01, 0.01]).startswith(f"Layers {', '.join(str(i) for i in panel.scores.layers(12) if i < 2)} stand out")
+
+@pytest.mark.parametrize("q, words, cells", [
+    ([1.] * 12, "no layer stands out from chance (smallest q: 1)", ("no, and no other layer does", "no, and no other layer does")),
+    ([1.] * 9 + [0.01] + [1.] * 2, "layer 9 stands out (q < 0.05)", ("no", "yes"))])
+def test_where_no_layer_stands_out_nothing_announces_an_order(profile, q, words, cells):
+    "Status line, table, alternative text, and the layer at which the panel opens."
+    class Fixed(EAVSSScorer):
+        def score(self, profile): return replace(super().score(profile), q=np.array(q))
+    panel = HallucinationPanel(profile=profile, scorer=SCORER)
+    panel.scorer, panel._found, panel._new, panel.layer = SCORER, {}, True, 0
+    panel.present_scorer = lambda probe=None: Fixed(draws=60, probe=False, halves=2)
+    panel._show()
+    assert panel.layer == (9 if "layer 9" in words else 0) and words in panel.picture.alt
+    told = "No layer stands out from chance" if q[9] == 1 else "Layer 9 stands out"
+    assert panel.text.startswith(told)
+    for panel.layer, cell in zip((3, 9), cells): assert f"<td>stands out</td><td><b>{cell}</b></td>" in panel.numbers.value
+    assert ("prone" in repr(panel.scores) + panel.scores._repr_html_()) is False
 
 def test_the_bundle_holds_picture_and_words(panel):
     data, metadata = panel._repr_mimebundle_()

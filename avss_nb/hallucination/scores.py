@@ -547,9 +547,22 @@ class HallucinationScores(LayerScores):
     null_variance: np.ndarray = None
     null_sparsity: np.ndarray = None  # (2, layers): the same for log(HSS / AS)
 
-    def __repr__(self):
-        order = ", ".join(map(str, self.layers(len(self.values))))
-        return f"HallucinationScores({self.title}; most hallucination-prone first: {order})"
+    def __repr__(self): return f"HallucinationScores({self.title}; {self.finding})"
+
+# %% ../../nbs/08_hallucination/01_scores.ipynb #new-89-81169
+@patch(as_prop=True)
+def standing_out(self: HallucinationScores) -> tuple[int, ...]:
+    "The layers that stand out from chance (q < 0.05), the most prone first; often none."
+    from avss_nb.draw.hallucination import STANDS_OUT
+    return tuple(i for i in self.layers(len(self.values)) if self.q[i] < STANDS_OUT)
+
+@patch(as_prop=True)
+def finding(self: HallucinationScores) -> str:
+    "Which layers stand out, in words; or that none does."
+    out = self.standing_out
+    if not out: return f"no layer stands out from chance (smallest q: {np.nanmin(self.q):.2g})"
+    if len(out) == 1: return f"layer {out[0]} stands out (q < 0.05)"
+    return f"layers {', '.join(map(str, out))} stand out (q < 0.05), most prone first"
 
 # %% ../../nbs/08_hallucination/01_scores.ipynb #cell-089
 @patch(as_prop=True)
@@ -592,6 +605,7 @@ def to_dict(self: HallucinationScores) -> dict:
     )
     return {name: getattr(self, name) for name in same} | {
         "balance": [*self.balance], "notes": [*self.notes], "layers": layers,
+        "stand_out": [*map(int, self.standing_out)],
         "halves": dict(zip(("mean", "low", "high"), map(_plain, self.halves))),
         "order": [*self.order]
     }
@@ -604,13 +618,14 @@ def _plain(x):
 # %% ../../nbs/08_hallucination/01_scores.ipynb #cell-091
 @patch
 def _repr_html_(self: HallucinationScores):
-    table = self.to_frame().iloc[self.layers(len(self.values))]
+    table = self.to_frame()
+    if self.standing_out: table = table.iloc[self.layers(len(self.values))]
     table = table.to_html(index=False, float_format="{:.3g}".format, na_rep="–")
     balance = f"; balanced by {escape(' and '.join(self.balance))}" if self.balance else ""
     notes = "".join(f"<br>{escape(note)}" for note in self.notes)
     return (
         f"<p>{escape(self.title)}; {self.faithful:,} faithful, {self.hallucinated:,}"
-        f" hallucinated answers{balance}; most prone first; q under 0.05 stands out."
+        f" hallucinated answers{balance}; {self.finding}."
         f" Disjoint halves agree with ρ = {self.halves[0]:.2f}.{notes}</p>{table}"
     )
 

@@ -18,7 +18,7 @@ from ..answering.answers import Answers
 from ..answering.evaluator import Evaluator, check_settings
 from ..hallucination.scores import EAVSSScorer, HallucinationAnalyzer
 from ..hallucination.scores import HallucinationScores, probe_auroc, strata_of
-from ..draw.hallucination import STANDS_OUT, EAVSSMarks, TwoHistograms
+from ..draw.hallucination import EAVSSMarks, TwoHistograms
 from .exports import source_of_call, evaluator_code
 from .live import LayerPanel, row_of_controls, list_layers
 from .picture import DRAWING, Picture, sole_run
@@ -310,13 +310,13 @@ def _show(self: HallucinationPanel, live: bool = False) -> None:
     try: self._score(live)
     except InputError as error: self.say(str(error))
     else:
-        if self._new and not live: self._point(self.scores.layers(1)[0])
+        if self._new and not live: self._point(*self.scores.standing_out[:1])
         self._draw(live)
         if not live: self._tell()
 
 # %% ../../nbs/09_panels/05_hallucination.ipynb #cell-031
 @patch
-def _point(self: HallucinationPanel, layer: int) -> None:
+def _point(self: HallucinationPanel, layer: int = 0) -> None:
     "Open at this layer, unless one was picked meanwhile."
     self._new = False
     with self._quietly():
@@ -407,7 +407,7 @@ def _draw(self: HallucinationPanel, live: bool = False) -> None:
         self._marks.update(self.scores, self.layer)
         alt = (
             f"log EAVSS of the {self.profile.layers} layers of {self.profile.model}, with"
-            " intervals, before the band of chance."
+            f" intervals, before the band of chance: {self.scores.finding}."
         )
         self._present(alt, live)
 
@@ -431,6 +431,7 @@ def _draw_layer(self: HallucinationPanel) -> None:
     probe = f"{s.probe[i]:.3f} ({s.probe_low[i]:.3f} to {s.probe_high[i]:.3f})"
     if np.isnan(s.probe[i]): probe = "–"
     rows = {
+        "stands out": self._stands_out(i),
         "log EAVSS": f"{s.log_eavss[i]:+.3g}{' (a bound)' if s.floored[i] else ''}",
         f"{self.scorer.confidence:.0%} interval": between(s.log_low[i], s.log_high[i]),
         "by chance": between(s.null_low[i], s.null_high[i]), "z": f"{s.z[i]:+.2f}",
@@ -445,6 +446,12 @@ def _draw_layer(self: HallucinationPanel) -> None:
     )
     self.numbers.value = f"<table style='margin-top: 4px'>{cells}</table>"
 
+@patch
+def _stands_out(self: HallucinationPanel, layer: int) -> str:
+    "Say whether the layer stands out from chance, or that none does."
+    out = self.scores.standing_out
+    return ("yes" if layer in out else "no") if out else "no, and no other layer does"
+
 # %% ../../nbs/09_panels/05_hallucination.ipynb #cell-039
 @patch
 def _rescore(self: HallucinationPanel, change=None) -> None:
@@ -457,7 +464,7 @@ def _rescore(self: HallucinationPanel, change=None) -> None:
 def _tell(self: HallucinationPanel) -> None:
     "Say the result in a sentence."
     s, least = self.scores, int(np.argmin(self.scores.q))
-    out = [i for i in s.layers(self.layers) if s.q[i] < STANDS_OUT]
+    out = s.standing_out
     found = f"Layers {list_layers(out)} stand out (q < 0.05)"
     if len(out) == 1: found = f"Layer {out[0]} stands out (q < 0.05)"
     if not out:
