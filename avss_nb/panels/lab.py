@@ -151,6 +151,8 @@ def view(self: LayerLab) -> View:
 def _fill_tabs(self: LayerLab, why: str, eavss: EAVSSScorer | None) -> None:
     "Show the panels that can work already, and say what the others wait for; `why`: no questions."
     self._enter(0, self.ranking)
+    self.ranking.leads_on = False  # the button of the laboratory does
+    self.ranking._arrange()
     self.views[2].explain("Pruning needs a ranking: first `lab.profile()`.")
     if why:
         for view in self.views[1], self.views[3]: view.explain(why)
