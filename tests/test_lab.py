@@ -251,6 +251,31 @@ def test_the_step_to_training_does_not_claim_that_layers_stand_out(teaching, wor
         step = lab._steps()[3]
         assert step[1] == label and words in step[2]
 
+def test_overruled_verdicts_go_into_code_and_training(teaching, world):
+    lab = make(teaching, world)
+    lab.hallucinations()
+    panel = lab.hallucination
+    one = panel.number.value
+    panel.overrule(one, True)
+    panel.score_again()
+    lab.tabs.selected_index = 1
+    assert f".relabel({{{one}: True}})" in lab.code()
+    assert run(lab, lab.code())["table"]["log EAVSS"].tolist() == pytest.approx(panel.to_frame()["log EAVSS"].tolist(), abs=1e-9)
+
+def test_a_second_profile_in_the_laboratory_is_saved_and_reported(lab, teaching, tmp_path):
+    from copy import deepcopy
+    import torch
+    other = deepcopy(teaching[0])
+    with torch.no_grad(): other.model.layers[5].mlp.down_proj.weight.mul_(2)
+    second = LayerProfiler(other, teaching[1]).profile(lab.texts, silent)
+    found = lab.ranking.compare(second)
+    try:
+        assert found.movers(1)["layer"].tolist() == [5] and lab.ranking.onward.layout.display == "none"
+        assert {"ranking.svg", "ranking-comparison.svg"} <= {path.name for path in lab.save("svg")}
+        assert lab.ranking.side.base64 in lab.report() and lab.ranking.side.alt[:40] in lab._page()
+    finally: lab.ranking.compare(None)
+    assert "ranking-comparison" not in " ".join(path.name for path in lab.save("png"))
+
 def test_asking_again_needs_a_training(teaching, world):
     with pytest.raises(InputError, match="nothing was trained yet"): make(teaching, world).ask()
 

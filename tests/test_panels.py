@@ -610,7 +610,7 @@ def ranked(model, **settings):
 def test_the_ranking_leads_on_to_pruning_its_lowest_layers(model, passes):
     panel = ranked(model)
     before, shown = len(passes), panel.picture.png
-    assert not panel.onward.disabled and panel.onward.description == f"Prune these: {panel.scores.order[0]}"
+    assert not panel.onward.disabled and panel.onward.description == f"Prune these: layer {panel.scores.order[0]}"
     panel.onward.click()
     assert len(passes) <= before + 1 and not panel.pruning.reports and panel.picture.png == shown  # a probe; nothing is measured
     assert panel.pruning.removed == panel.scores.order[:1] and panel.onward.layout.display == "none"

@@ -4,9 +4,9 @@
 
 # %% ../../nbs/08_hallucination/00_profile.ipynb #cell-003
 from __future__ import annotations
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 import operator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
 import numpy as np, torch
@@ -218,6 +218,45 @@ def both_kinds(answers: Answers, fewest: int = 2) -> Answers:
         f"{right:,} faithful and {wrong:,} hallucinated answers were given; at least {fewest}"
         f" of each are compared. Ask more questions that the model answers {how}, or give"
         " labelled answers"
+    )
+
+# %% ../../nbs/08_hallucination/00_profile.ipynb #new-26-587151
+@patch
+def relabel(self: AnswerProfile,
+    labels: Mapping[int, bool | None],  # number of an answer → right, wrong, or None: left out
+) -> AnswerProfile:
+    """Return the same statistics under a person's verdicts. Of each answer the units were kept as
+    one, so the units of `faithful` and `hallucinated` are alike in the result.
+
+    Parameters
+    ----------
+    labels : Mapping[int, bool | None]
+        number of an answer → right, wrong, or None: left out
+    """
+    answers = self.answers.relabel(labels)
+    kept = ~answers.abstained
+    answers = both_kinds(answers[kept])
+    sites = {site: m[torch.from_numpy(kept)] for site, m in self.sites.items()}
+    def layers(chosen, like):
+        places = np.flatnonzero(chosen)
+        groups = np.array([dealt_group(n, like.groups) for n in range(len(places))])
+        parts = [torch.from_numpy(places[groups == group]) for group in np.unique(groups)]
+        found = {site: _in_groups(m, parts, like.sites[site]) for site, m in sites.items()}
+        return replace(like, sites=found)
+    return replace(
+        self, answers=answers, sites=sites, states=self.states[torch.from_numpy(kept)],
+        prompt_tokens=self.prompt_tokens[kept],
+        faithful=layers(~answers.hallucinated, self.faithful),
+        hallucinated=layers(answers.hallucinated, self.hallucinated)
+    )
+
+def _in_groups(m: Moments, parts, like: Moments) -> Moments:
+    "The moments of some answers in each group, with as many units as there were."
+    found, units = Moments.stack([m[part].total() for part in parts]), like.mean.shape[-1]
+    shape = *found.tokens.shape, units
+    return replace(
+        found, tokens=found.tokens // units, mean=found.mean.expand(shape).contiguous(),
+        m2=(found.m2 / units).expand(shape).contiguous()
     )
 
 # %% ../../nbs/08_hallucination/00_profile.ipynb #cell-027

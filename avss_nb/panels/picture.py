@@ -188,7 +188,7 @@ def clear(self: Picture,
         f"{html.escape(words)}</div>"
     )
 
-# %% ../../nbs/09_panels/00_picture.ipynb #cell-028
+# %% ../../nbs/09_panels/00_picture.ipynb #cell-030
 def stack_pictures(
     pictures,  # of the same resolution
 ) -> str:  # PNG in base64
@@ -216,7 +216,7 @@ def stack_pictures(
     column.save(packed, "PNG", compress_level=1)
     return base64.b64encode(packed.getvalue()).decode()
 
-# %% ../../nbs/09_panels/00_picture.ipynb #cell-033
+# %% ../../nbs/09_panels/00_picture.ipynb #cell-035
 class Throttle:
     """Says when it is time to draw again.
 
@@ -259,7 +259,7 @@ class Throttle:
         self.last = time.monotonic()
         self.frames, self.spent = self.frames + 1, self.spent + self.last - began
 
-# %% ../../nbs/09_panels/00_picture.ipynb #cell-041
+# %% ../../nbs/09_panels/00_picture.ipynb #cell-043
 class Cells:
     "Knows whether a cell is running, and which panels each cell has put on the page."
 
@@ -307,7 +307,7 @@ class Cells:
                 if cell in panel.places: panel._leaves(cell)
         return message
 
-# %% ../../nbs/09_panels/00_picture.ipynb #cell-042
+# %% ../../nbs/09_panels/00_picture.ipynb #cell-044
 @patch
 def here(self: Cells) -> str | None:
     """Return the id of the running cell.
@@ -340,7 +340,7 @@ CELLS, RUNNING = Cells(), threading.Lock()
 Picture.listeners.append(CELLS.touch)
 
 
-# %% ../../nbs/09_panels/00_picture.ipynb #cell-046
+# %% ../../nbs/09_panels/00_picture.ipynb #cell-048
 @contextmanager
 def sole_run():
     """Hold the right to run a model.

@@ -15,7 +15,7 @@ from .exports import source_of_call
 from ..base.basics import InputError, check_counts, check_kinds, silent, wrong_kind
 from ..data.batches import Text, check_texts
 from ..answering.evaluator import Evaluator
-from .live import LayerPanel, close_parts, list_layers, row_of_controls
+from .live import LayerPanel, close_parts, list_layers, name_layers, row_of_controls
 from .live import tooltips_as_html
 from .picture import DRAWING, Picture, sole_run
 from ..maths.moments import AGGREGATIONS, rms
@@ -514,7 +514,7 @@ def _between(low: float, high: float) -> str:
     "Write an interval in words, if there is one."
     return f"{number_text(low)} to {number_text(high)}" if np.isfinite(low + high) else "–"
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #new-44-434882
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-044
 NO_MODEL = "This panel knows no model. Write panel.prune(model, tokenizer, texts)"
 
 @patch
@@ -522,13 +522,13 @@ def _build_further(self: LayerRankingPanel) -> None:
     "Make the button that leads on, and the rooms for pruning and for a second profile."
     self.onward = widgets.Button(
         description="Prune these …", disabled=True, tooltip="First there must be a ranking.",
-        layout=widgets.Layout(width="max-content", margin="8px 2px")
+        layout=widgets.Layout(width="max-content", margin="8px 2px"), button_style="primary"
     )
     self.onward.add_class("avss-onward")
     self.onward.on_click(self._press_onward)
     self.side = Picture(760, 440, top=56, gap=42, rows=2)  # both profiles, side by side
-    self.agreement = widgets.HTML()
-    self.compared = widgets.VBox([self.side.widget, self.agreement])
+    self.both, self.agreement = widgets.HTML(), widgets.HTML()
+    self.compared = widgets.VBox([self.both, self.side.widget, self.agreement])
     self.compared.layout.display = "none"
     self.below = widgets.VBox()
 
@@ -541,13 +541,13 @@ def _lead_on(self: LayerRankingPanel) -> None:
         self.pruning.scores = self.scores
     elif self.pruning: self._close_pruning()
     lowest = sorted(self.scores.order[:max(1, round(self.layers / 4))])
-    self.onward.description = f"Prune these: {list_layers(lowest, 6)}"
+    self.onward.description = f"Prune these: {name_layers(lowest, 6)}"
     why = "" if self._known else NO_MODEL
     if self.layers < 2: why = "The model has one layer, which must stay."
     self.onward.disabled = bool(why)
     self.onward.tooltip = why or "try the model without its lowest layers, in a panel below"
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #new-45-209910
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-045
 @patch
 def prune(self: LayerRankingPanel,
     model=None,  # the intact model, which stays as it is; None: that of `run`
@@ -596,7 +596,7 @@ def _evaluate(self: LayerRankingPanel):
     given = (texts,) if evaluator.head == "classes" else (None, texts)
     return evaluator.evaluate(*given, progress=silent)
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #new-46-451541
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-046
 @patch
 def _press_onward(self: LayerRankingPanel, button) -> None:
     try: self.prune()
@@ -618,7 +618,7 @@ def _arrange(self: LayerRankingPanel) -> None:
     side = [self.side] if self.other is not None else []
     self.pictures = [self.picture, *side, *(self.pruning.pictures if self.pruning else ())]
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #new-48-825712
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-048
 def comparison_html(
     comparison: ProfileComparison,
 ) -> str:
@@ -633,13 +633,15 @@ def comparison_html(
     paragraph = f"<p style='line-height: 1.4'>{html.escape(' '.join(words))}</p>"
     movers = comparison.movers(len(table))
     movers = movers[movers["moved"]].head(3)
+    room = "<div style='height: 10px'></div>"
     if not len(movers): return f"{paragraph}{agreement.to_html(border=0)}"
     ranks = [f"rank ({name})" for name in comparison.names]
     shown = movers[["layer", "change", *ranks]].rename(columns={"layer": "changed most"})
     shown["change"] = [change_text(change, comparison.kind) for change in shown["change"]]
-    return f"{paragraph}{agreement.to_html(border=0)}{shown.to_html(index=False, border=0)}"
+    tables = agreement.to_html(border=0), shown.to_html(index=False, border=0)
+    return f"{paragraph}{room.join(tables)}"
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #new-49-865425
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-049
 @patch
 def compare(self: LayerRankingPanel,
     other: LayerProfile | None,  # with as many layers; None: this profile alone again
@@ -672,6 +674,8 @@ def _show_comparison(self: LayerRankingPanel) -> None:
     self.compared.layout.display = "none" if self.other is None else ""
     self.comparison, settings = None, self._settings()
     if self.other is None: return self.side.clear()
+    names = html.escape(" and ".join(self.names))
+    self.both.value = f"<b style='font-size: 15px'>What changed?</b> &nbsp; {names}"
     try:
         if settings not in self._compared:
             given = self.profile, self.other, self.present_scorer(), self.names
@@ -683,7 +687,7 @@ def _show_comparison(self: LayerRankingPanel) -> None:
         self.comparison = self._compared[settings]
         self._draw_comparison()
 
-# %% ../../nbs/09_panels/03_ranking.ipynb #new-50-97846
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-050
 @patch
 def _draw_comparison(self: LayerRankingPanel) -> None:
     "Draw the pairs of dots and the changes, and write the agreement below."
