@@ -642,7 +642,7 @@ def test_without_a_model_the_button_says_what_to_write(model, profile):
     waiting, panel = LayerRankingPanel(), LayerRankingPanel(profile=profile)
     assert waiting.onward.disabled and "First there must be a ranking" in waiting.onward.tooltip
     with pytest.raises(InputError, match="no ranking yet"): waiting.prune(model, None, TEXTS)
-    assert panel.onward.disabled and panel.onward.tooltip.endswith("Write panel.prune(model, tokenizer, texts)")
+    assert panel.onward.disabled and panel.onward.tooltip.endswith("write panel.prune(model, tokenizer, texts)")
     with pytest.raises(InputError, match="without texts"): panel.prune(model)
     with pytest.raises(InputError, match="knows no model"): panel.prune()
     assert panel.prune(model, None, TEXTS).removed == panel.scores.order[:1]

@@ -105,7 +105,7 @@ def example_table(
     lines = [f"<tr>{head}</tr>", *rows] if rows else []
     return f"<table>{''.join(lines)}</table>"
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #new-11-614939
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-020
 VERDICTS = {"right": True, "wrong": False, "withheld": None}  # in words → as `relabel` takes them
 SIGNS = {"right": "✓", "wrong": "✗", "withheld": "–"}
 PAGE = 6  # answers at a time
@@ -164,12 +164,12 @@ def answer_table(
         texts = cell(q.text) + cell(answers.texts[i]) + cell(accepted or "–")
         verdict = f"<td>{SIGNS[names[i]]} {names[i]}{by}</td>"
         return f"<tr{look}><td>{i}</td>{texts}{verdict}<td>{answers.confidences[i]:.2f}</td></tr>"
-    if not len(numbers): return "<table><tr><td>There is no such answer.</td></tr></table>"
+    if not len(numbers): return "<table><tr><td>No answer is of this kind.</td></tr></table>"
     columns = "no.", "question", "answer", "accepted", "verdict", "confidence"
     head = "".join(f"<th>{name}</th>" for name in columns)
     return f"<table><tr>{head}</tr>{''.join(map(row, numbers))}</table>"
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-020
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-025
 class HallucinationPanel(LayerPanel):
     """log EAVSS of the layers, live while a model answers and is profiled, and adjustable
     afterwards.
@@ -223,7 +223,7 @@ class HallucinationPanel(LayerPanel):
         if answers is None and profile is None:
             self.say("Waiting: panel.run() asks the questions and compares the layers.")
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-022
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-027
 @patch
 def _build(self: HallucinationPanel, scorer) -> None:
     "Make the widgets, and say what happens when they change."
@@ -264,7 +264,7 @@ def _build(self: HallucinationPanel, scorer) -> None:
     for control in self.site, self.eps, self.relative, self.balanced:
         control.observe(self._rescore, "value")
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-024
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-029
 @patch
 def run(self: HallucinationPanel,
     questions: Sequence[Question] | None = None,  # None: those given at the start
@@ -308,7 +308,7 @@ def run(self: HallucinationPanel,
         if self._progress is not None: self._end(profile)  # it was stopped
     return self.scores
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-026
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-031
 @patch
 def _live(self: HallucinationPanel, progress: Progress) -> str:
     if progress.unit == "question":
@@ -328,7 +328,7 @@ def _so_far(self: HallucinationPanel) -> Answers | AnswerProfile:
     if not isinstance(found, AnswerProfile): return found
     return replace(found, partial=p.done < p.total)
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-028
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-033
 @patch
 def load(self: HallucinationPanel,
     # answers, which are then profiled in words only, or their profile
@@ -363,7 +363,7 @@ def _take_answers(self: HallucinationPanel, answers, live: bool = False) -> None
     if live: self.examples.value = example_table(answers)
     else: self._list_answers()
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-029
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-034
 @patch
 def _take(self: HallucinationPanel, profile, live: bool = False) -> None:
     with DRAWING:
@@ -387,7 +387,7 @@ def _show(self: HallucinationPanel, live: bool = False) -> None:
         self._draw(live)
         if not live: self._tell()
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-031
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-036
 @patch
 def _point(self: HallucinationPanel, layer: int = 0) -> None:
     "Open at this layer, unless one was picked meanwhile."
@@ -411,7 +411,7 @@ def _score(self: HallucinationPanel, live: bool) -> None:
         self._found[settings] = found
     if not live: self.scores = self._found[settings]
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-033
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-038
 @patch
 def present_scorer(self: HallucinationPanel,
     probe: bool | None = None,  # None: as at the start
@@ -433,7 +433,7 @@ def present_scorer(self: HallucinationPanel,
         s.probe if probe is None else probe, halves, s.confidence, s.seed
     )
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-035
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-040
 @patch
 def code(self: HallucinationPanel, lab) -> list[str]:
     """Return lines of Python that give the table again.
@@ -467,7 +467,7 @@ def code_data(self: HallucinationPanel, lab) -> dict[str, list]:
     """
     return {"questions": self.answers.questions}
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-036
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-041
 @patch
 def _probed(self: HallucinationPanel, balance) -> dict[str, np.ndarray]:
     "Return the probes, which depend on the balance alone."
@@ -487,7 +487,7 @@ def _draw(self: HallucinationPanel, live: bool = False) -> None:
         )
         self._present(alt, live)
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-038
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-043
 @patch
 def _draw_layer(self: HallucinationPanel) -> None:
     "Draw the histograms of the picked layer, and list its numbers."
@@ -528,14 +528,14 @@ def _stands_out(self: HallucinationPanel, layer: int) -> str:
     out = self.scores.standing_out
     return ("yes" if layer in out else "no") if out else "no layer does"
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-039
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-044
 @patch
 def _rescore(self: HallucinationPanel, change=None) -> None:
     "Score and draw again: a control has changed."
     with DRAWING:
         if not self._quiet and self.profile is not None: self._show()
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #new-46-195929
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-046
 REVIEW_STYLE = """<style>
 .avss-answers .widget-toggle-button {padding: 0 8px}
 .avss-answers :is(td, th) {white-space: normal; vertical-align: baseline}
@@ -575,7 +575,7 @@ def _build_review(self: HallucinationPanel) -> widgets.VBox:
     self.again.on_click(self._press_again)
     return box
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #new-47-428063
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-047
 @patch
 def _list_answers(self: HallucinationPanel) -> None:
     "List the answers of the chosen kind anew, from the first page."
@@ -597,7 +597,7 @@ def _turn(self: HallucinationPanel, step: int) -> None:
 def _number_picked(self: HallucinationPanel, change) -> None:
     if not self._quiet and change["new"] is not None: self._show_page(change["new"])
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #new-48-707188
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-048
 @patch
 def _show_page(self: HallucinationPanel, picked: int | None = None) -> None:
     "Show the page, with one answer picked; an answer that was overruled stays on it."
@@ -621,7 +621,7 @@ def _show_page(self: HallucinationPanel, picked: int | None = None) -> None:
     self.again.tooltip = why if same else "score the layers by the verdicts as they are now"
     self.examples.value = answer_table(self.answers, numbers, picked)
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #new-50-418623
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-050
 @patch
 def overrule(self: HallucinationPanel,
     number: int,  # of an answer, as in the table
@@ -637,7 +637,7 @@ def overrule(self: HallucinationPanel,
         None: withheld
     """
     if self._given is None: raise InputError("there are no answers yet; first write panel.run()")
-    known = self._given.relabel({number: right})  # refuses what is no answer, or no verdict
+    known = self._given.relabel({number: right})  # refuses wrong numbers and verdicts
     names = [verdict_names(answers)[number] for answers in (self._given, known)]
     others = {i: label for i, label in self.overruled.items() if i != number}
     self.overruled = others if names[0] == names[1] else others | {number: right}
@@ -651,7 +651,7 @@ def overrule(self: HallucinationPanel,
 def _judged(self: HallucinationPanel, change) -> None:
     if not self._quiet and change["new"]: self.overrule(self.number.value, VERDICTS[change["new"]])
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #new-51-482448
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-051
 def find_places(
     part: Answers,  # some of the others, in the same order
     whole: Answers,
@@ -708,7 +708,7 @@ def _press_again(self: HallucinationPanel, button) -> None:
     try: self.score_again()
     except (InputError, KeyboardInterrupt) as error: self.say(f"{error}")
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-041
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-053
 @patch
 def _tell(self: HallucinationPanel) -> None:
     "Say the result in a sentence."

@@ -515,7 +515,7 @@ def _between(low: float, high: float) -> str:
     return f"{number_text(low)} to {number_text(high)}" if np.isfinite(low + high) else "–"
 
 # %% ../../nbs/09_panels/03_ranking.ipynb #cell-044
-NO_MODEL = "This panel knows no model. Write panel.prune(model, tokenizer, texts)"
+NO_MODEL = "this panel knows no model; write panel.prune(model, tokenizer, texts)"
 
 @patch
 def _build_further(self: LayerRankingPanel) -> None:
@@ -542,7 +542,7 @@ def _lead_on(self: LayerRankingPanel) -> None:
     elif self.pruning: self._close_pruning()
     lowest = sorted(self.scores.order[:max(1, round(self.layers / 4))])
     self.onward.description = f"Prune these: {name_layers(lowest, 6)}"
-    why = "" if self._known else NO_MODEL
+    why = "" if self._known else NO_MODEL.capitalize()
     if self.layers < 2: why = "The model has one layer, which must stay."
     self.onward.disabled = bool(why)
     self.onward.tooltip = why or "try the model without its lowest layers, in a panel below"
@@ -570,20 +570,19 @@ def prune(self: LayerRankingPanel,
     """
     if self.scores is None:
         raise InputError("there is no ranking yet; first write panel.run(profiler, texts)")
-    if model is not None:
-        if texts is None:
-            raise InputError(
-                "a model was given without texts to measure on; write panel.prune(model,"
-                " tokenizer, texts)"
-            )
-        check_texts(texts)
-        self._known = model, tokenizer, [*texts]
-    if not self._known: raise InputError(NO_MODEL)
+    if model is None and not self._known: raise InputError(NO_MODEL)
+    if model is not None and texts is None:
+        raise InputError(
+            "a model was given without texts to measure on; write panel.prune(model, tokenizer,"
+            " texts)"
+        )
+    if texts is not None: check_texts(texts)
+    known = self._known if model is None else (model, tokenizer, [*texts])
     count = max(1, round(self.layers / 4)) if count is None else count
-    model, tokenizer, texts = self._known
-    panel = PruningPanel(model, tokenizer, self.scores, self._evaluate, count, texts[:3])
+    panel = PruningPanel(*known[:2], self.scores, self._evaluate, count, known[2][:3])
     self._close_pruning()
-    self.pruning, self._link = panel, link((self, "layer"), (panel, "layer"))
+    self._known, self.pruning = known, panel
+    self._link = link((self, "layer"), (panel, "layer"))
     self.below.children = [panel.widget]
     self._arrange()
     return panel
