@@ -165,9 +165,10 @@ def answer_table(
         verdict = f"<td>{SIGNS[names[i]]} {names[i]}{by}</td>"
         return f"<tr{look}><td>{i}</td>{texts}{verdict}<td>{answers.confidences[i]:.2f}</td></tr>"
     if not len(numbers): return "<table><tr><td>No answer is of this kind.</td></tr></table>"
-    columns = "no.", "question", "answer", "accepted", "verdict", "confidence"
-    head = "".join(f"<th>{name}</th>" for name in columns)
-    return f"<table><tr>{head}</tr>{''.join(map(row, numbers))}</table>"
+    columns = {"no.": 6, "question": 28, "answer": 17, "accepted": 17, "verdict": 20, "confidence": 12}
+    head = "".join(f'<th style="width: {share}%">{name}</th>' for name, share in columns.items())
+    rows = "".join(map(row, numbers))
+    return f'<table class="avss-review"><tr>{head}</tr>{rows}</table>'
 
 # %% ../../nbs/09_panels/05_hallucination.ipynb #cell-025
 class HallucinationPanel(LayerPanel):
@@ -256,8 +257,8 @@ def _build(self: HallucinationPanel, scorer) -> None:
         [row_of_controls(self.site, self.balanced), row_of_controls(self.eps, self.relative)]
     )
     # it keeps its room, so nothing jumps
-    self.picked.layout.visibility, self.picked.layout.min_height = "hidden", "284px"
-    rooms = (self.counts, "76px"), (self.examples, "190px"), (self.status, "58px")
+    self.picked.layout.visibility, self.picked.layout.min_height = "hidden", "296px"
+    rooms = (self.counts, "76px"), (self.examples, "154px"), (self.status, "58px")
     for room, height in rooms: room.layout.min_height = height
     below = [self.strip, self.picked, self.counts, self._build_review()]
     self.widget.children = [self.head, self.after, self.row, self.picture.widget, *below]
@@ -359,7 +360,7 @@ def _take_answers(self: HallucinationPanel, answers, live: bool = False) -> None
     self.answers = self._given = answers
     self.overruled = {}
     self.counts.value = tally_bar(answers)
-    for row in self.pages, self.judging: row.layout.display = "none" if live else ""
+    for row in self.pages, self.judging: row.layout.visibility = "hidden" if live else "visible"
     if live: self.examples.value = example_table(answers)
     else: self._list_answers()
 
@@ -537,8 +538,9 @@ def _rescore(self: HallucinationPanel, change=None) -> None:
 
 # %% ../../nbs/09_panels/05_hallucination.ipynb #cell-046
 REVIEW_STYLE = """<style>
-.avss-answers .widget-toggle-button {padding: 0 8px}
-.avss-answers :is(td, th) {white-space: normal; vertical-align: baseline}
+.avss-panel .avss-answers .widget-toggle-button {padding: 0 8px; width: max-content}
+.avss-review {width: 100%; table-layout: fixed}
+.avss-review td {overflow: hidden; text-overflow: ellipsis}
 </style>"""
 
 @patch
@@ -563,7 +565,7 @@ def _build_review(self: HallucinationPanel) -> widgets.VBox:
     self.judging = row_of_controls(
         word("answer"), self.number, word("is"), self.verdict, self.again
     )
-    for row in self.pages, self.judging: row.layout.display = "none"
+    for row in self.pages, self.judging: row.layout.visibility = "hidden"  # it keeps its room
     self.head.value += REVIEW_STYLE
     box = widgets.VBox([self.pages, self.examples, self.judging])
     box.add_class("avss-answers")

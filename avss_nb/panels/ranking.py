@@ -541,11 +541,12 @@ def _lead_on(self: LayerRankingPanel) -> None:
         self.pruning.scores = self.scores
     elif self.pruning: self._close_pruning()
     lowest = sorted(self.scores.order[:max(1, round(self.layers / 4))])
-    self.onward.description = f"Prune these: {name_layers(lowest, 6)}"
+    these = name_layers(lowest) if len(lowest) <= 4 else f"the {len(lowest)} lowest layers"
+    self.onward.description = f"Prune these: {these}"
     why = "" if self._known else NO_MODEL.capitalize()
     if self.layers < 2: why = "The model has one layer, which must stay."
     self.onward.disabled = bool(why)
-    self.onward.tooltip = why or "try the model without its lowest layers, in a panel below"
+    self.onward.tooltip = why or f"try the model without {name_layers(lowest, 40)}, in a panel below"
 
 # %% ../../nbs/09_panels/03_ranking.ipynb #cell-045
 @patch
