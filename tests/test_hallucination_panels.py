@@ -266,7 +266,7 @@ def test_an_overruled_verdict_counts_at_once_and_scores_follow_on_the_button(tea
     front_end(panel.verdict, index=0)
     assert panel.answers.texts == answers.texts and panel.answers.correct[first] and panel.answers.labelled.nonzero()[0].tolist() == [first]
     assert panel.scores is scores and not panel.again.disabled and "press “Score again”" in panel.text
-    assert rows(panel)[1][4] == "✓ right, by a person" and count_in_words(panel.answers) in panel.counts.value   # it stays on the page
+    assert rows(panel)[1][4] == "✓ right (a person)" and count_in_words(panel.answers) in panel.counts.value   # it stays on the page
     panel.again.click()
     expected = SCORER.score(AnswerProfiler(*teaching, sites=("output", "update"), batch_size=8).profile(panel.answers, silent))
     for name in "log_eavss", "z", "p", "log_low": assert np.allclose(getattr(panel.scores, name), getattr(expected, name), atol=1e-9)
@@ -283,7 +283,7 @@ def test_answers_are_withheld_and_come_back_without_the_model(profile, answers):
     scores, one = panel.scores, panel.number.value
     front_end(panel.verdict, index=2)
     panel.again.click()
-    assert len(panel.profile) == 47 and panel.scores.hallucinated == scores.hallucinated - 1 and rows(panel)[0][4] == "– withheld, by a person"
+    assert len(panel.profile) == 47 and panel.scores.hallucinated == scores.hallucinated - 1 and rows(panel)[0][4] == "– withheld (a person)"
     panel.overrule(one, False)
     panel.score_again()
     assert len(panel.profile) == 48 and np.array_equal(panel.scores.log_eavss, scores.log_eavss)

@@ -158,14 +158,16 @@ def answer_table(
         short = text if len(text) <= most else text[:most - 1] + "…"
         return f'<td title="{html.escape(text)}">{html.escape(short)}</td>'
     def row(i):
-        q, by = answers.questions[i], ", by a person" if answers.labelled[i] else ""
+        q, by = answers.questions[i], " (a person)" if answers.labelled[i] else ""
         accepted = " | ".join(q.answers) if q.answerable else "nobody can know"
         look = ' style="font-weight: bold"' if i == picked else ""
         texts = cell(q.text) + cell(answers.texts[i]) + cell(accepted or "–")
         verdict = f"<td>{SIGNS[names[i]]} {names[i]}{by}</td>"
         return f"<tr{look}><td>{i}</td>{texts}{verdict}<td>{answers.confidences[i]:.2f}</td></tr>"
     if not len(numbers): return "<table><tr><td>No answer is of this kind.</td></tr></table>"
-    columns = {"no.": 6, "question": 28, "answer": 17, "accepted": 17, "verdict": 20, "confidence": 12}
+    columns = {
+        "no.": 5, "question": 33, "answer": 16, "accepted": 16, "verdict": 19, "confidence": 11
+    }  # shares of the width, in %
     head = "".join(f'<th style="width: {share}%">{name}</th>' for name, share in columns.items())
     rows = "".join(map(row, numbers))
     return f'<table class="avss-review"><tr>{head}</tr>{rows}</table>'
@@ -541,6 +543,7 @@ REVIEW_STYLE = """<style>
 .avss-panel .avss-answers .widget-toggle-button {padding: 0 8px; width: max-content}
 .avss-review {width: 100%; table-layout: fixed}
 .avss-review td {overflow: hidden; text-overflow: ellipsis}
+@container (max-width: 600px) {.avss-review {table-layout: auto}}
 </style>"""
 
 @patch
