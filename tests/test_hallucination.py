@@ -1,5 +1,5 @@
 "EAVSS and its tests against NumPy on raw activations, exact permutation distributions, and behaviour under a null that is known."
-import itertools, json, math, warnings
+import itertools, json, math, re, warnings
 import numpy as np, pytest, torch
 from dataclasses import replace
 from scipy.stats import kstest, spearmanr
@@ -355,6 +355,22 @@ def test_tables_hold_numbers():
     activations, labels, kinds = mixed(0, n=40)
     finite(EAVSSScorer(draws=99).score(made(activations, labels, kinds)))
     finite(EAVSSScorer(**CHEAP).score(made(activations, labels, kinds)), probe=False)
+
+@pytest.mark.parametrize("q, out", [([0.3] * 6, ()), ([0.3] * 3 + [0.01] + [0.3] * 2, (3,))])
+def test_without_a_layer_that_stands_out_nothing_is_ordered(q, out):
+    "Words, tables and the lines of the command: in the order of the layers, and none is called the most prone."
+    from avss_nb.commands.hallucination import hallucination_lines
+    from avss_nb.hallucination.scores import detector_table
+    profile = made(*planted(0))
+    scores = replace(EAVSSScorer(**CHEAP).score(profile), q=np.array(q))
+    lines = hallucination_lines(scores, detector_table(profile), profile.answers, 6)
+    order, words = [*scores.layers(6)] if out else [*range(6)], "layer 3 stands out" if out else "no layer stands out"
+    assert scores.layers(6) != (0, 1, 2, 3, 4, 5)
+    assert [int(line.split()[0]) for line in lines[1].splitlines()[1:]] == order
+    assert all(words in text and "most" not in text for text in (repr(scores), lines[0], scores._repr_html_().split("<table")[0]))
+    rows = re.findall(r"<tr>\s*<td>(\d+)</td>", scores._repr_html_())
+    assert [*map(int, rows)] == order and scores.standing_out == out and scores.to_dict()["stand_out"] == [*out]
+    json.dumps(scores.to_dict(), allow_nan=False)
 
 @pytest.mark.parametrize("right, wrong", [(2, 2), (3, 2), (2, 9)])
 def test_too_few_for_a_test(right, wrong):

@@ -3,8 +3,10 @@ import base64
 import io
 import re
 from dataclasses import replace
+import ipywidgets as widgets
 import numpy as np
 import pytest
+from bs4 import BeautifulSoup
 from IPython.core.interactiveshell import InteractiveShell
 from PIL import Image
 from traitlets import TraitError
@@ -16,6 +18,7 @@ from avss_nb import (
 from avss_nb.hallucination.mitigation import development_measures
 from avss_nb.maths.moments import rms
 from avss_nb.panels.hallucination import count_in_words, example_table, tally_bar
+from avss_nb.panels.live import widget_parts
 from avss_nb.panels.picture import sole_run
 from test_panels import eager, front_end, image
 
@@ -74,7 +77,7 @@ def test_a_run_answers_profiles_and_scores_under_ones_eyes(teaching, questions, 
     assert len(set(frames)) >= 4 and not panel.profile.partial and panel.bar.layout.display == "none"
     expected = SCORER.score(AnswerProfiler(*teaching, batch_size=8).profile(answers, silent))
     assert np.array_equal(scores.z, expected.z) and np.array_equal(scores.log_low, expected.log_low) and scores.halves == expected.halves
-    assert panel.layer == panel.pick.value == panel.strip.value == scores.layers(1)[0]
+    assert panel.layer == panel.pick.value == panel.strip.value == (*scores.standing_out, 0)[0]
     assert "✗ wrong" in panel.examples.value and count_in_words(panel.answers) in panel.counts.value
 
 def test_live_scores_are_those_of_the_answers_so_far(teaching, answers):
@@ -198,10 +201,143 @@ def test_the_sentence_names_what_stands_out_or_that_nothing_does(panel):
     assert told([1., 0.01]).startswith("Layer 1 stands out") and "No layer stands out" in told([0.2]) and "0.2, layer 0" in panel.text
     assert told([0.01, 0.01]).startswith(f"Layers {', '.join(str(i) for i in panel.scores.layers(12) if i < 2)} stand out")
 
+@pytest.mark.parametrize("q, words, cells", [
+    ([1.] * 12, "no layer stands out from chance (smallest q: 1)", ("no layer does", "no layer does")),
+    ([1.] * 9 + [0.01] + [1.] * 2, "layer 9 stands out (q < 0.05)", ("no", "yes"))])
+def test_where_no_layer_stands_out_nothing_announces_an_order(profile, q, words, cells):
+    "Status line, table, alternative text, and the layer at which the panel opens."
+    class Fixed(EAVSSScorer):
+        def score(self, profile): return replace(super().score(profile), q=np.array(q))
+    panel = HallucinationPanel(profile=profile, scorer=SCORER)
+    panel.scorer, panel._found, panel._new, panel.layer = SCORER, {}, True, 0
+    panel.present_scorer = lambda probe=None: Fixed(draws=60, probe=False, halves=2)
+    panel._show()
+    assert panel.layer == (9 if "layer 9" in words else 0) and words in panel.picture.alt
+    told = "No layer stands out from chance" if q[9] == 1 else "Layer 9 stands out"
+    assert panel.text.startswith(told)
+    for panel.layer, cell in zip((3, 9), cells): assert f"<td>stands out</td><td><b>{cell}</b></td>" in panel.numbers.value
+    assert ("prone" in repr(panel.scores) + panel.scores._repr_html_()) is False
+
 def test_the_bundle_holds_picture_and_words(panel):
     data, metadata = panel._repr_mimebundle_()
     assert Image.open(io.BytesIO(base64.b64decode(data["image/png"]))).size == (1520, 540) and metadata["image/png"]["height"] == 270
     assert "HallucinationPanel: log EAVSS of the 12 layers" in data["text/plain"] and panel.text in data["text/plain"]
+
+# --- every answer, and a person's verdict -----------------------------------------------------------------------------------
+
+def rows(panel):
+    "The rows of the table, each as a list of its cells."
+    table = BeautifulSoup(panel.examples.value, "lxml")
+    return [[cell.get_text() for cell in row.find_all("td")] for row in table.find_all("tr")[1:]]
+
+def test_all_answers_can_be_paged_through_by_kind(profile, answers):
+    panel = HallucinationPanel(profile=profile, answers=answers.abstain_below(0.5), scorer=SCORER)
+    given = panel.answers
+    kinds = {"all": np.ones(48, bool), "right": given.correct, "wrong": given.hallucinated, "withheld": given.abstained}
+    assert [words for words, _ in panel.kind.options] == [f"{name} ({which.sum()})" for name, which in kinds.items()]
+    for place, (name, which) in enumerate(kinds.items()):
+        front_end(panel.kind, index=place)
+        seen = []
+        while True:
+            page = rows(panel)
+            assert 0 < len(page) <= 6 and [int(row[0]) for row in page] == [i for _, i in panel.number.options]
+            assert panel.where.value == f"{len(seen) + 1} to {len(seen) + len(page)} of {which.sum()}"
+            seen += page
+            if panel.on.disabled: break
+            panel.on.click()
+        numbers = [int(row[0]) for row in seen]
+        assert sorted(numbers) == np.flatnonzero(which).tolist() and panel.back.disabled == (len(seen) <= 6)
+        sure = given.confidences[numbers]
+        assert (np.diff(sure) <= 0).all()
+        for i, row in zip(numbers, seen):
+            q, verdict = given.questions[i], "right" if given.correct[i] else "withheld" if given.abstained[i] else "wrong"
+            accepted = " | ".join(q.answers) if q.answerable else "nobody can know"
+            assert row[1:4] == [q.text, given.texts[i], accepted] and row[4].split()[1] == verdict and row[5] == f"{sure[numbers.index(i)]:.2f}"
+        before = panel.where.value
+        panel.on.click()                                                           # no further page
+        assert panel.where.value == before
+
+def test_an_overruled_verdict_counts_at_once_and_scores_follow_on_the_button(teaching, profile, answers):
+    panel = HallucinationPanel(profile=profile, answers=answers, scorer=SCORER)
+    assert panel.kind.value == "wrong" and panel.again.disabled
+    scores, first = panel.scores, panel.number.options[1][1]
+    front_end(panel.number, index=1)
+    assert panel.number.value == first and 'bold"><td>%d</td>' % first in panel.examples.value
+    front_end(panel.verdict, index=0)
+    assert panel.answers.texts == answers.texts and panel.answers.correct[first] and panel.answers.labelled.nonzero()[0].tolist() == [first]
+    assert panel.scores is scores and not panel.again.disabled and "press “Score again”" in panel.text
+    assert rows(panel)[1][4] == "✓ right (a person)" and count_in_words(panel.answers) in panel.counts.value   # it stays on the page
+    panel.again.click()
+    expected = SCORER.score(AnswerProfiler(*teaching, sites=("output", "update"), batch_size=8).profile(panel.answers, silent))
+    for name in "log_eavss", "z", "p", "log_low": assert np.allclose(getattr(panel.scores, name), getattr(expected, name), atol=1e-9)
+    assert panel.scores.faithful == scores.faithful + 1 and panel.again.disabled and "faithful" in panel.text
+    counts = panel.profile.faithful.site("output").total().counts, panel.profile.hallucinated.site("output").total().counts
+    assert int(counts[0][0].sum()) == 128 * panel.scores.faithful and int(counts[1][0].sum()) == 128 * panel.scores.hallucinated
+    front_end(panel.verdict, index=1)                                              # as it was
+    assert panel.overruled == {} and not panel.answers.labelled.any() and not panel.again.disabled
+    panel.again.click()
+    assert np.array_equal(panel.scores.log_eavss, scores.log_eavss) and np.array_equal(panel.scores.q, scores.q)
+
+def test_answers_are_withheld_and_come_back_without_the_model(profile, answers):
+    panel = HallucinationPanel(profile=profile, answers=answers, scorer=SCORER)
+    scores, one = panel.scores, panel.number.value
+    front_end(panel.verdict, index=2)
+    panel.again.click()
+    assert len(panel.profile) == 47 and panel.scores.hallucinated == scores.hallucinated - 1 and rows(panel)[0][4] == "– withheld (a person)"
+    panel.overrule(one, False)
+    panel.score_again()
+    assert len(panel.profile) == 48 and np.array_equal(panel.scores.log_eavss, scores.log_eavss)
+
+def test_only_answers_that_were_never_read_take_the_model(teaching, answers):
+    shy = answers.abstain_below(np.sort(answers.confidences)[3])
+    unread = np.flatnonzero(shy.abstained)
+    assert len(unread) == 4
+    panel = HallucinationPanel(analyzer(teaching), answers=shy)
+    panel.run()
+    assert len(panel.profile) == 44
+    panel.overrule(int(unread[0]), False)
+    alone = HallucinationPanel(profile=panel.profile, answers=shy, scorer=SCORER)
+    alone.overrule(int(unread[0]), False)
+    alone.again.click()
+    assert f"answers {unread[0]} were withheld" in alone.text and "has no model" in alone.text and len(alone.profile) == 44
+    with pytest.raises(InputError, match="has no model"): alone.score_again()
+    panel.again.click()
+    assert len(panel.profile) == 45 and panel.scores.hallucinated + panel.scores.faithful == 45 and panel.again.disabled
+
+def test_what_cannot_be_overruled_is_refused(profile, answers):
+    with pytest.raises(InputError, match="no answers yet"): HallucinationPanel().overrule(0, True)
+    with pytest.raises(InputError, match="no layer is scored yet"): HallucinationPanel(answers=answers).score_again()
+    panel = HallucinationPanel(profile=profile, answers=answers, scorer=SCORER)
+    with pytest.raises(InputError, match="answers 0 to 47"): panel.overrule(48, True)
+    with pytest.raises(InputError, match="give True, False or"): panel.overrule(0, "perhaps")
+    assert panel.overruled == {} and panel.again.disabled
+    alone = HallucinationPanel(answers=answers)
+    alone.overrule(0, not answers.correct[0])
+    assert alone.again.disabled and "Score again" not in alone.text and alone.answers.correct[0] != answers.correct[0]
+
+def test_too_few_of_a_kind_after_overruling_is_said(profile, answers):
+    panel = HallucinationPanel(profile=profile, answers=answers, scorer=SCORER)
+    for i in np.flatnonzero(answers.hallucinated): panel.overrule(int(i), True)
+    scores = panel.scores
+    panel.again.click()
+    assert "at least 2 of each are compared" in panel.text and panel.scores is scores
+
+def test_texts_of_models_and_files_are_escaped_on_every_page():
+    evil = '"><img src=x onerror=alert(1)>'
+    asked = [Question(evil + "?", (evil + "!",), kind=evil, subject=evil)] * 2
+    given = Answers.judge(asked, [evil, evil + "!"], [[-0.1], [-0.2]])
+    panel = HallucinationPanel(answers=given)
+    panel.kind.value = "all"
+    panel.overrule(0, True)
+    for part in widget_parts(panel.widget):
+        if isinstance(part, widgets.HTML): assert not BeautifulSoup(part.value, "lxml").find(onerror=True)
+    cells = BeautifulSoup(panel.examples.value, "lxml").find_all("td")
+    assert cells[1].get_text() == evil + "?" == cells[1]["title"] and len(rows(panel)) == 2
+
+def test_the_saved_notebook_keeps_the_page(profile, answers):
+    panel = HallucinationPanel(profile=profile, answers=answers, scorer=SCORER)
+    panel.on.click()
+    assert panel.examples.value in panel._page()
 
 # --- training -----------------------------------------------------------------------------------------------------------
 

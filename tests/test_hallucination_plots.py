@@ -147,6 +147,11 @@ def test_layers_stand_at_probe_and_z():
     assert not np.array_equal(faces[0], faces[1]) and np.array_equal(faces[1], faces[2])
     with pytest.raises(InputError, match="no probe"): plot_probe(scores([1., 2.]))
 
+def test_the_plane_says_where_no_layer_stands_out():
+    probed = {"probe": np.array([0.9, 0.45])}
+    titles = [plot_probe(scores([0.3, 0.1], q=q, **probed)).get_title("right") for q in ([0.2, 1], [0.01, 1])]
+    assert titles == ["no layer stands out by EAVSS", "filled: EAVSS stands out (q < 0.05)"]
+
 @pytest.fixture(scope="module")
 def profile(teaching, world):
     "Answers to ten questions, every other one taken for wrong."

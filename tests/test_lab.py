@@ -8,6 +8,7 @@ import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 from pathlib import Path
 import ipywidgets as widgets
+from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
@@ -237,9 +238,43 @@ def test_the_button_takes_one_step_after_the_other(teaching, world):
         seen.append(lab.button.description)
         lab.button.click()
         assert not lab.button.disabled and len(seen) < 9
-    assert seen == ["Rank the layers", "Find layers that hallucinate", "Try without the lowest layers", "Train layers that hallucinate"]
+    train = "Train layers that hallucinate" if lab.hallucination.scores.standing_out else "Train three layers"
+    assert seen == ["Rank the layers", "Find layers that hallucinate", "Try without the lowest layers", train]
     assert lab.ranking.profile and lab.hallucination.scores and lab.pruning.reports and lab.mitigation.mitigation
     assert "Every step has been taken" in lab.text
+
+def test_the_step_to_training_does_not_claim_that_layers_stand_out(teaching, world):
+    lab = make(teaching, world)
+    lab.hallucinations()
+    for q, label, words in (0.2, "Train three layers", "though none stands out"), (0.01, "Train layers that hallucinate", "hallucinate"):
+        lab.hallucination.scores = replace(lab.hallucination.scores, q=np.full(12, q))
+        step = lab._steps()[3]
+        assert step[1] == label and words in step[2]
+
+def test_overruled_verdicts_go_into_code_and_training(teaching, world):
+    lab = make(teaching, world)
+    lab.hallucinations()
+    panel = lab.hallucination
+    one = panel.number.value
+    panel.overrule(one, True)
+    panel.score_again()
+    lab.tabs.selected_index = 1
+    assert f".relabel({{{one}: True}})" in lab.code()
+    assert run(lab, lab.code())["table"]["log EAVSS"].tolist() == pytest.approx(panel.to_frame()["log EAVSS"].tolist(), abs=1e-9)
+
+def test_a_second_profile_in_the_laboratory_is_saved_and_reported(lab, teaching, tmp_path):
+    from copy import deepcopy
+    import torch
+    other = deepcopy(teaching[0])
+    with torch.no_grad(): other.model.layers[5].mlp.down_proj.weight.mul_(2)
+    second = LayerProfiler(other, teaching[1]).profile(lab.texts, silent)
+    found = lab.ranking.compare(second)
+    try:
+        assert found.movers(1)["layer"].tolist() == [5] and lab.ranking.onward.layout.display == "none"
+        assert {"ranking.svg", "ranking-comparison.svg"} <= {path.name for path in lab.save("svg")}
+        assert lab.ranking.side.base64 in lab.report() and lab.ranking.side.alt[:40] in lab._page()
+    finally: lab.ranking.compare(None)
+    assert "ranking-comparison" not in " ".join(path.name for path in lab.save("png"))
 
 def test_asking_again_needs_a_training(teaching, world):
     with pytest.raises(InputError, match="nothing was trained yet"): make(teaching, world).ask()

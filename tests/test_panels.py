@@ -25,7 +25,7 @@ from transformers import AutoModelForCausalLM
 from avss_nb import (
     EDGES, SCORES, SITES, ContrastiveMitigator, Evaluator, InputError, LayerLab, LayerProfiler,
     LayerPruner, LayerRankingPanel, LayerScorer, MitigationPanel, Picture, Progress, PruningPanel, Recipe, Score,
-    Throttle, silent
+    Throttle, compare_profiles, silent
 )
 from avss_nb.maths.calibration import MEASURES
 from avss_nb.panels import live, picture
@@ -602,6 +602,129 @@ def pruning(model, profile):
     panel = PruningPanel(model, None, LayerScorer("ablation").score(profile), evaluate)
     panel.truth = evaluate
     return panel
+
+# --- from the ranking to pruning ------------------------------------------------------------------------------------------
+
+def ranked(model, **settings):
+    panel = LayerRankingPanel()
+    panel.run(LayerProfiler(model, batch_size=4, **settings), TEXTS)
+    return panel
+
+def test_the_ranking_leads_on_to_pruning_its_lowest_layers(model, passes):
+    panel = ranked(model)
+    before, shown = len(passes), panel.picture.png
+    assert not panel.onward.disabled and panel.onward.description == f"Prune these: layer {panel.scores.order[0]}"
+    panel.onward.click()
+    assert len(passes) <= before + 1 and not panel.pruning.reports and panel.picture.png == shown  # a probe; nothing is measured
+    assert panel.pruning.removed == panel.scores.order[:1] and panel.onward.layout.display == "none"
+    assert panel.pruning.widget in widget_parts(panel.widget)
+    table = panel.pruning.preview()
+    expected = Evaluator(model, None).evaluate(None, TEXTS, silent)
+    assert table.loc["perplexity", "before"] == expected.perplexity
+    with LayerPruner(model, None).remove(panel.pruning.removed).preview(): after = Evaluator(model, None).evaluate(None, TEXTS, silent)
+    assert table.loc["perplexity", "after"] == after.perplexity
+    panel.layer = 2
+    assert panel.pruning.layer == 2
+    panel.pruning.layer = 3
+    assert panel.layer == 3 and panel.pictures == [panel.picture, *panel.pruning.pictures]
+    assert panel.pruning.picture.alt in panel._page() and "perplexity" in panel._page()
+
+def test_pruning_follows_the_ranking_and_goes_with_its_model(model, profile):
+    panel = ranked(model, sites=SITES, ablation=True)
+    first = panel.prune(count=2)
+    assert first.removed == tuple(sorted(panel.scores.order[:2])) and panel.pruning is first
+    panel.score.value = "ablation"
+    assert panel.pruning is first and first.removed == tuple(sorted(LayerScorer("ablation").score(panel.profile).order[:2]))
+    panel.load(LayerProfiler(tiny("gpt2"), batch_size=4).profile(TEXTS[:8], silent))
+    assert panel.pruning is None and not panel.below.children and first.widget.comm is None
+    assert panel.onward.layout.display == "" and panel.pictures == [panel.picture]
+    panel.onward.click()
+    assert "another model" in panel.text and panel.pruning is None                 # said, not raised
+
+def test_without_a_model_the_button_says_what_to_write(model, profile):
+    waiting, panel = LayerRankingPanel(), LayerRankingPanel(profile=profile)
+    assert waiting.onward.disabled and "First there must be a ranking" in waiting.onward.tooltip
+    with pytest.raises(InputError, match="no ranking yet"): waiting.prune(model, None, TEXTS)
+    assert panel.onward.disabled and panel.onward.tooltip.endswith("write panel.prune(model, tokenizer, texts)")
+    with pytest.raises(InputError, match="without texts"): panel.prune(model)
+    with pytest.raises(InputError, match="knows no model"): panel.prune()
+    assert panel.prune(model, None, TEXTS).removed == panel.scores.order[:1]
+    again = LayerRankingPanel()
+    again.run(LayerProfiler(model, batch_size=4), (text for text in TEXTS))        # texts that cannot be read twice
+    assert again.onward.disabled and "panel.prune(" in again.onward.tooltip
+
+def test_a_single_layer_must_stay(model):
+    panel = LayerRankingPanel()
+    single = AutoModelForCausalLM.from_config(type(model.config)(**{**model.config.to_dict(), "num_hidden_layers": 1}))
+    panel.run(LayerProfiler(single, batch_size=4), TEXTS[:8])
+    assert panel.onward.disabled and "one layer" in panel.onward.tooltip
+
+def test_while_it_measures_the_ranking_does_not_lead_on(model):
+    panel, seen = eager(LayerRankingPanel()), []
+    def listener(event):
+        panel(event)
+        seen.append(panel.onward.disabled)
+    LayerProfiler(model, batch_size=4).profile(TEXTS, listener)
+    assert all(seen[:-1])
+
+# --- two profiles -----------------------------------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def second(model):
+    "A profile of the model with its second layer changed."
+    from copy import deepcopy
+    other = deepcopy(model)
+    with torch.no_grad(): other.model.layers[1].mlp.down_proj.weight.mul_(3)
+    return LayerProfiler(other, sites=SITES, batch_size=4).profile(TEXTS, progress=silent)
+
+def test_a_second_profile_is_compared_by_the_settings_on_show(profile, second, passes):
+    panel = LayerRankingPanel(profile=profile, other=second, names=("base", "tuned <b>"))
+    def check():
+        expected = compare_profiles(profile, second, panel.present_scorer(), ("base", "tuned <b>"))
+        assert panel.comparison.to_frame().equals(expected.to_frame()) and not passes
+        assert expected.summary() in panel.side.alt and panel.side.png
+        words = BeautifulSoup(panel.agreement.value, "lxml").get_text(" ")
+        assert expected.summary() in words and expected.sampled in words and "<b>" not in panel.agreement.value
+        movers = expected.movers(4)
+        listed = re.findall(r"<td>(\d)</td>\s*<td>[×+−]", panel.agreement.value)
+        assert [*map(int, listed)] == movers[movers["moved"]]["layer"].tolist()[:3]
+        return panel.side.png
+    pictures = [check()]
+    assert panel.comparison.movers(1)["layer"].tolist() == [1]
+    for name, value in ("site", "output"), ("eps", 0.1), ("score", "block_influence"):
+        getattr(panel, name).value = value
+        pictures.append(check())
+    assert len({*pictures}) == 4
+    assert panel.figures()["comparison"] is panel.side and panel.pictures == [panel.picture, panel.side]
+    page = BeautifulSoup(panel._page(), "lxml")
+    assert [img["alt"] for img in page.find_all("img")] == [panel.picture.alt, panel.side.alt] and "two halves of base" in page.get_text()
+
+def test_what_cannot_be_compared_is_said_and_the_ranking_stays(profile, second):
+    panel = LayerRankingPanel(profile=profile)
+    with pytest.raises(InputError, match="two different ones"): panel.compare(second, ("a", "a"))
+    sites = {site: m.map(lambda t: t[:, :3]) for site, m in second.sites.items()}
+    three = replace(second, sites=sites, first=None, largest=None)
+    with pytest.raises(InputError, match="same count"): panel.compare(three)
+    with pytest.raises(InputError, match="other"): panel.compare("second")
+    assert panel.other is None and panel.compared.layout.display == "none" and "comparison" not in panel.figures()
+    with pytest.raises(InputError, match="no profile to compare with"): LayerRankingPanel().compare(second)
+    with pytest.raises(InputError, match="profile=a, other=b"): LayerRankingPanel(other=second)
+    panel.compare(second)
+    shown = panel.side.png
+    for score, words in ("random", "a control"), ("ablation", "fine-tuned has no ablation losses"):
+        panel.score.value = score
+        assert panel.comparison is None and not panel.side.png and words in panel.side.widget.value and panel.agreement.value == ""
+        assert panel.scores.score == score and panel.picture.png
+    panel.score.value = "avss"
+    assert panel.comparison and panel.side.png == shown
+    assert panel.compare(None) is None and panel.compared.layout.display == "none" and panel.pictures == [panel.picture]
+
+def test_another_first_profile_is_compared_anew(profile, second):
+    panel = LayerRankingPanel(profile=profile, other=second)
+    assert panel.comparison.movers(1)["moved"].all()
+    panel.load(second)
+    assert np.allclose(panel.comparison.changes()["change"], 1) and "No layer changed" in panel.agreement.value
+    assert "changed most" not in panel.agreement.value
 
 def test_the_slider_marks_the_lowest_layers_and_says_what_they_save(pruning, model, passes):
     assert pruning.count == 1 and pruning.removed == pruning.scores.order[:1]

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Annotated
-from typer import Exit, Option
+from typer import Exit, Option, echo
 from ..base.basics import InputError, default_progress, silent, write_whole
 from .shared import QUESTIONS, BatchSize, Device, DeviceMap, Dtype, HowAsked
 from .shared import Json, Limit, Model, Room, Rules, Shots, Split, System, Texts
@@ -70,12 +70,12 @@ def hallucination_dict(scores, table, answers, chosen, out: str) -> dict:
 def hallucination_lines(scores, table, answers, layers: int) -> list[str]:
     "Return the same in words: layers, agreement of halves, detectors."
     title = (
-        f"{scores.model}: {scores.title}; {answers!r}; most hallucination-prone first;"
-        " 95 % intervals"
+        f"{scores.model}: {scores.title}; {answers!r}; {scores.finding}; 95 % intervals"
     )
     halves = "disjoint halves of the answers agree with ρ = {:.2f} ({:.2f} to {:.2f})"
     detectors = "Detectors of a wrong answer (AUROC, over all pairs and within kinds of questions):"
-    ranked = scores.to_frame().iloc[scores.layers(layers)]
+    ranked = scores.to_frame()
+    if scores.standing_out: ranked = ranked.iloc[scores.layers(layers)]
     return [
         title, table_text(ranked), halves.format(*scores.halves), *scores.notes, "",
         detectors, table_text(table, index=True)
@@ -173,7 +173,11 @@ def localize_layers(evaluator, questions: list) -> list[int]:
         evaluator.model, evaluator.tokenizer, sites=["output"], scorer=EAVSSScorer(probe=False)
     )
     answers = evaluator.answer(one_per_subject(questions), default_progress("localize"))
-    return analyzer.analyze(answers, default_progress("profile")).layers(3)
+    scores = analyzer.analyze(answers, default_progress("profile"))
+    if not scores.standing_out:
+        chosen = ", ".join(map(str, scores.layers(3)))
+        echo(f"warning: {scores.finding}; layers {chosen} are trained all the same", err=True)
+    return scores.layers(3)
 
 # %% ../../nbs/10_commands/03_hallucination.ipynb #cell-057
 def compare_with_rivals(original, trained, parts: dict) -> dict:

@@ -279,7 +279,9 @@ def plot_probe(
     ax.axhline(0, color=FAINT, lw=0.8, zorder=1)
     numbered_discs(ax, x, y, ~(scores.q < STANDS_OUT))
     ax.set_title("Layers by two criteria", loc="left", size=10, color=INK)
-    ax.set_title("filled: EAVSS stands out (q < 0.05)", loc="right", size=9, color=INK)
+    out = "filled: EAVSS stands out (q < 0.05)"
+    if not (scores.q < STANDS_OUT).any(): out = "no layer stands out by EAVSS"
+    ax.set_title(out, loc="right", size=9, color=INK)
     return ax
 
 # %% ../../nbs/04_draw/04_hallucination.ipynb #cell-047

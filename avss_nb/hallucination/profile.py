@@ -4,9 +4,9 @@
 
 # %% ../../nbs/08_hallucination/00_profile.ipynb #cell-003
 from __future__ import annotations
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 import operator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
 import numpy as np, torch
@@ -220,7 +220,46 @@ def both_kinds(answers: Answers, fewest: int = 2) -> Answers:
         " labelled answers"
     )
 
-# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-027
+# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-026
+@patch
+def relabel(self: AnswerProfile,
+    labels: Mapping[int, bool | None],  # number of an answer → right, wrong, or None: left out
+) -> AnswerProfile:
+    """Return the same statistics under a person's verdicts. Of each answer the units were kept as
+    one, so all units of `faithful` and `hallucinated` are the same in the result.
+
+    Parameters
+    ----------
+    labels : Mapping[int, bool | None]
+        number of an answer → right, wrong, or None: left out
+    """
+    answers = self.answers.relabel(labels)
+    kept = ~answers.abstained
+    answers = both_kinds(answers[kept])
+    sites = {site: m[torch.from_numpy(kept)] for site, m in self.sites.items()}
+    def layers(chosen, like):
+        places = np.flatnonzero(chosen)
+        groups = np.array([dealt_group(n, like.groups) for n in range(len(places))])
+        parts = [torch.from_numpy(places[groups == group]) for group in np.unique(groups)]
+        found = {site: _in_groups(m, parts, like.sites[site]) for site, m in sites.items()}
+        return replace(like, sites=found)
+    return replace(
+        self, answers=answers, sites=sites, states=self.states[torch.from_numpy(kept)],
+        prompt_tokens=self.prompt_tokens[kept],
+        faithful=layers(~answers.hallucinated, self.faithful),
+        hallucinated=layers(answers.hallucinated, self.hallucinated)
+    )
+
+def _in_groups(m: Moments, parts, like: Moments) -> Moments:
+    "The moments of some answers in each group, with as many units as there were."
+    found, units = Moments.stack([m[part].total() for part in parts]), like.mean.shape[-1]
+    shape = *found.tokens.shape, units
+    return replace(
+        found, tokens=found.tokens // units, mean=found.mean.expand(shape).contiguous(),
+        m2=(found.m2 / units).expand(shape).contiguous()
+    )
+
+# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-029
 class AnswerProfiler:
     """Measure every layer at the moment of each answer.
 
@@ -276,7 +315,7 @@ class AnswerProfiler:
         if prompt is None and template is not None: prompt = Prompt(template=template)
         self.prompt = prompt
 
-# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-030
+# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-032
 @patch
 def asked(self: AnswerProfiler, answers: Answers) -> Prompt:
     """Return the prompt to which the answers were given: never another one.
@@ -295,7 +334,7 @@ def asked(self: AnswerProfiler, answers: Answers) -> Prompt:
         )
     raise another_prompt(answers.prompt, self.prompt)
 
-# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-031
+# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-033
 @patch
 def _rows(self: AnswerProfiler, answers, prompt):
     """What the model reads. Before the answer nothing depends on it:
@@ -305,7 +344,7 @@ def _rows(self: AnswerProfiler, answers, prompt):
         return rows, [len(row) for row in rows]
     return answers_as_rows(answers, prompt, self.tokenizer)
 
-# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-035
+# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-037
 @patch
 def _dealt(self: AnswerProfiler, labels: np.ndarray) -> np.ndarray:  # int, (answers,)
     """The group of each answer: right and wrong ones are dealt out separately,
@@ -316,7 +355,7 @@ def _dealt(self: AnswerProfiler, labels: np.ndarray) -> np.ndarray:  # int, (ans
         groups[labels == kind] = [dealt_group(n, self.groups) for n in range(count)]
     return groups
 
-# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-038
+# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-040
 class _BatchNotes:
     "The moments of one batch while the model reads it: of each answer, and of each kind."
 
@@ -360,7 +399,7 @@ class _BatchNotes:
         }
         return {"each": each, "states": torch.stack(self.states, 1)}, sums
 
-# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-039
+# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-041
 @patch
 @torch.no_grad()
 def _measure(
@@ -384,7 +423,7 @@ def _measure(
     for site, m in each["each"].items(): check_finite(m.total(), site, number)
     return each, sums
 
-# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-043
+# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-045
 class _Reading:
     "The answers while they are read: what each batch gave, and the sums over each kind."
 
@@ -430,7 +469,7 @@ class _Reading:
             self.answers, self.starts, self.found, self.kinds, self.order, partial
         )
 
-# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-044
+# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-046
 @patch
 def profile(self: AnswerProfiler,
     answers: Answers,  # with verdicts; abstentions are left out
@@ -462,7 +501,7 @@ def profile(self: AnswerProfiler,
     reading.share()
     return reading.result(partial=False)
 
-# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-046
+# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-048
 @patch
 def _result(self: AnswerProfiler, answers, prompt_tokens, found, kinds, order, partial) -> AnswerProfile:
     "Everything that was measured so far, in the order of the answers."
@@ -480,7 +519,7 @@ def _result(self: AnswerProfiler, answers, prompt_tokens, found, kinds, order, p
         layers("faithful"), layers("hallucinated"), partial
     )
 
-# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-047
+# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-049
 @patch
 def _layers(self: AnswerProfiler, sums: dict[str, MomentSums], partial) -> LayerProfile:
     "A layer profile of the groups that have answers."
@@ -494,7 +533,7 @@ def _layers(self: AnswerProfiler, sums: dict[str, MomentSums], partial) -> Layer
         settings=settings
     )
 
-# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-049
+# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-051
 def _packed(found, kinds, rank) -> dict[str, Tensor]:
     """Batch → site → `Moments` and batch → states;
     kind and site → `MomentSums` of this process; as tensors with names."""
@@ -510,7 +549,7 @@ def _packed(found, kinds, rank) -> dict[str, Tensor]:
         }
     return names
 
-# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-050
+# %% ../../nbs/08_hallucination/00_profile.ipynb #cell-052
 def _unpacked(tensors) -> tuple[dict, dict]:
     "The same from tensors, in the order of the batches; sums of all processes together."
     found, sums = {}, {}

@@ -547,11 +547,24 @@ class HallucinationScores(LayerScores):
     null_variance: np.ndarray = None
     null_sparsity: np.ndarray = None  # (2, layers): the same for log(HSS / AS)
 
-    def __repr__(self):
-        order = ", ".join(map(str, self.layers(len(self.values))))
-        return f"HallucinationScores({self.title}; most hallucination-prone first: {order})"
+    def __repr__(self): return f"HallucinationScores({self.title}; {self.finding})"
 
 # %% ../../nbs/08_hallucination/01_scores.ipynb #cell-089
+@patch(as_prop=True)
+def standing_out(self: HallucinationScores) -> tuple[int, ...]:
+    "The layers that stand out from chance (q < 0.05), the most prone first; often none."
+    from avss_nb.draw.hallucination import STANDS_OUT
+    return tuple(i for i in self.layers(len(self.values)) if self.q[i] < STANDS_OUT)
+
+@patch(as_prop=True)
+def finding(self: HallucinationScores) -> str:
+    "Which layers stand out, in words; or that none does."
+    out = self.standing_out
+    if not out: return f"no layer stands out from chance (smallest q: {np.nanmin(self.q):.2g})"
+    if len(out) == 1: return f"layer {out[0]} stands out (q < 0.05)"
+    return f"layers {', '.join(map(str, out))} stand out (q < 0.05), most prone first"
+
+# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-091
 @patch(as_prop=True)
 def title(self: HallucinationScores) -> str:
     "The score in words."
@@ -571,7 +584,7 @@ def to_frame(self: HallucinationScores) -> pd.DataFrame:
     table = pd.DataFrame(names)
     return table.drop(columns="probe AUROC") if np.isnan(self.probe).all() else table
 
-# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-090
+# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-092
 @patch
 def to_dict(self: HallucinationScores) -> dict:
     """Return everything for JSON: layers in layer order, `order` least hallucination-prone
@@ -592,6 +605,7 @@ def to_dict(self: HallucinationScores) -> dict:
     )
     return {name: getattr(self, name) for name in same} | {
         "balance": [*self.balance], "notes": [*self.notes], "layers": layers,
+        "stand_out": [*map(int, self.standing_out)],
         "halves": dict(zip(("mean", "low", "high"), map(_plain, self.halves))),
         "order": [*self.order]
     }
@@ -601,16 +615,17 @@ def _plain(x):
     if isinstance(x, np.bool_): return bool(x)
     return float(x) if np.isfinite(x) else None
 
-# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-091
+# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-093
 @patch
 def _repr_html_(self: HallucinationScores):
-    table = self.to_frame().iloc[self.layers(len(self.values))]
+    table = self.to_frame()
+    if self.standing_out: table = table.iloc[self.layers(len(self.values))]
     table = table.to_html(index=False, float_format="{:.3g}".format, na_rep="–")
     balance = f"; balanced by {escape(' and '.join(self.balance))}" if self.balance else ""
     notes = "".join(f"<br>{escape(note)}" for note in self.notes)
     return (
         f"<p>{escape(self.title)}; {self.faithful:,} faithful, {self.hallucinated:,}"
-        f" hallucinated answers{balance}; most prone first; q under 0.05 stands out."
+        f" hallucinated answers{balance}; {self.finding}."
         f" Disjoint halves agree with ρ = {self.halves[0]:.2f}.{notes}</p>{table}"
     )
 
@@ -628,7 +643,7 @@ def plot(self: HallucinationScores, ax=None, **kwargs):
     from avss_nb.draw.hallucination import plot_eavss
     return plot_eavss(self, ax=ax, **kwargs)
 
-# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-093
+# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-095
 class EAVSSScorer:
     """Turn an `AnswerProfile` into `HallucinationScores`.
 
@@ -690,7 +705,7 @@ class EAVSSScorer:
         self.draws, self.seed, self.confidence = draws, seed, confidence
         self.probe, self.halves = probe, halves
 
-# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-094
+# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-096
 @patch
 def score(self: EAVSSScorer, profile: AnswerProfile) -> HallucinationScores:
     """Score every layer: shift, permutation test, bootstrap interval, stability, probe.
@@ -730,7 +745,7 @@ def _check(self: EAVSSScorer, profile, used) -> None:
             " choose another site"
         )
 
-# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-096
+# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-098
 @patch
 def _shift_of(self: EAVSSScorer, profile, strata) -> Callable[..., Shift]:
     """A function of labels: which answers are hallucinated, (draws, answers); of some answers
@@ -755,7 +770,7 @@ def _around(self: EAVSSScorer, values: np.ndarray) -> np.ndarray:  # (2, …)
     "The middle 95 % of draws (or whatever the confidence is): low and high."
     return np.quantile(values, [(1 - self.confidence) / 2, (1 + self.confidence) / 2], axis=0)
 
-# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-098
+# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-100
 @patch
 def _test(self: EAVSSScorer, shift, labels, strata, log_eavss) -> dict:
     "The permutation test: how far does log EAVSS wander when labels mean nothing?"
@@ -780,7 +795,7 @@ def _chunks(self: EAVSSScorer, statistic, rows: np.ndarray) -> np.ndarray:
     parts = np.array_split(rows, max(1, rows.size // 500_000))
     return np.concatenate([statistic(part) for part in parts])
 
-# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-099
+# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-101
 @patch
 def _resample(self: EAVSSScorer, shift, labels, strata) -> dict:
     "The bootstrap: how certain is log EAVSS, and its size?"
@@ -807,7 +822,7 @@ def _probe(self: EAVSSScorer, profile, strata) -> dict:
     if self.probe: return dict(zip(names, probe_auroc(profile, strata, self.seed)))
     return {name: np.full(profile.layers, np.nan) for name in names}
 
-# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-101
+# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-103
 @patch
 def _describe(self: EAVSSScorer, profile, strata, used) -> dict:
     "What was scored, and how."
@@ -844,7 +859,7 @@ def _notes(self: EAVSSScorer, profile, strata, used) -> tuple[str, ...]:
         )
     return tuple(notes)
 
-# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-111
+# %% ../../nbs/08_hallucination/01_scores.ipynb #cell-115
 class HallucinationAnalyzer:
     """Find the layers that behave differently when a model hallucinates.
 

@@ -18,7 +18,7 @@ from ..answering.answers import Answers
 from ..answering.evaluator import Evaluator, check_settings
 from ..hallucination.scores import EAVSSScorer, HallucinationAnalyzer
 from ..hallucination.scores import HallucinationScores, probe_auroc, strata_of
-from ..draw.hallucination import STANDS_OUT, EAVSSMarks, TwoHistograms
+from ..draw.hallucination import EAVSSMarks, TwoHistograms
 from .exports import source_of_call, evaluator_code
 from .live import LayerPanel, row_of_controls, list_layers
 from .picture import DRAWING, Picture, sole_run
@@ -28,7 +28,8 @@ from ..draw.style import KEPT, REMOVED, number_text, share_text
 from ..draw.layers import histogram_limits
 
 # %% auto #0
-__all__ = ['count_in_words', 'tally_bar', 'example_table', 'HallucinationPanel']
+__all__ = ['VERDICTS', 'SIGNS', 'PAGE', 'REVIEW_STYLE', 'count_in_words', 'tally_bar', 'example_table', 'verdict_names',
+           'sort_answers', 'answer_table', 'HallucinationPanel', 'find_places']
 
 # %% ../../nbs/09_panels/05_hallucination.ipynb #cell-008
 def count_in_words(answers: Answers) -> str:
@@ -105,6 +106,73 @@ def example_table(
     return f"<table>{''.join(lines)}</table>"
 
 # %% ../../nbs/09_panels/05_hallucination.ipynb #cell-020
+VERDICTS = {"right": True, "wrong": False, "withheld": None}  # in words → as `relabel` takes them
+SIGNS = {"right": "✓", "wrong": "✗", "withheld": "–"}
+PAGE = 6  # answers at a time
+
+def verdict_names(answers: Answers) -> np.ndarray:
+    """Return the verdict of each answer: right, wrong or withheld.
+
+    Parameters
+    ----------
+    answers : Answers
+        made by `Evaluator.answer` or read from a file
+    """
+    return np.select([answers.correct, answers.abstained], ["right", "withheld"], "wrong")
+
+def sort_answers(
+    answers: Answers,
+    kind: str = "all",  # or a name in `VERDICTS`
+) -> list[int]:
+    """Return the numbers of these answers, those first of which the model was surest.
+
+    Parameters
+    ----------
+    answers : Answers
+        made by `Evaluator.answer` or read from a file
+    kind : str, default 'all'
+        or a name in `VERDICTS`
+    """
+    names = verdict_names(answers)
+    chosen = [i for i in range(len(answers)) if kind in ("all", names[i])]
+    return sorted(chosen, key=lambda i: (-answers.confidences[i], i))
+
+def answer_table(
+    answers: Answers,
+    numbers: Sequence[int],  # of the answers to list
+    picked: int | None = None,  # the one to mark
+) -> str:
+    """List answers with what is accepted, verdict and confidence, in HTML; longer texts on pointing.
+
+    Parameters
+    ----------
+    answers : Answers
+        made by `Evaluator.answer` or read from a file
+    numbers : Sequence[int]
+        of the answers to list
+    picked : int | None, default None
+        the one to mark
+    """
+    names = verdict_names(answers)
+    def cell(text, most=60):
+        short = text if len(text) <= most else text[:most - 1] + "…"
+        return f'<td title="{html.escape(text)}">{html.escape(short)}</td>'
+    def row(i):
+        q, by = answers.questions[i], " (a person)" if answers.labelled[i] else ""
+        accepted = " | ".join(q.answers) if q.answerable else "nobody can know"
+        look = ' style="font-weight: bold"' if i == picked else ""
+        texts = cell(q.text) + cell(answers.texts[i]) + cell(accepted or "–")
+        verdict = f"<td>{SIGNS[names[i]]} {names[i]}{by}</td>"
+        return f"<tr{look}><td>{i}</td>{texts}{verdict}<td>{answers.confidences[i]:.2f}</td></tr>"
+    if not len(numbers): return "<table><tr><td>No answer is of this kind.</td></tr></table>"
+    columns = {
+        "no.": 5, "question": 33, "answer": 16, "accepted": 16, "verdict": 19, "confidence": 11
+    }  # shares of the width, in %
+    head = "".join(f'<th style="width: {share}%">{name}</th>' for name, share in columns.items())
+    rows = "".join(map(row, numbers))
+    return f'<table class="avss-review"><tr>{head}</tr>{rows}</table>'
+
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-025
 class HallucinationPanel(LayerPanel):
     """log EAVSS of the layers, live while a model answers and is profiled, and adjustable
     afterwards.
@@ -118,7 +186,7 @@ class HallucinationPanel(LayerPanel):
     answers : Answers | None, default None
         known already: `run` asks nothing
     profile : AnswerProfile | None, default None
-        show this one
+        show this one, of all or some of the answers
     scorer : EAVSSScorer | None, default None
         None: the analyzer's
     **evaluation
@@ -134,7 +202,7 @@ class HallucinationPanel(LayerPanel):
         analyzer: HallucinationAnalyzer | None = None,
         questions: Sequence[Question] | None = None,  # for `run` to ask
         answers: Answers | None = None,  # known already: `run` asks nothing
-        profile: AnswerProfile | None = None,  # show this one
+        profile: AnswerProfile | None = None,  # show this one, of all or some of the answers
         scorer: EAVSSScorer | None = None,  # None: the analyzer's
         **evaluation,  # settings of `Evaluator`, when questions are asked
     ):
@@ -150,13 +218,15 @@ class HallucinationPanel(LayerPanel):
         self.scorer = scorer or (analyzer.scorer if analyzer else EAVSSScorer())
         self._found, self._probes, self._new = {}, {}, True  # new: no layer was picked yet
         self._brief = False  # a quick score, because ■ was pressed?
+        self._given, self.overruled, self._scored, self._read = None, {}, None, None
         self._build(self.scorer)
         if analyzer: self._make_room(len(analyzer.profiler.blocks))
-        if profile is not None: self.load(profile)
-        elif answers is not None: self.load(answers)
-        else: self.say("Waiting: panel.run() asks the questions and compares the layers.")
+        for known in answers, profile:
+            if known is not None: self.load(known)
+        if answers is None and profile is None:
+            self.say("Waiting: panel.run() asks the questions and compares the layers.")
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-022
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-027
 @patch
 def _build(self: HallucinationPanel, scorer) -> None:
     "Make the widgets, and say what happens when they change."
@@ -189,15 +259,15 @@ def _build(self: HallucinationPanel, scorer) -> None:
         [row_of_controls(self.site, self.balanced), row_of_controls(self.eps, self.relative)]
     )
     # it keeps its room, so nothing jumps
-    self.picked.layout.visibility, self.picked.layout.min_height = "hidden", "284px"
-    rooms = (self.counts, "76px"), (self.examples, "150px"), (self.status, "58px")
+    self.picked.layout.visibility, self.picked.layout.min_height = "hidden", "296px"
+    rooms = (self.counts, "76px"), (self.examples, "154px"), (self.status, "58px")
     for room, height in rooms: room.layout.min_height = height
-    below = [self.strip, self.picked, self.counts, self.examples]
+    below = [self.strip, self.picked, self.counts, self._build_review()]
     self.widget.children = [self.head, self.after, self.row, self.picture.widget, *below]
     for control in self.site, self.eps, self.relative, self.balanced:
         control.observe(self._rescore, "value")
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-024
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-029
 @patch
 def run(self: HallucinationPanel,
     questions: Sequence[Question] | None = None,  # None: those given at the start
@@ -241,11 +311,11 @@ def run(self: HallucinationPanel,
         if self._progress is not None: self._end(profile)  # it was stopped
     return self.scores
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-026
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-031
 @patch
 def _live(self: HallucinationPanel, progress: Progress) -> str:
     if progress.unit == "question":
-        self._take_answers(progress.partial())
+        self._take_answers(progress.partial(), live=True)
         return f": {count_in_words(self.answers)}"
     if progress.partial is None: return ", not yet both right and wrong answers"
     self._take(progress.partial(), live=True)
@@ -261,7 +331,7 @@ def _so_far(self: HallucinationPanel) -> Answers | AnswerProfile:
     if not isinstance(found, AnswerProfile): return found
     return replace(found, partial=p.done < p.total)
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-028
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-033
 @patch
 def load(self: HallucinationPanel,
     # answers, which are then profiled in words only, or their profile
@@ -277,7 +347,9 @@ def load(self: HallucinationPanel,
     check_kinds(Answers, AnswerProfile, result=result)
     if isinstance(result, AnswerProfile):
         self._brief = result.partial and self._progress is not None
+        self._read, self._scored = result, ({}, [])
         self._take(result)
+        self._show_page(self.number.value)
     else:
         self._take_answers(result)
         stopped = self._progress is not None and self._progress.done < self._progress.total
@@ -286,11 +358,15 @@ def load(self: HallucinationPanel,
         self.say(f"{words}: {count_in_words(result)}.")
 
 @patch
-def _take_answers(self: HallucinationPanel, answers) -> None:
-    self.answers = answers
-    self.counts.value, self.examples.value = tally_bar(answers), example_table(answers)
+def _take_answers(self: HallucinationPanel, answers, live: bool = False) -> None:
+    self.answers = self._given = answers
+    self.overruled = {}
+    self.counts.value = tally_bar(answers)
+    for row in self.pages, self.judging: row.layout.visibility = "hidden" if live else "visible"
+    if live: self.examples.value = example_table(answers)
+    else: self._list_answers()
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-029
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-034
 @patch
 def _take(self: HallucinationPanel, profile, live: bool = False) -> None:
     with DRAWING:
@@ -310,13 +386,13 @@ def _show(self: HallucinationPanel, live: bool = False) -> None:
     try: self._score(live)
     except InputError as error: self.say(str(error))
     else:
-        if self._new and not live: self._point(self.scores.layers(1)[0])
+        if self._new and not live: self._point(*self.scores.standing_out[:1])
         self._draw(live)
         if not live: self._tell()
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-031
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-036
 @patch
-def _point(self: HallucinationPanel, layer: int) -> None:
+def _point(self: HallucinationPanel, layer: int = 0) -> None:
     "Open at this layer, unless one was picked meanwhile."
     self._new = False
     with self._quietly():
@@ -338,7 +414,7 @@ def _score(self: HallucinationPanel, live: bool) -> None:
         self._found[settings] = found
     if not live: self.scores = self._found[settings]
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-033
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-038
 @patch
 def present_scorer(self: HallucinationPanel,
     probe: bool | None = None,  # None: as at the start
@@ -360,7 +436,7 @@ def present_scorer(self: HallucinationPanel,
         s.probe if probe is None else probe, halves, s.confidence, s.seed
     )
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-035
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-040
 @patch
 def code(self: HallucinationPanel, lab) -> list[str]:
     """Return lines of Python that give the table again.
@@ -373,8 +449,11 @@ def code(self: HallucinationPanel, lab) -> list[str]:
     profiler = source_of_call(self.analyzer.profiler, "model", "tokenizer")
     answers = len(self.profile)
     stop = f", progress=stop_after({answers}, 'answers')" if self.profile.partial else ""
+    a, given = self.answers, ""
+    labels = {int(i): VERDICTS[verdict_names(a)[i]] for i in np.flatnonzero(a.labelled)}
+    if labels and len(labels) < len(a): given = f".relabel({labels})"
     return [
-        f"answers = {evaluator_code(lab)}.answer(data['questions'])",
+        f"answers = {evaluator_code(lab)}.answer(data['questions']){given}",
         f"profile = {profiler}.profile(answers{stop})",
         f"scores = {source_of_call(self.present_scorer())}.score(profile)",
         "table = scores.to_frame()",
@@ -391,7 +470,7 @@ def code_data(self: HallucinationPanel, lab) -> dict[str, list]:
     """
     return {"questions": self.answers.questions}
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-036
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-041
 @patch
 def _probed(self: HallucinationPanel, balance) -> dict[str, np.ndarray]:
     "Return the probes, which depend on the balance alone."
@@ -407,11 +486,11 @@ def _draw(self: HallucinationPanel, live: bool = False) -> None:
         self._marks.update(self.scores, self.layer)
         alt = (
             f"log EAVSS of the {self.profile.layers} layers of {self.profile.model}, with"
-            " intervals, before the band of chance."
+            f" intervals, before the band of chance: {self.scores.finding}."
         )
         self._present(alt, live)
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-038
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-043
 @patch
 def _draw_layer(self: HallucinationPanel) -> None:
     "Draw the histograms of the picked layer, and list its numbers."
@@ -431,6 +510,7 @@ def _draw_layer(self: HallucinationPanel) -> None:
     probe = f"{s.probe[i]:.3f} ({s.probe_low[i]:.3f} to {s.probe_high[i]:.3f})"
     if np.isnan(s.probe[i]): probe = "–"
     rows = {
+        "stands out": self._stands_out(i),
         "log EAVSS": f"{s.log_eavss[i]:+.3g}{' (a bound)' if s.floored[i] else ''}",
         f"{self.scorer.confidence:.0%} interval": between(s.log_low[i], s.log_high[i]),
         "by chance": between(s.null_low[i], s.null_high[i]), "z": f"{s.z[i]:+.2f}",
@@ -445,19 +525,200 @@ def _draw_layer(self: HallucinationPanel) -> None:
     )
     self.numbers.value = f"<table style='margin-top: 4px'>{cells}</table>"
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-039
+@patch
+def _stands_out(self: HallucinationPanel, layer: int) -> str:
+    "Say whether the layer stands out from chance, or that none does."
+    out = self.scores.standing_out
+    return ("yes" if layer in out else "no") if out else "no layer does"
+
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-044
 @patch
 def _rescore(self: HallucinationPanel, change=None) -> None:
     "Score and draw again: a control has changed."
     with DRAWING:
         if not self._quiet and self.profile is not None: self._show()
 
-# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-041
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-046
+REVIEW_STYLE = """<style>
+.avss-panel .avss-answers .widget-toggle-button {padding: 0 8px; width: max-content}
+.avss-review {width: 100%; table-layout: fixed}
+.avss-review td {overflow: hidden; text-overflow: ellipsis}
+@container (max-width: 600px) {.avss-review {table-layout: auto}}
+</style>"""
+
+@patch
+def _build_review(self: HallucinationPanel) -> widgets.VBox:
+    "Make the controls around the table of answers."
+    def toggles(name, **traits):
+        made = widgets.ToggleButtons(style={"button_width": "max-content"}, **traits)
+        made.add_class(f"avss-{name}")
+        return made
+    def button(words, width, name, **traits):
+        made = widgets.Button(description=words, layout=widgets.Layout(width=width), **traits)
+        made.add_class(f"avss-{name}")
+        return made
+    self.kind = toggles("kind", options=["all", *VERDICTS], value="wrong")
+    self.back = button("◀", "40px", "back", tooltip="the answers before these")
+    self.on = button("▶", "40px", "on", tooltip="the answers after these")
+    self.where = widgets.HTML()
+    self.number, self.verdict = toggles("number"), toggles("verdict", options=[*VERDICTS])
+    self.again = button("Score again", "120px", "again", disabled=True)
+    def word(text): return widgets.HTML(text, layout=widgets.Layout(margin="2px 8px 2px 2px"))
+    self.pages = row_of_controls(word("answers"), self.kind, self.back, self.on, self.where)
+    self.judging = row_of_controls(
+        word("answer"), self.number, word("is"), self.verdict, self.again
+    )
+    for row in self.pages, self.judging: row.layout.visibility = "hidden"  # it keeps its room
+    self.head.value += REVIEW_STYLE
+    box = widgets.VBox([self.pages, self.examples, self.judging])
+    box.add_class("avss-answers")
+    self.kind.observe(self._filtered, "value")
+    self.number.observe(self._number_picked, "value")
+    self.verdict.observe(self._judged, "value")
+    self.back.on_click(lambda _: self._turn(-PAGE))
+    self.on.on_click(lambda _: self._turn(PAGE))
+    self.again.on_click(self._press_again)
+    return box
+
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-047
+@patch
+def _list_answers(self: HallucinationPanel) -> None:
+    "List the answers of the chosen kind anew, from the first page."
+    self._listed, self._first = sort_answers(self.answers, self.kind.value), 0
+    self._show_page()
+
+@patch
+def _filtered(self: HallucinationPanel, change=None) -> None:
+    if not self._quiet and self.answers is not None: self._list_answers()
+
+@patch
+def _turn(self: HallucinationPanel, step: int) -> None:
+    "Turn the page, if there is one."
+    if 0 <= self._first + step < len(self._listed):
+        self._first += step
+        self._show_page()
+
+@patch
+def _number_picked(self: HallucinationPanel, change) -> None:
+    if not self._quiet and change["new"] is not None: self._show_page(change["new"])
+
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-048
+@patch
+def _show_page(self: HallucinationPanel, picked: int | None = None) -> None:
+    "Show the page, with one answer picked; an answer that was overruled stays on it."
+    numbers, names = self._listed[self._first:self._first + PAGE], verdict_names(self.answers)
+    picked = picked if picked in numbers else (numbers or [None])[0]
+    with self._quietly():
+        kind, counts = self.kind.value, {name: int((names == name).sum()) for name in VERDICTS}
+        options = {"all": len(names)} | counts
+        self.kind.options = [(f"{name} ({count:,})", name) for name, count in options.items()]
+        self.kind.value = kind
+        self.number.options = [(str(i), i) for i in numbers]
+        self.number.value = picked
+        self.verdict.value = None if picked is None else str(names[picked])
+    last, total = self._first + len(numbers), len(self._listed)
+    self.where.value = f"{self._first + 1:,} to {last:,} of {total:,}" if numbers else ""
+    self.back.disabled, self.on.disabled = self._first == 0, last >= total
+    self.verdict.disabled = picked is None
+    same = self._read is None or self._changed_verdicts() == self._scored
+    self.again.disabled = same
+    why = "the scores follow the verdicts already" if self._read else "no layer is scored yet"
+    self.again.tooltip = why if same else "score the layers by the verdicts as they are now"
+    self.examples.value = answer_table(self.answers, numbers, picked)
+
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-050
+@patch
+def overrule(self: HallucinationPanel,
+    number: int,  # of an answer, as in the table
+    right: bool | None,  # None: withheld
+) -> None:
+    """Put a person's verdict in place of the rule's; `score_again` takes it into the scores.
+
+    Parameters
+    ----------
+    number : int
+        of an answer, as in the table
+    right : bool | None
+        None: withheld
+    """
+    if self._given is None: raise InputError("there are no answers yet; first write panel.run()")
+    known = self._given.relabel({number: right})  # refuses wrong numbers and verdicts
+    names = [verdict_names(answers)[number] for answers in (self._given, known)]
+    others = {i: label for i, label in self.overruled.items() if i != number}
+    self.overruled = others if names[0] == names[1] else others | {number: right}
+    self.answers = self._given.relabel(self.overruled)
+    self.counts.value = tally_bar(self.answers)
+    self._show_page(number)
+    stale = "" if self.again.disabled else " The scores are those of before: press “Score again”."
+    self.say(f"Answer {number} counts as {names[1]}.{stale}")
+
+@patch
+def _judged(self: HallucinationPanel, change) -> None:
+    if not self._quiet and change["new"]: self.overrule(self.number.value, VERDICTS[change["new"]])
+
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-051
+def find_places(
+    part: Answers,  # some of the others, in the same order
+    whole: Answers,
+) -> dict[int, int]:  # number in `whole` → place in `part`
+    """Find answers of a profile among all answers.
+
+    Parameters
+    ----------
+    part : Answers
+        some of the others, in the same order
+    whole : Answers
+
+    Returns
+    -------
+    dict[int, int]
+        number in `whole` → place in `part`
+    """
+    places, keys = {}, [*zip(part.questions, part.texts)]
+    for number, key in enumerate(zip(whole.questions, whole.texts)):
+        if len(places) < len(keys) and key == keys[len(places)]: places[number] = len(places)
+    return places
+
+@patch
+def _changed_verdicts(self: HallucinationPanel) -> tuple[dict, list[int]]:
+    """Return the verdicts that are others than in the profile as it was measured, by place in it,
+    and the numbers of overruled answers that it lacks, because they were withheld."""
+    names, old = verdict_names(self.answers), verdict_names(self._read.answers)
+    places = find_places(self._read.answers, self.answers)
+    labels = {at: VERDICTS[names[i]] for i, at in places.items() if names[i] != old[at]}
+    withheld = [i for i in self.overruled if i not in places and self._given.abstained[i]]
+    return labels, [i for i in withheld if names[i] != "withheld"]
+
+@patch
+def score_again(self: HallucinationPanel) -> HallucinationScores | None:
+    "Score by the verdicts as they are now. Only answers that no layer was measured at take the model."
+    if self._read is None:
+        raise InputError("no layer is scored yet; first write panel.run(answers=panel.answers)")
+    labels, new = self._changed_verdicts()
+    if new and self.analyzer is None:
+        raise InputError(
+            f"answers {list_layers(new)} were withheld when the layers were measured, and this panel"
+            " has no model to measure them; write HallucinationPanel(analyzer,"
+            " answers=panel.answers).run()"
+        )
+    if new: return self.run(answers=self.answers)
+    profile = self._read.relabel(labels) if labels else self._read
+    self._scored = labels, new
+    self._take(profile)
+    self._show_page(self.number.value)
+    return self.scores
+
+@patch
+def _press_again(self: HallucinationPanel, button) -> None:
+    try: self.score_again()
+    except (InputError, KeyboardInterrupt) as error: self.say(f"{error}")
+
+# %% ../../nbs/09_panels/05_hallucination.ipynb #cell-053
 @patch
 def _tell(self: HallucinationPanel) -> None:
     "Say the result in a sentence."
     s, least = self.scores, int(np.argmin(self.scores.q))
-    out = [i for i in s.layers(self.layers) if s.q[i] < STANDS_OUT]
+    out = s.standing_out
     found = f"Layers {list_layers(out)} stand out (q < 0.05)"
     if len(out) == 1: found = f"Layer {out[0]} stands out (q < 0.05)"
     if not out:

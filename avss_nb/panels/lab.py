@@ -151,6 +151,8 @@ def view(self: LayerLab) -> View:
 def _fill_tabs(self: LayerLab, why: str, eavss: EAVSSScorer | None) -> None:
     "Show the panels that can work already, and say what the others wait for; `why`: no questions."
     self._enter(0, self.ranking)
+    self.ranking.leads_on = False  # the button of the laboratory does
+    self.ranking._arrange()
     self.views[2].explain("Pruning needs a ranking: first `lab.profile()`.")
     if why:
         for view in self.views[1], self.views[3]: view.explain(why)
@@ -312,14 +314,16 @@ def _step(self: LayerLab, number: int, words: str):
 def _steps(self: LayerLab) -> list[tuple[str, str, str, bool]]:
     "Each step: its method, the words on its button, what it does, and whether it is done."
     found, tried = self.hallucination, self.pruning
+    none = found and found.scores is not None and not found.scores.standing_out
+    train = "Train layers that hallucinate", "trains the layers that hallucinate"
+    if none: train = "Train three layers", "trains three layers, though none stands out"
     return [
         ("profile", "Rank the layers", "ranks the layers", self.ranking.profile is not None),
         ("hallucinations", "Find layers that hallucinate", "finds those that hallucinate",
          not found or found.scores is not None),
         ("prune", "Try without the lowest layers",
          "tries the model without the lowest layers", not tried or bool(tried.reports)),
-        ("mitigate", "Train layers that hallucinate", "trains the layers that hallucinate",
-         not found or self.mitigation is not None),
+        ("mitigate", *train, not found or self.mitigation is not None),
     ]
 
 @patch

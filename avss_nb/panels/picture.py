@@ -24,7 +24,8 @@ DRAWING = threading.RLock()
 
 # %% ../../nbs/09_panels/00_picture.ipynb #cell-009
 class Picture:
-    """One matplotlib axes, or several side by side, shown as an image in an `ipywidgets.HTML`.
+    """One matplotlib axes, or several side by side or one above the other, shown as an image in
+    an `ipywidgets.HTML`.
 
     Parameters
     ----------
@@ -44,6 +45,8 @@ class Picture:
         axes side by side
     gap : int, default 0
         pixels between two of them
+    rows : int, default 1
+        axes one above the other, which share the x axis
     """
     listeners = []  # functions that are called when a picture has changed
 
@@ -56,17 +59,20 @@ class Picture:
         bottom: int = 46,  # pixels
         columns: int = 1,  # axes side by side
         gap: int = 0,  # pixels between two of them
+        rows: int = 1,  # axes one above the other, which share the x axis
     ):
         self.width, self.height = width, height
         self.left, self.right, self.bottom = left, right, bottom
         self.figure = Figure(figsize=(width / 100, height / 100), dpi=100)
         FigureCanvasAgg(self.figure)
         between = gap * columns / (width - left - right - gap * (columns - 1))
+        under = gap * rows / (height - top - bottom - gap * (rows - 1))
         self.figure.subplots_adjust(
-            left / width, bottom / height, 1 - right / width, 1 - top / height, between
+            left / width, bottom / height, 1 - right / width, 1 - top / height, between, under
         )
         # the garbage collector cannot look into NumPy arrays
-        self.axs = [*self.figure.subplots(1, columns, squeeze=False)[0]]
+        self.axs = [*self.figure.subplots(rows, columns, squeeze=False, sharex=rows > 1).flat]
+        self.rows = rows
         self.ax, self.widget, self._key = self.axs[0], widgets.HTML(), None
         self.widget.layout.margin = "0"
         self.clear()
@@ -119,6 +125,7 @@ def _draw(self: Picture) -> None:
     """Draw, but keep what is under the axes where it has not changed:
     numbers under dots cost as much to draw as the dots."""
     canvas, dpi = self.figure.canvas, self.figure.dpi
+    if self.rows > 1: return canvas.draw()  # what is under the first axes is the second
     key = dpi, *(self._under(ax) for ax in self.axs)
     known, scale = key == self._key, dpi / 100
     for ax in self.axs: ax.xaxis.set_visible(not known)
@@ -181,7 +188,7 @@ def clear(self: Picture,
         f"{html.escape(words)}</div>"
     )
 
-# %% ../../nbs/09_panels/00_picture.ipynb #cell-028
+# %% ../../nbs/09_panels/00_picture.ipynb #cell-030
 def stack_pictures(
     pictures,  # of the same resolution
 ) -> str:  # PNG in base64
@@ -209,7 +216,7 @@ def stack_pictures(
     column.save(packed, "PNG", compress_level=1)
     return base64.b64encode(packed.getvalue()).decode()
 
-# %% ../../nbs/09_panels/00_picture.ipynb #cell-033
+# %% ../../nbs/09_panels/00_picture.ipynb #cell-035
 class Throttle:
     """Says when it is time to draw again.
 
@@ -252,7 +259,7 @@ class Throttle:
         self.last = time.monotonic()
         self.frames, self.spent = self.frames + 1, self.spent + self.last - began
 
-# %% ../../nbs/09_panels/00_picture.ipynb #cell-041
+# %% ../../nbs/09_panels/00_picture.ipynb #cell-043
 class Cells:
     "Knows whether a cell is running, and which panels each cell has put on the page."
 
@@ -300,7 +307,7 @@ class Cells:
                 if cell in panel.places: panel._leaves(cell)
         return message
 
-# %% ../../nbs/09_panels/00_picture.ipynb #cell-042
+# %% ../../nbs/09_panels/00_picture.ipynb #cell-044
 @patch
 def here(self: Cells) -> str | None:
     """Return the id of the running cell.
@@ -333,7 +340,7 @@ CELLS, RUNNING = Cells(), threading.Lock()
 Picture.listeners.append(CELLS.touch)
 
 
-# %% ../../nbs/09_panels/00_picture.ipynb #cell-046
+# %% ../../nbs/09_panels/00_picture.ipynb #cell-048
 @contextmanager
 def sole_run():
     """Hold the right to run a model.

@@ -5,24 +5,31 @@
 # %% ../../nbs/09_panels/03_ranking.ipynb #cell-002
 from __future__ import annotations
 import html, inspect, re
+from collections.abc import Sequence
 from dataclasses import replace
 import ipywidgets as widgets
 import numpy as np
-from traitlets import Any
+from traitlets import Any, link
 from fastcore.basics import patch
 from .exports import source_of_call
-from ..base.basics import InputError, check_counts, check_kinds, wrong_kind
-from .live import LayerPanel, list_layers, row_of_controls, tooltips_as_html
+from ..base.basics import InputError, check_counts, check_kinds, silent, wrong_kind
+from ..data.batches import Text, check_texts
+from ..answering.evaluator import Evaluator
+from .live import LayerPanel, close_parts, list_layers, name_layers, row_of_controls
+from .live import tooltips_as_html
 from .picture import DRAWING, Picture, sole_run
 from ..maths.moments import AGGREGATIONS, rms
 from ..draw.layers import HistogramSteps, RankingBars, histogram_limits
 from ..draw.style import number_text, share_text
 from ..layers.profiler import LayerProfile, LayerProfiler
 from ..layers.scores import SCORES, LayerScorer, Score, score_in_words
+from ..layers.two_profiles import ProfileComparison, check_names, compare_profiles
+from ..draw.two_profiles import change_text, plot_two_profiles
+from .pruning import PruningPanel
 
 # %% auto #0
-__all__ = ['EPSILONS', 'CONTROL', 'CONTROLS', 'CHOICES', 'scores_of', 'read_eps', 'explain_choice', 'why_ignored',
-           'LayerRankingPanel']
+__all__ = ['EPSILONS', 'CONTROL', 'CONTROLS', 'CHOICES', 'NO_MODEL', 'scores_of', 'read_eps', 'explain_choice', 'why_ignored',
+           'LayerRankingPanel', 'comparison_html']
 
 # %% ../../nbs/09_panels/03_ranking.ipynb #cell-006
 # all of them edges of the histogram: exact
@@ -137,6 +144,10 @@ class LayerRankingPanel(LayerPanel):
         show this one
     scorer : LayerScorer | None, default None
         the settings to start with
+    other : LayerProfile | None, default None
+        a second profile, to compare with: see `compare`
+    names : Sequence[str], default ('base', 'fine-tuned')
+        of the two
     """
     marks_class = RankingBars
     measuring = "Measuring: the first result comes after the first batch"
@@ -148,11 +159,17 @@ class LayerRankingPanel(LayerPanel):
         layers: int | None = None,
         profile: LayerProfile | None = None,  # show this one
         scorer: LayerScorer | None = None,  # the settings to start with
+        other: LayerProfile | None = None,  # a second profile, to compare with: see `compare`
+        names: Sequence[str] = ("base", "fine-tuned"),  # of the two
     ):
         if isinstance(layers, LayerProfile):
             raise wrong_kind(layers, "layers", int, advice="write profile=profile")
         check_counts(layers=1 if layers is None else layers)
-        check_kinds(LayerProfile, None, profile=profile)
+        check_kinds(LayerProfile, None, profile=profile, other=other)
+        if other is not None and profile is None:
+            raise InputError(
+                "other was given without profile; write LayerRankingPanel(profile=a, other=b)"
+            )
         check_kinds(LayerScorer, None, scorer=scorer)
         super().__init__(
             "Which layers matter?",
@@ -161,6 +178,8 @@ class LayerRankingPanel(LayerPanel):
         )
         scorer = scorer or LayerScorer()
         self.draws, self.confidence, self._found = scorer.draws, scorer.confidence, {}
+        self.pruning, self._known, self.leads_on = None, None, True
+        self.comparison, self.other, self.names, self._compared = None, None, names, {}
         self._build(scorer)
         if layers: self._make_room(layers)
         if profile is None:
@@ -169,6 +188,7 @@ class LayerRankingPanel(LayerPanel):
             )
         else:
             self.load(profile)
+        if other is not None: self.compare(other, names)
 
 # %% ../../nbs/09_panels/03_ranking.ipynb #cell-025
 @patch
@@ -210,8 +230,10 @@ def _build(self: LayerRankingPanel, scorer) -> None:
     )
     # it keeps its room, so nothing jumps
     self.picked.layout.visibility, self.picked.layout.min_height = "hidden", "234px"
+    self._build_further()
     self.widget.children = [
-        self.head, self.after, self.row, self.picture.widget, self.strip, self.picked
+        self.head, self.after, self.row, self.picture.widget, self.strip, self.picked,
+        self.compared, self.onward, self.below
     ]
     for control in self.score, self.site, self.aggregation:
         control.observe(self._explain, "value")
@@ -281,13 +303,15 @@ def run(self: LayerRankingPanel,
     check_kinds(LayerProfiler, profiler=profiler)
     with sole_run(), self._begun():
         profile = profiler.profile(texts, progress=self)
+    if isinstance(texts, (list, tuple)): self._known = profiler.model, profiler.tokenizer, texts
     if self._progress is not None: self._end(profile)  # it was stopped
+    else: self._lead_on()
     return profile
 
 @patch
 def _begin(self: LayerRankingPanel, progress) -> None:
     super(LayerRankingPanel, self)._begin(progress)
-    self._tokens = 0
+    self._tokens, self.onward.disabled = 0, True
 
 @patch
 def _hear(self: LayerRankingPanel, progress) -> None: self._tokens += progress.info.get("tokens", 0)
@@ -319,6 +343,7 @@ def load(self: LayerRankingPanel, profile: LayerProfile) -> None:
     """
     check_kinds(LayerProfile, profile=profile)
     self._take(profile, live=False)
+    self._compared = {}
     self._tell()
 
 # %% ../../nbs/09_panels/03_ranking.ipynb #cell-034
@@ -341,15 +366,18 @@ def _take(self: LayerRankingPanel, profile, live: bool) -> None:
 def _score(self: LayerRankingPanel, live: bool = False) -> None:
     """Score by the present settings, from the stored profile: no forward pass.
     Known scores are looked up."""
-    settings = (
-        self.score.value, self.site.value, self.aggregation.value, self.eps.value,
-        self.relative.value
-    )
+    settings = self._settings()
     if settings not in self._found:
         self._found[settings] = self.present_scorer(live).score(self.profile)
     self.scores = self._found[settings]
 
 # %% ../../nbs/09_panels/03_ranking.ipynb #cell-035
+@patch
+def _settings(self: LayerRankingPanel) -> tuple:
+    "Return what the controls are set to."
+    controls = self.score, self.site, self.aggregation, self.eps, self.relative
+    return tuple(control.value for control in controls)
+
 @patch
 def present_scorer(self: LayerRankingPanel,
     live: bool = False,  # with fewer draws, as while a profile is made
@@ -479,7 +507,205 @@ def _tell(self: LayerRankingPanel) -> None:
     )
     if not row.measured: found = f"{row.label[0].upper()}{row.label[1:]}: {CONTROL}."
     self.say(" ".join([f"{stopped}{found}", *s.notes]))
+    self._show_comparison()
+    self._lead_on()
 
 def _between(low: float, high: float) -> str:
     "Write an interval in words, if there is one."
     return f"{number_text(low)} to {number_text(high)}" if np.isfinite(low + high) else "–"
+
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-044
+NO_MODEL = "this panel knows no model; write panel.prune(model, tokenizer, texts)"
+
+@patch
+def _build_further(self: LayerRankingPanel) -> None:
+    "Make the button that leads on, and the rooms for pruning and for a second profile."
+    self.onward = widgets.Button(
+        description="Prune these …", disabled=True, tooltip="First there must be a ranking.",
+        layout=widgets.Layout(width="max-content", margin="8px 2px"), button_style="primary"
+    )
+    self.onward.add_class("avss-onward")
+    self.onward.on_click(self._press_onward)
+    self.side = Picture(760, 440, top=56, gap=42, rows=2)  # both profiles, side by side
+    self.both, self.agreement = widgets.HTML(), widgets.HTML()
+    self.compared = widgets.VBox([self.both, self.side.widget, self.agreement])
+    self.compared.layout.display = "none"
+    self.below = widgets.VBox()
+
+@patch
+def _lead_on(self: LayerRankingPanel) -> None:
+    """Offer to prune the lowest layers; an open panel follows the scores, unless they are those of
+    another model."""
+    if self.scores is None: return
+    if self.pruning and self.pruning.scores.fingerprint == self.scores.fingerprint:
+        self.pruning.scores = self.scores
+    elif self.pruning: self._close_pruning()
+    lowest = sorted(self.scores.order[:max(1, round(self.layers / 4))])
+    these = name_layers(lowest) if len(lowest) <= 4 else f"the {len(lowest)} lowest layers"
+    self.onward.description = f"Prune these: {these}"
+    why = "" if self._known else NO_MODEL.capitalize()
+    if self.layers < 2: why = "The model has one layer, which must stay."
+    self.onward.disabled = bool(why)
+    self.onward.tooltip = why or f"try the model without {name_layers(lowest, 40)}, in a panel below"
+
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-045
+@patch
+def prune(self: LayerRankingPanel,
+    model=None,  # the intact model, which stays as it is; None: that of `run`
+    tokenizer=None,
+    texts: Sequence[Text] | None = None,  # to measure on; None: those of `run`
+    count: int | None = None,  # layers marked at the start; None: a quarter
+) -> PruningPanel:
+    """Open a panel below, to try the model without the lowest layers.
+
+    Parameters
+    ----------
+    model, default None
+        the intact model, which stays as it is; None: that of `run`
+    tokenizer, default None
+        the tokenizer of the model
+    texts : Sequence[Text] | None, default None
+        to measure on; None: those of `run`
+    count : int | None, default None
+        layers marked at the start; None: a quarter
+    """
+    if self.scores is None:
+        raise InputError("there is no ranking yet; first write panel.run(profiler, texts)")
+    if model is None and not self._known: raise InputError(NO_MODEL)
+    if model is not None and texts is None:
+        raise InputError(
+            "a model was given without texts to measure on; write panel.prune(model, tokenizer,"
+            " texts)"
+        )
+    if texts is not None: check_texts(texts)
+    known = self._known if model is None else (model, tokenizer, [*texts])
+    count = max(1, round(self.layers / 4)) if count is None else count
+    panel = PruningPanel(*known[:2], self.scores, self._evaluate, count, known[2][:3])
+    self._close_pruning()
+    self._known, self.pruning = known, panel
+    self._link = link((self, "layer"), (panel, "layer"))
+    self.below.children = [panel.widget]
+    self._arrange()
+    return panel
+
+@patch
+def _evaluate(self: LayerRankingPanel):
+    "Measure the model on its texts, as it is now."
+    model, tokenizer, texts = self._known
+    evaluator = Evaluator(model, tokenizer)
+    given = (texts,) if evaluator.head == "classes" else (None, texts)
+    return evaluator.evaluate(*given, progress=silent)
+
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-046
+@patch
+def _press_onward(self: LayerRankingPanel, button) -> None:
+    try: self.prune()
+    except InputError as error: self.say(str(error))
+
+@patch
+def _close_pruning(self: LayerRankingPanel) -> None:
+    "Take the pruning panel away, if there is one."
+    if not self.pruning: return
+    self._link.unlink()
+    gone, self.pruning, self.below.children = self.pruning, None, []
+    close_parts(gone.widget)
+    self._arrange()
+
+@patch
+def _arrange(self: LayerRankingPanel) -> None:
+    "Keep what is on show; a button that has done its work goes."
+    self.onward.layout.display = "" if self.leads_on and not self.pruning else "none"
+    side = [self.side] if self.other is not None else []
+    self.pictures = [self.picture, *side, *(self.pruning.pictures if self.pruning else ())]
+
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-048
+def comparison_html(
+    comparison: ProfileComparison,
+) -> str:
+    """Write the agreement of two rankings, and the layers that changed most, as HTML.
+
+    Parameters
+    ----------
+    comparison : ProfileComparison
+    """
+    agreement, table = comparison.tables()
+    words = [comparison.summary(), *comparison.notes, f"{comparison.sampled}."]
+    paragraph = f"<p style='line-height: 1.4'>{html.escape(' '.join(words))}</p>"
+    movers = comparison.movers(len(table))
+    movers = movers[movers["moved"]].head(3)
+    room = "<div style='height: 10px'></div>"
+    if not len(movers): return f"{paragraph}{agreement.to_html(border=0)}"
+    ranks = [f"rank ({name})" for name in comparison.names]
+    shown = movers[["layer", "change", *ranks]].rename(columns={"layer": "changed most"})
+    shown["change"] = [change_text(change, comparison.kind) for change in shown["change"]]
+    tables = agreement.to_html(border=0), shown.to_html(index=False, border=0)
+    return f"{paragraph}{room.join(tables)}"
+
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-049
+@patch
+def compare(self: LayerRankingPanel,
+    other: LayerProfile | None,  # with as many layers; None: this profile alone again
+    names: Sequence[str] = ("base", "fine-tuned"),  # of this profile and of the other
+) -> ProfileComparison | None:
+    """Show a second profile beside this one, by the same settings: what changed?
+
+    Parameters
+    ----------
+    other : LayerProfile | None
+        with as many layers; None: this profile alone again
+    names : Sequence[str], default ('base', 'fine-tuned')
+        of this profile and of the other
+    """
+    check_kinds(LayerProfile, None, other=other)
+    if other is not None:
+        if self.profile is None:
+            raise InputError("there is no profile to compare with; first write panel.load(profile)")
+        check_names(names)
+        found = compare_profiles(self.profile, other, self.present_scorer(), names)
+        self._compared = {self._settings(): found}
+    self.other, self.names = other, tuple(names)
+    self._show_comparison()
+    self._arrange()
+    return self.comparison
+
+@patch
+def _show_comparison(self: LayerRankingPanel) -> None:
+    "Draw both profiles by the present settings, or say why they cannot be compared."
+    self.compared.layout.display = "none" if self.other is None else ""
+    self.comparison, settings = None, self._settings()
+    if self.other is None: return self.side.clear()
+    names = html.escape(" and ".join(self.names))
+    self.both.value = f"<b style='font-size: 15px'>What changed?</b> &nbsp; {names}"
+    try:
+        if settings not in self._compared:
+            given = self.profile, self.other, self.present_scorer(), self.names
+            self._compared[settings] = compare_profiles(*given)
+    except InputError as error:
+        self.side.clear(f"Not compared: {error}.")
+        self.agreement.value = ""
+    else:
+        self.comparison = self._compared[settings]
+        self._draw_comparison()
+
+# %% ../../nbs/09_panels/03_ranking.ipynb #cell-050
+@patch
+def _draw_comparison(self: LayerRankingPanel) -> None:
+    "Draw the pairs of dots and the changes, and write the agreement below."
+    found = self.comparison
+    with DRAWING:
+        for ax in self.side.axs: ax.clear()
+        self.side.ax.tick_params(axis="x", labelbottom=False)
+        plot_two_profiles(found, self.side.axs)
+        self.side.axs[1].set_title("", loc="right")  # it stands below, where there is room
+        first, second = found.names
+        self.side.show(
+            f"Two dots for each of the {self.layers} layers, {first} and {second}: {found.scores[0].title}."
+            f" Below: the change of each layer. {found.summary()}"
+        )
+        self.agreement.value = comparison_html(found)
+
+@patch
+def figures(self: LayerRankingPanel) -> dict[str, Picture]:
+    "The picture of all layers, what is inside the picked one, and the two profiles."
+    found = super(LayerRankingPanel, self).figures()
+    return found if self.other is None else found | {"comparison": self.side}
