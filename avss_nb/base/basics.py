@@ -604,7 +604,7 @@ def part_listener(
         hears of a share, above 0 and at most 1
     """
     def listener(progress: Progress) -> None:
-        if share := progress.share(): part(share)  # a beginning is no part
+        if share := progress.share(): part(share)  # 0: work only begins
     listener.hears_parts = True
     return listener
 
