@@ -214,8 +214,8 @@ def plot_ranking(
     check_kinds("LayerScores", scores=scores)
     bars = RankingBars(plain_axes(ax), len(scores.values), ordered)
     bars.update(scores, remove, highlight)
-    if text_width(scores.axis, 10) > axes_room(bars.ax)[1]:
-        bars.ax.set_ylabel(bars.ax.get_ylabel().replace(" (", "\n("))
+    label = bars.ax.get_ylabel()
+    if text_width(label, 10) > axes_room(bars.ax)[1]: bars.ax.set_ylabel(label.replace(" (", "\n("))
     words = f"Dot plot of {scores.title}: {extremes_in_words(scores.values)}"
     if gone := sorted({*map(int, remove)}): words += f"; removed: {layer_list(gone)}"
     return finish_plot(bars.ax, f"{words}.")
