@@ -214,8 +214,9 @@ def plot_ranking(
     check_kinds("LayerScores", scores=scores)
     bars = RankingBars(plain_axes(ax), len(scores.values), ordered)
     bars.update(scores, remove, highlight)
-    label = bars.ax.get_ylabel()
-    if text_width(label, 10) > axes_room(bars.ax)[1]: bars.ax.set_ylabel(label.replace(" (", "\n("))
+    # a label may be longer than its axis, as far as the title is high
+    label, most = bars.ax.get_ylabel(), axes_room(bars.ax)[1] + 36
+    if text_width(label, 10) > most: bars.ax.set_ylabel(label.replace(" (", "\n("))
     words = f"Dot plot of {scores.title}: {extremes_in_words(scores.values)}"
     if gone := sorted({*map(int, remove)}): words += f"; removed: {layer_list(gone)}"
     return finish_plot(bars.ax, f"{words}.")
