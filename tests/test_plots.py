@@ -227,6 +227,14 @@ def test_words_of_two_rankings_on_one_sheet_do_not_overlap(layers, rows, columns
     apart(axs[0])
     for ax in axs: assert "AVSS on relative update" in all_text(ax) and f"3 of {layers} removed" in all_text(ax)
 
+@pytest.mark.parametrize("layers", [12, 30])
+def test_two_rankings_without_a_highlight_fill_their_sheet(layers):
+    "A ring around nothing had a place in the layout, and the axes beside it collapsed."
+    axs = plt.subplots(1, 2, figsize=(9, 2.8), layout="constrained")[1]
+    for ax in axs: plot_ranking(replace(scores(np.arange(1., layers + 1)), site="relative_update"), ax, remove=[0, 1])
+    apart(axs[0])
+    assert min(ax.bbox.width for ax in axs) > 350
+
 def test_a_layer_without_a_score_stays_blank_and_is_told():
     values = np.array([3., np.nan, 2., 500.])
     ax = plot_ranking(scores(values), highlight=1)

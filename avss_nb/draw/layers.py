@@ -120,7 +120,8 @@ def _words(self: RankingBars, scores, layers, remove, highlight) -> None:
     order = "least important first" if scores.measured else "in random order"
     if self.ordered: self.ax.set_xlabel(f"layer, {order}")
     self.ax.set_title(legend, loc="right", size=9, color=INK, y=1)
-    for artist in self.note, self.guide: artist.set_visible(highlight is not None)
+    # a ring around nothing would still have a place in the layout, at the corner of the figure
+    for artist in self.note, self.guide, self.ring: artist.set_visible(highlight is not None)
     if highlight is None: return
     x, text = layers.index(highlight), number_text(scores.values[highlight])
     side, shift = "center", 0

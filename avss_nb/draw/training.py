@@ -237,7 +237,7 @@ class LossLines:
         """
         losses, evaluations = history.losses, history.evaluations
         for line, rows in (self.training, losses), (self.evaluation, evaluations):
-            line.set_data(rows.T if len(rows) else ([], []))
+            line.set(data=rows.T if len(rows) else ([], []), visible=len(rows) > 0)
         self.training.set_marker("." if len(losses) < 3 else "")
         rows = np.concatenate([losses, evaluations])
         rows = rows[np.isfinite(rows[:, 1])] if len(rows) else rows
