@@ -36,7 +36,7 @@ NAMES = {
         "RankingBars HistogramSteps plot_histogram plot_ranking plot_variance_sparsity "
         "plot_layer_statistics"
     ),
-    "draw.style": "plain_axes",
+    "draw.style": "describe_plot plain_axes",
     "draw.training": "TrainingLines LayerChanges LossLines",
     "draw.two_profiles": "plot_two_profiles",
     "layers.importance": "AngularDistances weight_magnitude taylor_importance angular_distances",

@@ -458,3 +458,11 @@ def test_the_help_of_each_command_ends_with_an_example_that_it_understands():
         assert {word for word in words if word.startswith("--")} <= known, name
         given = command.make_context(name, words, parent=context, resilient_parsing=True).params.values()
         assert all(any(word in str(value) for value in given) for word in words if not word.startswith("--")), name
+
+def test_groups_of_a_profile_are_counted(place, tmp_path):
+    out = tmp_path / "few.st"
+    done("profile", place / "model", "--texts", place / "texts.txt", "--out", out, "--groups", 3)
+    assert LayerProfile.load(out).groups == 3 and LayerProfile.load(place / "profile.st").groups > 3
+    assert "--groups" in done("profile", "--help").stdout
+    wrong = avss("profile", place / "model", "--texts", place / "texts.txt", "--out", out, "--groups", 0)
+    assert wrong.exit_code == 2 and "--groups" in wrong.stderr

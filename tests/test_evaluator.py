@@ -554,3 +554,14 @@ def test_prompts_of_equal_length_where_padding_is_read(tokenizer, questions):
     Evaluator(model, tokenizer, max_new_tokens=2).answer(questions)
     handle.remove()
     assert widths and all(widths)
+
+def test_what_a_stopped_run_answered_is_kept_whatever_the_prompt(teaching, world):
+    from avss_nb import Prompt
+    evaluator, questions = Evaluator(*teaching, batch_size=2), world.questions("known", 6)
+    assert evaluator.so_far is None
+    def stop(progress):
+        if progress.done == 4: raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt, match="4 of 6 questions are answered; they are in evaluator.so_far"):
+        evaluator.asking(Prompt(template="Question: {question} Answer:")).answer(questions, progress=stop)
+    assert len(evaluator.so_far) == 4 and evaluator.so_far.prompt.template.startswith("Question:")
+    assert Evaluator(*teaching).so_far is None                              # another evaluator has nothing to do with it

@@ -281,9 +281,3 @@ def test_twelve_long_names_do_not_overlap_and_stay_inside(table):
     assert all(a.y0 > b.y1 for a, b in zip(boxes, boxes[1:])) and min(box.x0 for box in boxes) >= 0
     assert max(t.get_window_extent().x1 for t in ax.texts) <= ax.figure.bbox.x1
 
-def test_pictures_are_opaque_and_dark_on_white_in_a_dark_style(table):
-    with plt.style.context("dark_background"): axs = [plot_eavss(scores([1., 2])), table.plot(), plot_training(HISTORY)[0]]
-    for ax in axs:
-        picture = inked(ax)
-        assert (picture[..., 3] == 255).all() and (picture[0, 0, :3] == 255).all()
-        assert all(matplotlib.colors.to_rgb(t.get_color()) < (0.5, 0.5, 0.5) for t in (*ax.get_xticklabels(), *ax.get_yticklabels()))

@@ -142,3 +142,11 @@ def test_the_harness_on_the_command_line(world, tmp_path):
     assert [*models] == ["original", "without 0,5"] and models["original"]["value"] > models["without 0,5"]["value"] and result["samples"] == {"rare_people": 10}
     assert json.loads(done(*line, "--json", "-").stdout)["results"][0]["models"]["original"] == models["original"]
     refused("harness", "teaching", "--tasks", "rare_peple", "--include", tmp_path, match="did you mean rare_people")
+
+def test_no_continuations_are_written_where_nobody_sees_them(teaching, monkeypatch):
+    from avss_nb.prune import pruner
+    from avss_nb.prune.harness import _named_models
+    asked = []
+    monkeypatch.setattr(pruner, "continue_texts", lambda model, tokenizer, texts, count: asked.append(count) or {})
+    _named_models(LayerPruner(*teaching).remove([5]), None)
+    assert asked == [0, 0]

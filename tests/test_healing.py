@@ -364,3 +364,10 @@ def test_progress_counts_both_trainings():
     assert [p.done for p in heard if p.info["model"] == "healed"][:8] == [*range(1, 9)]
     assert heard[-1].done == heard[-1].total == 16 and heard[-1].info["step"] == 8
     assert heard[-1].partial().partial and not any(Path("trainer_output").glob("*"))
+
+def test_an_infinite_loss_keeps_nothing():
+    "Also in the draws that miss the broken text: they were left out as not a number, and the interval with them."
+    tokens, losses = np.full(20, 10), np.full(20, 30.)
+    whole, broken = Measured(1, 1, losses, tokens), Measured(1, 1, np.where(np.arange(20) == 7, np.inf, losses), tokens)
+    assert share_kept(whole, broken) == (0, 0, 0) and share_kept(whole, whole) == (1, 1, 1)
+    assert all(math.isnan(value) for value in share_kept(broken, whole))    # of nothing, nothing can be kept

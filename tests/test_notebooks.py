@@ -71,3 +71,11 @@ def test_the_lesson_on_a_real_model_says_so_where_it_is_absent(tmp_path):
     path.write_text(text.replace("_real_models/smollm2", "_real_models/absent"), encoding="utf-8")
     failure = run_notebook(path, tmp_path / "printed.txt")
     assert not failure, failure
+
+def test_every_picture_of_the_tour_has_a_description_in_html():
+    "As plain nbconvert writes it; an image without one would say that no description has been provided."
+    exporter = pytest.importorskip("nbconvert").HTMLExporter()
+    page, _ = exporter.from_filename(str(NBS / "tutorials/01_quick_tour.ipynb"))
+    described = re.findall(r'<img alt="([^"]*)"', page)
+    assert len(described) == len(re.findall("<img", page)) == 6
+    assert all(len(words.split()) > 10 for words in described) and "No description" not in page

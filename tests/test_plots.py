@@ -159,8 +159,8 @@ def test_scores_without_intervals_and_constant_scores_draw():
 def test_the_result_plots_itself():
     assert marks(scores([1., 2.]).plot(highlight=1), filled=False) == ([1], [2])
 
-def test_pictures_are_opaque_and_dark_on_white_in_a_dark_style():
-    with plt.style.context("dark_background"):
+def test_pictures_are_opaque_and_dark_on_white_where_no_page_is_chosen():
+    with plt.rc_context({"figure.facecolor": "none", "axes.facecolor": "none"}):
         ax = plot_ranking(scores([1., 2.]))
         picture = inked(ax)
     assert (picture[..., 3] == 255).all() and (picture[0, 0, :3] == 255).all()
@@ -215,6 +215,26 @@ def test_words_of_the_ranking_do_not_overlap(layers, ordered):
     apart(plot_ranking(replace(scores(values, floored=[0]), site="relative_update"), remove=range(layers // 4), highlight=0, ordered=ordered))
     apart(plot_ranking(replace(scores(values), site="relative_update"), ordered=ordered))
 
+@pytest.mark.parametrize("layers", [12, 30])
+@pytest.mark.parametrize("rows, columns, size", [(1, 2, (9, 2.8)), (1, 2, (7.5, 2.8)), (2, 1, (8, 5.2)), (2, 1, (7.5, 4))])
+@pytest.mark.parametrize("ordered", [False, True])
+def test_words_of_two_rankings_on_one_sheet_do_not_overlap(layers, rows, columns, size, ordered):
+    values = np.exp(np.random.default_rng(0).normal(0, 3, layers))
+    axs = np.ravel(plt.subplots(rows, columns, figsize=size, layout="constrained")[1])
+    for ax, floored in zip(axs, ([0], [])):
+        found = replace(scores(values, floored), site="relative_update")
+        plot_ranking(found, ax, remove=found.order[:3], highlight=layers - 1, ordered=ordered)
+    apart(axs[0])
+    for ax in axs: assert "AVSS on relative update" in all_text(ax) and f"3 of {layers} removed" in all_text(ax)
+
+@pytest.mark.parametrize("layers", [12, 30])
+def test_two_rankings_without_a_highlight_fill_their_sheet(layers):
+    "A ring around nothing had a place in the layout, and the axes beside it collapsed."
+    axs = plt.subplots(1, 2, figsize=(9, 2.8), layout="constrained")[1]
+    for ax in axs: plot_ranking(replace(scores(np.arange(1., layers + 1)), site="relative_update"), ax, remove=[0, 1])
+    apart(axs[0])
+    assert min(ax.bbox.width for ax in axs) > 350
+
 def test_a_layer_without_a_score_stays_blank_and_is_told():
     values = np.array([3., np.nan, 2., 500.])
     ax = plot_ranking(scores(values), highlight=1)
@@ -222,6 +242,15 @@ def test_a_layer_without_a_score_stays_blank_and_is_told():
     assert len(intervals(ax)) == 3 and "blank: no value" in all_text(ax)
     apart(ax)
     apart(plot_ranking(scores([np.nan, np.nan])))
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_a_random_order_is_never_called_important(ordered):
+    random = replace(scores([3., 1, 2]), score="random")
+    ax = plot_ranking(random, ordered=ordered)
+    assert "random order" in ax.get_title("right") and "important" not in all_text(ax)
+    assert ax.get_xlabel() == ("layer, in random order" if ordered else "layer (0: first)")
+    assert "random order: " in repr(random) and "important" not in repr(random)
+    assert "least important first: 1, 2, 0" in repr(scores([3., 1, 2]))
 
 def test_removed_layers_differ_in_grey_too():
     "A hatch behind a dot: the column is not of one grey."
@@ -333,7 +362,7 @@ def test_bad_confidences_are_refused():
     with pytest.raises(InputError, match="0 confidences"): plot_reliability([], [])
 
 @pytest.mark.parametrize("x, text", [(0.012345, "0.0123"), (12.345, "12.3"), (1234.5, "1,234"), (2.5e9, "2.5e+09"),
-                                     (-4321, "-4,321"), (0, "0")])
+                                     (-4321, "-4,321"), (0, "0"), (999.4, "999"), (999.6, "1,000"), (-999.5, "-1,000")])
 def test_numbers_for_people(x, text): assert number_text(x) == text
 
 def test_discs_in_the_plane_do_not_overlap():

@@ -84,12 +84,5 @@ def test_bad_input_is_refused():
     with pytest.raises(InputError, match="layers 0 to 2"): profile().plot(site="output", highlight=3)
     with pytest.raises(InputError, match="not profiled"): profile().plot(site="mlp")
 
-def test_the_picture_is_opaque_in_a_dark_style():
-    with plt.style.context("dark_background"):
-        ax = profile().plot(site="output")
-        picture = inked(ax)
-    assert (picture[..., 3] == 255).all() and (picture[0, 0, :3] == 255).all()
-    assert all(plt.matplotlib.colors.to_rgb(t.get_color()) < (0.5, 0.5, 0.5) for t in (*ax.get_xticklabels(), *ax.get_yticklabels()))
-
 @pytest.mark.parametrize("x, text", [(0.00049, "0.00049"), (1.5e6, "1.5e6"), (735.4, "735"), (-0.055, "−0.055"), (2e-7, "2e−7"), (0, "0"), (1e12, "1e+12")])
 def test_short_numbers(x, text): assert short_number(x) == text

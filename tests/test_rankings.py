@@ -19,6 +19,7 @@ from avss_nb import (
 from avss_nb.draw.comparison import plot_distances, plot_rankings
 from avss_nb.layers.importance import block_weights, summed_angles
 from avss_nb.model.blocks import fingerprint_blocks
+from avss_nb.base.basics import Progress
 from avss_nb.prune import comparison as module
 from avss_nb.prune.comparison import choose_layers, random_choices
 from conftest import shared
@@ -513,3 +514,63 @@ def test_stories260k_all_pairs_are_the_control():
     table = c.to_frame().set_index(["ranking", "removed"])
     assert table.loc[("greedy search by loss", 1), "retention"] >= table.loc[("random", 1), "retention"]
     assert (table["retention"] < 0.9).all()  # every block of so small a model is needed
+
+# --- progress inside a candidate
+
+class Hears(list):
+    "A listener that hears of parts, of which none is too early."
+    hears_parts = True
+    def __call__(self, progress): self.append(progress)
+
+@pytest.fixture
+def hears(monkeypatch):
+    from avss_nb.base.basics import Reporter
+    def part(self, units):
+        if self.parts: self.progress(Progress(self.done, self.total, self.unit, part=units))
+    monkeypatch.setattr(Reporter, "part", part)
+    return Hears()
+
+def assert_parts_rise(heard):
+    "Before each unit its parts rise to no more than the whole."
+    for done in {p.done for p in heard}:
+        parts = [p.part for p in heard if p.done == done and p.part]
+        assert parts == sorted(parts) and all(0 < part <= 1 for part in parts)
+
+def test_a_greedy_search_is_heard_inside_a_candidate(hears):
+    plan = LayerPruner(tiny("llama")).plan(search="greedy", count=2, texts=texts(40), progress=hears)
+    assert hears[0].begins and [p.part for p in hears if p.done == 0 and not p.begins] == [pytest.approx(k / 3) for k in (1, 2, 3)]
+    assert [p.done for p in hears if not p.part and not p.begins] == [*range(1, 8)] and hears[-1].partial().removed == (plan.trace[0][0],)
+    assert_parts_rise(hears)
+
+def test_an_iterative_search_is_heard_inside_a_step(hears):
+    LayerPruner(tiny("llama")).plan(search="iterative", count=2, texts=texts(40), progress=hears)
+    assert hears[0].begins and [p.done for p in hears if not p.part and not p.begins] == [1, 2]
+    assert len([p for p in hears if p.done == 1 and p.part]) >= 3
+    assert_parts_rise(hears)
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_comparison_is_heard_inside_a_set_of_layers(hears, teaching, world, asked):
+    model, tokenizer = teaching
+    settings = dict(held_out=world.texts(6, seed=3), questions=world.questions("known", 6) if asked else None, batch_size=2)
+    compare_rankings(model, tokenizer, world.texts(4), rankings={"last": "last"}, counts=[1], draws=0, progress=hears, **settings)
+    first = [p.part for p in hears if p.done == 1 and p.part]
+    assert first[-1] == 1 and len(first) >= (6 if asked else 3) and (min(first) < 0.5) and hears[-1].share() == 1
+    assert_parts_rise(hears)
+
+def test_a_plain_function_hears_of_whole_sets_only():
+    heard = []
+    compared(progress=heard.append)
+    assert not any(p.part or p.begins for p in heard) and [p.done for p in heard] == [*range(1, len(heard) + 1)]
+
+def test_a_search_shows_a_bar_and_a_ranking_by_search_does_not(monkeypatch):
+    from avss_nb.base import basics
+    labels = []
+    class Bar:
+        def __init__(self, label): self.label = label
+        def __call__(self, progress): labels.append(self.label)
+    monkeypatch.setattr(basics, "Bar", Bar)
+    LayerPruner(tiny("llama")).plan(search="greedy", count=1, texts=texts(3))
+    assert labels == ["search"] * 4
+    labels.clear()
+    compared(rankings={"greedy": "greedy"}, counts=[1], draws=0, progress=None)
+    assert {*labels} == {"rankings"}

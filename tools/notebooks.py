@@ -1,4 +1,5 @@
 "Execute notebooks in place and clean them: outputs and pictures stay, counts, ids, timings and live widget state go."
+import html
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,12 @@ def noise(output) -> bool:
     "Warnings, and widgets that leave no picture (progress bars)."
     if output.output_type == "stream": return output.name == "stderr"
     return WIDGET in output.get("data", {}) and "image/png" not in output.data
+
+def described(output) -> str:
+    "The picture of a panel with its description: nbconvert gives a PNG none."
+    size = "".join(f' {name}="{pixels}"' for name, pixels in output.metadata.get("image/png", {}).items() if name in ("width", "height"))
+    alt = html.escape(" ".join(output.data["text/plain"].split()))
+    return f'<img alt="{alt}"{size} style="max-width: 100%; height: auto" src="data:image/png;base64,{output.data["image/png"].strip()}">'
 
 def execute(path: Path) -> None:
     "Run every cell; a failing cell stops everything and leaves the file as it was."
@@ -28,7 +35,7 @@ def execute(path: Path) -> None:
             for output in cell.outputs:
                 if "data" in output: output.data.pop(WIDGET, None)
                 if "image/png" in output.get("data", {}) and "avss-kept" in output.data.get("text/html", ""):
-                    output.data.pop("text/html")  # the same picture once more, for the front end
+                    output.data["text/html"] = described(output)  # instead of words and tables for the front end
                 if output.output_type == "execute_result": output["execution_count"] = None
     notebook.metadata = {"kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}}
     nbformat.write(notebook, path)

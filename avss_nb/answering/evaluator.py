@@ -239,7 +239,7 @@ class Evaluator:
         check_counts(batch_size=batch_size, max_new_tokens=self.max_new_tokens)
         if "" in self.stop:
             raise InputError("an empty stop string ends every answer at once; leave it out")
-        self.so_far: Answers | None = None  # what a run that was stopped had answered
+        self._stopped: list[Answers] = []  # shared with the same evaluator with another prompt
 
 def check_settings(evaluation: dict) -> None:
     """Raise InputError for a name that is not a setting of `Evaluator`: a misspelled parameter.
@@ -269,6 +269,11 @@ def stop(self: Evaluator) -> tuple[str, ...]:
 def max_new_tokens(self: Evaluator) -> int:
     "Room for an answer, in tokens."
     return self.prompt.max_new_tokens if self._limits[1] is None else self._limits[1]
+
+@patch(as_prop=True)
+def so_far(self: Evaluator) -> Answers | None:
+    "What a run that was stopped had answered, with this prompt or another one; None: no such run."
+    return self._stopped[0] if self._stopped else None
 
 @patch(as_prop=True)
 def device(self: Evaluator) -> torch.device: return input_device(self.model)
@@ -593,7 +598,7 @@ def answer(self: Evaluator,
                 show()
     except KeyboardInterrupt:
         if not found: raise
-        self.so_far = result()
+        self._stopped[:] = [result()]
         raise Halted(
             f"{len(found):,} of {len(questions):,} questions are answered; they are in"
             " evaluator.so_far"

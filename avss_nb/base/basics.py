@@ -17,8 +17,8 @@ from safetensors import SafetensorError, safe_open
 __all__ = ['PLURALS', 'MADE_BY', 'IN_WORDS', 'HOLDS', 'LONGEST', 'DAMAGE', 'LISTENERS', 'InputError', 'one_line',
            'describe_value', 'with_article', 'check_counts', 'check_reals', 'wrong_kind', 'check_kinds',
            'check_functions', 'write_whole', 'not_written', 'check_regular', 'check_replaceable', 'format_of',
-           'check_place', 'save_tensors', 'load_tensors', 'report_damage', 'Progress', 'silent', 'Reporter', 'Bar',
-           'listener_of', 'default_progress', 'Halted', 'text_tokenizer']
+           'check_place', 'save_tensors', 'load_tensors', 'report_damage', 'Progress', 'silent', 'Reporter',
+           'part_listener', 'Bar', 'listener_of', 'default_progress', 'Halted', 'text_tokenizer']
 
 # %% ../../nbs/00_base/00_basics.ipynb #cell-007
 class InputError(ValueError):
@@ -593,6 +593,22 @@ class Reporter:
         self.progress(Progress(done, self.total, self.unit, info or {}, partial))
 
 # %% ../../nbs/00_base/00_basics.ipynb #cell-073
+def part_listener(
+    part: Callable[[float], None],  # hears of a share, above 0 and at most 1
+) -> Callable[[Progress], None]:
+    """Return a listener that hands on how much of a piece of work is done, as part of a larger one.
+
+    Parameters
+    ----------
+    part : Callable[[float], None]
+        hears of a share, above 0 and at most 1
+    """
+    def listener(progress: Progress) -> None:
+        if share := progress.share(): part(share)  # 0: work only begins
+    listener.hears_parts = True
+    return listener
+
+# %% ../../nbs/00_base/00_basics.ipynb #cell-076
 class Bar:
     """A listener that shows a tqdm bar (a widget in notebooks, text in a terminal).
 
@@ -651,7 +667,7 @@ class Halted(KeyboardInterrupt):
     The notebook shows one line instead of a traceback, which takes half a second to print."""
     def _render_traceback_(self): return [f"Stopped: {self}"]
 
-# %% ../../nbs/00_base/00_basics.ipynb #cell-080
+# %% ../../nbs/00_base/00_basics.ipynb #cell-083
 def text_tokenizer(
     tokenizer,
     needed: bool = False,  # False: it may be None

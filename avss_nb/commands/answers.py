@@ -107,7 +107,7 @@ def harness(
     models = {"original": loaded}
     if removed:
         from avss_nb.prune.pruner import LayerPruner
-        smaller = LayerPruner(loaded, tokenizer).remove(removed).apply()
+        smaller = LayerPruner(loaded, tokenizer).remove(removed).apply(samples=0)
         models[f"without {remove}"] = smaller.model
     report = run_tasks(
         models, tokenizer, chosen, include, limit, shots, batch_size, default_progress("harness")

@@ -19,9 +19,9 @@ from ..data.sources import cut_windows, given_options, load_model
 from ..data.sources import prepare_hub, read_corpus
 
 # %% auto #0
-__all__ = ['PROFILE_FILE', 'Sites', 'Ablation', 'Partial', 'BOUNDS', 'Fraction', 'Count', 'Threshold', 'Search', 'Profile',
-           'Samples', 'named_sites', 'report_profile', 'profile', 'merge', 'score_profile', 'ranking_table', 'rank',
-           'check_prune', 'plan_text', 'prune']
+__all__ = ['PROFILE_FILE', 'Sites', 'Ablation', 'Groups', 'Partial', 'BOUNDS', 'Fraction', 'Count', 'Threshold', 'Search',
+           'Profile', 'Samples', 'named_sites', 'report_profile', 'profile', 'merge', 'score_profile', 'ranking_table',
+           'rank', 'check_prune', 'plan_text', 'prune']
 
 # %% ../../nbs/10_commands/01_layers.ipynb #cell-009
 PROFILE_FILE = "avss_nb.LayerProfile/1", "profiling"  # by which an earlier one is known
@@ -48,6 +48,10 @@ Ablation = Annotated[bool, Option(
     "--ablation", help="Also measure the loss without each block (layers + 1 passes)."
 )]
 
+Groups = Annotated[int, Option(
+    min=1, help="Groups to which texts are dealt, for the intervals of a ranking (from 8 on)."
+)]
+
 @app.command()
 def profile(
     model: Model,
@@ -57,7 +61,7 @@ def profile(
     limit: Limit = None, tokens: Tokens = None,
     split: Split = None, column: Column = None, streaming: Streaming = False,
     dtype: Dtype = "auto", device: Device = None, device_map: DeviceMap = None,
-    stack: Stack = None,
+    stack: Stack = None, groups: Groups = 16,
 ) -> None:
     """Measure every layer over texts. Ctrl-C saves what is complete.
     Shared among the processes of torchrun or accelerate launch."""
@@ -70,7 +74,8 @@ def profile(
         from avss_nb.layers.profiler import LayerProfiler
         from avss_nb.layers.shards import profile_together
         profiler = LayerProfiler(
-            loaded, tokenizer, named_sites(sites), ablation, batch_size, max_length, stack=stack
+            loaded, tokenizer, named_sites(sites), ablation, batch_size, max_length, groups,
+            stack=stack
         )
         found = cut_windows(found, tokenizer, tokens, max_length, window_bos)
         progress = silent if processes.rank else default_progress("profile")

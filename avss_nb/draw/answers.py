@@ -9,7 +9,7 @@ import numpy as np, pandas as pd
 from matplotlib.axes import Axes
 from ..base.basics import InputError, describe_value
 from ..maths.calibration import ECE_BINS, calibration_bins, calibration_error
-from .style import INK, KEPT, check_columns, plain_axes, two_axes
+from .style import INK, KEPT, check_columns, finish_plot, plain_axes, two_axes
 
 # %% auto #0
 __all__ = ['wilson', 'plot_reliability', 'plot_reliability_before_after']
@@ -79,7 +79,7 @@ def plot_reliability(
     error = calibration_error(confidence, correct)
     words = f"{len(confidence):,} answers, ECE {error:.3f}"
     ax.set_title(words, loc="left", size=10, color=INK)
-    return ax
+    return finish_plot(ax, f"Bars of the share of right answers against confidence: {words}.")
 
 # %% ../../nbs/04_draw/02_answers.ipynb #cell-016
 def _given_answers(answers, correct) -> tuple[np.ndarray, np.ndarray]:
@@ -128,4 +128,5 @@ def plot_reliability_before_after(
         words = ax.get_title("left").replace(" answers", " answered")
         ax.set_title(f"{when}: {words}", loc="left", size=10, color=INK)
         ax.set_title(f"{silent:,} abstained", loc="right", size=10, color=INK)
+        finish_plot(ax, f"Right answers against confidence, {when}: {words}, {silent:,} abstained.")
     return axs

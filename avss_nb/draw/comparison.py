@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 from ..base.basics import InputError, check_kinds
 from .style import FAINT, INK, KEPT, MARKERS, MEASURE_NAMES, PALETTE, REMOVED
-from .style import check_columns, label_ends, literal_text, number_text, plain_axes
-from .style import plain_log
+from .style import chalk_over, check_columns, ends_in_words, finish_plot, label_ends
+from .style import literal_text, number_text, plain_axes, plain_log
 
 # %% auto #0
 __all__ = ['COLORS', 'METRICS', 'FACTORS', 'RETENTION_AXES', 'LOWER', 'plot_retention', 'label_factors', 'label_shares',
@@ -69,7 +69,8 @@ def plot_retention(
     if fraction: ax.xaxis.set_major_formatter(PercentFormatter(1))
     else: ax.xaxis.get_major_locator().set_params(integer=True)
     label_ends(ax, ends)
-    return ax
+    words = f"Lines of {metric} against blocks removed. At their ends: {ends_in_words(ends)}."
+    return finish_plot(ax, words)
 
 # %% ../../nbs/04_draw/03_comparison.ipynb #cell-008
 def _random_band(ax: Axes, rows):
@@ -164,7 +165,8 @@ def plot_rankings(
     if comparison.model:
         ax.set_title(literal_text(Path(comparison.model).name), loc="left", size=10, color=INK)
     label_ends(ax, ends, gap=0.058)
-    return ax
+    words = f"Share of the {measure} that is left, against blocks removed of {layers}"
+    return finish_plot(ax, f"{words}. At the ends of the lines: {ends_in_words(ends)}.")
 
 # %% ../../nbs/04_draw/03_comparison.ipynb #cell-024
 def _retention_band(ax: Axes, rows):
@@ -241,7 +243,8 @@ def plot_distances(
     x, y = np.arange(layers + 1) - 0.5, np.arange(most + 1) + 0.5
     mesh = ax.pcolormesh(x, y, grid, cmap="viridis", edgecolors="white", linewidth=0.4)
     best = np.nanargmin(grid, 1)
-    ring = {"mfc": "none", "mec": "white", "mew": 2, "ms": 9 if few else 5}
+    # not quite white, which a dark page would exchange
+    ring = {"mfc": "none", "mec": "#fdfdfd", "mew": 2, "ms": 9 if few else 5}
     ax.plot(best, range(1, most + 1), "o", **ring)
     bar = ax.figure.colorbar(mesh, ax=ax, pad=0.02)
     bar.set_label("angular distance (half turns)", size=9, color=INK)
@@ -253,7 +256,9 @@ def plot_distances(
     name = literal_text(Path(distances.model).name)
     words = f"{name}: ring, the run over which the state turns least".removeprefix(": ")
     ax.set_title(words, loc="left", size=10, color=INK)
-    return ax
+    chalk_over(bar.ax)
+    found = f"least at block {best[0]} for one block, at block {best[-1]} for {most} in a row"
+    return finish_plot(ax, f"Heat map of the angular distance over runs of blocks: {found}.")
 
 # %% ../../nbs/04_draw/03_comparison.ipynb #cell-044
 # is better
@@ -303,7 +308,8 @@ def plot_arms(
     ax.grid(axis="y", color="0.9", lw=0.8, zorder=0)
     words = "◆ claim   ● other training   □ no training   lines: 95 % intervals"
     ax.set_title(words, loc="right", size=9, color=INK)
-    return ax
+    found = "; ".join(f"{name} {value:.3g}" for name, value in rows["value"].items())
+    return finish_plot(ax, f"Dot plot of {MEASURE_NAMES.get(measure, measure)}: {found}.")
 
 # %% ../../nbs/04_draw/03_comparison.ipynb #cell-045
 def _draw_arm(ax: Axes, table, y: int, name: str, row) -> None:

@@ -12,8 +12,9 @@ from fastcore.basics import patch
 from ..base.basics import InputError, check_kinds
 from ..maths.moments import Moments
 from .layers import histogram_limits, per_decade
-from .style import FAINT, INK, KEPT, REMOVED, label_ends, literal_text, number_text
-from .style import numbered_discs, plain_axes
+from .style import FAINT, INK, KEPT, REMOVED, extremes_in_words, finish_plot
+from .style import label_ends, literal_text, number_text, numbered_discs
+from .style import plain_axes
 
 # %% auto #0
 __all__ = ['STANDS_OUT', 'SHOWN', 'log_shifts', 'chance_band', 'in_words', 'EAVSSMarks', 'plot_eavss', 'plot_shifts',
@@ -210,7 +211,9 @@ def plot_eavss(
     check_kinds("HallucinationScores", scores=scores)
     marks = EAVSSMarks(plain_axes(ax, 8), len(scores.values))
     marks.update(scores, highlight, show)
-    return marks.ax
+    found = extremes_in_words(log_shifts(scores)[show])
+    words = f"Dot plot of {SHOWN[show].split(',')[0]}, {len(scores.values)} layers: {found}"
+    return finish_plot(marks.ax, f"{words}; {marks.ax.get_title('right')}.")
 
 # %% ../../nbs/04_draw/04_hallucination.ipynb #cell-035
 def plot_shifts(
@@ -248,7 +251,8 @@ def plot_shifts(
     ax.set_title(title, loc="left", size=10, color=INK)
     if np.isfinite(chance_band(scores, "variance")).any():
         ax.set_title("grey: chance", loc="right", size=9, color=INK)
-    return ax
+    words = "; ".join(f"{name} shift {extremes_in_words(found[name])}" for name in sides)
+    return finish_plot(ax, f"{title}: {words}.")
 
 # %% ../../nbs/04_draw/04_hallucination.ipynb #cell-040
 def plot_probe(
@@ -282,7 +286,8 @@ def plot_probe(
     out = "filled: EAVSS stands out (q < 0.05)"
     if not (scores.q < STANDS_OUT).any(): out = "no layer stands out by EAVSS"
     ax.set_title(out, loc="right", size=9, color=INK)
-    return ax
+    words = f"AUROC {extremes_in_words(x)}; |z| of log EAVSS {extremes_in_words(y)}"
+    return finish_plot(ax, f"Layers by two criteria: {words}.")
 
 # %% ../../nbs/04_draw/04_hallucination.ipynb #cell-047
 class TwoHistograms:
@@ -381,4 +386,5 @@ def plot_two_histograms(
     kinds = [kind.site(site).total() for kind in (profile.faithful, profile.hallucinated)]
     steps, title = TwoHistograms(plain_axes(ax)), f"layer {layer}, {site.replace('_', ' ')}"
     steps.update(*(m[layer] for m in kinds), eps, histogram_limits(kinds[0]), title)
-    return steps.ax
+    words = f"Histograms of |activation| over faithful and hallucinated answers, {title}."
+    return finish_plot(steps.ax, words)

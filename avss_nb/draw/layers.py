@@ -13,8 +13,9 @@ from fastcore.basics import patch
 from ..base.basics import InputError, check_kinds
 from ..maths.massive import first_token_rms, layer_list
 from ..maths.moments import EDGES, Moments, sparsity
-from .style import FAINT, INK, KEPT, REMOVED, literal_text, number_text, numbered_discs
-from .style import plain_axes, plain_log, plain_number, share_text
+from .style import FAINT, INK, KEPT, REMOVED, axes_room, extremes_in_words
+from .style import finish_plot, literal_text, number_text, numbered_discs
+from .style import plain_axes, plain_log, plain_number, share_text, text_width
 
 # %% auto #0
 __all__ = ['SHADES', 'RankingBars', 'plot_ranking', 'per_decade', 'histogram_limits', 'HistogramSteps', 'plot_histogram',
@@ -97,12 +98,13 @@ def _scale(self: RankingBars, values, low, high) -> float:
 def _number(self: RankingBars, layers) -> None:
     """Write the layer numbers under the dots.
     They cost as much as all the rest, and are set only when they change."""
-    step = 1 if self.ordered or self.layers <= 40 else 5 * math.ceil(self.layers / 100)
-    self.ax.set_xticks(
-        range(0, self.layers, step), [layers[i] for i in range(0, self.layers, step)]
-    )
-    if self.ordered and self.layers > 40:
-        self.ax.tick_params("x", labelsize=6, rotation=90)
+    each, wide = axes_room(self.ax)[0] / self.layers, text_width(f"{self.layers - 1}", 9)
+    upright = self.ordered and (self.layers > 40 or each < wide)
+    if upright: self.ax.tick_params("x", labelsize=6, rotation=90)
+    usual = 1 if self.ordered or self.layers <= 40 else 5 * math.ceil(self.layers / 100)
+    steps = (s for s in (usual, 2, 5, 10, 20, 50) if s * each >= (6 if upright else wide))
+    shown = range(0, self.layers, max(usual, next(steps, 100)))
+    self.ax.set_xticks(shown, [layers[i] for i in shown])
     self.numbered = layers
 
 # %% ../../nbs/04_draw/01_layers.ipynb #cell-024
@@ -115,8 +117,11 @@ def _words(self: RankingBars, scores, layers, remove, highlight) -> None:
     # y: where it is anyway, unsearched
     self.ax.set_title(title, loc="left", size=10, color=INK, y=1)
     legend = _legend(scores, len([*remove]))
+    order = "least important first" if scores.measured else "in random order"
+    if self.ordered: self.ax.set_xlabel(f"layer, {order}")
     self.ax.set_title(legend, loc="right", size=9, color=INK, y=1)
-    for artist in self.note, self.guide: artist.set_visible(highlight is not None)
+    # a ring around nothing would still have a place in the layout, at the corner of the figure
+    for artist in self.note, self.guide, self.ring: artist.set_visible(highlight is not None)
     if highlight is None: return
     x, text = layers.index(highlight), number_text(scores.values[highlight])
     side, shift = "center", 0
@@ -135,7 +140,8 @@ def _legend(scores, removed: int) -> str:
         "blank: no value": np.isnan(scores.values).any(),
     }
     lines = "; lines: intervals" if np.isfinite(scores.low).any() else ""
-    return "; ".join(m for m, occurs in marks.items() if occurs) or f"higher: more important{lines}"
+    says = f"higher: more important{lines}" if scores.measured else "random order: a control"
+    return "; ".join(m for m, occurs in marks.items() if occurs) or says
 
 # %% ../../nbs/04_draw/01_layers.ipynb #cell-026
 @patch
@@ -209,9 +215,14 @@ def plot_ranking(
     check_kinds("LayerScores", scores=scores)
     bars = RankingBars(plain_axes(ax), len(scores.values), ordered)
     bars.update(scores, remove, highlight)
-    return bars.ax
+    # a label may be longer than its axis, as far as the title is high
+    label, most = bars.ax.get_ylabel(), axes_room(bars.ax)[1] + 36
+    if text_width(label, 10) > most: bars.ax.set_ylabel(label.replace(" (", "\n("))
+    words = f"Dot plot of {scores.title}: {extremes_in_words(scores.values)}"
+    if gone := sorted({*map(int, remove)}): words += f"; removed: {layer_list(gone)}"
+    return finish_plot(bars.ax, f"{words}.")
 
-# %% ../../nbs/04_draw/01_layers.ipynb #cell-046
+# %% ../../nbs/04_draw/01_layers.ipynb #cell-048
 def per_decade(
     counts: torch.Tensor,  # int64, (bins,): of one layer's `Moments`
 ) -> tuple[np.ndarray, np.ndarray]:  # edges, (bins - 1,), and percent, (bins - 2,)
@@ -247,7 +258,7 @@ def histogram_limits(m: Moments) -> tuple[float, float]:
         edges[min(np.searchsorted(share, 1.0), len(edges) - 1)]
     )
 
-# %% ../../nbs/04_draw/01_layers.ipynb #cell-053
+# %% ../../nbs/04_draw/01_layers.ipynb #cell-055
 class HistogramSteps:
     """The histogram of `plot_histogram`: made once, moved by `update`.
 
@@ -272,7 +283,7 @@ class HistogramSteps:
             xscale="log", xlabel="|activation| (no unit)", ylabel="% of activations per decade"
         )
 
-# %% ../../nbs/04_draw/01_layers.ipynb #cell-054
+# %% ../../nbs/04_draw/01_layers.ipynb #cell-056
 @patch
 def update(self: HistogramSteps,
     m: Moments,  # of one layer, without leading dimensions
@@ -313,7 +324,7 @@ def update(self: HistogramSteps,
     self.note.set(text=f"{share_text(float(sparsity(m, eps)))} under ε = {eps:g}",
                   ha="right" if left else "left", position=(-4 if left else 4, 0))
 
-# %% ../../nbs/04_draw/01_layers.ipynb #cell-055
+# %% ../../nbs/04_draw/01_layers.ipynb #cell-057
 def plot_histogram(
     profile,  # an `avss_nb.layers.profiler.LayerProfile`
     site: str = "relative_update",  # one of the profile's sites
@@ -346,9 +357,10 @@ def plot_histogram(
     steps.update(
         total[layer], eps, histogram_limits(total), f"layer {layer}, {site.replace('_', ' ')}"
     )
-    return steps.ax
+    under = f": {steps.note.get_text()}" if eps is not None else ""
+    return finish_plot(steps.ax, f"Histogram of |activation|, {steps.ax.get_title('left')}{under}.")
 
-# %% ../../nbs/04_draw/01_layers.ipynb #cell-062
+# %% ../../nbs/04_draw/01_layers.ipynb #cell-064
 def _log_limits(a: np.ndarray) -> tuple[float, float]:
     "Return limits with an eighth of the log range, but at least a quarter of the value, to spare."
     room = max(1.25, (a.max() / a.min()) ** 0.125)
@@ -380,7 +392,7 @@ def _draw_levels(ax: Axes, x: np.ndarray, y: np.ndarray) -> None:
             zorder=1.5, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1}
         )
 
-# %% ../../nbs/04_draw/01_layers.ipynb #cell-067
+# %% ../../nbs/04_draw/01_layers.ipynb #cell-069
 def plot_variance_sparsity(
     scores,  # an `avss_nb.layers.scores.LayerScores`
     ax: Axes | None = None,
@@ -413,12 +425,13 @@ def plot_variance_sparsity(
     numbered_discs(ax, x, y, scores.floored)
     title = literal_text(scores.title.replace("relative_update", "relative update"))
     ax.set_title(title, loc="left", size=10, color=INK)
-    words = ["white: nothing under ε"] if scores.floored.any() else []
+    words = ["hollow: nothing under ε"] if scores.floored.any() else []
     if not known.all(): words.append(f"{(~known).sum()} layers without a value")
     ax.set_title("; ".join(words), loc="right", size=9, color=INK)
-    return ax
+    found = f"variance {extremes_in_words(y)}, sparsity {extremes_in_words(x)}"
+    return finish_plot(ax, f"Layers in the plane of sparsity and variance: {found}.")
 
-# %% ../../nbs/04_draw/01_layers.ipynb #cell-076
+# %% ../../nbs/04_draw/01_layers.ipynb #cell-078
 SHADES = sns.blend_palette(["#ffffff", KEPT, "#01243a"], as_cmap=True)
 
 def shade_rows(
@@ -446,7 +459,7 @@ def shade_rows(
         row[:] = (row - low) / (high - low) if high > low else row * 0 + 0.5
     return shown
 
-# %% ../../nbs/04_draw/01_layers.ipynb #cell-080
+# %% ../../nbs/04_draw/01_layers.ipynb #cell-082
 def plot_layer_statistics(
     # a row for each layer, a column for each statistic; as `LayerProfile.statistics` gives it
     table: pd.DataFrame,
@@ -498,9 +511,10 @@ def plot_layer_statistics(
     if np.isnan(shown).any(): legend += "; grey: no value"
     ax.set_title(title, loc="left", size=10, color=INK)
     ax.set_title(legend, loc="right", size=9, color=INK)
-    return ax
+    found = "; ".join(f"{name} {extremes_in_words(row)}" for name, row in zip(table, values))
+    return finish_plot(ax, f"Heat map of {layers} layers: {found}.")
 
-# %% ../../nbs/04_draw/01_layers.ipynb #cell-081
+# %% ../../nbs/04_draw/01_layers.ipynb #cell-083
 def _name_rows(ax, names, layers: int) -> None:
     "Name the rows after the statistics, and the columns after the layers."
     step = 1 if layers <= 40 else 5 * -(-layers // 100)
@@ -541,7 +555,7 @@ def short_number(x: float) -> str:
     text = f"{x:.0f}" if 100 <= abs(x) < 1e4 else f"{x:.2g}"
     return text.replace("e+0", "e").replace("e-0", "e−").replace("-", "−")
 
-# %% ../../nbs/04_draw/01_layers.ipynb #cell-088
+# %% ../../nbs/04_draw/01_layers.ipynb #cell-090
 def plot_first_token(
     profile,  # an `avss_nb.layers.profiler.LayerProfile` that keeps the first tokens apart
     ax: Axes | None = None,
@@ -567,7 +581,7 @@ def plot_first_token(
     low, high = table.to_numpy().min(), table.to_numpy().max()
     ax.set_ylim(low / 1.5, high * 2)
     plain_log(ax.yaxis, high / low)
-    ax.legend(frameon=False, fontsize=9, loc="upper left", ncols=2)
+    ax.legend(frameon=False, fontsize=9, loc="upper left", ncols=2, labelcolor=INK)
     ax.set_title(
         "The first token of each text against the rest", loc="left", size=10, color=INK
     )
@@ -575,4 +589,5 @@ def plot_first_token(
         units = ", ".join(map(str, massive["unit"].unique()[:3]))
         words = f"massive in unit {units}: {layer_list(massive['layer'])}"
         ax.set_title(words, loc="right", size=9, color=INK)
-    return ax
+    found = "; ".join(f"{name} {extremes_in_words(table[name])}" for name in table)
+    return finish_plot(ax, f"RMS of the state after each layer: {found}.")

@@ -4,10 +4,15 @@
 
 # %% ../../nbs/04_draw/00_style.ipynb #cell-007
 from __future__ import annotations
+import base64, functools, html, textwrap
 from collections.abc import Sequence
 import numpy as np, pandas as pd, seaborn as sns
+from IPython import get_ipython
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
+from matplotlib.colors import to_rgb, to_rgba, to_rgba_array
+from matplotlib.text import Text
+from matplotlib.textpath import TextPath
 from matplotlib.ticker import LogLocator, NullFormatter
 from ..base.basics import InputError, check_kinds
 from ..maths.calibration import MEASURES
@@ -17,16 +22,55 @@ KEPT, REMOVED, INK, FAINT = PALETTE[0], PALETTE[1], "#262626", "#6e6e6e"
 MARKERS = "osD^vPX*"  # a color never stands alone
 
 # %% auto #0
-__all__ = ['PALETTE', 'KEPT', 'REMOVED', 'INK', 'FAINT', 'MARKERS', 'MEASURE_NAMES', 'plain_axes', 'two_axes', 'plain_log',
-           'plain_number', 'literal_text', 'number_text', 'share_text', 'check_columns', 'label_ends', 'numbered_discs']
+__all__ = ['PALETTE', 'KEPT', 'REMOVED', 'INK', 'FAINT', 'MARKERS', 'CHALK', 'MEASURE_NAMES', 'CHALK_WORDS', 'COLOR_PARTS',
+           'relative_luminance', 'has_dark_page', 'plain_axes', 'two_axes', 'plain_log', 'plain_number', 'literal_text',
+           'number_text', 'share_text', 'check_columns', 'label_ends', 'numbered_discs', 'chalk_over', 'text_width',
+           'axes_room', 'fit_titles', 'describe_plot', 'figure_words', 'finish_plot', 'extremes_in_words',
+           'ends_in_words']
 
 # %% ../../nbs/04_draw/00_style.ipynb #cell-010
+# a color on a white page → on a dark one
+CHALK = {
+    INK: "#e6e6e6", FAINT: "#a8a8a8", "0.75": "0.45", "0.85": "0.28", "0.87": "0.26",
+    "0.9": "0.24", "#fbeee2": "#3a2a1c", "#e0bd9c": "#80603f"
+}
+
+def relative_luminance(
+    color,  # any of matplotlib's colors
+) -> float:  # from 0, black, to 1, white
+    """Return how bright a color looks (WCAG 2).
+
+    Parameters
+    ----------
+    color
+        any of matplotlib's colors
+
+    Returns
+    -------
+    float
+        from 0, black, to 1, white
+    """
+    rgb = np.array(to_rgb(color))
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+def has_dark_page(ax: Axes) -> bool:
+    """Whether the figure of these axes is dark.
+
+    Parameters
+    ----------
+    ax : Axes
+        matplotlib axes to draw on; None: a new figure
+    """
+    page = to_rgba(ax.figure.figure.get_facecolor())
+    return page[3] > 0 and relative_luminance(page) < 0.2
+
 def plain_axes(
     ax: Axes | None,  # None: new ones at notebook width
     width: float = 7.5,  # inches
     height: float = 2.8,  # inches
 ) -> Axes:
-    """Return axes without chart junk: opaque, dark on white, two spines.
+    """Return axes without chart junk: opaque, dark on white or light on dark, two spines.
 
     Parameters
     ----------
@@ -41,12 +85,15 @@ def plain_axes(
     if ax is None:
         import matplotlib.pyplot as plt
         ax = plt.subplots(figsize=(width, height), layout="constrained")[1]
-    ax.figure.patch.set(facecolor="white", alpha=1)
-    ax.set_facecolor("white")
-    ax.tick_params(which="both", colors=INK, labelsize=9)
-    for label in ax.xaxis.label, ax.yaxis.label: label.set(color=INK, size=10)
+    dark = has_dark_page(ax)
+    page = to_rgb(ax.figure.figure.get_facecolor()) if dark else "white"
+    ink, faint = (CHALK[INK], CHALK[FAINT]) if dark else (INK, FAINT)
+    ax.figure.patch.set(facecolor=page, alpha=1)
+    ax.set_facecolor(page)
+    ax.tick_params(which="both", colors=ink, labelsize=9)
+    for label in ax.xaxis.label, ax.yaxis.label: label.set(color=ink, size=10)
     ax.spines[["top", "right"]].set_visible(False)
-    ax.spines[["left", "bottom"]].set_color(FAINT)
+    ax.spines[["left", "bottom"]].set_color(faint)
     return ax
 
 def two_axes(
@@ -112,7 +159,8 @@ def number_text(x: float) -> str:
     ----------
     x : float
     """
-    return f"{x:,.0f}" if 1000 <= abs(x) < 1e7 else f"{x:.3g}"
+    # from 999.5 on three digits would be 1e+03
+    return f"{x:,.0f}" if 999.5 <= abs(x) < 1e7 else f"{x:.3g}"
 
 def share_text(share: float) -> str:
     """Write a share in percent: 12.3 %, 0.0007 %.
@@ -235,3 +283,183 @@ def numbered_discs(
             at_x, at_y, f"{layer}", ha="center", va="center_baseline", size=0.62 * size,
             weight="bold", zorder=5, color=INK if dark else "white"
         )
+
+# %% ../../nbs/04_draw/00_style.ipynb #cell-039
+CHALK_WORDS = {INK: CHALK[INK], FAINT: CHALK[FAINT], KEPT: "#2f8fd8"}  # text; the blue is lighter
+
+COLOR_PARTS = ("color", "facecolor", "edgecolor", "markerfacecolor", "markeredgecolor")
+
+def chalk_over(
+    ax: Axes,  # finished
+) -> None:
+    """Give axes on a dark page light words and lines; those on a white page stay as they are.
+
+    Parameters
+    ----------
+    ax : Axes
+        finished
+    """
+    if not has_dark_page(ax): return
+    marks = CHALK | {"white": to_rgb(ax.figure.figure.get_facecolor())}
+    for artist in ax.findobj():
+        mapped = getattr(artist, "get_array", lambda: None)() is not None
+        # a tint that is light on white would be dim
+        if artist.get_alpha(): artist.set_alpha(max(artist.get_alpha(), 0.7))
+        if not mapped: _exchange(artist, CHALK_WORDS if isinstance(artist, Text) else marks)
+        if not isinstance(artist, Text): continue
+        for behind in artist.get_bbox_patch(), getattr(artist, "arrow_patch", None):
+            if behind is not None: _exchange(behind, marks)
+
+def _exchange(artist, chalk: dict) -> None:
+    "Exchange the colors of an artist for those of a dark page."
+    found = {part: getattr(artist, f"get_{part}", None) for part in COLOR_PARTS}
+    for part, colors in {part: get() for part, get in found.items() if get}.items():
+        one, colors = np.ndim(colors) < 2, to_rgba_array(colors)
+        drawn = colors.copy()
+        for ink, other in chalk.items():
+            same = np.isclose(colors[:, :3], to_rgb(ink)).all(1)
+            drawn[same, :3] = to_rgb(other)
+        if (drawn != colors).any(): getattr(artist, f"set_{part}")(drawn[0] if one else drawn)
+
+# %% ../../nbs/04_draw/00_style.ipynb #cell-042
+def text_width(
+    text: str,  # one line
+    size: float,  # points
+) -> float:
+    """Return how wide a text will be, in points.
+
+    Parameters
+    ----------
+    text : str
+        one line
+    size : float
+        points
+    """
+    return TextPath((0, 0), text, size=size).get_extents().width if text.strip() else 0.0
+
+def axes_room(ax: Axes) -> tuple[float, float]:
+    """Estimate width and height of the axes, in points, as the layout will make them.
+
+    Parameters
+    ----------
+    ax : Axes
+        matplotlib axes to draw on; None: a new figure
+    """
+    figure, spec = ax.figure.figure, ax.get_subplotspec()
+    if figure.get_layout_engine() is None or spec is None:
+        return ax.bbox.width * 72 / figure.dpi, ax.bbox.height * 72 / figure.dpi
+    rows, columns, *_ = spec.get_geometry()
+    width, height = 72 * figure.get_size_inches()
+    return width / columns - 50, height / rows - 55  # without labels and numbers
+
+def fit_titles(ax: Axes) -> None:
+    """Put the right title below the left one where both do not fit in a line; wrap long ones.
+
+    Parameters
+    ----------
+    ax : Axes
+        matplotlib axes to draw on; None: a new figure
+    """
+    left, right = (ax.get_title(side) for side in ("left", "right"))
+    room = axes_room(ax)[0]
+    used = text_width(left, 10) + text_width(right, 9) + 12 * bool(right)
+    if "\n" in left + right or used <= room: return
+    lines = [
+        textwrap.fill(line, max(10, int(len(line) * room / max(text_width(line, 10), room))))
+        for line in (left.replace(" = ", "\u00a0=\u00a0"), right) if line  # never between them
+    ]
+    ax.set_title("", loc="right")
+    ax.set_title("\n".join(lines), loc="left", size=10, color=INK)
+
+# %% ../../nbs/04_draw/00_style.ipynb #cell-045
+def describe_plot(
+    ax: Axes,
+    words: str,  # what can be seen, in a sentence or two
+) -> Axes:
+    """Give a plot a description, which a notebook keeps beside the picture; return the axes.
+
+    Parameters
+    ----------
+    ax : Axes
+        matplotlib axes to draw on; None: a new figure
+    words : str
+        what can be seen, in a sentence or two
+    """
+    check_kinds(Axes, ax=ax)
+    check_kinds(str, words=words)
+    figure = ax.figure.figure
+    words = words.replace(r"\$", "$")  # as `literal_text` wrote it
+    figure.descriptions = getattr(figure, "descriptions", {}) | {ax: words}
+    figure._repr_mimebundle_ = functools.partial(_shown, figure)
+    return ax
+
+def figure_words(figure) -> str:
+    """Return the descriptions of all plots of a figure; empty if there are none.
+
+    Parameters
+    ----------
+    figure
+    """
+    described = getattr(figure, "descriptions", {})
+    return " ".join(described[ax] for ax in figure.axes if ax in described)
+
+def _shown(figure, include=None, exclude=None) -> tuple[dict, dict]:
+    "The picture with its words, for a notebook; the words alone where none is drawn."
+    words = figure_words(figure)
+    picture = get_ipython().display_formatter.formatters["image/png"](figure)
+    if picture is None: return {"text/plain": words}, {}
+    picture, size = picture if isinstance(picture, tuple) else (picture, {})
+    if isinstance(picture, bytes): picture = base64.b64encode(picture).decode()
+    about = "".join(f' {name}="{size[name]}"' for name in ("width", "height") if name in size)
+    tag = f'<img alt="{html.escape(words)}"{about} style="max-width: 100%; height: auto"'
+    page = f'{tag} src="data:image/png;base64,{picture.strip()}">'
+    return {"text/plain": words, "text/html": page}, {"image/png": {"alt": words}}
+
+def finish_plot(
+    ax: Axes,
+    words: str,  # what can be seen, in a sentence or two
+) -> Axes:
+    """Give a plot its description, titles that fit, and on a dark page light words;
+    return the axes.
+
+    Parameters
+    ----------
+    ax : Axes
+        matplotlib axes to draw on; None: a new figure
+    words : str
+        what can be seen, in a sentence or two
+    """
+    fit_titles(ax)
+    chalk_over(ax)
+    return describe_plot(ax, words)
+
+# %% ../../nbs/04_draw/00_style.ipynb #cell-050
+def extremes_in_words(
+    values,  # float64, (layers,)
+) -> str:
+    """Say which layers are highest and lowest.
+
+    Parameters
+    ----------
+    values
+        float64, (layers,)
+    """
+    values = np.asarray(values, float)
+    if not np.isfinite(values).any(): return "no layer has a value"
+    high, low = int(np.nanargmax(values)), int(np.nanargmin(values))
+    return (
+        f"highest in layer {high} ({number_text(values[high])}), lowest in layer {low}"
+        f" ({number_text(values[low])})"
+    )
+
+def ends_in_words(
+    ends,  # as `label_ends` takes them
+) -> str:
+    """Say where lines end.
+
+    Parameters
+    ----------
+    ends
+        as `label_ends` takes them
+    """
+    return ", ".join(f"{name} {number_text(line.iloc[-1])}" for line, name, _ in ends)

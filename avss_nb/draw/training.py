@@ -13,8 +13,8 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from fastcore.basics import patch
 from ..base.basics import InputError
 from .style import FAINT, INK, KEPT, MARKERS, MEASURE_NAMES, PALETTE, REMOVED
-from .style import label_ends, literal_text, number_text, plain_axes, plain_log
-from .style import two_axes
+from .style import chalk_over, finish_plot, label_ends, literal_text, number_text
+from .style import plain_axes, plain_log, two_axes
 
 # %% auto #0
 __all__ = ['CHANGES', 'ROUND', 'HATCH', 'LEAST', 'WHAT', 'LOOKS', 'WORDS', 'KEEPS', 'TERM_NAMES', 'TERMS', 'WATCHED',
@@ -202,7 +202,9 @@ def plot_layer_changes(
     """
     changes = LayerChanges(plain_axes(ax, 8, 3.4))
     changes.update(history, what)
-    return changes.ax
+    chalk_over(changes.bar_ax)
+    title, most = (changes.ax.get_title(side) for side in ("left", "right"))
+    return finish_plot(changes.ax, f"Heat map, layers against training steps. {title}; {most}.")
 
 # %% ../../nbs/04_draw/05_training.ipynb #cell-045
 class LossLines:
@@ -235,7 +237,7 @@ class LossLines:
         """
         losses, evaluations = history.losses, history.evaluations
         for line, rows in (self.training, losses), (self.evaluation, evaluations):
-            line.set_data(rows.T if len(rows) else ([], []))
+            line.set(data=rows.T if len(rows) else ([], []), visible=len(rows) > 0)
         self.training.set_marker("." if len(losses) < 3 else "")
         rows = np.concatenate([losses, evaluations])
         rows = rows[np.isfinite(rows[:, 1])] if len(rows) else rows
@@ -266,7 +268,7 @@ def plot_losses(
     """
     lines = LossLines(plain_axes(ax, 8, 2.2))
     lines.update(history)
-    return lines.ax
+    return finish_plot(lines.ax, f"{lines.ax.get_title('left')}, against training steps.")
 
 # %% ../../nbs/04_draw/05_training.ipynb #cell-053
 LOOKS = {
@@ -344,7 +346,8 @@ def plot_healing(
     ax.xaxis.set_major_formatter("×{x:g}" if measure == "perplexity" else PercentFormatter(1))
     title = _healing_title(healing, measure, words)
     ax.set_title(title, loc="left", size=10, color=INK)
-    return ax
+    found = ", ".join(f"{name} {value}" for name, value in words.items())
+    return finish_plot(ax, f"Dot plot of {measure}, compared with the original: {found}.")
 
 # %% ../../nbs/04_draw/05_training.ipynb #cell-067
 TERM_NAMES = {
@@ -384,7 +387,8 @@ def plot_healing_loss(
                     color=color, size=9, va="center")
     ax.set(xlabel="training step", ylabel=f"{TERM_NAMES.get(term, term)}\n(nats a token)")
     ax.margins(x=0.02)
-    return ax
+    last = ", ".join(f"{name} {rows[-1][term]:.3g}" for name, rows in found.items() if rows)
+    return finish_plot(ax, f"{TERM_NAMES.get(term, term)} against training steps; last: {last}.")
 
 # %% ../../nbs/04_draw/05_training.ipynb #cell-070
 TERMS = ("loss", "answer", "abstain", "contrast", "retention")
@@ -494,4 +498,7 @@ def plot_training(
     if not history: raise InputError("the history is empty; train for at least one step")
     lines = TrainingLines(two_axes(9.5) if axs is None else axs)
     lines.update(history, history, chosen)
+    for ax in lines.axs:
+        names = ", ".join(name.get_text() for name in ax.texts)
+        finish_plot(ax, f"{ax.get_title('left')}, lines against training steps: {names}.")
     return lines.axs

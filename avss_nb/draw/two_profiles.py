@@ -9,8 +9,8 @@ import numpy as np, pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.transforms import ScaledTranslation
 from ..base.basics import wrong_kind
-from .style import FAINT, INK, KEPT, REMOVED, literal_text, number_text
-from .style import plain_axes, plain_log, plain_number
+from .style import FAINT, INK, KEPT, REMOVED, extremes_in_words, finish_plot
+from .style import literal_text, number_text, plain_axes, plain_log, plain_number
 
 # %% auto #0
 __all__ = ['draw_pairs', 'uses_log', 'draw_changes', 'scale_factors', 'factor_tick', 'label_movers', 'change_text',
@@ -221,6 +221,9 @@ def plot_two_profiles(
     for ax in axes:
         for layer in movers.index: ax.axvspan(layer - 0.5, layer + 0.5, color="#fbeee2", zorder=0)
     write_words(top, bottom, comparison, len(table))
+    pairs = f"Pairs of dots, {comparison.names[0]} and {comparison.names[1]}"
+    finish_plot(top, f"{pairs}: {comparison.agreement_text}.")
+    finish_plot(bottom, f"Change as a {comparison.kind}: {extremes_in_words(table['change'])}.")
     return axes
 
 # %% ../../nbs/04_draw/06_two_profiles.ipynb #cell-026

@@ -275,8 +275,15 @@ class LayerScores:
     too_few: int = 0
     label: str = ""  # the axis of a plot; empty: that of the row in `SCORES`
 
+    @property
+    def measured(self) -> bool:
+        "False for a control that no text changes, such as a random order."
+        row = SCORES.get(self.score)
+        return row is None or row.measured
+
     def __repr__(self):
-        order = "least important first: " + ", ".join(map(str, self.order))
+        words = "least important first" if self.measured else "random order"
+        order = f"{words}: {', '.join(map(str, self.order))}"
         return f"LayerScores({'; '.join([self.title, order, *self.notes])})"
 
 # %% ../../nbs/05_layers/02_scores.ipynb #cell-037

@@ -46,6 +46,8 @@ STYLE = """<style>
   .avss-strip {margin: 0 !important}
 }
 .avss-layers img {cursor: pointer}
+[data-jp-theme-light="false"] .avss-panel img, .vscode-dark .avss-panel img
+  {filter: invert(0.93) hue-rotate(180deg) brightness(1.25)}
 @keyframes avss-shown {from {opacity: 1}}
 </style>""".replace("ARROW", ARROW)
 
@@ -260,6 +262,8 @@ WITHOUT_KERNEL = """<style>
 .jp-OutputArea-child:not(:has(.avss-panel)):has(+ .jp-OutputArea-child .avss-kept)
   {display: none}
 .avss-kept td, .avss-kept th {padding: 0 12px 0 0; text-align: left}
+[data-jp-theme-light="false"] .avss-kept img, .vscode-dark .avss-kept img
+  {filter: invert(0.93) hue-rotate(180deg) brightness(1.25)}
 </style>"""
 
 @patch

@@ -63,7 +63,8 @@ class Picture:
     ):
         self.width, self.height = width, height
         self.left, self.right, self.bottom = left, right, bottom
-        self.figure = Figure(figsize=(width / 100, height / 100), dpi=100)
+        size = width / 100, height / 100
+        self.figure = Figure(figsize=size, dpi=100, facecolor="white")  # whatever the style
         FigureCanvasAgg(self.figure)
         between = gap * columns / (width - left - right - gap * (columns - 1))
         under = gap * rows / (height - top - bottom - gap * (rows - 1))

@@ -39,7 +39,7 @@ class TrainingPanel(LivePanel):
         self.losses = Picture(860, 190, left=62, right=90)
         super().__init__(
             "How do the layers change in training?",
-            "Orange: increased. Blue, hatched: decreased. White: unchanged since the start.", picture
+            "Orange: increased. Blue, hatched: decreased. No color: unchanged since the start.", picture
         )
         self.pictures.append(self.losses)
         self.callback, self._last = callback, None

@@ -15,7 +15,7 @@ from torch import nn
 from fastcore.basics import patch
 from ..base.basics import InputError, Progress, check_place, load_tensors
 from ..base.basics import check_kinds, describe_value
-from ..base.basics import listener_of
+from ..base.basics import Reporter, listener_of, part_listener
 from ..base.basics import save_tensors, silent
 from ..model.blocks import Blocks, fingerprint_blocks, model_name
 from ..maths.bootstrap import bootstrap, interval
@@ -107,6 +107,7 @@ class Calibration:
             handed on as they are
         """
         pruner = LayerPruner(self.model, self.tokenizer)
+        settings = {"progress": silent} | settings
         return pruner.plan(
             search=kind, texts=texts, count=self.most, protect=self.protect, **settings
         )
@@ -853,27 +854,36 @@ def measure_all(self: _Measurement, counts, progress) -> None:
         called with a `Progress` after each step; `silent` shows nothing
     """
     sets, before = self.sets(counts), len(self.removed)
+    report = Reporter(progress, before + len(sets), "step", before)
     for number, layers in enumerate(sets, start=before + 1):
         if layers not in self.known:
-            self.measure(layers)
+            self.measure(layers, report.part)
             self.save()
-        info = {"removed": [*layers]}
-        progress(Progress(number, before + len(sets), "step", info, self.result))
+        report.step(number, {"removed": [*layers]}, self.result)
 
 @patch
-def measure(self: _Measurement, layers) -> None:
+def measure(
+    self: _Measurement,
+    layers,
+    part=lambda share: None,  # hears how much of it is done, from 0 to 1
+) -> None:
     """Measure the model without these layers; an interruption leaves nothing half done.
 
     Parameters
     ----------
     layers
         numbers of the layers, from 0
+    part, default lambda share: None
+        hears how much of it is done, from 0 to 1
     """
-    evaluator = self.evaluator
+    evaluator, kinds = self.evaluator, bool(self.questions) + bool(self.held_out)
     ask = evaluator.classify if evaluator.head == "classes" else evaluator.ask
+    first = part_listener(lambda share: part(share / kinds))
+    second = part_listener(lambda share: part(1 - (1 - share) / kinds))
     with self.blocks.skip(layers):
-        if self.questions: verdicts = ask(self.questions).correct
-        if self.held_out: losses, self.tokens = evaluator.text_losses(self.held_out, self.max_length)
+        if self.questions: verdicts = ask(self.questions, progress=first).correct
+        if self.held_out:
+            losses, self.tokens = evaluator.text_losses(self.held_out, self.max_length, second)
     if self.held_out: self.losses[layers] = losses
     if self.questions: self.correct[layers] = verdicts
 

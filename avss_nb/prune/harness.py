@@ -188,7 +188,7 @@ def _named_models(models, tokenizer) -> tuple[dict, object]:
     "Models and plans by name, and their tokenizer; refused where the harness cannot ask them."
     if isinstance(models, PrunePlan):
         tokenizer = tokenizer or models.tokenizer
-        models = {"original": models.blocks.model, "pruned": models.apply().model}
+        models = {"original": models.blocks.model, "pruned": models.apply(samples=0).model}
     elif isinstance(models, nn.Module): models = {"model": models}
     check_kinds(dict, models=models, advice="give a model, a plan or {name: model}")
     if not models:

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np, torch
 from torch import nn
 from fastcore.basics import patch
-from ..base.basics import InputError, Progress, Reporter, check_functions
-from ..base.basics import check_kinds, silent, text_tokenizer
+from ..base.basics import InputError, Progress, Reporter, check_functions, check_kinds
+from ..base.basics import listener_of, part_listener, silent, text_tokenizer
 from ..model.blocks import Blocks, check_model, fingerprint_blocks, input_device
 from ..model.blocks import vocabulary_size
 from ..maths.bootstrap import bootstrap, interval
@@ -609,7 +609,8 @@ def _so_far(partial, steps):
 # %% ../../nbs/07_prune/00_pruner.ipynb #cell-067
 def iterative_search(
     blocks: Blocks,
-    measure: Callable[[], LayerScores],  # called with the removed blocks skipped
+    # called with the removed blocks skipped; its argument hears how much is done, from 0 to 1
+    measure: Callable[[Callable[[float], None]], LayerScores],
     count: int,  # how many blocks to remove
     protect: Iterable[int] = (),  # layers that stay
     progress: Callable[[Progress], None] = silent,  # hears of every removal
@@ -622,8 +623,9 @@ def iterative_search(
     ----------
     blocks : Blocks
         the stack of blocks of the model
-    measure : Callable[[], LayerScores]
-        called with the removed blocks skipped
+    measure : Callable[[Callable[[float], None]], LayerScores]
+        called with the removed blocks skipped; its argument hears how much is done,
+        from 0 to 1
     count : int
         how many blocks to remove
     protect : Iterable[int], default ()
@@ -638,14 +640,14 @@ def iterative_search(
     list[tuple[int, float]]
         layer removed, its score before that
     """
-    steps, stay = [], {*protect}
+    steps, stay, report = [], {*protect}, Reporter(progress, count, "block")
     for number in range(count):
-        with blocks.skip(layer for layer, _ in steps): scores = measure()
+        with blocks.skip(layer for layer, _ in steps): scores = measure(report.part)
         if scores.partial: raise KeyboardInterrupt  # interrupted: it returned what it had
         lowest, = scores.lowest(1, stay | {layer for layer, _ in steps})
         steps.append((lowest, float(scores.values[lowest])))
         info = {"layer": lowest, "score": steps[-1][1]}
-        progress(Progress(number + 1, count, "block", info, _so_far(partial, steps)))
+        report.step(number + 1, info, _so_far(partial, steps))
     return steps
 
 # %% ../../nbs/07_prune/00_pruner.ipynb #cell-069
@@ -726,7 +728,8 @@ def plan(self: LayerPruner,
     texts: Iterable[Text] | None = None,  # for the search: strings, or lists of token ids
     # of the iterative search: texts → scores
     scorer: LayerScorer | Callable[[Sequence[Text]], LayerScores] | None = None,
-    progress: Callable[[Progress], None] = silent,  # a listener of the search
+    # a listener of the search; None: a tqdm bar
+    progress: Callable[[Progress], None] | None = None,
 ) -> PrunePlan:
     """Choose the blocks to remove.
 
@@ -750,9 +753,10 @@ def plan(self: LayerPruner,
         for the search: strings, or lists of token ids
     scorer : LayerScorer | Callable[[Sequence[Text]], LayerScores] | None, default None
         of the iterative search: texts → scores
-    progress : Callable[[Progress], None], default silent
-        a listener of the search
+    progress : Callable[[Progress], None] | None, default None
+        a listener of the search; None: a tqdm bar
     """
+    progress = listener_of(progress, "search")
     check_kinds("LayerScores", "AngularDistances", None, scores=scores)
     if not isinstance(scorer, LayerScorer): check_functions("LayerScorer()", scorer=scorer)
     number = how_many(len(self.blocks), fraction, count, threshold)
@@ -851,10 +855,10 @@ def _iteratively(self: LayerPruner, texts, number, protect, progress, scorer) ->
     check_texts(texts)
     texts, scorer = [*texts], scorer or LayerScorer(draws=0)
     title = ""
-    def measure():
+    def measure(part):
         nonlocal title
         own = isinstance(scorer, LayerScorer)
-        found = self._scored(scorer, texts) if own else scorer(texts)
+        found = self._scored(scorer, texts, part_listener(part)) if own else scorer(texts)
         title = found.title
         return found
     def plan(steps):
@@ -863,10 +867,10 @@ def _iteratively(self: LayerPruner, texts, number, protect, progress, scorer) ->
     return plan(iterative_search(self.blocks, measure, number, protect, progress, plan))
 
 @patch
-def _scored(self: LayerPruner, scorer, texts) -> LayerScores:
+def _scored(self: LayerPruner, scorer, texts, progress) -> LayerScores:
     "Profile the model as it is now, and score it."
     profiler = LayerProfiler(
         self.model, self.tokenizer, scorer.sites, scorer.row.ablation, BATCH, LENGTH,
         stack=self.stack
     )
-    return scorer.score(profiler.profile(texts, silent))
+    return scorer.score(profiler.profile(texts, progress))

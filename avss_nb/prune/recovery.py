@@ -186,7 +186,10 @@ def measure_recovery(
 # %% ../../nbs/07_prune/02_recovery.ipynb #cell-027
 def _perplexity_kept(before: Measured, after: Measured):
     "The share for weights of the texts, (draws, texts), and the group of each text."
+    known, works = np.isfinite(before.losses).all(), np.isfinite(after.losses).all()
     def share(weights):
+        # a draw without the text whose loss is infinite would speak of another model
+        if not (known and works): return np.full(len(weights), 0.0 if known else np.nan)
         first = weights @ before.losses / (weights @ before.tokens)
         return np.exp(first - weights @ after.losses / (weights @ after.tokens))
     return share, np.arange(len(before.losses))
@@ -243,7 +246,7 @@ def share_kept(
     value = float(share(np.ones((1, len(groups))))[0])
     return value, *interval(drawn[np.isfinite(drawn)])
 
-# %% ../../nbs/07_prune/02_recovery.ipynb #cell-039
+# %% ../../nbs/07_prune/02_recovery.ipynb #cell-041
 @dataclass(frozen=True, eq=False)
 class Healing:
     """Hold a healed model, and what came back.
@@ -300,7 +303,7 @@ class Healing:
         if self.partial: words.append("PARTIAL")
         return f"Healing({', '.join(words)})"
 
-# %% ../../nbs/07_prune/02_recovery.ipynb #cell-041
+# %% ../../nbs/07_prune/02_recovery.ipynb #cell-043
 @patch(as_prop=True)
 def measures(self: Healing) -> tuple[str, ...]:
     "The names of what can be compared."
@@ -339,7 +342,7 @@ def kept(self: Healing,
         raise InputError(f"measure {measure!r} is not one of {known}")
     return share_kept(self.measured[to], self.measured[name], measure)
 
-# %% ../../nbs/07_prune/02_recovery.ipynb #cell-050
+# %% ../../nbs/07_prune/02_recovery.ipynb #cell-052
 @patch
 def to_frame(self: Healing) -> pd.DataFrame:
     """Make a table with a row for each model: size, perplexity and accuracy, and the share
@@ -358,7 +361,7 @@ def _row(self: Healing, name) -> dict:
     for measure in self.measures: add(f"{measure} kept", *self.kept(measure, name))
     return row
 
-# %% ../../nbs/07_prune/02_recovery.ipynb #cell-051
+# %% ../../nbs/07_prune/02_recovery.ipynb #cell-053
 @patch
 def summary(self: Healing) -> pd.DataFrame:
     "Make the table for people: every cell a value with its interval."
@@ -372,7 +375,7 @@ def summary(self: Healing) -> pd.DataFrame:
     cells = {name: [cell(row, name) for _, row in table.iterrows()] for name in names}
     return pd.DataFrame(cells, index=table.index)
 
-# %% ../../nbs/07_prune/02_recovery.ipynb #cell-053
+# %% ../../nbs/07_prune/02_recovery.ipynb #cell-055
 @patch
 def _repr_html_(self: Healing):
     return (
@@ -392,7 +395,7 @@ def plot(self: Healing, ax=None):
     from avss_nb.draw.training import plot_healing
     return plot_healing(self, ax)
 
-# %% ../../nbs/07_prune/02_recovery.ipynb #cell-056
+# %% ../../nbs/07_prune/02_recovery.ipynb #cell-058
 @patch
 def to_dict(self: Healing) -> dict:
     "Return recipe, history and figures, for JSON; undefined numbers are None."
@@ -407,7 +410,7 @@ def to_dict(self: Healing) -> dict:
         "history": [*self.history], "control_history": [*self.control_history]
     }
 
-# %% ../../nbs/07_prune/02_recovery.ipynb #cell-057
+# %% ../../nbs/07_prune/02_recovery.ipynb #cell-059
 @patch
 def save(self: Healing,
     path: str | Path,  # a folder: new, empty, or an earlier result, which is replaced
