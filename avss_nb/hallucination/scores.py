@@ -411,8 +411,15 @@ def probe_auroc(
     check_kinds(AnswerProfile, profile=profile)
     held = deal_folds(_subjects(profile), profile.labels, seed)
     if held is None: return tuple(np.full((3, profile.layers), np.nan))
-    suspicion = fit_probes(profile.states, profile.labels, held)
+    suspicion = fit_probes(_states_of(profile), profile.labels, held)
     return auroc(suspicion, profile.labels, strata, seed=seed)
+
+def _states_of(profile) -> torch.Tensor:
+    if profile.states.shape[-1]: return profile.states
+    raise InputError(
+        "the profile holds no states, which probes read; profile with AnswerProfiler(states=True)"
+        " or score with EAVSSScorer(probe=False)"
+    )
 
 ALONE = "kind of question alone"
 
@@ -447,7 +454,7 @@ def detector_table(
     if scores is not None and not np.isnan(scores.probe).all():
         layer = int(np.nanargmax(scores.probe))
         best = f"linear probe, layer {layer} (best of {profile.layers})"
-        cheap[best] = cross_validated(profile.states[:, layer], profile, seed)
+        cheap[best] = cross_validated(_states_of(profile)[:, layer], profile, seed)
     values = np.array([*cheap.values()], float)
     found = [*auroc(values, labels, seed=seed), *auroc(values, labels, kinds, seed=seed)]
     columns = ["AUROC", "low", "high", "within kinds", "low ", "high "]
@@ -909,7 +916,7 @@ class HallucinationAnalyzer:
             )
         self.profiler = AnswerProfiler(
             model, tokenizer, position, sites, batch_size, template, processes=processes,
-            prompt=prompt
+            prompt=prompt, states=self.scorer.probe
         )
 
     def profile(
