@@ -138,7 +138,7 @@ def permute_labels(
     return shuffled
 
 def _few_rows(rows: np.ndarray) -> list[np.ndarray]:
-    "The rows, a few at a time, so that what is computed from them needs little memory."
+    "The rows, a few at a time, to compute with little memory."
     return np.array_split(rows, max(1, rows.size // 500_000))
 
 # %% ../../nbs/08_hallucination/01_scores.ipynb #cell-034

@@ -71,7 +71,7 @@ def interval(
     low, high = np.percentile(values, [2.5, 97.5]).tolist()
     return (low, high) if around is None else (2 * around - high, 2 * around - low)
 
-# %% ../../nbs/02_maths/03_bootstrap.ipynb #cell-018
+# %% ../../nbs/02_maths/03_bootstrap.ipynb #cell-020
 def bootstrap_weights(
     n: int,  # things that are drawn: groups of texts
     draws: int,

@@ -276,7 +276,7 @@ def _risk_coverage(given, wrong, below, less):
     risk = (less[:, -1:] - less + wrong) / surest
     return np.einsum("dv,dv->d", given, risk) / below[:, -1]
 
-# %% ../../nbs/02_maths/04_calibration.ipynb #new-36-0
+# %% ../../nbs/02_maths/04_calibration.ipynb #cell-037
 class _Answered:
     "The answered questions by rising confidence, which are measured for many rows of weights."
 
@@ -304,7 +304,7 @@ class _Answered:
             _auroc(right, wrong, less), _risk_coverage(given, wrong, below, less)
         ], 1)
 
-# %% ../../nbs/02_maths/04_calibration.ipynb #cell-042
+# %% ../../nbs/02_maths/04_calibration.ipynb #cell-043
 def confidence_measures(
     confidence: Sequence[float],  # in [0, 1]
     correct: Sequence[bool],
@@ -354,7 +354,7 @@ def confidence_measures(
     found = bootstrap(all_measures, len(correct), draws, seed)
     return values, _intervals(values, dict(zip(names, found.T)))
 
-# %% ../../nbs/02_maths/04_calibration.ipynb #cell-043
+# %% ../../nbs/02_maths/04_calibration.ipynb #cell-044
 def _intervals(
     values: dict[str, float], draws: dict[str, np.ndarray]
 ) -> dict[str, tuple[float, float]]:
@@ -372,7 +372,7 @@ def _of_libraries(confidence, correct, bins) -> dict[str, float]:
             "brier": float(brier_score_loss(correct, confidence, pos_label=True)),
             "auroc": float(roc_auc_score(correct, confidence)) if both else math.nan}
 
-# %% ../../nbs/02_maths/04_calibration.ipynb #cell-052
+# %% ../../nbs/02_maths/04_calibration.ipynb #cell-053
 TEMPERATURES = (0.01, 100.)  # outside of these no fit is sought
 
 def confidence_logits(
@@ -393,7 +393,7 @@ def confidence_logits(
     confidence = np.maximum(below_one(confidence), 2**-53)
     return np.log(confidence) - np.log1p(-confidence)
 
-# %% ../../nbs/02_maths/04_calibration.ipynb #cell-056
+# %% ../../nbs/02_maths/04_calibration.ipynb #cell-057
 @dataclass(frozen=True)
 class TemperatureScaling:
     """σ(logit(confidence) / temperature).
@@ -450,7 +450,7 @@ class TemperatureScaling:
         from scipy.special import expit
         return expit(confidence_logits(confidence) / self.temperature)
 
-# %% ../../nbs/02_maths/04_calibration.ipynb #cell-059
+# %% ../../nbs/02_maths/04_calibration.ipynb #cell-060
 @dataclass(frozen=True)
 class PlattScaling:
     """σ(slope · logit(confidence) + shift).
@@ -509,7 +509,7 @@ class PlattScaling:
         from scipy.special import expit
         return expit(self.slope * confidence_logits(confidence) + self.shift)
 
-# %% ../../nbs/02_maths/04_calibration.ipynb #cell-070
+# %% ../../nbs/02_maths/04_calibration.ipynb #cell-071
 def is_withheld(
     confidence: Sequence[float],  # in [0, 1]
     threshold: float,  # in [0, 1]
@@ -537,7 +537,7 @@ def is_withheld(
         )
     return below_one(confidence) <= threshold
 
-# %% ../../nbs/02_maths/04_calibration.ipynb #cell-072
+# %% ../../nbs/02_maths/04_calibration.ipynb #cell-073
 def best_threshold(
     confidence: Sequence[float],  # in [0, 1], of a development split
     correct: Sequence[bool],
@@ -575,7 +575,7 @@ def best_threshold(
     right = right[np.searchsorted(values, cuts, side="right")]
     return float(cuts[right.argmax()])
 
-# %% ../../nbs/02_maths/04_calibration.ipynb #cell-076
+# %% ../../nbs/02_maths/04_calibration.ipynb #cell-077
 def threshold_measures(
     confidence: Sequence[float],  # in [0, 1], of a test split
     correct: Sequence[bool],
