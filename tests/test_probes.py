@@ -74,7 +74,7 @@ def test_layers_know_nothing_of_each_other(monkeypatch):
     whole = fit_probes(together, labels, held)
     sizes, made = [], probes._Standardized.__init__
     monkeypatch.setattr(probes._Standardized, "__init__", lambda z, x, seen: sizes.append(len(x)) or made(z, x, seen))
-    monkeypatch.setattr(probes, "_MB", 200 * 30 * 24 * 2)  # as much as two layers take
+    monkeypatch.setattr(probes, "_MB", 200 * 30 * 32 * 2)  # as much as two layers take
     assert np.allclose(fit_probes(together, labels, held, memory=1), whole, atol=2e-3 * np.abs(whole).max())
     assert sizes == [2, 2, 1]
     alone = fit_probes(together[:, 3:4], labels, held)[0]

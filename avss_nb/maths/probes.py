@@ -76,6 +76,11 @@ class _Standardized:
         total = r.sum(-1, keepdim=True)
         return torch.cat([(r @ self.x - total * self.mean) / self.unit, total], -1)
 
+    def products(self) -> Tensor:  # (layers, features, features)
+        "The products of all pairs of features over all answers, in the mean unit of the folds."
+        unit = self.unit.mean(1)
+        return self.x.mT @ self.x / (unit[:, :, None] * unit[:, None])
+
 # %% ../../nbs/02_maths/06_probes.ipynb #cell-014
 class _Fit:
     "The probes of some layers and all folds on their way to the minimum."
@@ -85,7 +90,18 @@ class _Fit:
         share = seen @ labels.to(seen.dtype) / seen.sum(1)
         self.w = torch.zeros_like(torch.cat([z.mean, z.mean[..., :1]], -1))
         self.w[..., -1] = torch.logit(share)  # without features: as often wrong as in the fold
-        self.f = z.scores(self.w)
+        self.f, features = z.scores(self.w), z.x.shape[2]
+        self.steep = self.weight.sum(1)[:, None] / 4  # the most that the data bend the loss
+        if features > z.x.shape[1]: self.root = None  # more features than answers
+        else:
+            bend = z.products() * (self.steep.mean() / z.x.shape[1])
+            self.root = torch.linalg.cholesky(bend + torch.eye(features).to(bend))
+
+    def shortened(self, g: Tensor) -> Tensor:
+        "Divide a gradient by the largest curvature: directions that bend a lot get short steps."
+        if self.root is None: return g
+        flat = torch.cholesky_solve(g[..., :-1].mT, self.root).mT
+        return torch.cat([flat, g[..., -1:] / self.steep], -1)
 
     def gradient(self) -> Tensor:
         pull = -self.weight * self.sign * torch.sigmoid(-self.sign * self.f)
@@ -110,13 +126,13 @@ def _minimize(fit: _Fit, tolerance: float, most: int) -> None:
     first = old = None
     for _ in range(most):
         g = fit.gradient()
-        size = g.square().sum(-1, keepdim=True)
-        if first is None: first, direction = size + fit.weight.sum(-1, keepdim=True) * 1e-9, -g
+        size, step = g.square().sum(-1, keepdim=True), fit.shortened(g)
+        if first is None: first, direction = size + fit.weight.sum(-1, keepdim=True) * 1e-9, -step
         else:
-            turn = ((g - old) * g).sum(-1, keepdim=True) / before
-            direction = turn.clamp_min(0) * direction - g
+            turn = ((g - old) * step).sum(-1, keepdim=True) / before
+            direction = turn.clamp_min(0) * direction - step
         if (size <= tolerance**2 * first).all(): return
-        old, before = g, size.clamp_min(1e-30)
+        old, before = g, (g * step).sum(-1, keepdim=True).clamp_min(1e-30)
         fit.go(direction)
 
 # %% ../../nbs/02_maths/06_probes.ipynb #cell-016
@@ -158,7 +174,7 @@ def fit_probes(
     exact = states.dtype if states.dtype == torch.float64 else torch.float32
     unseen = torch.from_numpy(held == np.unique(held)[:, None]).to(device, exact)
     labels, found = torch.from_numpy(np.asarray(labels, bool)).to(device), []
-    size = 24 * len(states) * states.shape[2]  # bytes, with what is computed on the way
+    size = 32 * len(states) * states.shape[2]  # bytes, with what is computed on the way
     for part in states.split(max(1, memory * _MB // size), 1):
         x = part.transpose(0, 1).to(device, exact, memory_format=torch.contiguous_format)
         fit = _Fit(_Standardized(x, 1 - unseen), 1 - unseen, labels, strength)
