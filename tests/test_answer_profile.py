@@ -3,8 +3,8 @@ from dataclasses import replace
 import numpy as np, pytest, torch
 from safetensors.torch import save_file
 from avss_nb import (
-    EDGES, SITES, AnswerProfile, AnswerProfiler, Answers, InputError, Moments, Question,
-    silent, sparsity, variance
+    EDGES, SITES, AnswerProfile, AnswerProfiler, Answers, EAVSSScorer, HallucinationAnalyzer, InputError, Moments,
+    Question, silent, sparsity, variance
 )
 from avss_nb.hallucination.profile import ANSWER_POSITIONS, both_kinds, position_mask
 from avss_nb.maths.moments import rms
@@ -47,6 +47,19 @@ WHERE = {"last_prompt": lambda start, end: slice(start - 1, start), "first_answe
 
 def profiled(model, position="last_prompt", given=None, **settings):
     return AnswerProfiler(model, TOKENIZER, position, **{"sites": SITES, "batch_size": 4} | settings).profile(given or answers(), silent)
+
+def test_states_that_nobody_asks_for_are_not_kept(tmp_path):
+    model = tiny("llama")
+    whole, without = profiled(model), profiled(model, states=False)
+    assert without.states.shape == (*whole.states.shape[:2], 0) and without.layers == whole.layers
+    without.save(tmp_path / "profile")
+    again, scorer = AnswerProfile.load(tmp_path / "profile"), EAVSSScorer(draws=19, probe=False)
+    assert again.states.shape == without.states.shape
+    assert scorer.score(again).to_dict() == scorer.score(whole).to_dict()
+    with pytest.raises(InputError, match=r"holds no states.*states=True"): EAVSSScorer(draws=19).score(without)
+    for probe in True, False:
+        analyzer = HallucinationAnalyzer(model, TOKENIZER, scorer=EAVSSScorer(draws=19, probe=probe))
+        assert (analyzer.profile(answers(), silent).states.shape[2] > 0) == probe
 
 @pytest.mark.parametrize("position", ANSWER_POSITIONS)
 @pytest.mark.parametrize("name", CAUSAL)

@@ -1,6 +1,7 @@
 "Calibration measures and their intervals, against independent loops, torchmetrics and scikit-learn."
 import math
 import numpy as np, pytest, torch
+from scipy.stats import binom
 from sklearn.metrics import brier_score_loss, roc_auc_score
 from torchmetrics.classification import BinaryCalibrationError
 from avss_nb import (
@@ -142,10 +143,28 @@ def test_one_answer_has_no_interval_and_none_is_refused():
 def test_bootstrap_is_seeded_and_does_not_depend_on_its_chunks():
     x = np.random.default_rng(0).normal(size=9000)
     def mean(weights): return weights @ x / len(x)
-    draws = bootstrap(mean, 9000, draws=1000)                                      # in three pieces
+    draws = bootstrap(mean, 9000, draws=1000)                                      # in ten pieces
     assert np.array_equal(draws, bootstrap(mean, 9000, draws=1000)) and len(draws) == 1000
     assert not np.array_equal(draws, bootstrap(mean, 9000, draws=1000, seed=1))
     assert len(np.unique(draws)) == 1000
+
+@pytest.mark.parametrize("n", [1999, 2000])
+def test_draws_of_few_and_of_many_things_are_multinomial(n):
+    "Each row adds up to n; a thing comes k times as often as the binomial distribution says; two things are as good as independent."
+    counts = bootstrap(lambda weights: weights, n, 200, seed=1)
+    assert counts.shape == (200, n) and (counts.sum(1) == n).all()
+    for k in range(5): assert (counts == k).mean() == pytest.approx(binom.pmf(k, n, 1 / n), abs=5 / math.sqrt(200 * n))
+    assert counts.mean(0) == pytest.approx(np.ones(n), abs=6 / math.sqrt(200))
+    halves = counts[:, : n // 2].sum(1)
+    assert halves.mean() == pytest.approx(n // 2, abs=5 * math.sqrt(n / 4 / 200)) and halves.std() == pytest.approx(math.sqrt(n / 4), rel=0.25)
+
+def test_further_shares_are_over_the_same_draws():
+    confidence, correct, silent = some_answers(150)
+    values, intervals = confidence_measures(confidence, correct, silent, 99, shares={"also": correct, "never": silent & correct})
+    plain = confidence_measures(confidence, correct, silent, 99)
+    assert (values.pop("also"), intervals.pop("also")) == (plain[0]["accuracy"], plain[1]["accuracy"])
+    assert values.pop("never") == 0 and intervals.pop("never") == (0, 0)
+    assert (values, intervals) == plain
 
 def test_interval_has_the_width_that_theory_says():
     x = np.random.default_rng(0).normal(size=500)

@@ -8,6 +8,7 @@ from avss_nb import (
     AnswerProfile, Answers, EAVSSScorer, HallucinationAnalyzer, InputError, LayerProfile,
     Moments, Question, auroc, detector_table, intrinsic_dimension, probe_auroc, silent
 )
+from avss_nb.maths.moments import floored_sparsity, variance
 from avss_nb.hallucination.scores import (
     balance_weights, benjamini_hochberg, cross_validated, half_agreement, permute_labels, count_relabelings,
     resampled_within, label_shift, strata_of
@@ -127,6 +128,24 @@ def test_the_order_of_the_answers_does_not_matter(balance):
     assert a.z == pytest.approx(b.z, abs=0.15) and a.p == pytest.approx(b.p, abs=0.06)      # other draws: equal but for chance
     assert a.log_low == pytest.approx(b.log_low, abs=0.1)
 
+def test_shifts_of_some_answers_that_count_several_times():
+    "Every row of labels and weights by moments that are merged, answer by answer."
+    rng, (activations, labels, _) = np.random.default_rng(0), mixed(7, n=24)
+    m, eps = made(activations, labels).site("output"), torch.tensor([0.4, 0.1, 0.25, 3.], dtype=torch.float64)
+    rows, counts = rng.random((5, 24)) < 0.5, rng.integers(0, 4, (5, 24)).astype(float)
+    found = label_shift(m, rows, counts, eps)
+    for row, times, *ours in zip(rows, counts, found.hsav, found.hss, found.av, found.as_):
+        for kind, (var, share) in (row, ours[:2]), (~row, ours[2:]):
+            chosen = m[torch.from_numpy(np.repeat(np.arange(24), (times * kind).astype(int)))].total()
+            assert var == pytest.approx(variance(chosen).numpy(), rel=1e-12)
+            assert share == pytest.approx(floored_sparsity(chosen, eps)[0].numpy(), rel=1e-12)
+
+def test_shuffles_are_the_same_a_few_at_a_time(monkeypatch):
+    labels, strata = np.arange(50) % 3 == 0, np.arange(50) % 4
+    whole = permute_labels(labels, strata, 90, seed=5)
+    monkeypatch.setattr("avss_nb.hallucination.scores._few_rows", lambda rows: np.array_split(rows, 7))
+    assert np.array_equal(permute_labels(labels, strata, 90, seed=5), whole)
+
 def test_settings_are_deterministic():
     profile = made(*mixed(5))
     a, b, c = (EAVSSScorer(**CHEAP | dict(seed=s)).score(profile) for s in (0, 0, 1))
@@ -223,6 +242,21 @@ def test_auroc_equals_sklearn_and_a_loop_over_pairs(seed):
     pairs = [(score[i] > score[j]) + (score[i] == score[j]) / 2 for i in range(50) for j in range(50)
              if labels[i] and not labels[j] and strata[i] == strata[j]]
     assert auroc(score, labels, strata)[0] == pytest.approx(np.mean(pairs))
+
+@pytest.mark.parametrize("groups", [1, 4])
+@pytest.mark.parametrize("digits", [0, 1, 9])
+def test_auroc_and_its_interval_are_those_of_all_pairs(digits, groups):
+    "By ranks, exactly what a matrix of all pairs gives for the same draws; several detectors at once as each alone."
+    rng = np.random.default_rng(digits)
+    labels, strata, scores = rng.random(70) < 0.4, rng.integers(0, groups, 70), np.round(rng.normal(size=(3, 70)), digits)
+    counts = np.concatenate([np.ones((1, 70)), resampled_within(labels, strata, 50, seed=2)])
+    found = auroc(scores, labels, strata, draws=50, seed=2)
+    for score, *ours in zip(scores, *found):
+        won = (np.sign(score[:, None] - score) + 1) / 2
+        pairs = (labels[:, None] & ~labels & (strata[:, None] == strata)).astype(float)
+        values = [c @ (won * pairs) @ c / (c @ pairs @ c) for c in counts]
+        assert ours == [values[0], *np.quantile(values[1:], [0.025, 0.975])]
+        assert auroc(score, labels, strata, draws=50, seed=2) == tuple(ours)
 
 def test_auroc_without_pairs_is_not_known():
     assert all(map(math.isnan, auroc(np.arange(4.), np.array([1, 1, 0, 0], bool), np.array([0, 0, 1, 1]))))

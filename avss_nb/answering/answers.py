@@ -17,7 +17,6 @@ from ..base.basics import InputError, check_replaceable, report_damage, write_wh
 from ..base.basics import check_kinds, wrong_kind
 from ..data.prompts import Prompt
 from ..data.questions import Question, questions_of
-from ..maths.bootstrap import bootstrap, interval
 from ..maths.calibration import MEASURES, confidence_measures, is_withheld
 
 # %% auto #0
@@ -384,15 +383,12 @@ def report(self: Answers,
         of all random draws
     """
     values, intervals = confidence_measures(
-        self.confidences, self.correct, self.abstained, draws, seed
+        self.confidences, self.correct, self.abstained, draws, seed,
+        shares={"right": self.right}
     )
-    n, right = len(self), self.right
-    if intervals:
-        intervals["right"] = interval(bootstrap(lambda w: w @ right / n, n, draws, seed))
     shares = {} if self.labelled.all() else self.rules()["right"].drop("in force").to_dict()
     return Report(
-        n, **values, right=float(right.mean()), intervals=intervals, rules=self.rule,
-        by_rule=shares, warnings=tuple(self.warnings())
+        len(self), **values, intervals=intervals, rules=self.rule, by_rule=shares, warnings=tuple(self.warnings())
     )
 
 # %% ../../nbs/06_answering/02_answers.ipynb #cell-047

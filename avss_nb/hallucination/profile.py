@@ -87,7 +87,7 @@ class AnswerProfile:
         leading dimensions (answers, layers), one unit
     states : Tensor
         float32, (answers, layers, hidden): block output, mean over the position's
-        tokens
+        tokens; hidden is 0 where they were not kept
     prompt_tokens : np.ndarray
         int, (answers,)
     faithful : LayerProfile
@@ -100,7 +100,8 @@ class AnswerProfile:
     answers: Answers  # those that were profiled; no abstentions
     position: str  # one of `ANSWER_POSITIONS`
     sites: dict[str, Moments]  # leading dimensions (answers, layers), one unit
-    # float32, (answers, layers, hidden): block output, mean over the position's tokens
+    # float32, (answers, layers, hidden): block output, mean over the position's tokens; hidden
+    # is 0 where they were not kept
     states: Tensor
     prompt_tokens: np.ndarray  # int, (answers,)
     faithful: LayerProfile  # over right answers
@@ -284,6 +285,8 @@ class AnswerProfiler:
     prompt : Prompt | None, default None
         for answers that do not say how their questions were put; None: only answers
         that do
+    states : bool, default True
+        keep the state of every answer, which probes read?
     """
 
     def __init__(self,
@@ -298,6 +301,7 @@ class AnswerProfiler:
         processes: Processes = Processes(),
         # for answers that do not say how their questions were put; None: only answers that do
         prompt: Prompt | None = None,
+        states: bool = True,  # keep the state of every answer, which probes read?
     ):
         check_model(model)
         text_tokenizer(tokenizer, needed=True)
@@ -312,6 +316,7 @@ class AnswerProfiler:
         self.model, self.tokenizer, self.blocks = model, tokenizer, Blocks(model)
         self.position, self.sites = position, tuple(s for s in SITES if s in sites)
         self.batch_size, self.groups, self.processes = batch_size, groups, processes
+        self.states = states
         if prompt is None and template is not None: prompt = Prompt(template=template)
         self.prompt = prompt
 
@@ -361,6 +366,7 @@ class _BatchNotes:
 
     def __init__(self, profiler, mask, labels, groups):
         self.mask, self.lengths, self.states = mask, mask.sum(1), []
+        self.keeps_states = profiler.states
         kinds = {"faithful": ~labels, "hallucinated": labels}
         self.kinds = {name: chosen for name, chosen in kinds.items() if chosen.any()}
         self.texts = {
@@ -381,7 +387,8 @@ class _BatchNotes:
         return with_float64(a.reshape(*self.mask.shape, -1)[self.mask.to(a.device)])
 
     def note_state(self, y) -> None:
-        mean = torch.segment_reduce(y.float(), "mean", lengths=self.lengths.to(y.device))
+        y = y.float() if self.keeps_states else y.float()[:, :0]
+        mean = torch.segment_reduce(y, "mean", lengths=self.lengths.to(y.device))
         self.states.append(mean.cpu())
 
     def note(self, layer, site, a) -> None:

@@ -13,7 +13,8 @@ from .profile import AnswerProfile, AnswerProfiler, both_kinds
 from ..base.basics import InputError, Progress, check_kinds, check_reals
 from ..data.questions import Question
 from ..answering.answers import Answers
-from ..maths.moments import Moments, rms, smallest_sparsity, sparsity, variance
+from ..maths.moments import Moments, rms, sparsity, variance
+from ..maths.probes import fit_probes, deal_folds
 from ..layers.profiler import SITES
 from ..data.prompts import Prompt
 from ..base.processes import Processes
@@ -81,13 +82,27 @@ def label_shift(
     eps : torch.Tensor
         float64, (layers,)
     """
+    return _shift_of_sums(_answer_sums(m, eps), labels, weights)
+
+def _answer_sums(m: Moments, eps) -> np.ndarray:  # float64, (answers, 4, layers)
+    """All that is needed of an answer's activations, as sums: their number, deviations from a
+    common center and the squares of these, and how many are under ε."""
+    n, mean = m.tokens.double(), m.mean[..., 0]
+    apart = mean - (n * mean).sum(0) / n.sum(0)
+    squares = m.m2[..., 0] + n * apart.square()
+    return torch.stack([n, n * apart, squares, n * sparsity(m, eps)], 1).numpy()
+
+def _shift_of_sums(sums, labels, weights) -> Shift:
+    "The statistics from `_answer_sums`, which are added up with weights."
     def of(chosen):
-        total = m.weighted(torch.from_numpy(weights * chosen))
-        share, floor = sparsity(total, eps), smallest_sparsity(total)
-        found = variance(total), torch.where(share > 0, share, floor), share <= 0
-        return [tensor.numpy() for tensor in found]
-    hsav, hss, floored = of(labels)
-    av, as_, also = of(~labels)
+        mixed = (weights * chosen) @ sums.reshape(len(sums), -1)
+        n, total, squares, below = mixed.reshape(len(mixed), *sums.shape[1:]).swapaxes(0, 1)
+        # half a count where no activation is under ε, as in `smallest_sparsity`
+        share = np.where(below > 0, below, 0.5) / n
+        return (squares - total**2 / n).clip(0) / n, share, ~(below > 0)
+    with np.errstate(invalid="ignore", divide="ignore"):  # a draw may lack a kind
+        hsav, hss, floored = of(labels)
+        av, as_, also = of(~labels)
     return Shift(hsav, hss, av, as_, floored | also)
 
 # %% ../../nbs/08_hallucination/01_scores.ipynb #cell-025
@@ -115,11 +130,16 @@ def permute_labels(
     np.ndarray
         bool, (draws, answers)
     """
-    keys = strata + np.random.default_rng(seed).random((draws, len(labels)))
-    shuffled = np.empty((draws, len(labels)), bool)
+    rng, shuffled = np.random.default_rng(seed), np.empty((draws, len(labels)), bool)
     sorted_labels = labels[strata.argsort(kind="stable")]
-    np.put_along_axis(shuffled, keys.argsort(1), sorted_labels[None], 1)
+    for rows in _few_rows(shuffled):
+        keys = strata + rng.random(rows.shape)
+        np.put_along_axis(rows, keys.argsort(1), sorted_labels[None], 1)
     return shuffled
+
+def _few_rows(rows: np.ndarray) -> list[np.ndarray]:
+    "The rows, a few at a time, to compute with little memory."
+    return np.array_split(rows, max(1, rows.size // 500_000))
 
 # %% ../../nbs/08_hallucination/01_scores.ipynb #cell-034
 def count_relabelings(labels: np.ndarray, strata: np.ndarray) -> float:
@@ -281,48 +301,59 @@ def _subjects(profile) -> list[str]:
 
 # %% ../../nbs/08_hallucination/01_scores.ipynb #cell-065
 def auroc(
-    score: np.ndarray,  # float64, (answers,): higher is more suspicious
+    # float64, (answers,) or (detectors, answers): higher is more suspicious
+    score: np.ndarray,
     labels: np.ndarray,  # bool, (answers,): hallucinated
     strata: np.ndarray | None = None,  # compare only within a stratum
-    draws: int = 200,  # of the bootstrap
+    draws: int = 200,  # of the bootstrap, the same for all detectors
     seed: int = 0,
-# value and its 95 % interval; NaN where no pair can be compared
-) -> tuple[float, float, float]:
+# value and its 95 % interval, or of each detector; NaN where no pair can be compared
+) -> tuple[float, float, float] | tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Compute the share of (wrong, right) pairs in which the wrong answer scores higher;
     ties count one half.
 
     Parameters
     ----------
     score : np.ndarray
-        float64, (answers,): higher is more suspicious
+        float64, (answers,) or (detectors, answers): higher is more suspicious
     labels : np.ndarray
         bool, (answers,): hallucinated
     strata : np.ndarray | None, default None
         compare only within a stratum
     draws : int, default 200
-        of the bootstrap
+        of the bootstrap, the same for all detectors
     seed : int, default 0
         of all random draws
 
     Returns
     -------
-    tuple[float, float, float]
-        value and its 95 % interval; NaN where no pair can be compared
+    tuple[float, float, float] | tuple[np.ndarray, np.ndarray, np.ndarray]
+        value and its 95 % interval, or of each detector; NaN where no pair can be
+        compared
     """
-    strata = np.zeros(len(labels), int) if strata is None else strata
-    drawn = resampled_within(labels, strata, draws, seed)
-    counts = np.concatenate([np.ones((1, len(labels))), drawn])
-    above, pairs = np.zeros(draws + 1), np.zeros(draws + 1)
+    score, strata = np.asarray(score), np.zeros(len(labels), int) if strata is None else strata
+    counts = np.ones((draws + 1, len(labels)))
+    counts[1:] = resampled_within(labels, strata, draws, seed)
+    counts = np.ascontiguousarray(counts.T)  # (answers, draws + 1): chosen by answers below
+    values = [_share_above(row, labels, strata, counts) for row in np.atleast_2d(score)]
+    bounds = np.quantile(np.array(values)[:, 1:], [0.025, 0.975], axis=1)
+    found = np.array([[v[0] for v in values], *bounds])
+    return tuple(found) if score.ndim == 2 else tuple(found[:, 0].tolist())
+
+def _share_above(score, labels, strata, counts) -> np.ndarray:  # float64, (draws + 1,)
+    "The share of pairs for every column of counts; of each wrong answer by its rank."
+    above, pairs = np.zeros(counts.shape[1]), np.zeros(counts.shape[1])
     for stratum in np.unique(strata):
-        inside = strata == stratum
-        wrong, right = np.flatnonzero(inside & labels), np.flatnonzero(inside & ~labels)
-        if not len(wrong) or not len(right): continue
-        order = (np.sign(score[wrong][:, None] - score[right]) + 1) / 2
-        above += ((counts[:, wrong] @ order) * counts[:, right]).sum(1)
-        pairs += counts[:, wrong].sum(1) * counts[:, right].sum(1)
-    if not pairs[0]: return (np.nan,) * 3
-    values = above / pairs
-    return float(values[0]), *np.quantile(values[1:], [0.025, 0.975]).tolist()
+        order = np.flatnonzero(strata == stratum)
+        order = order[score[order].argsort()]
+        wrong, right = order[labels[order]], order[~labels[order]]
+        passed = np.zeros((len(right) + 1, len(above)))  # right answers under each rank
+        counts[right].cumsum(0, out=passed[1:])
+        for side in "left", "right":  # a tie counts half: once with both sides, once with none
+            rank = np.searchsorted(score[right], score[wrong], side)
+            above += np.einsum("wd,wd->d", counts[wrong], passed[rank]) / 2
+        pairs += counts[wrong].sum(0) * passed[-1]
+    with np.errstate(invalid="ignore"): return above / pairs
 
 # %% ../../nbs/08_hallucination/01_scores.ipynb #cell-071
 def cross_validated(
@@ -350,18 +381,9 @@ def cross_validated(
         float64, (answers,): log-odds of a hallucination, each from a model that has not
         seen the subject
     """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-    subjects, labels = np.array(_subjects(profile)), profile.labels
-    folds = min(5, *(len(set(subjects[labels == kind])) for kind in (False, True)))
-    if folds < 2: return None
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=200))
-    folder = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    splits = [*folder.split(features, labels, subjects)]
-    if any(len(set(labels[train])) < 2 for train, _ in splits): return None
-    return cross_val_predict(model, features, labels, cv=splits, method="decision_function")
+    held = deal_folds(_subjects(profile), profile.labels, seed)
+    if held is None: return None
+    return fit_probes(torch.as_tensor(features)[:, None], profile.labels, held)[0]
 
 # %% ../../nbs/08_hallucination/01_scores.ipynb #cell-075
 def probe_auroc(
@@ -387,12 +409,17 @@ def probe_auroc(
         float64, (layers,): AUROC, low, high
     """
     check_kinds(AnswerProfile, profile=profile)
-    found = []
-    for layer in range(profile.layers):
-        scores = cross_validated(profile.states[:, layer].numpy(), profile, seed)
-        if scores is None: found.append((np.nan,) * 3)
-        else: found.append(auroc(scores, profile.labels, strata, seed=seed))
-    return tuple(np.array(found).T)
+    held = deal_folds(_subjects(profile), profile.labels, seed)
+    if held is None: return tuple(np.full((3, profile.layers), np.nan))
+    suspicion = fit_probes(_states_of(profile), profile.labels, held)
+    return auroc(suspicion, profile.labels, strata, seed=seed)
+
+def _states_of(profile) -> torch.Tensor:
+    if profile.states.shape[-1]: return profile.states
+    raise InputError(
+        "the profile holds no states, which probes read; profile with AnswerProfiler(states=True)"
+        " or score with EAVSSScorer(probe=False)"
+    )
 
 ALONE = "kind of question alone"
 
@@ -423,19 +450,17 @@ def detector_table(
     }
     if kinds.max():
         alone = cross_validated(np.eye(kinds.max() + 1)[kinds], profile, seed)
-        if alone is not None: cheap[ALONE] = alone
+        if alone is not None: cheap[ALONE] = alone.round(9)  # one kind, one number
     if scores is not None and not np.isnan(scores.probe).all():
         layer = int(np.nanargmax(scores.probe))
-        states = profile.states[:, layer].numpy()
         best = f"linear probe, layer {layer} (best of {profile.layers})"
-        cheap[best] = cross_validated(states, profile, seed)
-    def row(name, value):
-        # within a kind it says nothing
-        inside = (0.5,) * 3 if name == ALONE else auroc(value, labels, kinds, seed=seed)
-        return auroc(value, labels, seed=seed) + inside
-    rows = {name: row(name, np.asarray(value, float)) for name, value in cheap.items()}
+        cheap[best] = cross_validated(_states_of(profile)[:, layer], profile, seed)
+    values = np.array([*cheap.values()], float)
+    found = [*auroc(values, labels, seed=seed), *auroc(values, labels, kinds, seed=seed)]
     columns = ["AUROC", "low", "high", "within kinds", "low ", "high "]
-    return pd.DataFrame(rows, index=columns).T
+    table = pd.DataFrame(dict(zip(columns, found)), index=[*cheap])
+    if ALONE in cheap: table.loc[ALONE, columns[3:]] = 0.5  # within a kind it says nothing
+    return table
 
 # %% ../../nbs/08_hallucination/01_scores.ipynb #cell-081
 def intrinsic_dimension(
@@ -752,9 +777,10 @@ def _shift_of(self: EAVSSScorer, profile, strata) -> Callable[..., Shift]:
     only; each of which may count several times."""
     m = profile.site(self.site)
     size = rms(m.total()) if self.relative else torch.ones(profile.layers, dtype=torch.float64)
+    sums = _answer_sums(m, self.eps * size)
     def shift(labels, chosen=slice(None), counts=1.):
         weights = balance_weights(labels, strata[chosen]) * counts
-        return label_shift(m[chosen], labels, weights, self.eps * size)
+        return _shift_of_sums(sums[chosen], labels, weights)
     return shift
 
 @patch
@@ -792,8 +818,7 @@ def _test(self: EAVSSScorer, shift, labels, strata, log_eavss) -> dict:
 @patch
 def _chunks(self: EAVSSScorer, statistic, rows: np.ndarray) -> np.ndarray:
     "The statistic of all rows, (draws, …, layers), a few rows at a time to save memory."
-    parts = np.array_split(rows, max(1, rows.size // 500_000))
-    return np.concatenate([statistic(part) for part in parts])
+    return np.concatenate([statistic(part) for part in _few_rows(rows)])
 
 # %% ../../nbs/08_hallucination/01_scores.ipynb #cell-101
 @patch
@@ -812,8 +837,7 @@ def _resample(self: EAVSSScorer, shift, labels, strata) -> dict:
 def _halve(self: EAVSSScorer, shift, profile) -> tuple[float, float, float]:
     "Would other answers give the same order of layers?"
     def log_eavss(chosen):
-        indices = torch.from_numpy(np.flatnonzero(chosen))
-        return shift(profile.labels[chosen][None], indices).log_eavss[0]
+        return shift(profile.labels[chosen][None], chosen).log_eavss[0]
     return half_agreement(profile, log_eavss, self.seed, self.halves)
 
 @patch
@@ -907,7 +931,7 @@ class HallucinationAnalyzer:
             )
         self.profiler = AnswerProfiler(
             model, tokenizer, position, sites, batch_size, template, processes=processes,
-            prompt=prompt
+            prompt=prompt, states=self.scorer.probe
         )
 
     def profile(

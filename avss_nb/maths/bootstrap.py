@@ -37,12 +37,18 @@ def bootstrap(
     np.ndarray
         the statistic of every draw
     """
-    rng, even = np.random.default_rng(seed), np.full(n, 1 / n)
-    size = max(1, 4_000_000 // n)  # draws at a time, to keep memory small
+    rng, size = np.random.default_rng(seed), max(1, 1_000_000 // n)  # few draws at a time
     parts = [min(size, draws - start) for start in range(0, draws, size)]
-    return np.concatenate(
-        [statistic(rng.multinomial(n, even, part).astype(float)) for part in parts]
-    )
+    return np.concatenate([statistic(_drawn(n, part, rng)) for part in parts])
+
+_MANY = 2000  # things from which on they are drawn one by one, and counted
+
+def _drawn(n, draws, rng) -> np.ndarray:  # float64, (draws, n)
+    "Draw how often each of n things comes when n are drawn, both ways of one distribution."
+    if n < _MANY: return rng.multinomial(n, np.full(n, 1 / n), draws).astype(float)
+    found = np.empty((draws, n))
+    for row in found: row[:] = np.bincount(rng.integers(0, n, n), minlength=n)
+    return found
 
 # %% ../../nbs/02_maths/03_bootstrap.ipynb #cell-011
 def interval(
@@ -65,7 +71,7 @@ def interval(
     low, high = np.percentile(values, [2.5, 97.5]).tolist()
     return (low, high) if around is None else (2 * around - high, 2 * around - low)
 
-# %% ../../nbs/02_maths/03_bootstrap.ipynb #cell-018
+# %% ../../nbs/02_maths/03_bootstrap.ipynb #cell-020
 def bootstrap_weights(
     n: int,  # things that are drawn: groups of texts
     draws: int,

@@ -161,8 +161,16 @@ def _by_confidence(weights, confidence):
     Answers of equal confidence are added up, so their order does not matter."""
     if not len(confidence): return np.zeros((len(weights), 1))
     order = np.argsort(confidence, kind="stable")
-    first = np.unique(confidence[order], return_index=True)[1]
-    return np.add.reduceat(weights[:, order], first, axis=1)
+    return _added(weights[:, order], np.unique(confidence[order], return_index=True)[1])
+
+def _added(weights, first):
+    "Add up columns from each `first` one to the next."
+    if len(first) == weights.shape[1]: return weights
+    return np.add.reduceat(weights, first, axis=1)
+
+def _so_far(weights):
+    "Add up columns from the first to each; NumPy takes four times as long."
+    return torch.from_numpy(weights).cumsum(1).numpy()
 
 # %% ../../nbs/02_maths/04_calibration.ipynb #cell-024
 def calibration_bins(
@@ -235,37 +243,68 @@ def resampled_measures(
     np.ndarray
         float64, (draws, measures), in the order of `MEASURES`; NaN where undefined
     """
-    n, answered = weights.sum(1), ~abstained
-    w, c, y = weights[:, answered], confidence[answered], correct[answered].astype(float)
-    gap = c - y
+    answers = _Answered(confidence, correct, abstained, bins)
+    few = max(1, 50_000 // max(len(confidence), 1))  # rows that stay in a CPU's cache
+    parts = [weights[i:i + few] for i in range(0, len(weights), few)]
     with np.errstate(invalid="ignore", divide="ignore"):
-        given = w.sum(1)
-        ece = _gaps(w * gap, width_bins(c, bins), bins) / given
-        ece_equal_mass = _gaps(w * gap, mass_bins(c, w, bins), bins) / given
-        right, wrong = _by_confidence(w * y, c), _by_confidence(w * (1 - y), c)
-        shares = [w @ y / n, w @ (1 - y) / n, weights @ abstained / n, w @ c / given]
-        return np.stack([*shares, ece, ece_equal_mass, w @ gap**2 / given,
-                         _auroc(right, wrong), _risk_coverage(right, wrong)], 1)
+        return np.concatenate([answers.measures(part) for part in parts])
 
 # %% ../../nbs/02_maths/04_calibration.ipynb #cell-036
-def _gaps(gaps, number, bins):
-    "Sum the sizes of the bins' gaps, for every draw; `number` is each answer's bin."
-    place = number + bins * np.arange(len(gaps))[:, None]
-    sums = np.bincount(place.ravel(), gaps.ravel(), len(gaps) * bins)
-    return np.abs(sums).reshape(len(gaps), bins).sum(1)
+def _mass_starts(middle, count, bins):
+    "Return where each bin of equal mass begins; an answer is in the bin of its middle."
+    edges = np.arange(bins) * count[:, None] / bins
+    return np.array([np.searchsorted(*row) for row in zip(middle, edges)])
 
-def _auroc(right, wrong):
-    """Return the share of (right, wrong) pairs whose right answer is more confident.
-    Ties count one half."""
-    return (right * (wrong.cumsum(1) - wrong / 2)).sum(1) / (right.sum(1) * wrong.sum(1))
+def _gaps(gaps, starts):
+    "Sum the sizes of the bins' gaps, for every draw; a bin ends where the next one begins."
+    draws, n = gaps.shape
+    padded = np.concatenate([gaps, np.zeros((draws, 1))], 1).ravel()  # a bin may begin at the end
+    ends = np.concatenate([starts[:, 1:], np.full((draws, 1), n)], 1)
+    sums = np.add.reduceat(padded, (starts + np.arange(draws)[:, None] * (n + 1)).ravel())
+    return np.where(starts < ends, np.abs(sums).reshape(starts.shape), 0).sum(1)
 
-def _risk_coverage(right, wrong):
-    "Return the error rate of the surest answers, averaged over coverages (arXiv 1705.08500)."
-    given = (right + wrong)[:, ::-1]  # surest first
-    risk = wrong[:, ::-1].cumsum(1) / given.cumsum(1)
-    return (given * np.nan_to_num(risk)).sum(1) / given.sum(1)
+def _auroc(right, wrong, less):
+    """Return the share of (right, wrong) pairs whose right answer is more confident; `less` are
+    the wrong ones so far. Ties count one half."""
+    return np.einsum("dv,dv->d", right, less - wrong / 2) / (right.sum(1) * wrong.sum(1))
 
-# %% ../../nbs/02_maths/04_calibration.ipynb #cell-042
+def _risk_coverage(given, wrong, below, less):
+    """Return the error rate of the surest answers, averaged over coverages (arXiv 1705.08500);
+    `below` and `less` are all and the wrong ones so far."""
+    if not given.shape[1]: return np.full(len(given), np.nan)
+    surest = np.maximum(below[:, -1:] - below + given, 1e-300)
+    risk = (less[:, -1:] - less + wrong) / surest
+    return np.einsum("dv,dv->d", given, risk) / below[:, -1]
+
+# %% ../../nbs/02_maths/04_calibration.ipynb #cell-037
+class _Answered:
+    "The answered questions by rising confidence, which are measured for many rows of weights."
+
+    def __init__(self, confidence, correct, abstained, bins):
+        place = np.flatnonzero(~abstained)
+        self.place = place[confidence[place].argsort(kind="stable")]
+        c, self.y = confidence[self.place], correct[self.place].astype(float)
+        self.values, self.first = np.unique(c, return_index=True)
+        self.sums = np.stack([self.y, 1 - self.y, c, (c - self.y)**2], 1)
+        self.abstained, self.bins = abstained.astype(float), _checked(bins)
+        self.starts = np.searchsorted(width_bins(self.values, bins), range(bins))
+
+    def measures(self, weights) -> np.ndarray:  # (draws, measures)
+        w, n = weights.take(self.place, 1), weights.sum(1)
+        is_right, is_wrong, sure, squares = (w @ self.sums).T
+        count = is_right + is_wrong
+        right, given = _added(w * self.y, self.first), _added(w, self.first)
+        wrong = given - right
+        below, less, gaps = _so_far(given), _so_far(wrong), given * self.values - right
+        ece = _gaps(gaps, np.broadcast_to(self.starts, (len(w), self.bins)))
+        ece_equal_mass = _gaps(gaps, _mass_starts(below - given / 2, count, self.bins))
+        shares = [is_right / n, is_wrong / n, weights @ self.abstained / n, sure / count]
+        return np.stack([
+            *shares, ece / count, ece_equal_mass / count, squares / count,
+            _auroc(right, wrong, less), _risk_coverage(given, wrong, below, less)
+        ], 1)
+
+# %% ../../nbs/02_maths/04_calibration.ipynb #cell-043
 def confidence_measures(
     confidence: Sequence[float],  # in [0, 1]
     correct: Sequence[bool],
@@ -273,7 +312,9 @@ def confidence_measures(
     draws: int = 1000,  # of the bootstrap; 0: no intervals
     seed: int = 0,
     bins: int = ECE_BINS,  # of both calibration errors
-# `MEASURES` that are defined: value; 95 % interval
+    # name → bool, (n,): further shares of all answers, over the same draws
+    shares: dict[str, np.ndarray] | None = None,
+# `MEASURES` that are defined, and `shares`: value; 95 % interval
 ) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
     """Return all measures of answers with their intervals.
 
@@ -291,24 +332,29 @@ def confidence_measures(
         of all random draws
     bins : int, default ECE_BINS
         of both calibration errors
+    shares : dict[str, np.ndarray] | None, default None
+        name → bool, (n,): further shares of all answers, over the same draws
 
     Returns
     -------
     tuple[dict[str, float], dict[str, tuple[float, float]]]
-        `MEASURES` that are defined: value; 95 % interval
+        `MEASURES` that are defined, and `shares`: value; 95 % interval
     """
     if abstained is None: abstained = np.zeros(len(correct))
     confidence, correct, abstained = check_aligned(confidence, correct, abstained)
+    names, more = [*MEASURES, *(shares or {})], [*(shares or {}).values()]
     def all_measures(weights):
-        return resampled_measures(weights, confidence, correct, abstained, bins)
-    values = dict(zip(MEASURES, all_measures(np.ones((1, len(correct))))[0].tolist()))
+        found = resampled_measures(weights, confidence, correct, abstained, bins)
+        total = weights.sum(1)
+        return np.column_stack([found, *(weights @ share.astype(float) / total for share in more)])
+    values = dict(zip(names, all_measures(np.ones((1, len(correct))))[0].tolist()))
     values |= _of_libraries(confidence[~abstained], correct[~abstained], bins)
     values = {name: value for name, value in values.items() if math.isfinite(value)}
     if not draws or len(correct) < 2: return values, {}
     found = bootstrap(all_measures, len(correct), draws, seed)
-    return values, _intervals(values, dict(zip(MEASURES, found.T)))
+    return values, _intervals(values, dict(zip(names, found.T)))
 
-# %% ../../nbs/02_maths/04_calibration.ipynb #cell-043
+# %% ../../nbs/02_maths/04_calibration.ipynb #cell-044
 def _intervals(
     values: dict[str, float], draws: dict[str, np.ndarray]
 ) -> dict[str, tuple[float, float]]:
@@ -326,7 +372,7 @@ def _of_libraries(confidence, correct, bins) -> dict[str, float]:
             "brier": float(brier_score_loss(correct, confidence, pos_label=True)),
             "auroc": float(roc_auc_score(correct, confidence)) if both else math.nan}
 
-# %% ../../nbs/02_maths/04_calibration.ipynb #cell-052
+# %% ../../nbs/02_maths/04_calibration.ipynb #cell-053
 TEMPERATURES = (0.01, 100.)  # outside of these no fit is sought
 
 def confidence_logits(
@@ -347,7 +393,7 @@ def confidence_logits(
     confidence = np.maximum(below_one(confidence), 2**-53)
     return np.log(confidence) - np.log1p(-confidence)
 
-# %% ../../nbs/02_maths/04_calibration.ipynb #cell-056
+# %% ../../nbs/02_maths/04_calibration.ipynb #cell-057
 @dataclass(frozen=True)
 class TemperatureScaling:
     """σ(logit(confidence) / temperature).
@@ -404,7 +450,7 @@ class TemperatureScaling:
         from scipy.special import expit
         return expit(confidence_logits(confidence) / self.temperature)
 
-# %% ../../nbs/02_maths/04_calibration.ipynb #cell-059
+# %% ../../nbs/02_maths/04_calibration.ipynb #cell-060
 @dataclass(frozen=True)
 class PlattScaling:
     """σ(slope · logit(confidence) + shift).
@@ -463,7 +509,7 @@ class PlattScaling:
         from scipy.special import expit
         return expit(self.slope * confidence_logits(confidence) + self.shift)
 
-# %% ../../nbs/02_maths/04_calibration.ipynb #cell-070
+# %% ../../nbs/02_maths/04_calibration.ipynb #cell-071
 def is_withheld(
     confidence: Sequence[float],  # in [0, 1]
     threshold: float,  # in [0, 1]
@@ -491,7 +537,7 @@ def is_withheld(
         )
     return below_one(confidence) <= threshold
 
-# %% ../../nbs/02_maths/04_calibration.ipynb #cell-072
+# %% ../../nbs/02_maths/04_calibration.ipynb #cell-073
 def best_threshold(
     confidence: Sequence[float],  # in [0, 1], of a development split
     correct: Sequence[bool],
@@ -529,7 +575,7 @@ def best_threshold(
     right = right[np.searchsorted(values, cuts, side="right")]
     return float(cuts[right.argmax()])
 
-# %% ../../nbs/02_maths/04_calibration.ipynb #cell-076
+# %% ../../nbs/02_maths/04_calibration.ipynb #cell-077
 def threshold_measures(
     confidence: Sequence[float],  # in [0, 1], of a test split
     correct: Sequence[bool],
