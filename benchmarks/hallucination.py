@@ -57,7 +57,7 @@ print(json.dumps({"times": {"score": scoring, "detectors": tabling, "report": re
 
 def work(where: Path, order: dict) -> dict:
     "What one version needs and finds, in a process of its own."
-    threads = {"PYTHONPATH": str(where), "OMP_NUM_THREADS": str(order["threads"])}
+    threads = {"PYTHONPATH": os.pathsep.join([str(where), os.environ.get("PYTHONPATH", "")]), "OMP_NUM_THREADS": str(order["threads"])}
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", WORK], input=json.dumps(order), cwd=where, env=os.environ | threads,
                           capture_output=True, text=True)
     if done.returncode: sys.exit(done.stderr[-3000:])

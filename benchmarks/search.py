@@ -36,6 +36,7 @@ def bare():
     ids = torch.tensor(order["rows"][:16], device=device)
     with torch.no_grad(): model(ids, use_cache=False)
 bare()
+LayerProfiler(model, ablation=True, batch_size=16).profile(order["rows"][:2], silent)  # compiles what is compiled once
 pruner = LayerPruner(model)
 plan, searched, peak = timed(lambda: pruner.plan(count=order["count"], search="greedy", texts=order["rows"], progress=silent))
 profile, ablated, _ = timed(lambda: LayerProfiler(model, ablation=True, batch_size=16).profile(order["rows"], silent))

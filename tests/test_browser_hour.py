@@ -3,7 +3,7 @@ import os
 import re
 import pytest
 from browsing import browser, close_notebook, lab, needs_browser, new_page, open_notebook, run_cell, save, wait_idle  # noqa: F401
-from conftest import ROOT
+from conftest import ROOT, SOAK
 
 pytestmark = needs_browser()
 
@@ -21,6 +21,11 @@ torch.set_num_threads(1)
 model, tokenizer = load_model({str(ROOT / '_real_models/smollm2')!r}, "float32")
 here = LayerLab(model, tokenizer, ["The first chapter of a book on rivers and the towns along them. " * 8] * 16)
 here"""
+OWN_WITH_QUESTIONS = OWN.replace("] * 16)", """] * 16, [
+    *({"question": f"What is {n} plus 1?", "answer": str(n + 1)} for n in range(1, 9)),
+    *({"question": f"What is the capital of {land}?", "answer": town} for land, town in
+      [("France", "Paris"), ("Peru", "Lima"), ("Chad", "N'Djamena"), ("Nauru", "Yaren"), ("Japan", "Tokyo"), ("Palau", "Ngerulmud")])],
+    eavss=EAVSSScorer(draws=100, probe=False, halves=2), batch_size=16)""").replace("import LayerLab,", "import EAVSSScorer, LayerLab,")
 LISTEN = """() => { window.heard = []; const all = document.querySelector('.avss-lab');
     const note = () => all.querySelectorAll('[role=status]').forEach(s => {
         const last = window.heard[window.heard.length - 1];
@@ -78,7 +83,7 @@ def test_one_step_leads_to_the_next_and_stays_in_the_file(browser, lab):
 
     # The same JupyterLab, another kernel: every picture with its description, the tables, and no complaint.
     page = new_page(browser)
-    page.goto(lab[0].format("steps.ipynb"))
+    page.goto(lab[0].format(name))
     page.wait_for_function("[...document.querySelectorAll('.avss-kept img[alt]')].filter(i => i.alt && i.offsetHeight > 100).length >= 3")
     words = page.locator(".avss-kept").inner_text()
     assert "Next: lab.mitigate()" in words and page.locator(".avss-kept table").count() >= 2

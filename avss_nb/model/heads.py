@@ -208,16 +208,16 @@ def without_cache(model: nn.Module) -> Iterator[None]:
     model : nn.Module
         a transformers model with a stack of blocks
     """
-    whole = getattr(unwrap_model(model), "config", None)
-    configs = [config for config in (whole, whole.get_text_config())
-               if getattr(config, "use_cache", None)]
+    found = [getattr(module, "config", None) for module in unwrap_model(model).modules()]
+    found += [config.get_text_config() for config in found if hasattr(config, "get_text_config")]
+    configs = [config for config in found if getattr(config, "use_cache", None)]
     try:
         for config in configs: config.use_cache = False
         yield
     finally:
         for config in configs: config.use_cache = True
 
-# %% ../../nbs/03_model/02_heads.ipynb #cell-033
+# %% ../../nbs/03_model/02_heads.ipynb #cell-034
 def differ_visibly(a: Tensor, b: Tensor) -> bool:
     """Return whether two tensors differ by more than rounding.
 
@@ -274,7 +274,7 @@ def kept_apart(
     """
     return size > 1 and len({*map(len, rows)}) > 1 and reads(model)
 
-# %% ../../nbs/03_model/02_heads.ipynb #cell-037
+# %% ../../nbs/03_model/02_heads.ipynb #cell-038
 def word_places(
     row: Sequence[int],  # token ids
     tokenizer,  # with a mask token
@@ -301,7 +301,7 @@ def word_places(
     special = {*tokenizer.all_special_ids} - {tokenizer.unk_token_id}
     return [i for i, token in enumerate(row) if token not in special]
 
-# %% ../../nbs/03_model/02_heads.ipynb #cell-039
+# %% ../../nbs/03_model/02_heads.ipynb #cell-040
 def masked_batch(
     model: nn.Module,
     rows: Sequence[Sequence[int]],
@@ -333,7 +333,7 @@ def masked_batch(
         "input_ids": ids.masked_fill(where, mask), "labels": ids.masked_fill(~where, -100)
     }
 
-# %% ../../nbs/03_model/02_heads.ipynb #cell-042
+# %% ../../nbs/03_model/02_heads.ipynb #cell-043
 def row_classes(model: nn.Module, rows: Sequence[Sequence[int]]) -> list[int]:
     """Return the class of each row, which the model must have.
 
@@ -357,7 +357,7 @@ def row_classes(model: nn.Module, rows: Sequence[Sequence[int]]) -> list[int]:
         )
     return labels
 
-# %% ../../nbs/03_model/02_heads.ipynb #cell-044
+# %% ../../nbs/03_model/02_heads.ipynb #cell-045
 def target_batch(
     model: nn.Module,
     tokenizer,  # needed for a masked model
@@ -396,7 +396,7 @@ def target_batch(
     batch = model_batch(model, rows)
     return batch | {"labels": torch.tensor(labels, device=batch["input_ids"].device)}
 
-# %% ../../nbs/03_model/02_heads.ipynb #cell-051
+# %% ../../nbs/03_model/02_heads.ipynb #cell-052
 AT_ONCE = 2**26  # logits whose losses are taken at once, 256 MB in float32
 
 def batch_losses(
@@ -449,7 +449,7 @@ def batch_loss(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, int]
     losses, targets = batch_losses(model, batch)
     return losses.sum(), int(targets.sum())
 
-# %% ../../nbs/03_model/02_heads.ipynb #cell-059
+# %% ../../nbs/03_model/02_heads.ipynb #cell-060
 def masked_copies(
     model: nn.Module,
     tokenizer,
@@ -488,7 +488,7 @@ def masked_copies(
             copied = [rows[i] for i in owners]
             yield owners, masked_batch(model, copied, hidden, tokenizer.mask_token_id)
 
-# %% ../../nbs/03_model/02_heads.ipynb #cell-063
+# %% ../../nbs/03_model/02_heads.ipynb #cell-064
 def pooled_states(
     model: nn.Module,
     batch: dict[str, Tensor],  # from `model_batch`
