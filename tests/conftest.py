@@ -8,6 +8,7 @@ ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
 SOAK = bool(os.environ.get("SOAK"))  # `make soak`: the longer form of tests marked `soak`
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the marks
 def pytest_collection_modifyitems(items):
     "A file's tests run in one process, whose fixtures they share; notebooks share nothing, and fill up what is left of the time."
     for item in items:

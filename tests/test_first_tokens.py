@@ -114,7 +114,7 @@ def test_pictures(massive):
     np.testing.assert_allclose(table["first token"], y.square().mean((1, 2)).sqrt(), rtol=1e-4)
     ax = profile.plot(Figure().subplots(), what="first token")
     np.testing.assert_allclose(ax.lines[0].get_ydata(), table["first token"])
-    assert "unit 5: layers 1 to 3" in ax.get_title("right")
+    assert "unit 5: layers 1 to 3" in ax.get_title("right") + ax.get_title("left")  # beside the title, or under it where there is no room
     with pytest.raises(InputError, match="'statistics' or 'first token'"): profile.plot(what="last token")
 
 def test_a_file_keeps_it_and_an_older_one_says_that_it_does_not(massive, tmp_path):

@@ -131,7 +131,8 @@ def test_too_few_texts_have_no_interval_and_say_so(count, tmp_path):
     assert np.isnan(scores.low).all() and np.isnan(scores.rank_high).all() and scores.too_few == count
     sentence = f"no intervals: {count} text{'s' if count > 1 else ''} to resample"
     for words in repr(scores), scores._repr_html_(), scores.to_dict()["notes"][0]: assert sentence in words
-    assert "95 % intervals" not in scores._repr_html_() and "too few texts" in plot_ranking(scores, Figure().subplots()).get_title("right")
+    ax = plot_ranking(scores, Figure().subplots())
+    assert "95 % intervals" not in scores._repr_html_() and "too few texts" in ax.get_title("right") + ax.get_title("left")
     profile.save(tmp_path / "p")
     told = done("rank", tmp_path / "p").stdout
     assert sentence in told and "95 %" not in told and "rank low" not in told
