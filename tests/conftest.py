@@ -8,13 +8,6 @@ ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
 SOAK = bool(os.environ.get("SOAK"))  # `make soak`: the longer form of tests marked `soak`
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the marks
-def pytest_collection_modifyitems(items):
-    "A file's tests run in one process, whose fixtures they share; notebooks share nothing, and fill up what is left of the time."
-    for item in items:
-        alone = item.path.stem == "test_notebooks" and item.name.startswith("test_notebook_runs")
-        item.add_marker(pytest.mark.xdist_group(item.name if alone else item.path.stem))
-
 def shared(path: str) -> Path:
     "A file or folder under ../shared, or a skipped test with the reason."
     if not (SHARED / path).exists(): pytest.skip(f"needs ../shared/{path}, which is not part of this repository")

@@ -1,5 +1,4 @@
 "The notebooks are the source of truth: the package is their export, and every one of them runs."
-import re
 import shutil
 import subprocess
 import sys
@@ -38,23 +37,10 @@ def test_readme_is_the_executed_index(tmp_path):
         assert (ROOT / "README.md").read_bytes() == before, "run `make readme`"
     finally: (ROOT / "README.md").write_bytes(before)
 
-def with_solutions(path, folder):
-    "A lesson with the code of its folded solutions as cells at its end."
-    notebook = nbformat.read(path, 4)
-    *_, last = (c.source for c in notebook.cells if c.cell_type == "markdown")
-    solutions = re.findall(r"<details><summary>Solution \d.*?```python\n(.*?)```.*?</details>", last, re.S)
-    assert len(solutions) == 2 == last.count("<details>"), f"{path.name} must end with two exercises and their folded solutions"
-    notebook.cells += [nbformat.v4.new_code_cell(code) for code in solutions]
-    nbformat.write(notebook, folder / path.name)
-    return folder / path.name
+ROOMS = [path for path in ALL if path.parent.name not in ("tutorials", "studies")]  # the others: test_lessons.py
 
-def has_slow_cells(path): return any(c.source.startswith("#| slow") for c in nbformat.read(path, 4).cells)
-
-@pytest.mark.parametrize("path", [
-    pytest.param(path, id=str(path.relative_to(NBS)), marks=pytest.mark.soak if has_slow_cells(path) else ()) for path in ALL
-])
+@pytest.mark.parametrize("path", ROOMS, ids=lambda p: str(p.relative_to(NBS)))
 def test_notebook_runs(path, tmp_path):
-    if path.parent.name == "tutorials": path = with_solutions(path, tmp_path)
     failure = run_notebook(path, tmp_path / "printed.txt")
     assert not failure, failure
 
@@ -62,20 +48,3 @@ def test_a_notebook_that_fails_is_noticed(tmp_path):
     cells = [nbformat.v4.new_code_cell(code) for code in ("from avss_nb import Moments", "x = 1 / 0", "y = 2")]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "fails.ipynb")
     assert "ZeroDivisionError" in run_notebook(tmp_path / "fails.ipynb", tmp_path / "printed.txt")
-
-def test_the_lesson_on_a_real_model_says_so_where_it_is_absent(tmp_path):
-    "Without SmolLM2 its cells do nothing, and the first one says how to bring it."
-    path = with_solutions(NBS / "tutorials/06_a_real_language_model.ipynb", tmp_path)
-    text = path.read_text(encoding="utf-8")
-    assert "make real-models" in text
-    path.write_text(text.replace("_real_models/smollm2", "_real_models/absent"), encoding="utf-8")
-    failure = run_notebook(path, tmp_path / "printed.txt")
-    assert not failure, failure
-
-def test_every_picture_of_the_tour_has_a_description_in_html():
-    "As plain nbconvert writes it; an image without one would say that no description has been provided."
-    exporter = pytest.importorskip("nbconvert").HTMLExporter()
-    page, _ = exporter.from_filename(str(NBS / "tutorials/01_quick_tour.ipynb"))
-    described = re.findall(r'<img alt="([^"]*)"', page)
-    assert len(described) == len(re.findall("<img", page)) == 6
-    assert all(len(words.split()) > 10 for words in described) and "No description" not in page
