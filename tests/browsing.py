@@ -213,6 +213,22 @@ def check_nothing_jumped(page):
     try: page.wait_for_function("seen => parts_of(document.querySelector('.avss-panel')) === seen", arg=seen[0], timeout=10_000)
     except Exception: pytest.fail(f"{page.evaluate('parts_of(document.querySelector(`.avss-panel`))')} after the run, {seen[0]} in it")
 
+SETTLED = """async width => {
+    const places = () => JSON.stringify([...document.querySelectorAll('.avss-panel, .avss-panel img, .avss-panel table, .jp-OutputArea')]
+        .map(e => { const r = e.getBoundingClientRect(); return [r.x, r.y, r.width, r.height]; }));
+    for (let still = 0, before = ''; still < 4;) {
+        await new Promise(done => setTimeout(done, 50));
+        const now = places();
+        still = now === before && innerWidth === width && document.getElementById('main').offsetWidth <= width ? still + 1 : 0;
+        before = now;
+    }
+    return true; }"""
+
+def resize(page, width, height):
+    "Give the window another size and wait until nothing moves any more: JupyterLab follows a resize with a delay."
+    page.set_viewport_size({"width": width, "height": height})
+    page.wait_for_function(SETTLED, arg=width)
+
 def theme(page, name):
     page.evaluate("name => jupyterapp.commands.execute('apputils:change-theme', {theme: `JupyterLab ${name}`})", name)
     page.wait_for_function("light => document.body.dataset.jpThemeLight === light", arg=str(name == "Light").lower())

@@ -8,7 +8,7 @@ import nbformat
 import pytest
 from bs4 import BeautifulSoup
 from browsing import (COUNT_FRAMES, ask, browser, check_access, check_nothing_jumped, close_notebook, frames_seen, jupyter, lab,  # noqa: F401
-                      needs_browser, new_page, new_picture, open_notebook, pick_layers, picture, remaining, run_all, run_below, run_cell, save,
+                      needs_browser, new_page, new_picture, open_notebook, pick_layers, picture, remaining, resize, run_all, run_below, run_cell, save,
                       screenshot, serve, status, statuses, stop, theme, wait_idle, wait_value, write_notebook)
 
 pytestmark = needs_browser()
@@ -207,7 +207,7 @@ def test_the_strip_is_a_toolbar_and_a_click_on_a_dot_picks_its_layer(depths, num
 
     # Dots are where matplotlib has drawn them, at any size of the picture.
     for width in 1350, 900:
-        page.set_viewport_size({"width": width, "height": 4500})
+        resize(page, width, 4500)
         image = panel.locator(".avss-layers img")
         for layer in 0, layers // 3, layers - 1:
             dot = f"panels[{number}].picture.ax.transData.transform(({layer}, panels[{number}].scores.values[{layer}]))"
@@ -219,7 +219,7 @@ def test_the_strip_is_a_toolbar_and_a_click_on_a_dot_picks_its_layer(depths, num
         page.mouse.click(box["x"] + 5, box["y"] + 50)        # left of the axes there is no layer
         page.wait_for_timeout(200)
         assert pressed() == str(layers - 1)
-    page.set_viewport_size({"width": 1350, "height": 4500})
+    resize(page, 1350, 4500)
 
 TOO_WIDE = """panel => { const edge = panel.getBoundingClientRect();
     return [panel, ...panel.querySelectorAll('*')].filter(e => e.offsetParent && !e.closest('.noUi-target')).filter(e =>
@@ -233,7 +233,7 @@ def test_the_ranking_panel_fits_a_narrow_window(depths, width, kind):
     ask(page, "panels[3]._fill_frame(panels[3].measuring)")
     page.wait_for_selector(".avss-panel >> nth=3 >> text=Measuring: the first result comes after the first batch")
     theme(page, kind)
-    page.set_viewport_size({"width": width, "height": 4500})
+    resize(page, width, 4500)
     try:
         for panel in page.locator(".avss-panel").all():
             page.wait_for_function("""panel => panel.clientWidth > 200
@@ -247,7 +247,7 @@ def test_the_ranking_panel_fits_a_narrow_window(depths, width, kind):
         if folder := os.environ.get("ALL_PICTURES"):
             for i, panel in enumerate(page.locator(".avss-panel").all()): panel.screenshot(path=f"{folder}/narrow_{i}_{width}_{kind}.png")
     finally:
-        page.set_viewport_size({"width": 1350, "height": 4500})
+        resize(page, 1350, 4500)
         theme(page, "Light")
 
 def test_stop_keeps_what_was_measured(browser, lab, record_property):

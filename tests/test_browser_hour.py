@@ -2,7 +2,7 @@
 import os
 import re
 import pytest
-from browsing import browser, close_notebook, lab, needs_browser, new_page, open_notebook, run_cell, save, wait_idle  # noqa: F401
+from browsing import TIMEOUT, browser, close_notebook, lab, needs_browser, new_page, open_notebook, resize, run_cell, save, wait_idle  # noqa: F401
 from conftest import ROOT, SOAK
 
 pytestmark = needs_browser()
@@ -69,13 +69,18 @@ def test_the_first_run(browser, lab, which, record_property, real):
     assert check_the_estimates(heard, began, ended) >= 1, heard
     close_notebook(page)
 
-def test_one_step_leads_to_the_next_and_stays_in_the_file(browser, lab):
-    page = open_notebook(browser, lab, [TEACHING.replace("1500", "60")], "steps.ipynb")
+@pytest.mark.parametrize("which", ["teaching", pytest.param("own", marks=[pytest.mark.real, pytest.mark.soak])])
+def test_one_step_leads_to_the_next_and_stays_in_the_file(browser, lab, which, real):
+    if which == "own":
+        if not SOAK: pytest.skip("takes minutes: make soak")
+        real("smollm2")
+    code, name = TEACHING.replace("1500", "60") if which == "teaching" else OWN_WITH_QUESTIONS, f"steps_{which}.ipynb"
+    page, patience = open_notebook(browser, lab, [code], name), 600_000 if SOAK else TIMEOUT
     run_cell(page, 0)
     for label in "Rank the layers", "Find layers that hallucinate", "Try without the lowest layers":
-        page.wait_for_selector(f".avss-next:not([disabled]) >> text={label}")
+        page.wait_for_selector(f".avss-next:not([disabled]) >> text={label}", timeout=patience)
         page.locator(".avss-next").click()
-    page.wait_for_selector(".avss-next:not([disabled]) >> text=/Train (layers that hallucinate|three layers)/")
+    page.wait_for_selector(".avss-next:not([disabled]) >> text=/Train (layers that hallucinate|three layers)/", timeout=patience)
     wait_idle(page)
     page.wait_for_timeout(1500)  # the page stores half a second after a change
     save(page)
@@ -95,8 +100,7 @@ def test_nothing_is_cut_off_in_a_narrow_window(browser, lab):
     for number in range(2): run_cell(page, number)
     page.wait_for_selector(".avss-lab [role=status] >> text=/Next: lab.prune/")
     for width in 1280, 900:
-        page.set_viewport_size({"width": width, "height": 2400})
-        page.wait_for_timeout(300)
+        resize(page, width, 2400)
         for tab in page.locator(".avss-lab .lm-TabBar-tab").all():
             tab.click()
             wide = page.evaluate("""() => { const panel = document.querySelector('.avss-lab').getBoundingClientRect();

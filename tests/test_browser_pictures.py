@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 import pytest
 from PIL import Image
-from browsing import ROOT, browser, close_notebook, lab, needs_browser, open_notebook, run_all, theme  # noqa: F401
+from browsing import ROOT, browser, close_notebook, lab, needs_browser, open_notebook, resize, run_all, theme  # noqa: F401
 
 pytestmark = needs_browser()
 
@@ -106,7 +106,7 @@ def test_panels_fit_their_window(browser, lab, layers):
     panels = page.locator(".avss-panel:not(.avss-lab .avss-panel)")
     assert panels.count() == len(PANELS)
     for width in WIDTHS:
-        page.set_viewport_size({"width": width, "height": 9000})
+        resize(page, width, 9000)
         for kind in THEMES:
             theme(page, kind)
             for name, number in zip(PANELS, range(len(PANELS))):

@@ -1,5 +1,4 @@
 "Execute notebooks in place and clean them: outputs and pictures stay, counts, ids, timings and live widget state go."
-import html
 import subprocess
 import sys
 from pathlib import Path
@@ -14,10 +13,10 @@ def noise(output) -> bool:
     return WIDGET in output.get("data", {}) and "image/png" not in output.data
 
 def described(output) -> str:
-    "The picture of a panel with its description: nbconvert gives a PNG none."
-    size = "".join(f' {name}="{pixels}"' for name, pixels in output.metadata.get("image/png", {}).items() if name in ("width", "height"))
-    alt = html.escape(" ".join(output.data["text/plain"].split()))
-    return f'<img alt="{alt}"{size} style="max-width: 100%; height: auto" src="data:image/png;base64,{output.data["image/png"].strip()}">'
+    "The picture of a panel with its description."
+    from avss_nb.draw.style import image_tag
+    words = " ".join(output.data["text/plain"].split())
+    return image_tag(output.data["image/png"], words, output.metadata.get("image/png", {}))
 
 def execute(path: Path) -> None:
     "Run every cell; a failing cell stops everything and leaves the file as it was."

@@ -25,7 +25,7 @@ MARKERS = "osD^vPX*"  # a color never stands alone
 __all__ = ['PALETTE', 'KEPT', 'REMOVED', 'INK', 'FAINT', 'MARKERS', 'CHALK', 'MEASURE_NAMES', 'CHALK_WORDS', 'COLOR_PARTS',
            'relative_luminance', 'has_dark_page', 'plain_axes', 'two_axes', 'plain_log', 'plain_number', 'literal_text',
            'number_text', 'share_text', 'check_columns', 'label_ends', 'numbered_discs', 'chalk_over', 'text_width',
-           'axes_room', 'fit_titles', 'describe_plot', 'figure_words', 'finish_plot', 'extremes_in_words',
+           'axes_room', 'fit_titles', 'describe_plot', 'figure_words', 'image_tag', 'finish_plot', 'extremes_in_words',
            'ends_in_words']
 
 # %% ../../nbs/04_draw/00_style.ipynb #cell-010
@@ -403,16 +403,34 @@ def figure_words(figure) -> str:
     described = getattr(figure, "descriptions", {})
     return " ".join(described[ax] for ax in figure.axes if ax in described)
 
+def image_tag(
+    picture: str,  # PNG, in base64
+    words: str,  # what can be seen
+    about: dict,  # of the PNG in a notebook: `width` and `height` in pixels, where known
+) -> str:
+    """Write a picture with its description as HTML, since nbconvert gives a PNG none.
+
+    Parameters
+    ----------
+    picture : str
+        PNG, in base64
+    words : str
+        what can be seen
+    about : dict
+        of the PNG in a notebook: `width` and `height` in pixels, where known
+    """
+    size = "".join(f' {name}="{about[name]}"' for name in ("width", "height") if name in about)
+    tag = f'<img alt="{html.escape(words)}"{size} style="max-width: 100%; height: auto"'
+    return f'{tag} src="data:image/png;base64,{picture.strip()}">'
+
 def _shown(figure, include=None, exclude=None) -> tuple[dict, dict]:
     "The picture with its words, for a notebook; the words alone where none is drawn."
     words = figure_words(figure)
     picture = get_ipython().display_formatter.formatters["image/png"](figure)
     if picture is None: return {"text/plain": words}, {}
-    picture, size = picture if isinstance(picture, tuple) else (picture, {})
+    picture, about = picture if isinstance(picture, tuple) else (picture, {})
     if isinstance(picture, bytes): picture = base64.b64encode(picture).decode()
-    about = "".join(f' {name}="{size[name]}"' for name in ("width", "height") if name in size)
-    tag = f'<img alt="{html.escape(words)}"{about} style="max-width: 100%; height: auto"'
-    page = f'{tag} src="data:image/png;base64,{picture.strip()}">'
+    page = image_tag(picture, words, about)
     return {"text/plain": words, "text/html": page}, {"image/png": {"alt": words}}
 
 def finish_plot(

@@ -208,9 +208,10 @@ def without_cache(model: nn.Module) -> Iterator[None]:
     model : nn.Module
         a transformers model with a stack of blocks
     """
-    found = [getattr(module, "config", None) for module in unwrap_model(model).modules()]
-    found += [config.get_text_config() for config in found if hasattr(config, "get_text_config")]
-    configs = [config for config in found if getattr(config, "use_cache", None)]
+    parts = [getattr(module, "config", None) for module in unwrap_model(model).modules()]
+    each = {id(config): config for config in parts}.values()  # most modules share one
+    each = [*each, *(config.get_text_config() for config in each if hasattr(config, "get_text_config"))]
+    configs = [config for config in each if getattr(config, "use_cache", None)]
     try:
         for config in configs: config.use_cache = False
         yield

@@ -57,14 +57,11 @@ class WholePasses:
         the stack of blocks of the model
     batch : dict[str, Tensor]
         from `avss_nb.model.heads.target_batch`
-    memory : float, default 0
-        not needed here
     """
 
     def __init__(self,
         blocks: Blocks,
         batch: dict[str, Tensor],  # from `avss_nb.model.heads.target_batch`
-        memory: float = 0,  # not needed here
     ):
         self.blocks, self.batch = blocks, batch
 
@@ -232,5 +229,5 @@ def open_passes(
     memory : float, default MEMORY
         MB for states that are kept where paths fork
     """
-    kind = Passes if resumes(blocks, batches[0]) else WholePasses
-    return [kind(blocks, batch, memory) for batch in batches]
+    if not resumes(blocks, batches[0]): return [WholePasses(blocks, batch) for batch in batches]
+    return [Passes(blocks, batch, memory) for batch in batches]

@@ -16,11 +16,14 @@ from ..base.basics import InputError, Progress
 from .picture import CELLS, DRAWING, Picture, Throttle, stack_pictures
 
 # %% auto #0
-__all__ = ['ARROW', 'STYLE', 'TENDING', 'CLOSED', 'WITHOUT_KERNEL', 'TOOLBAR', 'row_of_controls', 'marked_up', 'tooltips_as_html',
-           'close_widget', 'reuse_id', 'ReusesIds', 'Panel', 'widget_parts', 'close_parts', 'list_layers',
-           'name_layers', 'duration_in_words', 'LivePanel', 'LayerPanel']
+__all__ = ['TURNED', 'ARROW', 'STYLE', 'TENDING', 'CLOSED', 'WITHOUT_KERNEL', 'TOOLBAR', 'row_of_controls', 'marked_up',
+           'tooltips_as_html', 'close_widget', 'reuse_id', 'ReusesIds', 'Panel', 'widget_parts', 'close_parts',
+           'list_layers', 'name_layers', 'duration_in_words', 'LivePanel', 'LayerPanel']
 
 # %% ../../nbs/09_panels/01_live.ipynb #cell-009
+# light pictures on a dark page
+TURNED = "filter: invert(0.93) hue-rotate(180deg) brightness(1.25)"
+
 ARROW = (
     "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' width='16' height='16'%3E"
     "%3Cpath d='M4 6l4 4 4-4' fill='none' stroke='%23888' stroke-width='2'/%3E%3C/svg%3E"
@@ -47,9 +50,9 @@ STYLE = """<style>
 }
 .avss-layers img {cursor: pointer}
 [data-jp-theme-light="false"] .avss-panel img, .vscode-dark .avss-panel img
-  {filter: invert(0.93) hue-rotate(180deg) brightness(1.25)}
+  {TURNED}
 @keyframes avss-shown {from {opacity: 1}}
-</style>""".replace("ARROW", ARROW)
+</style>""".replace("ARROW", ARROW).replace("TURNED", TURNED)
 
 def row_of_controls(*items, **layout) -> widgets.HBox:
     """Put widgets in a row that wraps in a narrow window.
@@ -263,8 +266,8 @@ WITHOUT_KERNEL = """<style>
   {display: none}
 .avss-kept td, .avss-kept th {padding: 0 12px 0 0; text-align: left}
 [data-jp-theme-light="false"] .avss-kept img, .vscode-dark .avss-kept img
-  {filter: invert(0.93) hue-rotate(180deg) brightness(1.25)}
-</style>"""
+  {TURNED}
+</style>""".replace("TURNED", TURNED)
 
 @patch
 def tables(self: Panel) -> list[str]:

@@ -532,6 +532,11 @@ def _build_further(self: LayerRankingPanel) -> None:
     self.compared.layout.display = "none"
     self.below = widgets.VBox()
 
+@patch(as_prop=True)
+def _lowest(self: LayerRankingPanel) -> list[int]:
+    "The lowest quarter of the layers, one at least: what “these” are."
+    return sorted(self.scores.order[:max(1, round(self.layers / 4))])
+
 @patch
 def _lead_on(self: LayerRankingPanel) -> None:
     """Offer to prune the lowest layers; an open panel follows the scores, unless they are those of
@@ -540,7 +545,7 @@ def _lead_on(self: LayerRankingPanel) -> None:
     if self.pruning and self.pruning.scores.fingerprint == self.scores.fingerprint:
         self.pruning.scores = self.scores
     elif self.pruning: self._close_pruning()
-    lowest = sorted(self.scores.order[:max(1, round(self.layers / 4))])
+    lowest = self._lowest
     these = name_layers(lowest) if len(lowest) <= 4 else f"the {len(lowest)} lowest layers"
     self.onward.description = f"Prune these: {these}"
     why = "" if self._known else NO_MODEL.capitalize()
@@ -579,7 +584,7 @@ def prune(self: LayerRankingPanel,
         )
     if texts is not None: check_texts(texts)
     known = self._known if model is None else (model, tokenizer, [*texts])
-    count = max(1, round(self.layers / 4)) if count is None else count
+    count = len(self._lowest) if count is None else count
     panel = PruningPanel(*known[:2], self.scores, self._evaluate, count, known[2][:3])
     self._close_pruning()
     self._known, self.pruning = known, panel

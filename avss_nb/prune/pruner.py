@@ -19,7 +19,7 @@ from ..model.blocks import Blocks, check_model, fingerprint_blocks, input_device
 from ..model.blocks import vocabulary_size
 from ..maths.bootstrap import bootstrap, interval
 from ..data.batches import Text, check_texts, length_batches, split_texts, tokenize
-from ..model.heads import batch_loss, find_head, is_headless, kept_apart, state_batch
+from ..model.heads import find_head, is_headless, kept_apart, state_batch
 from ..model.heads import state_losses, target_batch
 from ..layers.profiler import LayerProfiler
 from ..layers.scores import LayerScorer, LayerScores
@@ -30,7 +30,7 @@ from ..model.handling import evaluate_undisturbed, unwrap_model
 
 # %% auto #0
 __all__ = ['PROMPTS', 'PROMPT_LENGTH', 'BATCH', 'LENGTH', 'PrunePlan', 'PrunedModel', 'continue_texts', 'pair_samples',
-           'samples_html', 'Similarity', 'how_many', 'mean_loss', 'mean_losses', 'greedy_search', 'iterative_search',
+           'samples_html', 'Similarity', 'how_many', 'mean_losses', 'greedy_search', 'iterative_search',
            'texts_at_once', 'LayerPruner']
 
 # %% ../../nbs/07_prune/00_pruner.ipynb #cell-014
@@ -494,32 +494,7 @@ def _checked_count(count, layers) -> int:
         raise InputError(f"count {count} was given; it must be between 1 and {layers - 1}")
     return count
 
-# %% ../../nbs/07_prune/00_pruner.ipynb #cell-059
-def mean_loss(
-    blocks: Blocks,
-    batches: Sequence[dict],  # from `target_batch`
-    skipped: Iterable[int] = (),
-) -> float:  # nats a token; infinite where the model breaks
-    """Compute the mean loss of the model's head with some blocks skipped.
-
-    Parameters
-    ----------
-    blocks : Blocks
-        the stack of blocks of the model
-    batches : Sequence[dict]
-        from `target_batch`
-    skipped : Iterable[int], default ()
-
-    Returns
-    -------
-    float
-        nats a token; infinite where the model breaks
-    """
-    with blocks.skip(skipped): parts = [batch_loss(blocks.model, batch) for batch in batches]
-    loss = float(sum(total for total, _ in parts)) / sum(predicted for _, predicted in parts)
-    return loss if math.isfinite(loss) else math.inf
-
-# %% ../../nbs/07_prune/00_pruner.ipynb #cell-061
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-062
 def mean_losses(
     passes: Sequence[Passes | WholePasses],  # from `open_passes`, one for each batch
     choices: Sequence[Iterable[int]],  # sets of blocks to leave out
@@ -549,7 +524,7 @@ def mean_losses(
     means = {choice: total / predicted for choice, total in sums.items()}
     return [means[c] if math.isfinite(means[c]) else math.inf for c in map(frozenset, choices)]
 
-# %% ../../nbs/07_prune/00_pruner.ipynb #cell-063
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-064
 def greedy_search(
     blocks: Blocks,
     batches: Sequence[dict],
@@ -606,7 +581,7 @@ def _so_far(partial, steps):
     "A function that makes the result of these steps; None where there is nothing to make."
     return functools.partial(partial, tuple(steps)) if partial and steps else None
 
-# %% ../../nbs/07_prune/00_pruner.ipynb #cell-067
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-068
 def iterative_search(
     blocks: Blocks,
     # called with the removed blocks skipped; its argument hears how much is done, from 0 to 1
@@ -650,7 +625,7 @@ def iterative_search(
         report.step(number + 1, info, _so_far(partial, steps))
     return steps
 
-# %% ../../nbs/07_prune/00_pruner.ipynb #cell-069
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-070
 BATCH, LENGTH = 16, 256  # texts in a batch, tokens in a text, for the search
 
 def texts_at_once(model: nn.Module) -> int:
@@ -668,7 +643,7 @@ def texts_at_once(model: nn.Module) -> int:
     logits = LENGTH * (vocabulary_size(unwrap_model(model)) or 2**17) * 4  # bytes of a text
     return min(64, max(BATCH, free // 8 // logits))
 
-# %% ../../nbs/07_prune/00_pruner.ipynb #cell-071
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-072
 class LayerPruner:
     """Make a `PrunePlan` from scores, by search, or by hand.
 
@@ -696,7 +671,7 @@ class LayerPruner:
             raise
         self.model, self.tokenizer, self.stack = model, tokenizer, stack
 
-# %% ../../nbs/07_prune/00_pruner.ipynb #cell-072
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-073
 @patch
 def remove(self: LayerPruner,
     layers: Iterable[int],
@@ -713,7 +688,7 @@ def remove(self: LayerPruner,
     """
     return PrunePlan(layers, len(self.blocks), how, self.blocks, self.tokenizer)
 
-# %% ../../nbs/07_prune/00_pruner.ipynb #cell-087
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-088
 @patch
 def plan(self: LayerPruner,
     # `LayerScores` of this model, or `AngularDistances`: then the blocks are contiguous
@@ -788,7 +763,7 @@ def _check_free(self: LayerPruner, number, protect) -> None:
 def _searches(self: LayerPruner) -> dict[str, Callable]:
     return {"greedy": self._greedily, "iterative": self._iteratively}
 
-# %% ../../nbs/07_prune/00_pruner.ipynb #cell-089
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-090
 @patch
 def _by_scores(self: LayerPruner, scores, number, threshold, protect) -> PrunePlan:
     if scores is None:
@@ -819,7 +794,7 @@ def _up_to(self: LayerPruner, scores, threshold, protect) -> list[int]:
         f" may go, the cumulative score is already {up_to[order[0]]:.3g}; give at least that"
     )
 
-# %% ../../nbs/07_prune/00_pruner.ipynb #cell-091
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-092
 @patch
 def _found(self: LayerPruner, how, steps, texts) -> PrunePlan:
     removed = tuple(layer for layer, _ in steps)
@@ -849,7 +824,7 @@ def _batches(self: LayerPruner, rows, bare) -> list[dict]:
     if bare: return [state_batch(self.model, batch) for batch in batches]
     return [target_batch(self.model, self.tokenizer, batch) for batch in batches]
 
-# %% ../../nbs/07_prune/00_pruner.ipynb #cell-092
+# %% ../../nbs/07_prune/00_pruner.ipynb #cell-093
 @patch
 def _iteratively(self: LayerPruner, texts, number, protect, progress, scorer) -> PrunePlan:
     check_texts(texts)
