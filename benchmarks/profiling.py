@@ -2,6 +2,7 @@
 
     python benchmarks/profiling.py                      # GPT-2-small shape, random weights, CPU, 8 × 256 tokens a batch
     python benchmarks/profiling.py --shape llama-7b     # on CUDA, bf16, 8 × 2048
+    python benchmarks/profiling.py --shape smollm2      # on CUDA, bf16, 32 × 256
     python benchmarks/profiling.py --shape teaching     # a small model, 64 × 64
     python benchmarks/profiling.py --scaling            # also: tokens, layers, hidden size
     python benchmarks/profiling.py --memory             # also: peak memory, each way in a process of its own
@@ -22,13 +23,15 @@ SHAPES = {  # name → model, rows of a batch, tokens of a row
     "gpt2": (lambda layers=12, hidden=768: GPT2LMHeadModel(GPT2Config(n_layer=layers, n_embd=hidden, n_head=hidden // 64)), 8, 256),
     "llama-7b": (lambda layers=32, hidden=4096: LlamaForCausalLM(LlamaConfig(num_hidden_layers=layers, hidden_size=hidden, intermediate_size=hidden * 43 // 16,
                  num_attention_heads=hidden // 128, vocab_size=32000, max_position_embeddings=4096)), 8, 2048),
+    "smollm2": (lambda layers=30, hidden=576: LlamaForCausalLM(LlamaConfig(num_hidden_layers=layers, hidden_size=hidden, intermediate_size=hidden * 8 // 3,
+                num_attention_heads=hidden // 64, num_key_value_heads=hidden // 192, vocab_size=49152, max_position_embeddings=2048)), 32, 256),
     "teaching": (lambda layers=12, hidden=128: LlamaForCausalLM(LlamaConfig(num_hidden_layers=layers, hidden_size=hidden, intermediate_size=3 * hidden,
                  num_attention_heads=hidden // 32, vocab_size=467, max_position_embeddings=128)), 64, 64)}
 
 def build(shape, device, **size):
     torch.manual_seed(0)
     with torch.device(device):
-        torch.set_default_dtype(torch.bfloat16 if shape == "llama-7b" else torch.float32)
+        torch.set_default_dtype(torch.bfloat16 if shape in ("llama-7b", "smollm2") else torch.float32)
         model = SHAPES[shape][0](**size).eval()
     torch.set_default_dtype(torch.float32)
     return model
@@ -174,7 +177,7 @@ def main():
     p.add_argument("--scaling", action="store_true"); p.add_argument("--memory", action="store_true"); p.add_argument("--out", action="store_true")
     p.add_argument("--without", nargs="*", default=[], help="ways to leave out, by a part of their name")
     a = p.parse_args()
-    device = a.device or ("cuda" if a.shape == "llama-7b" else "cpu")
+    device = a.device or ("cuda" if a.shape in ("llama-7b", "smollm2") else "cpu")
     torch.set_num_threads(a.threads)
     model, ways = build(a.shape, device), {name: way for name, way in WAYS.items() if not any(part in name for part in a.without)}
     where = torch.cuda.get_device_name() if device == "cuda" else f"{a.threads} CPU threads ({platform.processor() or platform.machine()})"

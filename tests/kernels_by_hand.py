@@ -1,7 +1,9 @@
 "The Triton kernels against the plain way; run by test_fused.py in a process of its own."
 import torch
 import avss_nb.maths.kernels as kernels
-from avss_nb import BlockStatistics, Segments
+import avss_nb.layers.profiler as profiler
+from avss_nb import BlockStatistics, LayerProfiler, Segments, silent
+from tiny import tiny
 
 DEVICE, cases = "cuda" if torch.cuda.is_available() else "cpu", 0
 if DEVICE == "cpu": kernels.COLUMN.update(ROWS=16), kernels.ROW.update(COLS=64)  # more programs in small tensors
@@ -24,11 +26,14 @@ for dtype, lengths, hidden, sites, *size in ((torch.bfloat16, [45, 20, 7], 96, S
         for factor in size: y = factor * torch.randn(x.shape, generator=g)
     if size == [0.]: x[0, :3] = 0  # states of zero before, after, and both
     x, y = x.to(DEVICE, dtype), y.to(DEVICE, dtype)
-    found, plain = (make(sites, 2, texts) for make in (kernels.KernelStatistics, BlockStatistics))
+    waiting = kernels.WAITING if cases % 3 else 0  # several blocks a launch, or one
+    found, plain = kernels.KernelStatistics(sites, 2, texts, waiting), BlockStatistics(sites, 2, texts)
     for statistics in found, plain:
         statistics.see(0, x, y)
         statistics.see(1, y, x)
         if "mlp" in sites: statistics.part("mlp", 0, y), statistics.part("mlp", 1, x)
+        statistics.done()
+    kernel = found
     collected = [(found.moments(), plain.moments()), (found.first_tokens(), plain.first_tokens())]
     if "output" in sites:
         p, q = found.largest().cpu(), plain.largest().cpu()
@@ -51,3 +56,37 @@ for dtype, lengths, hidden, sites, *size in ((torch.bfloat16, [45, 20, 7], 96, S
                     (dtype, lengths, hidden, site, name, p, q)
     cases += 1
 print(f"{cases} cases")
+
+# --- batches that wait for each other ---
+
+for site in SITES:
+    twice, once = kernels.merged_batches([kernel, kernel]).moments()[site], kernel.moments()[site]
+    both = once + once
+    assert torch.equal(twice.counts, both.counts) and torch.allclose(twice.m2, both.m2, rtol=1e-9) and torch.allclose(twice.mean, both.mean, rtol=1e-9)
+
+# --- the profiler ---
+
+def profiled(model, collector, sites=SITES):
+    "The profile by one collector, and what the profiler found out about the states."
+    profiler.fastest_statistics = collector
+    made = LayerProfiler(model, sites=sites, batch_size=2)
+    return made.profile([list(range(5, 5 + n)) for n in (9, 3, 12, 12, 5, 20, 1, 7, 8, 8, 17)], silent), made._waiting
+
+def fast(sites, layers, texts, dtype, waiting): return kernels.KernelStatistics(sites, layers, texts, waiting)
+def plain(sites, layers, texts, dtype, waiting): return BlockStatistics(sites, layers, texts)
+
+def in_place(model):
+    "A model whose second block writes over what the first one gave."
+    def overwrite(_, args, out): (args[0] if args else out).add_(0.5)
+    model.model.layers[1].register_forward_hook(overwrite)
+    return model
+
+for model, waits in (tiny("llama"), True), (in_place(tiny("llama")), False):
+    (found, waiting), (expected, _) = (profiled(model.to(DEVICE), collector) for collector in (fast, plain))
+    assert bool(waiting) == waits, waiting
+    assert found.groups == expected.groups and torch.allclose(found.largest, expected.largest, rtol=1e-5)
+    for site in SITES:
+        for name, a in vars(found.sites[site]).items():
+            assert torch.allclose(a.double(), getattr(expected.sites[site], name).double(), rtol=1e-4, atol=1e-5, equal_nan=True), (site, name)
+        assert torch.equal(found.first[site].tokens, expected.first[site].tokens)
+print("profiles agree")

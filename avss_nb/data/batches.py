@@ -387,7 +387,9 @@ def right_padded(
     if any(any(given) for given in segments):
         lists = [given or [0] * len(row) for given, row in zip(segments, rows)]
         batch["token_type_ids"] = filled(lists, 0)
-    return {name: t.to(device) for name, t in batch.items()}
+    # CUDA takes a copy at once; to wait until it has arrived would hold everything up
+    ahead = torch.device(device).type == "cuda"
+    return {name: t.to(device, non_blocking=ahead) for name, t in batch.items()}
 
 def _check_vocabulary(ids, vocabulary) -> None:
     low, high = map(int, ids.aminmax())

@@ -26,7 +26,7 @@ from ..model.heads import find_body, find_head, model_batch, reads_padding
 from ..model.heads import target_batch, without_cache
 from ..model.passes import Passes, WholePasses, resumes
 from ..maths.sites import LARGEST, Segments, larger_activation
-from ..maths.kernels import fastest_statistics
+from ..maths.kernels import WAITING, fastest_statistics, merged_batches
 from ..maths.massive import MASSIVE, massive_activations
 from ..maths.moments import BINS, FEWEST, ExactSum, MomentSums, Moments, avss, rms
 from ..maths.moments import sparsity, variance, with_float64
@@ -587,34 +587,51 @@ class LayerProfiler:
         self.sites, self.ablation = tuple(s for s in SITES if s in sites), ablation
         self.batch_size, self.max_length, self.groups = batch_size, max_length, groups
         self._size, self._least = size, FEWEST_BATCHES if batch_size is None else 1
-        self._passes = None  # whole or resumed ones, for ablation: the first batch decides
+        # for ablation, whole passes or resumed ones; bytes of states that may wait on CUDA:
+        # the first batch decides
+        self._passes = self._waiting = None
 
 # %% ../../nbs/05_layers/00_profiler.ipynb #cell-074
 @patch
 @torch.no_grad()
-def _measure(self: LayerProfiler, rows: Rows, number: int, part=lambda share: None) -> dict:
-    """Measure one batch, leading dimensions (groups, layers): moments of all tokens and of
-    the first ones, the largest states, and the losses if asked for."""
+def _measure(self: LayerProfiler, rows: Rows, part=lambda share: None):
+    "Measure one batch: its statistics, and the losses if asked for."
     batch = model_batch(self.model, rows)
     texts = Segments([*map(len, rows)], batch["input_ids"].device, rows.group, self.groups)
-    seen = fastest_statistics(self.sites, len(self.blocks), texts, self.model.dtype)
-    parts = [site for site in ("attention", "mlp") if site in self.sites]
+    collectors = self._collectors(texts)
     passes = 2 + len(self.blocks) if self.ablation else 1
     def see(layer, x, y):
-        seen.see(layer, x, y)
+        for seen in collectors: seen.see(layer, x, y)
         part((layer + 1) / len(self.blocks) / passes)
-    with self.blocks.watch(see, {site: partial(seen.part, site) for site in parts}):
+    def sub_layer(site, layer, a):
+        for seen in collectors: seen.part(site, layer, a)
+    parts = [site for site in ("attention", "mlp") if site in self.sites]
+    with self.blocks.watch(see, {site: partial(sub_layer, site) for site in parts}):
         self.body(**batch)
+    for seen in collectors: seen.done()
+    if len(collectors) > 1: self._waiting = WAITING if collectors[0].equals(collectors[1]) else 0
+    if not self.ablation: return collectors[0], None
+    targets = target_batch(self.model, self.tokenizer, rows)
+    return collectors[0], self._ablate(targets, torch.tensor(rows.group), part)
+
+@patch
+def _collectors(self: LayerProfiler, texts: Segments) -> list:
+    """Return what collects the statistics of a batch. On CUDA the first batch is measured twice,
+    at once and later: equal if the model leaves its states alone, so that they may wait."""
+    def collector(waiting):
+        layers, dtype = len(self.blocks), self.model.dtype
+        return fastest_statistics(self.sites, layers, texts, dtype, waiting)
+    first = collector(self._waiting or 0)
+    known = self._waiting is not None or not hasattr(first, "equals")
+    return [first] if known else [first, collector(WAITING)]
+
+def _sums_of(seen) -> dict:
+    """Return sums, leading dimensions (groups, layers): moments of all tokens and of the first
+    ones, and the largest states."""
     moments, first = seen.moments(), seen.first_tokens()
-    # elsewhere a check makes the device wait
-    if batch["input_ids"].device.type == "cpu" or number % CHECKED == 0:
-        for site, m in moments.items(): check_finite(m, site, number)
     named = moments | {f"first.{site}": m for site, m in first.items()}
     found = {site: MomentSums.of(m) for site, m in named.items()}
-    if (largest := seen.largest()) is not None: found["largest"] = largest
-    if not self.ablation: return found
-    targets = target_batch(self.model, self.tokenizer, rows)
-    return found | self._ablate(targets, torch.tensor(rows.group), part)
+    return found if (largest := seen.largest()) is None else found | {"largest": largest}
 
 # %% ../../nbs/05_layers/00_profiler.ipynb #cell-075
 def check_finite(m: Moments, site: str, batch: int | None = None) -> None:
@@ -719,8 +736,9 @@ class _Run:
     def __init__(self, profiler: LayerProfiler, share: tuple[int, int]):
         self.profiler, self.share = profiler, share
         self.identity, self.about = fingerprint_blocks(profiler.blocks), profiler._about()
-        self.corpus, self.sums, self.units = Corpus(), None, ""
+        self.corpus, self.sums, self.losses, self.units = Corpus(), None, None, ""
         self.most = position_limit(profiler.model)
+        self.pending, self.checked = [], -1  # batches that are not in the sums yet
 
     def take(self, rows: Rows, number: int, part=lambda share: None) -> bool:
         "Measure a batch, unless it belongs to another process's share; was it measured?"
@@ -732,14 +750,32 @@ class _Run:
         check_length(self.most, longest, "shorten the texts, or lower max_length")
         numbers = rows.texts if self.units == "texts" else rows.numbers
         rows.group = [dealt_group(n, groups) for n in numbers]
-        self.sums = _added(self.sums, self.profiler._measure(rows, number, part))
+        seen, losses = self.profiler._measure(rows, part)
+        if self.pending and type(seen) is not type(self.pending[0]): self.gather(number - 1)
+        self.losses = losses and _added(self.losses, losses)
+        self.pending.append(seen)
+        if len(self.pending) >= seen.batches: self.gather(number)
         return True
+
+    def gather(self, number: int | None = None) -> None:
+        "Add what the pending batches gave, the last of this number, to the sums."
+        if not self.pending: return
+        found, alone = _sums_of(merged_batches(self.pending)), len(self.pending) == 1
+        device = found[self.profiler.sites[0]].moments.tokens.device
+        # elsewhere a check makes the device wait
+        if number is not None and (device.type == "cpu" or number // CHECKED > self.checked):
+            self.checked = number // CHECKED
+            for site in self.profiler.sites:
+                check_finite(found[site].moments, site, number if alone else None)
+        self.sums, self.pending = _added(self.sums, found), []
 
     def result(self, partial: bool = True) -> LayerProfile:
         "Return the profile so far."
+        self.gather()
         settings = self.about | {"resampled": self.units, "texts": [self.corpus.digests()]}
         shared = self.profiler._shared(self.share, self.identity, self.about, self.corpus)
-        return self.profiler._profile(self.sums, self.identity, partial, settings | shared)
+        sums = self.sums | (self.losses or {})
+        return self.profiler._profile(sums, self.identity, partial, settings | shared)
 
 def _added(a: dict | None, b: dict) -> dict:
     "Add up what two batches gave."
@@ -826,8 +862,8 @@ def profile(self: LayerProfiler,
                 f"the texts make {number + 1} batches for {share[1]} processes; give more"
                 " texts, or fewer processes"
             )
-        if self.ablation and not run.sums["predicted"].sum(): raise too_short(2)
+        if self.ablation and not run.losses["predicted"].sum(): raise too_short(2)
         complete = True
     except KeyboardInterrupt:
-        if run.sums is None: raise
+        if run.sums is None and not run.pending: raise
     return run.result(not complete)

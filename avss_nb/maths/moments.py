@@ -133,7 +133,9 @@ def histograms(
     for part, offset in _parts(a, (group * len(table)).int()):
         key = _cell_keys(part, split)
         if count > 1: key.view(len(offset), -1).add_(offset[:, None])
-        counts.add_(torch.bincount(key, minlength=len(counts)))
+        if a.device.type == "cpu": counts.add_(torch.bincount(key, minlength=len(counts)))
+        # elsewhere `bincount` would wait for its largest key
+        else: counts.index_add_(0, key, torch.ones_like(key, dtype=torch.long))
     found = torch.zeros(count, BINS, dtype=torch.long, device=a.device)
     return found.index_add_(1, table, counts.view(count, -1))
 

@@ -51,9 +51,13 @@ class Segments:
     @cached_property
     def _others(self) -> dict: return {}
 
+    def _there(self, numbers) -> Tensor:
+        "Return whole numbers on the device; CUDA need not be waited for."
+        return torch.tensor(numbers).to(self.device, non_blocking=self.device.type == "cuda")
+
     @cached_property
     def counts(self) -> Tensor:  # int64, (texts,)
-        return torch.tensor(self.lengths, device=self.device)
+        return self._there(self.lengths)
 
     @cached_property
     def starts(self) -> Tensor:  # int64, (texts,): the first token of each
@@ -66,7 +70,7 @@ class Segments:
 
     @cached_property
     def group(self) -> Tensor:  # int64, (texts,)
-        return torch.tensor(self.numbers, device=self.device)
+        return self._there(self.numbers)
 
     @cached_property
     def token_group(self) -> Tensor:  # int64, (tokens,)
@@ -427,6 +431,7 @@ class BlockStatistics:
     texts : Segments
         where the tokens of each text lie
     """
+    batches = 1  # that may be merged together
 
     def __init__(self,
         sites: Iterable[str],  # which are measured
@@ -488,6 +493,8 @@ class BlockStatistics:
         parts = (a, norms, distance)
         self.first[site][layer] = [t if t is None else t[texts.starts] for t in parts]
         if site == "output": self.top[layer] = largest_states(a, largest, norms, texts)
+
+    def done(self) -> None: "The batch is over. Nothing waits here: every block is measured at once."
 
 # %% ../../nbs/02_maths/01_sites.ipynb #cell-065
 @patch

@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib, operator
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import lru_cache
 import torch
 from torch import Tensor, nn
 from fastcore.basics import patch
@@ -538,15 +539,18 @@ def input_fingerprint(
     """
     return _sampled_hash([model.get_input_embeddings()], samples)
 
+@lru_cache(maxsize=256)
+def _spread(count, samples, device) -> Tensor:
+    "Places of some of so many values, the same on every device; blocks share their sizes."
+    exact = torch.float32 if count < 2**24 else torch.float64  # float32 counts up to there
+    return torch.linspace(0, count - 1, samples, dtype=exact).long().to(device)
+
 def _sampled_hash(modules, samples) -> str:
     names, values = [], []
     for i, module in enumerate(modules):
         with weights_loaded(module):
             for name, p in module.named_parameters():
-                # float32 counts up to there
-                exact = torch.float32 if p.numel() < 2**24 else torch.float64
-                last, kind = p.numel() - 1, dict(device=p.device, dtype=exact)
-                spread = torch.linspace(0, last, samples, **kind).long()
+                spread = _spread(p.numel(), samples, p.device)
                 names.append(f"{i} {name.replace('_orig_mod.', '')} {tuple(p.shape)}")
                 values.append(p.detach().flatten()[spread].to(torch.bfloat16))
     # one wait for the device, not one a parameter

@@ -264,6 +264,7 @@ WITHOUT_KERNEL = """<style>
 .jp-OutputArea-child:has(.avss-panel) + .jp-OutputArea-child:has(.avss-kept) {display: none}
 .jp-OutputArea-child:not(:has(.avss-panel)):has(+ .jp-OutputArea-child .avss-kept)
   {display: none}
+.output_container:has(.avss-panel) + .output_container .avss-kept {display: none}
 .avss-kept td, .avss-kept th {padding: 0 12px 0 0; text-align: left}
 [data-jp-theme-light="false"] .avss-kept img, .vscode-dark .avss-kept img
   {TURNED}
