@@ -22,7 +22,7 @@ demo: install  ## the main job on the embedded model: rank, prune, compare; pict
 	@echo "The executed notebook is _demo/01_quick_tour.ipynb, the page with its pictures _demo/01_quick_tour.html"
 
 test: install  ## every test (the browser tests need Chromium: apt-get install chromium fonts-dejavu-core)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --durations=25
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations=25
 
 soak: install  ## the longer form of some tests, an hour or so; its last result is benchmarks/SOAK.md
 	$(BIN)/python tools/soak.py

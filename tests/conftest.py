@@ -37,3 +37,11 @@ def world():
 
 @pytest.fixture(autouse=True)
 def _seed(): torch.manual_seed(0)
+
+# files that take minutes; begun first, so that no process sits idle at the end while another has one of them left
+LONG = [f"test_{name}" for name in ("notebooks", "conformance", "lessons", "browser", "browser_pictures", "package", "browser_hour", "healing", "training",
+                                    "sharding", "panels", "cli", "docs", "real_questions", "harness", "browser_lab")]
+
+def pytest_collection_modifyitems(items):
+    def place(item): return LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG)
+    items.sort(key=place)

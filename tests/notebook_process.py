@@ -1,4 +1,4 @@
-"Runs a notebook in a process of its own that need not import the large libraries again: it is forked from one that has."
+"Runs a notebook, or a command, in a process of its own that need not import the large libraries again: it is forked from one that has."
 import multiprocessing
 import os
 import sys
@@ -29,6 +29,24 @@ def execute(path: str, output: str) -> None:
 def run_notebook(path: Path, output: Path) -> str:
     "What a notebook that failed has printed; empty if every cell ran."
     process = processes().Process(target=execute, args=(str(path), str(output)))
+    process.start()
+    process.join()
+    return f"exit code {process.exitcode}\n{output.read_text()[-3000:]}" if process.exitcode else ""
+
+def command(args: list[str], folder: str, site: str, output: str) -> None:
+    "Run `avss-nb` in a folder, with the package that lies in `site`; end with its exit status."
+    os.chdir(folder)
+    os.environ |= {"HF_HUB_OFFLINE": "1"}
+    sys.path = [site, *(part for part in sys.path if Path(part or ".").resolve() != ROOT)]
+    with open(output, "w") as file, redirect_stdout(file), redirect_stderr(file):
+        import avss_nb.cli
+        assert Path(avss_nb.cli.__file__).is_relative_to(site), avss_nb.cli.__file__
+        sys.argv = ["avss-nb", *args]
+        avss_nb.cli.main()
+
+def run_command(args: list[str], folder: Path, site: Path, output: Path) -> str:
+    "What a command that failed has printed; empty if it succeeded."
+    process = processes().Process(target=command, args=(args, str(folder), str(site), str(output)))
     process.start()
     process.join()
     return f"exit code {process.exitcode}\n{output.read_text()[-3000:]}" if process.exitcode else ""

@@ -89,9 +89,10 @@ OVERFLOWING = """panel => { const edge = panel.getBoundingClientRect().right + 1
         .filter(e => e.offsetParent && e.getBoundingClientRect().width && e.getBoundingClientRect().right > edge)
         .map(e => e.outerHTML.slice(0, 120)); }"""
 
-def keep(png: bytes, name: str, panel: str, layers: int, width: int) -> None:
+def keep(shown, name: str, panel: str, layers: int, width: int) -> None:
     "Write a picture of 128 colours, if it is asked for."
     if not os.environ.get("WRITE_PICTURES"): return
+    png = shown.screenshot()
     folders = [ROOT / "nbs/images/panels"] if SHOWN.get((panel, layers)) == width else []
     folders += [Path(os.environ["ALL_PICTURES"])] if "ALL_PICTURES" in os.environ else []
     for folder in folders:
@@ -111,7 +112,7 @@ def test_panels_fit_their_window(browser, lab, layers):
             theme(page, kind)
             for name, number in zip(PANELS, range(len(PANELS))):
                 panel = panels.nth(number)
-                keep(panel.screenshot(), f"{name}_{layers}_{width}_{kind.lower()}", name, layers, width)
+                keep(panel, f"{name}_{layers}_{width}_{kind.lower()}", name, layers, width)
                 assert not panel.evaluate(OVERFLOWING), (name, width)
             strip = panels.nth(0).locator(".avss-strip")
             picked, box = strip.locator(".mod-active").bounding_box(), panels.nth(0).bounding_box()
