@@ -2283,6 +2283,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                               'avss_nb/panels/lab.py'),
                                     'avss_nb.panels.lab.LayerLab._add_tabs': ( '09_panels/lab.html#layerlab._add_tabs',
                                                                                'avss_nb/panels/lab.py'),
+                                    'avss_nb.panels.lab.LayerLab._after': ('09_panels/lab.html#layerlab._after', 'avss_nb/panels/lab.py'),
                                     'avss_nb.panels.lab.LayerLab._build': ('09_panels/lab.html#layerlab._build', 'avss_nb/panels/lab.py'),
                                     'avss_nb.panels.lab.LayerLab._check_layer': ( '09_panels/lab.html#layerlab._check_layer',
                                                                                   'avss_nb/panels/lab.py'),

@@ -22,10 +22,12 @@ model, tokenizer = load_model({str(ROOT / '_real_models/smollm2')!r}, "float32")
 here = LayerLab(model, tokenizer, ["The first chapter of a book on rivers and the towns along them. " * 8] * 16)
 here"""
 OWN_WITH_QUESTIONS = OWN.replace("] * 16)", """] * 16, [
-    *({"question": f"What is {n} plus 1?", "answer": str(n + 1)} for n in range(1, 9)),
-    *({"question": f"What is the capital of {land}?", "answer": town} for land, town in
-      [("France", "Paris"), ("Peru", "Lima"), ("Chad", "N'Djamena"), ("Nauru", "Yaren"), ("Japan", "Tokyo"), ("Palau", "Ngerulmud")])],
-    eavss=EAVSSScorer(draws=100, probe=False, halves=2), batch_size=16)""").replace("import LayerLab,", "import EAVSSScorer, LayerLab,")
+    {"question": f"What is the capital of {land}?", "answer": [town, f"The capital of {land} is {town}"]} for land, town in
+    [("France", "Paris"), ("Germany", "Berlin"), ("Japan", "Tokyo"), ("Russia", "Moscow"), ("Greece", "Athens"), ("Egypt", "Cairo"),
+     ("China", "Beijing"), ("Peru", "Lima"), ("Austria", "Vienna"), ("Hungary", "Budapest"), ("Italy", "Rome"), ("Portugal", "Lisbon"),
+     ("Chad", "N'Djamena"), ("Nauru", "Yaren"), ("Palau", "Ngerulmud"), ("Kiribati", "Tarawa"), ("Benin", "Porto-Novo"), ("Bhutan", "Thimphu")]],
+    eavss=EAVSSScorer(draws=100, probe=False, halves=2), batch_size=16, prompt=Prompt("chat"), max_new_tokens=9)""").replace(
+    "import LayerLab,", "import EAVSSScorer, LayerLab, Prompt,")
 LISTEN = """() => { window.heard = []; const all = document.querySelector('.avss-lab');
     const note = () => all.querySelectorAll('[role=status]').forEach(s => {
         const last = window.heard[window.heard.length - 1];

@@ -251,6 +251,23 @@ def test_the_step_to_training_does_not_claim_that_layers_stand_out(teaching, wor
         step = lab._steps()[3]
         assert step[1] == label and words in step[2]
 
+def test_a_model_that_answers_all_questions_alike_can_still_be_pruned(teaching, world):
+    "What a researcher meets whose model gets nothing right: the button says so, leaves out what needs both kinds, and goes on."
+    wrong = [(q.text, ["nobody"]) for q in world.questions("rare", 24)]
+    lab, seen = LayerLab(*teaching, world.texts(24), wrong, max_new_tokens=6), []
+    while lab.button.layout.display != "none":
+        seen.append(lab.button.description)
+        lab.button.click()
+        if len(seen) == 2: assert "0 faithful" in lab.text and "Next: lab.prune()" in lab.text
+        assert len(seen) < 9
+    assert seen == ["Rank the layers", "Find layers that hallucinate", "Try without the lowest layers"]
+    assert lab.pruning.reports and len(lab.hallucination.answers)
+    with pytest.raises(InputError, match="0 faithful"): lab.hallucinations()
+    panel = lab.hallucination  # a person may know better, and then there are both kinds
+    for _, number in [*panel.number.options][:3]: panel.overrule(number, True)
+    lab.hallucinations(panel.answers)
+    assert panel.scores is not None and lab.button.layout.display == "" and lab.button.description.startswith("Train")
+
 def test_overruled_verdicts_go_into_code_and_training(teaching, world):
     lab = make(teaching, world)
     lab.hallucinations()

@@ -114,7 +114,7 @@ class LayerLab(Panel):
         title = f"Layers of `{model_name(self.blocks)}`"
         super().__init__(title, "Pick one; every tab shows it.", self.ranking.picture)
         self.views = [View(n) for n in ("ranking", "hallucination", "pruning", "mitigation")]
-        self._links, self._scored = {}, None
+        self._links, self._scored, self._alike = {}, None, False
         self._build(str(folder))
         self._fill_tabs(why, eavss)
         self._add_tabs()
@@ -302,8 +302,8 @@ def _step(self: LayerLab, number: int, words: str):
     self.button.disabled = True
     try:
         yield
-        self.say(self._next())
-    except InputError as error: self.say(str(error)); raise
+        self.say(f"Done. {self._next()}")
+    except InputError as error: self.say(self._after(error)); raise
     except KeyboardInterrupt: self.say("Stopped. What was finished before is kept."); raise
     finally:
         self._offer()
@@ -317,20 +317,26 @@ def _steps(self: LayerLab) -> list[tuple[str, str, str, bool]]:
     none = found and found.scores is not None and not found.scores.standing_out
     train = "Train layers that hallucinate", "trains the layers that hallucinate"
     if none: train = "Train three layers", "trains three layers, though none stands out"
+    alike = self._alike and found.scores is None  # all right or all wrong
     return [
         ("profile", "Rank the layers", "ranks the layers", self.ranking.profile is not None),
         ("hallucinations", "Find layers that hallucinate", "finds those that hallucinate",
-         not found or found.scores is not None),
+         not found or alike or found.scores is not None),
         ("prune", "Try without the lowest layers",
          "tries the model without the lowest layers", not tried or bool(tried.reports)),
-        ("mitigate", *train, not found or self.mitigation is not None),
+        ("mitigate", *train, not found or alike or self.mitigation is not None),
     ]
 
 @patch
 def _next(self: LayerLab) -> str:
     "What there is to do."
     left = [f"lab.{name}() {what}" for name, _, what, done in self._steps() if not done]
-    return f"Done. Next: {left[0]}." if left else "Done. Every step has been taken."
+    return f"Next: {left[0]}." if left else "Every step has been taken."
+
+@patch
+def _after(self: LayerLab, error: InputError) -> str:
+    "What went wrong, and where to go on if another step can be taken all the same."
+    return f"{error}. {self._next()}" if self._alike else str(error)
 
 @patch
 def _offer(self: LayerLab) -> None:
@@ -382,7 +388,12 @@ def hallucinations(self: LayerLab,
     if not self.hallucination:
         raise InputError(without_questions(self.model, self.tokenizer, self.questions))
     with self._step(1, "Finding the layers that hallucinate …"):
-        return self.hallucination.run(self.questions, answers)
+        try: scores = self.hallucination.run(self.questions, answers)
+        except InputError:  # the answers are kept; to ask again would change nothing
+            self._alike = self.hallucination.answers is not None
+            raise
+        self._alike = False
+        return scores
 
 # %% ../../nbs/09_panels/09_lab.ipynb #cell-026
 @patch
