@@ -617,7 +617,7 @@ def _measure(self: LayerProfiler, rows: Rows, part=lambda share: None):
 @patch
 def _collectors(self: LayerProfiler, texts: Segments) -> list:
     """Return what collects the statistics of a batch. On CUDA the first batch is measured twice,
-    at once and later: equal if the model leaves its states alone, so that they may wait."""
+    at once and later: equal if the model leaves its states alone; then they may wait."""
     def collector(waiting):
         layers, dtype = len(self.blocks), self.model.dtype
         return fastest_statistics(self.sites, layers, texts, dtype, waiting)

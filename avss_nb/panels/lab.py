@@ -114,7 +114,7 @@ class LayerLab(Panel):
         title = f"Layers of `{model_name(self.blocks)}`"
         super().__init__(title, "Pick one; every tab shows it.", self.ranking.picture)
         self.views = [View(n) for n in ("ranking", "hallucination", "pruning", "mitigation")]
-        self._links, self._scored, self._alike = {}, None, False
+        self._links, self._scored, self._one_kind = {}, None, False
         self._build(str(folder))
         self._fill_tabs(why, eavss)
         self._add_tabs()
@@ -317,14 +317,14 @@ def _steps(self: LayerLab) -> list[tuple[str, str, str, bool]]:
     none = found and found.scores is not None and not found.scores.standing_out
     train = "Train layers that hallucinate", "trains the layers that hallucinate"
     if none: train = "Train three layers", "trains three layers, though none stands out"
-    alike = self._alike and found.scores is None  # all right or all wrong
+    one_kind = self._one_kind and found.scores is None  # all right or all wrong
     return [
         ("profile", "Rank the layers", "ranks the layers", self.ranking.profile is not None),
         ("hallucinations", "Find layers that hallucinate", "finds those that hallucinate",
-         not found or alike or found.scores is not None),
+         not found or one_kind or found.scores is not None),
         ("prune", "Try without the lowest layers",
          "tries the model without the lowest layers", not tried or bool(tried.reports)),
-        ("mitigate", *train, not found or alike or self.mitigation is not None),
+        ("mitigate", *train, not found or one_kind or self.mitigation is not None),
     ]
 
 @patch
@@ -336,7 +336,7 @@ def _next(self: LayerLab) -> str:
 @patch
 def _after(self: LayerLab, error: InputError) -> str:
     "What went wrong, and where to go on if another step can be taken all the same."
-    return f"{error}. {self._next()}" if self._alike else str(error)
+    return f"{error}. {self._next()}" if self._one_kind else str(error)
 
 @patch
 def _offer(self: LayerLab) -> None:
@@ -390,9 +390,9 @@ def hallucinations(self: LayerLab,
     with self._step(1, "Finding the layers that hallucinate …"):
         try: scores = self.hallucination.run(self.questions, answers)
         except InputError:  # the answers are kept; to ask again would change nothing
-            self._alike = self.hallucination.answers is not None
+            self._one_kind = self.hallucination.answers is not None
             raise
-        self._alike = False
+        self._one_kind = False
         return scores
 
 # %% ../../nbs/09_panels/09_lab.ipynb #cell-026
