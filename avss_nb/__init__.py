@@ -28,7 +28,7 @@ NAMES = {
     "maths.moments": "Moments ExactSum MomentSums variance sparsity EDGES",
     "maths.sites": "Segments BlockStatistics",
     "model.blocks": "Blocks fingerprint_blocks",
-    "model.passes": "Passes WholePasses open_passes",
+    "model.passes": "OpenPasses Passes WholePasses open_passes",
     "draw.answers": "plot_reliability",
     "draw.comparison": "plot_arms plot_retention",
     "draw.hallucination": "EAVSSMarks TwoHistograms plot_eavss plot_probe plot_shifts",

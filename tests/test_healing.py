@@ -19,6 +19,7 @@ from avss_nb import (
 from avss_nb.prune.healing import HEALING_MARK, healing_terms, pack_windows
 from avss_nb.prune.recovery import share_kept
 from killing import run_with_kills
+from conftest import SOAK
 from tiny import CAUSAL, CONFIGS, VOCABULARY, tiny
 
 RECIPE = dict(steps=8, batch_size=4, window=16, every=2, checkpoint_every=4)
@@ -190,10 +191,11 @@ def killed_run(folder):
     torch.set_num_threads(1)
     heal(with_dropout(), checkpoint=Path(folder), steps=120, checkpoint_every=2)
 
+@pytest.mark.soak
 def test_killed_again_and_again_ends_with_the_same_weights(tmp_path):
     folder = tmp_path / "run"
     def done(): return max((int(p.name.split("-")[1]) for p in (folder / "healed").glob("checkpoint-*")), default=0)
-    run_with_kills(killed_run, (str(folder),), kills=4, done=done, growth=40, longest=0.05)
+    run_with_kills(killed_run, (str(folder),), kills=4 if SOAK else 2, done=done, growth=40, longest=0.05)
     assert same(heal(with_dropout(), checkpoint=folder, steps=120, checkpoint_every=2).model, heal(with_dropout(), steps=120, checkpoint_every=2).model)
 
 def test_a_half_written_checkpoint_is_passed_over(tmp_path):

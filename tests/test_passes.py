@@ -2,9 +2,9 @@
 import random
 import pytest
 import torch
-from avss_nb import Blocks, LayerProfiler, LayerPruner, silent
+from avss_nb import Blocks, InputError, LayerProfiler, LayerPruner, silent
 from avss_nb.model.heads import model_batch
-from avss_nb.model.passes import Passes, open_passes, replace_forward, resumes
+from avss_nb.model.passes import OpenPasses, Passes, open_passes, replace_forward, resumes
 from architectures import made
 from tiny import tiny
 
@@ -71,3 +71,21 @@ def test_states_at_forks_need_no_more_memory_than_is_given():
             run._walk = watched
             found = run.losses_without(choices)
             assert max(deepest) == states + 1 and len(found) == len({frozenset(c) for c in choices})
+
+def test_a_search_keeps_no_more_states_than_memory_allows(monkeypatch):
+    "Batches that find no room are begun anew at each step; the choices and the losses are the same."
+    model = tiny("llama")
+    monkeypatch.setattr("avss_nb.prune.pruner.texts_at_once", lambda model: 2)  # three batches
+    batch = model_batch(model, ROWS[:2])
+    with torch.no_grad(): one = Passes(Blocks(model), batch).megabytes
+    assert one >= Passes(Blocks(model), batch).first.nbytes / 2**20
+    opened, found = [], []
+    class Counted(OpenPasses):
+        def __init__(self, *args): super().__init__(*args); opened.append(self)
+    monkeypatch.setattr("avss_nb.model.passes.OpenPasses", Counted)
+    for memory, kept in (512, 3), (4.5 * one, 2), (0, 0):
+        found.append(LayerPruner(model, memory=memory).plan(count=2, search="greedy", texts=ROWS, progress=silent).trace)
+        assert len(opened[-1].kept) == kept and sum(run.megabytes for run in opened[-1].kept.values()) <= memory / 2
+    assert found[0] == found[1] == found[2]
+    for memory in -1, float("nan"), "1 GB":
+        with pytest.raises(InputError, match="memory"): LayerPruner(model, memory=memory)

@@ -1,7 +1,7 @@
 "A real instruct model, real questions: how it is asked decides what is measured; a real tokenizer that needs its BOS."
 import numpy as np, pytest, torch
 from avss_nb import Evaluator, Prompt, plan_asking, load_model, load_questions
-from conftest import shared
+from conftest import SOAK, shared
 
 pytestmark = pytest.mark.real
 
@@ -11,14 +11,17 @@ def smollm2(real): return load_model(str(real("smollm2")), "float32", "cpu")
 @pytest.fixture(scope="module")
 def questions(): return load_questions(shared("data/sciq/test.txt"))[:110]
 
-def test_auto_finds_short_answers_that_can_be_judged(smollm2, questions):
+@pytest.mark.soak
+@pytest.mark.parametrize("count", [60, 110])
+def test_auto_finds_short_answers_that_can_be_judged(smollm2, questions, count):
+    if count > 60 and not SOAK: pytest.skip("takes minutes: make soak")
     evaluator = Evaluator(*smollm2)
-    found = plan_asking(evaluator, questions, draws=2, develop=16)
+    found = plan_asking(evaluator, questions[:count], draws=2, develop=16)
     answers = evaluator.asking(found.prompt).answer(found.questions)
     report = answers.report(draws=0)
     assert found.prompt.style == "plain" and len(found.prompt.examples) == 5 and [*found.tried.index] == ["5 shots", "chat"]
     assert report.accuracy > 0.08 and report.by_rule["contains"] >= report.accuracy and all(answers.texts)
-    plain = evaluator.answer(found.questions[:40])  # as it was asked before
+    plain = evaluator.answer(found.questions[:count // 3])  # as it was asked before
     assert plain.correct.mean() < 0.05 and plain.abstained.mean() > 0.05 and plain.warnings()
 
 @pytest.mark.parametrize("prompt", [Prompt(), Prompt("chat", system="Answer with a word."), Prompt(examples=[("Capital of France?", "Paris")])],

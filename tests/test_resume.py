@@ -3,6 +3,7 @@ import json, random
 import numpy as np, pytest, torch
 from safetensors import safe_open
 from avss_nb import Answers, Blocks, Evaluator, InputError, Question, silent
+from conftest import SOAK
 from killing import run_with_kills
 
 def asked(world, n): return [q for group in ("known", "rare", "unknown") for q in world.questions(group, n)]
@@ -18,14 +19,16 @@ def answer(path):
     torch.set_num_threads(1)
     return Evaluator(*load_teaching_model(), batch_size=2).answer(asked(TeachingWorld(), 134), resume=path)
 
+@pytest.mark.soak
 def test_sigkill_at_random_moments(tmp_path):
     path, threads = tmp_path / "answers.jsonl", torch.get_num_threads()
     def done(): return max(path.read_bytes().count(b"\n") - 1, 0) // 2 * 2 if path.exists() else 0  # answers in whole batches
-    history = run_with_kills(answer, (path,), kills=12, done=done, growth=12)
+    kills = 12 if SOAK else 5
+    history = run_with_kills(answer, (path,), kills=kills, done=done, growth=12)
     try: reference = answer(tmp_path / "uninterrupted.jsonl")
     finally: torch.set_num_threads(threads)
     assert history == sorted(history), "something that was finished got lost"
-    assert len({*history}) > 12 and history[-2] < history[-1] == 402 == len(reference)
+    assert len({*history}) > kills and history[-2] < history[-1] == 402 == len(reference)
     equal(Answers.load(path), reference)
     assert path.read_bytes() == (tmp_path / "uninterrupted.jsonl").read_bytes()
 
@@ -40,13 +43,15 @@ def train(path):
     recipe = Recipe(steps=40, batch_size=4, text_batch=2, text_length=16, every=1)
     return ContrastiveMitigator(model, tokenizer, [9], recipe, max_new_tokens=2).train(answers, world.texts(3), questions[3:5], silent, path)
 
+@pytest.mark.soak
 def test_sigkill_in_training(tmp_path):
     path, threads = tmp_path / "checkpoint", torch.get_num_threads()
     def done(): return json.loads(safe_open(path, "pt").metadata()["avss_nb"])["step"] if path.exists() else 0
-    history = run_with_kills(train, (path,), kills=10, done=done, growth=4, longest=0.1)
+    kills = 10 if SOAK else 5
+    history = run_with_kills(train, (path,), kills=kills, done=done, growth=4, longest=0.1)
     try: reference, again = train(tmp_path / "uninterrupted"), train(path)
     finally: torch.set_num_threads(threads)
-    assert history == sorted(history) and len({*history}) > 10 and history[-1] == 40
+    assert history == sorted(history) and len({*history}) > kills and history[-1] == 40
     assert not again.partial and again.history == reference.history and again.step == reference.step
     assert [row["step"] for row in again.history] == [*range(1, 41)]
     trained = dict(reference.model.named_parameters())

@@ -438,6 +438,10 @@ class KernelStatistics:
 
     def done(self) -> None:
         "Measure what still waits: the batch is over."
+        self._measure()
+        self.scratch = {}
+
+    def _measure(self) -> None:
         held, self.held, self.bytes = self.held, [], 0
         for name in dict.fromkeys(name for name, *_ in held):
             self._run(name, *zip(*((layer, states) for own, layer, states in held if own == name)))
@@ -454,11 +458,11 @@ def _hold(self: KernelStatistics, name, layer, *states) -> None:
     kinds, device = {a.dtype for a in states}, self.texts.device
     if len(kinds) > 1: states = [a.float() for a in states]
     states = [_readable(a, device) for a in states]
-    if self.held and states[0].dtype != self.held[-1][-1][0].dtype: self.done()
+    if self.held and states[0].dtype != self.held[-1][-1][0].dtype: self._measure()
     known = {id(a) for a in self.held[-1][-1]} if self.held else set()
     self.bytes += sum(a.nbytes for a in states if id(a) not in known)
     self.held.append((name, layer, states))
-    if self.bytes > self.waiting: self.done()
+    if self.bytes > self.waiting: self._measure()
 
 # %% ../../nbs/02_maths/02_kernels.ipynb #cell-070
 @patch
@@ -539,7 +543,7 @@ def _run(self: KernelStatistics, name, layers, states) -> None:
 @patch
 def _launch(self: KernelStatistics, room, places, x, y=None) -> None:
     (S, H, chunks, tokens), k, blocks = room["shape"], room["sites"], len(places)
-    y, texts, B, scratch = x if y is None else y, self.texts, len(self.texts.lengths), None
+    y, texts, B = x if y is None else y, self.texts, len(self.texts.lengths)
     scratch, aligned = self._scratch(k, H, blocks), room["aligned"]
     kept, direct = (room[part] for part in ("text_mean", "text_m2")), chunks == 1
     mean, m2 = kept if direct else (scratch["mean"], scratch["m2"])

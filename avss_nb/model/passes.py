@@ -14,7 +14,7 @@ from .handling import run_eagerly
 from .heads import batch_losses, without_cache
 
 # %% auto #0
-__all__ = ['Losses', 'MEMORY', 'replace_forward', 'as_choices', 'WholePasses', 'Passes', 'resumes', 'open_passes']
+__all__ = ['Losses', 'MEMORY', 'replace_forward', 'as_choices', 'WholePasses', 'Passes', 'resumes', 'OpenPasses', 'open_passes']
 
 # %% ../../nbs/03_model/07_passes.ipynb #cell-010
 @contextmanager
@@ -86,7 +86,7 @@ class WholePasses:
         return found
 
 # %% ../../nbs/03_model/07_passes.ipynb #cell-016
-MEMORY = 512  # MB for states that are kept where paths fork
+MEMORY = 512  # MB for states that are kept
 
 class Passes:
     """Passes of one batch that leave out blocks; what they share is computed once.
@@ -213,11 +213,55 @@ def resumes(
         for c in wanted
     )
 
+# %% ../../nbs/03_model/07_passes.ipynb #cell-028
+def _tensors(value) -> Iterator[Tensor]:
+    "The tensors in arguments of any shape."
+    if isinstance(value, Tensor): yield value
+    parts = value.values() if isinstance(value, dict) else value
+    if isinstance(value, (dict, list, tuple)):
+        for part in parts: yield from _tensors(part)
+
+@patch(as_prop=True)
+def megabytes(self: Passes) -> float:
+    "What is held while these passes are open."
+    held = {id(t): t.nbytes for t in (self.first, *_tensors([*self.calls.values()]))}
+    return sum(held.values()) / 2**20
+
+class OpenPasses:
+    """Passes over batches, one after the other, that stay open while the memory lasts.
+
+    Parameters
+    ----------
+    begin : Callable[[dict], Passes | WholePasses]
+        makes those of a batch
+    batches : Sequence[dict[str, Tensor]]
+        from `avss_nb.model.heads.target_batch`
+    memory : float
+        MB for those that stay open
+    """
+
+    def __init__(self,
+        begin: Callable[[dict], Passes | WholePasses],  # makes those of a batch
+        batches: Sequence[dict[str, Tensor]],  # from `avss_nb.model.heads.target_batch`
+        memory: float,  # MB for those that stay open
+    ):
+        self.begin, self.batches, self.free, self.kept = begin, batches, memory, {}
+
+    def __len__(self): return len(self.batches)
+
+    def __iter__(self) -> Iterator[Passes | WholePasses]:
+        for number, batch in enumerate(self.batches):
+            run = self.kept.get(number) or self.begin(batch)
+            size = getattr(run, "megabytes", 0)  # whole passes hold nothing
+            if number not in self.kept and size <= self.free:
+                self.kept[number], self.free = run, self.free - size
+            yield run
+
 def open_passes(
     blocks: Blocks,
     batches: Sequence[dict[str, Tensor]],  # from `avss_nb.model.heads.target_batch`
-    memory: float = MEMORY,  # MB for states that are kept where paths fork
-) -> list[Passes] | list[WholePasses]:
+    memory: float = MEMORY,  # MB for states: half for batches that stay open, half for forks
+) -> OpenPasses:
     """Open passes over batches: resumed ones where the model allows them.
 
     Parameters
@@ -227,7 +271,9 @@ def open_passes(
     batches : Sequence[dict[str, Tensor]]
         from `avss_nb.model.heads.target_batch`
     memory : float, default MEMORY
-        MB for states that are kept where paths fork
+        MB for states: half for batches that stay open, half for forks
     """
-    if not resumes(blocks, batches[0]): return [WholePasses(blocks, batch) for batch in batches]
-    return [Passes(blocks, batch, memory) for batch in batches]
+    able = resumes(blocks, batches[0])
+    def begin(batch):
+        return Passes(blocks, batch, memory / 2) if able else WholePasses(blocks, batch)
+    return OpenPasses(begin, batches, memory / 2)

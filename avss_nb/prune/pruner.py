@@ -25,7 +25,7 @@ from ..layers.profiler import LayerProfiler
 from ..layers.scores import LayerScorer, LayerScores
 from ..model.saving import plain_generation, save_result
 from ..model.surgery import cut_notes, rebuild_model, refuse_surgery, run_checks
-from ..model.passes import Passes, WholePasses, open_passes
+from ..model.passes import MEMORY, OpenPasses, open_passes
 from ..model.handling import evaluate_undisturbed, unwrap_model
 
 # %% auto #0
@@ -496,7 +496,7 @@ def _checked_count(count, layers) -> int:
 
 # %% ../../nbs/07_prune/00_pruner.ipynb #cell-062
 def mean_losses(
-    passes: Sequence[Passes | WholePasses],  # from `open_passes`, one for each batch
+    passes: OpenPasses,  # from `open_passes`
     choices: Sequence[Iterable[int]],  # sets of blocks to leave out
     part: Callable[[float], None] = lambda share: None,  # hears the share that is done
 ) -> list[float]:  # nats a token for each choice; infinite where the model breaks
@@ -504,8 +504,8 @@ def mean_losses(
 
     Parameters
     ----------
-    passes : Sequence[Passes | WholePasses]
-        from `open_passes`, one for each batch
+    passes : OpenPasses
+        from `open_passes`
     choices : Sequence[Iterable[int]]
         sets of blocks to leave out
     part : Callable[[float], None], default lambda share: None
@@ -533,6 +533,7 @@ def greedy_search(
     progress: Callable[[Progress], None] = silent,  # hears of every candidate
     # makes the result so far from the steps so far
     partial: Callable[[Sequence], object] | None = None,
+    memory: float = MEMORY,  # MB for states that are kept from one candidate to the next
 ) -> list[tuple[int, float]]:  # layer removed, mean loss after that
     """Remove the block that costs the least loss, measure again, and so on (after SLEB,
     arXiv 2402.09025).
@@ -550,6 +551,8 @@ def greedy_search(
         hears of every candidate
     partial : Callable[[Sequence], object] | None, default None
         makes the result so far from the steps so far
+    memory : float, default MEMORY
+        MB for states that are kept from one candidate to the next
 
     Returns
     -------
@@ -559,7 +562,8 @@ def greedy_search(
     protect, steps = set(protect), []
     candidates = [layer for layer in range(len(blocks)) if layer not in protect]
     total = sum(len(candidates) - step for step in range(count))
-    report, passes = Reporter(progress, total, "candidate"), open_passes(blocks, batches)
+    report = Reporter(progress, total, "candidate")
+    passes = open_passes(blocks, batches, memory)
     for _ in range(count):
         choices = [{*(gone for gone, _ in steps), layer} for layer in candidates]
         found = mean_losses(passes, choices, lambda share: report.part(share * len(choices)))
@@ -655,6 +659,8 @@ class LayerPruner:
         or processor; saved with the smaller model, needed for a search over strings
     stack : str | None, default None
         "encoder" or "decoder" where there are two
+    memory : float, default MEMORY
+        MB for states that a greedy search keeps from one candidate to the next
     """
 
     def __init__(self,
@@ -662,14 +668,18 @@ class LayerPruner:
         # or processor; saved with the smaller model, needed for a search over strings
         tokenizer=None,
         stack: str | None = None,  # "encoder" or "decoder" where there are two
+        # MB for states that a greedy search keeps from one candidate to the next
+        memory: float = MEMORY,
     ):
         check_model(model)
         text_tokenizer(tokenizer)  # refuses what cannot be one
+        check_kinds(Real, memory=memory, advice="give MB")
+        if not memory >= 0: raise InputError(f"memory={memory} was given; give MB, 0 or more")
         try: self.blocks = Blocks(model, stack)
         except Exception:
             refuse_surgery(model)  # where a reason is known, say that one
             raise
-        self.model, self.tokenizer, self.stack = model, tokenizer, stack
+        self.model, self.tokenizer, self.stack, self.memory = model, tokenizer, stack, memory
 
 # %% ../../nbs/07_prune/00_pruner.ipynb #cell-073
 @patch
@@ -811,7 +821,10 @@ def _greedily(self: LayerPruner, texts, number, protect, progress, _=None) -> Pr
     how = f"greedy search by {by} on {sum(map(len, rows)):,} tokens"
     def plan(steps): return self._found(how, steps, rows[:3])
     with evaluate_undisturbed(self.model):
-        found = plan(greedy_search(self.blocks, batches, number, protect, progress, plan))
+        steps = greedy_search(
+            self.blocks, batches, number, protect, progress, plan, self.memory
+        )
+    found = plan(steps)
     if not bare: return found
     return replace(found, how=f"{how}; {found.similarity(rows, LENGTH)} of the search")
 
