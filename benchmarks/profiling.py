@@ -23,8 +23,9 @@ SHAPES = {  # name → model, rows of a batch, tokens of a row
     "gpt2": (lambda layers=12, hidden=768: GPT2LMHeadModel(GPT2Config(n_layer=layers, n_embd=hidden, n_head=hidden // 64)), 8, 256),
     "llama-7b": (lambda layers=32, hidden=4096: LlamaForCausalLM(LlamaConfig(num_hidden_layers=layers, hidden_size=hidden, intermediate_size=hidden * 43 // 16,
                  num_attention_heads=hidden // 128, vocab_size=32000, max_position_embeddings=4096)), 8, 2048),
-    "smollm2": (lambda layers=30, hidden=576: LlamaForCausalLM(LlamaConfig(num_hidden_layers=layers, hidden_size=hidden, intermediate_size=hidden * 8 // 3,
-                num_attention_heads=hidden // 64, num_key_value_heads=hidden // 192, vocab_size=49152, max_position_embeddings=2048)), 32, 256),
+    "smollm2": (lambda layers=30, hidden=576: LlamaForCausalLM(LlamaConfig(
+        num_hidden_layers=layers, hidden_size=hidden, intermediate_size=hidden * 8 // 3, num_attention_heads=hidden // 64,
+        num_key_value_heads=hidden // 192, vocab_size=49152, max_position_embeddings=2048)), 32, 256),
     "teaching": (lambda layers=12, hidden=128: LlamaForCausalLM(LlamaConfig(num_hidden_layers=layers, hidden_size=hidden, intermediate_size=3 * hidden,
                  num_attention_heads=hidden // 32, vocab_size=467, max_position_embeddings=128)), 64, 64)}
 

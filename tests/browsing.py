@@ -214,12 +214,13 @@ def check_nothing_jumped(page):
     except Exception: pytest.fail(f"{page.evaluate('parts_of(document.querySelector(`.avss-panel`))')} after the run, {seen[0]} in it")
 
 SETTLED = """async width => {
-    const places = () => JSON.stringify([...document.querySelectorAll('.avss-panel, .avss-panel img, .avss-panel table, .jp-OutputArea')]
-        .map(e => { const r = e.getBoundingClientRect(); return [r.x, r.y, r.width, r.height]; }));
+    const moving = '.avss-panel, .avss-panel img, .avss-panel table, .jp-OutputArea';
+    const places = () => JSON.stringify([...document.querySelectorAll(moving)].map(e => e.getBoundingClientRect()));
+    const fits = () => innerWidth === width && document.getElementById('main').offsetWidth <= width;
     for (let still = 0, before = ''; still < 4;) {
         await new Promise(done => setTimeout(done, 50));
         const now = places();
-        still = now === before && innerWidth === width && document.getElementById('main').offsetWidth <= width ? still + 1 : 0;
+        still = now === before && fits() ? still + 1 : 0;
         before = now;
     }
     return true; }"""

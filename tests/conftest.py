@@ -38,9 +38,25 @@ def world():
 @pytest.fixture(autouse=True)
 def _seed(): torch.manual_seed(0)
 
+def published(*cells, **names) -> list[tuple[dict, dict]]:
+    "What a shell with these names publishes while it runs the cells: the data of each output, and the rest of it."
+    from IPython.core.interactiveshell import InteractiveShell
+    shell, sent = InteractiveShell.instance(), []
+    publisher = type(shell.display_pub)
+    publish = publisher.publish
+    publisher.publish = lambda self, data, metadata=None, **rest: sent.append((data, rest))
+    try:
+        shell.user_ns.update(names)
+        for cell in cells: shell.run_cell(cell).raise_error()
+    finally:
+        publisher.publish = publish
+        InteractiveShell.clear_instance()
+    return sent
+
 # files that take minutes; begun first, so that no process sits idle at the end while another has one of them left
-LONG = [f"test_{name}" for name in ("notebooks", "conformance", "lessons", "browser", "browser_pictures", "package", "browser_hour", "healing", "training",
-                                    "sharding", "panels", "cli", "docs", "real_questions", "harness", "browser_lab")]
+LONG = [f"test_{name}" for name in (
+    "notebooks", "conformance", "lessons", "browser", "browser_pictures", "package", "browser_hour", "healing", "training",
+    "sharding", "panels", "cli", "docs", "real_questions", "harness", "browser_lab")]
 
 def pytest_collection_modifyitems(items):
     def place(item): return LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG)

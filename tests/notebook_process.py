@@ -1,4 +1,4 @@
-"Runs a notebook, or a command, in a process of its own that need not import the large libraries again: it is forked from one that has."
+"Runs a notebook or a command in a process of its own that need not import the large libraries again: forked from one that has."
 import multiprocessing
 import os
 import sys
@@ -16,28 +16,32 @@ def processes():
     context.set_forkserver_preload([*LARGE, __name__])
     return context
 
-def execute(path: str, output: str) -> None:
+def execute(path: Path, output: Path) -> None:
     "Execute a notebook as `nbdev_test` does, with its slow cells where SOAK is set; end with 1 if a cell fails."
     os.chdir(ROOT)
     from nbdev.config import get_config
     from nbdev.test import test_nb
     with open(output, "w") as file, redirect_stdout(file), redirect_stderr(file):
         flags = ["notest"] if os.environ.get("SOAK") else get_config().tst_flags.split()
-        passed, _ = test_nb(Path(path), skip_flags=flags, basepath=ROOT)
+        passed, _ = test_nb(path, skip_flags=flags, basepath=ROOT)
     sys.exit(not passed)
+
+def failure_of(target, *args) -> str:
+    "What a process has printed to its last argument, a file, and its exit code; empty if that is 0."
+    process = processes().Process(target=target, args=args)
+    process.start()
+    process.join()
+    return f"exit code {process.exitcode}\n{args[-1].read_text()[-3000:]}" if process.exitcode else ""
 
 def run_notebook(path: Path, output: Path) -> str:
     "What a notebook that failed has printed; empty if every cell ran."
-    process = processes().Process(target=execute, args=(str(path), str(output)))
-    process.start()
-    process.join()
-    return f"exit code {process.exitcode}\n{output.read_text()[-3000:]}" if process.exitcode else ""
+    return failure_of(execute, path, output)
 
-def command(args: list[str], folder: str, site: str, output: str) -> None:
+def command(args: list[str], folder: Path, site: Path, output: Path) -> None:
     "Run `avss-nb` in a folder, with the package that lies in `site`; end with its exit status."
     os.chdir(folder)
     os.environ |= {"HF_HUB_OFFLINE": "1"}
-    sys.path = [site, *(part for part in sys.path if Path(part or ".").resolve() != ROOT)]
+    sys.path = [str(site), *(part for part in sys.path if Path(part or ".").resolve() != ROOT)]
     with open(output, "w") as file, redirect_stdout(file), redirect_stderr(file):
         import avss_nb.cli
         assert Path(avss_nb.cli.__file__).is_relative_to(site), avss_nb.cli.__file__
@@ -46,7 +50,4 @@ def command(args: list[str], folder: str, site: str, output: str) -> None:
 
 def run_command(args: list[str], folder: Path, site: Path, output: Path) -> str:
     "What a command that failed has printed; empty if it succeeded."
-    process = processes().Process(target=command, args=(args, str(folder), str(site), str(output)))
-    process.start()
-    process.join()
-    return f"exit code {process.exitcode}\n{output.read_text()[-3000:]}" if process.exitcode else ""
+    return failure_of(command, args, folder, site, output)

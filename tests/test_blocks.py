@@ -80,6 +80,10 @@ def test_fingerprint_knows_models_apart_but_not_precisions():
     llama = fingerprint_blocks(Blocks(tiny("llama")))
     assert llama == fingerprint_blocks(Blocks(tiny("llama", dtype=torch.bfloat16)))
     assert llama != fingerprint_blocks(Blocks(tiny("llama", seed=1)))
+    from avss_nb.model.blocks import _spread
+    blocks = Blocks(tiny("llama"))
+    _spread.cache_clear()
+    with torch.device("meta"): assert llama == fingerprint_blocks(blocks)  # whatever the default device
 
 def test_a_stack_is_named_by_a_part_of_its_path():
     "In an encoder–decoder made of two BERTs the word encoder stands in both paths: it means the one in which it comes first."

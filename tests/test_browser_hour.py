@@ -2,7 +2,8 @@
 import os
 import re
 import pytest
-from browsing import TIMEOUT, browser, close_notebook, lab, needs_browser, new_page, open_notebook, resize, run_cell, save, wait_idle  # noqa: F401
+from browsing import (TIMEOUT, browser, close_notebook, lab, needs_browser, new_page, open_notebook, resize,  # noqa: F401
+                      run_cell, save, wait_idle)
 from conftest import ROOT, SOAK
 
 pytestmark = needs_browser()
@@ -22,11 +23,14 @@ model, tokenizer = load_model({str(ROOT / '_real_models/smollm2')!r}, "float32")
 here = LayerLab(model, tokenizer, ["The first chapter of a book on rivers and the towns along them. " * 8] * 16)
 here"""
 OWN_WITH_QUESTIONS = OWN.replace("] * 16)", """] * 16, [
-    {"question": f"What is the capital of {land}?", "answer": [town, f"The capital of {land} is {town}"]} for land, town in
-    [("France", "Paris"), ("Germany", "Berlin"), ("Japan", "Tokyo"), ("Russia", "Moscow"), ("Greece", "Athens"), ("Egypt", "Cairo"),
-     ("China", "Beijing"), ("Peru", "Lima"), ("Austria", "Vienna"), ("Hungary", "Budapest"), ("Italy", "Rome"), ("Portugal", "Lisbon"),
-     ("Chad", "N'Djamena"), ("Nauru", "Yaren"), ("Palau", "Ngerulmud"), ("Kiribati", "Tarawa"), ("Benin", "Porto-Novo"), ("Bhutan", "Thimphu")]],
-    eavss=EAVSSScorer(draws=100, probe=False, halves=2), batch_size=16, prompt=Prompt("chat"), max_new_tokens=9)""").replace(
+    {"question": f"What is the capital of {land}?", "answer": [town, f"The capital of {land} is {town}"]}
+    for land, town in [
+        ("France", "Paris"), ("Germany", "Berlin"), ("Japan", "Tokyo"), ("Russia", "Moscow"), ("Greece", "Athens"),
+        ("Egypt", "Cairo"), ("China", "Beijing"), ("Peru", "Lima"), ("Austria", "Vienna"), ("Hungary", "Budapest"),
+        ("Italy", "Rome"), ("Portugal", "Lisbon"), ("Chad", "N'Djamena"), ("Nauru", "Yaren"), ("Palau", "Ngerulmud"),
+        ("Kiribati", "Tarawa"), ("Benin", "Porto-Novo"), ("Bhutan", "Thimphu")]],
+    eavss=EAVSSScorer(draws=100, probe=False, halves=2), batch_size=16, prompt=Prompt("chat"),
+    max_new_tokens=9)""").replace(
     "import LayerLab,", "import EAVSSScorer, LayerLab, Prompt,")
 LISTEN = """() => { window.heard = []; const all = document.querySelector('.avss-lab');
     const note = () => all.querySelectorAll('[role=status]').forEach(s => {
@@ -82,7 +86,8 @@ def test_one_step_leads_to_the_next_and_stays_in_the_file(browser, lab, which, r
     for label in "Rank the layers", "Find layers that hallucinate", "Try without the lowest layers":
         page.wait_for_selector(f".avss-next:not([disabled]) >> text={label}", timeout=patience)
         page.locator(".avss-next").click()
-    page.wait_for_selector(".avss-next:not([disabled]) >> text=/Train (layers that hallucinate|three layers)/", timeout=patience)
+    train = "text=/Train (layers that hallucinate|three layers)/"
+    page.wait_for_selector(f".avss-next:not([disabled]) >> {train}", timeout=patience)
     wait_idle(page)
     page.wait_for_timeout(1500)  # the page stores half a second after a change
     save(page)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from conftest import SOAK
-from browsing import ROOT, browser, close_notebook, lab, needs_browser, open_notebook, resize, run_all, theme  # noqa: F401
+from browsing import (ROOT, browser, close_notebook, lab, needs_browser, open_notebook, resize, run_all,  # noqa: F401
+                      theme)
 
 pytestmark = needs_browser()
 
@@ -103,7 +104,8 @@ def keep(shown, name: str, panel: str, layers: int, width: int) -> None:
 @pytest.mark.soak
 @pytest.mark.parametrize("layers", DEPTHS)
 def test_panels_fit_their_window(browser, lab, layers):
-    if layers < 80 and not (SOAK or os.environ.get("WRITE_PICTURES")): pytest.skip("80 layers are the hardest; these: make soak")
+    if layers < 80 and not (SOAK or os.environ.get("WRITE_PICTURES")):
+        pytest.skip("80 layers are the hardest; these: make soak")
     page = open_notebook(browser, lab, [f"LAYERS = {layers}\n{CELLS[0]}", *CELLS[1:]], f"pictures{layers}.ipynb", height=9000)
     run_all(page)
     page.wait_for_selector(".avss-lab")

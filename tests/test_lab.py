@@ -252,7 +252,7 @@ def test_the_step_to_training_does_not_claim_that_layers_stand_out(teaching, wor
         assert step[1] == label and words in step[2]
 
 def test_a_model_that_gets_nothing_right_can_still_be_pruned(teaching, world):
-    "What a researcher meets whose model gets nothing right: the button says so, leaves out what needs both kinds of answers, and goes on."
+    "Where all answers are wrong the button says so, leaves out what needs both kinds of answers, and goes on."
     wrong = [(q.text, ["nobody"]) for q in world.questions("rare", 24)]
     lab, seen = LayerLab(*teaching, world.texts(24), wrong, max_new_tokens=6), []
     while lab.button.layout.display != "none":

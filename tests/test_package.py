@@ -143,7 +143,8 @@ def test_the_command_lines_of_readme_run(site, tmp_path):
     (program, *shared), = command_lines(STUDIES)          # two processes make the same profile
     assert program == "torchrun"
     run(site, tmp_path, Path(sys.executable).with_name("torchrun"), *shared, *LESS["profile"].split())
-    again = run(site, tmp_path, sys.executable, "-m", "avss_nb.cli", "rank", "profile.safetensors")  # the program itself
+    # the program itself
+    again = run(site, tmp_path, sys.executable, "-m", "avss_nb.cli", "rank", "profile.safetensors")
     assert "5" in again
 
 def test_the_other_command_lines_of_readme_are_targets_of_make():

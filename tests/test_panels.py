@@ -33,7 +33,7 @@ from avss_nb.panels.live import duration_in_words, list_layers, widget_parts
 from avss_nb.panels.picture import sole_run
 from avss_nb.panels.pruning import PERPLEXITIES, direction_mark, measure_label
 from avss_nb.panels.ranking import CONTROLS, EPSILONS, scores_of
-from conftest import SOAK
+from conftest import SOAK, published
 from tiny import tiny
 
 TEXTS = torch.randint(3, 600, (48, 10), generator=torch.Generator().manual_seed(0)).tolist()
@@ -420,17 +420,9 @@ def test_what_is_kept_holds_a_picture_with_its_description_words_and_the_table(p
 
 @pytest.mark.parametrize("last_line", ["panel", "display(panel)"])
 def test_the_stored_picture_is_replaced_when_the_run_ends(model, last_line):
-    shell = InteractiveShell.instance()
-    sent = []
-    publish = type(shell.display_pub).publish
-    type(shell.display_pub).publish = lambda self, data, metadata=None, **rest: sent.append((data, rest))
-    try:
-        shell.user_ns.update(panel=LayerRankingPanel(layers=4), model=model, texts=TEXTS, LayerProfiler=LayerProfiler)
-        shell.run_cell(f"from IPython.display import display\n{last_line}").raise_error()
-        shell.run_cell("p = LayerProfiler(model, batch_size=8).profile(texts, progress=panel)").raise_error()
-    finally:
-        type(shell.display_pub).publish = publish
-        InteractiveShell.clear_instance()
+    sent = published(
+        f"from IPython.display import display\n{last_line}", "p = LayerProfiler(model, batch_size=8).profile(texts, progress=panel)",
+        panel=LayerRankingPanel(layers=4), model=model, texts=TEXTS, LayerProfiler=LayerProfiler)
     (live, where), (first, how), (last, update) = sent
     assert "application/vnd.jupyter.widget-view+json" in live and where["transient"] != how["transient"]
     assert how["transient"]["display_id"] == update["transient"]["display_id"] and update["update"] and not how.get("update")

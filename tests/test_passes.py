@@ -84,7 +84,8 @@ def test_a_search_keeps_no_more_states_than_memory_allows(monkeypatch):
         def __init__(self, *args): super().__init__(*args); opened.append(self)
     monkeypatch.setattr("avss_nb.model.passes.OpenPasses", Counted)
     for memory, kept in (512, 3), (4.5 * one, 2), (0, 0):
-        found.append(LayerPruner(model, memory=memory).plan(count=2, search="greedy", texts=ROWS, progress=silent).trace)
+        pruner = LayerPruner(model, memory=memory)
+        found.append(pruner.plan(count=2, search="greedy", texts=ROWS, progress=silent).trace)
         assert len(opened[-1].kept) == kept and sum(run.megabytes for run in opened[-1].kept.values()) <= memory / 2
     assert found[0] == found[1] == found[2]
     for memory in -1, float("nan"), "1 GB":

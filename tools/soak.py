@@ -13,7 +13,8 @@ PAGE = ROOT / "benchmarks/SOAK.md"
 
 def run() -> tuple[int, str]:
     "Run the tests; their exit status and what they printed."
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "soak", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder", "--durations=0", "--durations-min=1", "-rfEs", *sys.argv[1:]]
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "soak", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder",
+               "--durations=0", "--durations-min=1", "-rfEs", *sys.argv[1:]]
     done = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"SOAK": "1", "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, text=True)
     lines = []
     for line in done.stdout:

@@ -26,7 +26,7 @@ from ..model.heads import find_body, find_head, model_batch, reads_padding
 from ..model.heads import target_batch, without_cache
 from ..model.passes import Passes, WholePasses, resumes
 from ..maths.sites import LARGEST, Segments, larger_activation
-from ..maths.kernels import WAITING, fastest_statistics, merged_batches
+from ..maths.kernels import WAITING, KernelStatistics, fastest_statistics, merged_batches
 from ..maths.massive import MASSIVE, massive_activations
 from ..maths.moments import BINS, FEWEST, ExactSum, MomentSums, Moments, avss, rms
 from ..maths.moments import sparsity, variance, with_float64
@@ -622,8 +622,8 @@ def _collectors(self: LayerProfiler, texts: Segments) -> list:
         layers, dtype = len(self.blocks), self.model.dtype
         return fastest_statistics(self.sites, layers, texts, dtype, waiting)
     first = collector(self._waiting or 0)
-    known = self._waiting is not None or not hasattr(first, "equals")
-    return [first] if known else [first, collector(WAITING)]
+    if self._waiting is not None or not isinstance(first, KernelStatistics): return [first]
+    return [first, collector(WAITING)]
 
 def _sums_of(seen) -> dict:
     """Return sums, leading dimensions (groups, layers): moments of all tokens and of the first

@@ -442,6 +442,7 @@ class KernelStatistics:
         self.scratch = {}
 
     def _measure(self) -> None:
+        "Launch the kernels for all states that wait."
         held, self.held, self.bytes = self.held, [], 0
         for name in dict.fromkeys(name for name, *_ in held):
             self._run(name, *zip(*((layer, states) for own, layer, states in held if own == name)))

@@ -543,7 +543,7 @@ def input_fingerprint(
 def _spread(count, samples, device) -> Tensor:
     "Places of some of so many values, the same on every device; blocks share their sizes."
     exact = torch.float32 if count < 2**24 else torch.float64  # float32 counts up to there
-    return torch.linspace(0, count - 1, samples, dtype=exact).long().to(device)
+    return torch.linspace(0, count - 1, samples, dtype=exact, device="cpu").long().to(device)
 
 def _sampled_hash(modules, samples) -> str:
     names, values = [], []

@@ -58,6 +58,7 @@ class WholePasses:
     batch : dict[str, Tensor]
         from `avss_nb.model.heads.target_batch`
     """
+    megabytes = 0.  # nothing is held while they are open
 
     def __init__(self,
         blocks: Blocks,
@@ -251,10 +252,12 @@ class OpenPasses:
 
     def __iter__(self) -> Iterator[Passes | WholePasses]:
         for number, batch in enumerate(self.batches):
-            run = self.kept.get(number) or self.begin(batch)
-            size = getattr(run, "megabytes", 0)  # whole passes hold nothing
-            if number not in self.kept and size <= self.free:
-                self.kept[number], self.free = run, self.free - size
+            if number in self.kept:
+                yield self.kept[number]
+                continue
+            run = self.begin(batch)
+            size = run.megabytes
+            if size <= self.free: self.kept[number], self.free = run, self.free - size
             yield run
 
 def open_passes(
