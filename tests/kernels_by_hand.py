@@ -92,3 +92,60 @@ for model, waits in (tiny("llama"), True), (in_place(tiny("llama")), False):
             assert torch.allclose(a.double(), b.double(), rtol=1e-4, atol=1e-5, equal_nan=True), (site, name)
         assert torch.equal(found.first[site].tokens, expected.first[site].tokens)
 print("profiles agree")
+
+# --- recordings (CUDA only) ---
+
+class Reads(torch.nn.Module):
+    "A block that asks the device for a number, or that reads what the embedding has kept."
+    def __init__(self, block, kept=None):
+        super().__init__()
+        self.block, self.kept = block, kept
+    def forward(self, hidden_states, **kwargs):
+        states = self.block(hidden_states, **kwargs)
+        return states + (float(states[0, 0, 0] > 1e9) if self.kept is None else self.kept.last)
+
+class Keeps(torch.nn.Module):
+    "An embedding that keeps something of its tokens for a later block."
+    def __init__(self, table):
+        super().__init__()
+        self.table, self.weight, self.num_embeddings = table, table.weight, table.num_embeddings
+    def forward(self, ids):
+        self.last = 0.1 * ids[..., None].float().mean(1, keepdim=True)
+        return self.table(ids)
+
+def asking(model):
+    model.model.layers[1] = Reads(model.model.layers[1])
+    return model
+
+def keeping(model):
+    model.model.embed_tokens = Keeps(model.model.embed_tokens)
+    model.model.layers[1] = Reads(model.model.layers[1], model.model.embed_tokens)
+    return model
+
+if DEVICE == "cuda":
+    from avss_nb import Replays
+    draw, made = torch.Generator().manual_seed(0), []
+    rows = torch.randint(5, 100, (24, 12), generator=draw).tolist() + torch.randint(5, 100, (5, 7), generator=draw).tolist()
+    learn = Replays.learn
+    def learned(self, *args): learn(self, *args); made.append(dict(self.made))
+    Replays.learn, profiler.fastest_statistics = learned, fast
+    for model, recorded in (tiny("llama"), 2), (tiny("gpt2"), 2), (asking(tiny("llama")), 0), (keeping(tiny("llama")), 0):
+        found = []
+        for on in True, False:
+            made.clear()
+            p = LayerProfiler(model.to(DEVICE), sites=SITES if recorded else SITES[:3], batch_size=2)
+            if not on: p._replays = lambda: None
+            found.append(p.profile(rows, silent))
+            if on: assert sum(recording is not None for recording in made[-1].values()) == recorded, (type(model), made)
+        one, other = found
+        for site in one.sites:
+            for part in "sites", "first":
+                for name, a in vars(getattr(one, part)[site]).items():
+                    assert torch.equal(a.nan_to_num(), getattr(getattr(other, part)[site], name).nan_to_num()), (site, part, name)
+        assert torch.equal(one.largest, other.largest)
+    print("replays agree, to the last bit")
+
+# --- with ablation: losses, which are on the CPU, beside statistics that are not ---
+
+p = LayerProfiler(tiny("llama").to(DEVICE), batch_size=2, ablation=True)
+assert p.profile([list(range(5, 5 + n)) for n in (9, 3, 12, 12)], silent).losses.shape[1] == 1 + len(p.blocks)

@@ -20,6 +20,7 @@ import avss_nb as avss
 from avss_nb import InputError, Question, silent
 from tiny import VOCABULARY, tiny
 
+pytestmark = pytest.mark.usefixtures("rules_as_shipped")  # the sentence on an unknown rule lists those that are known
 TABLE = Path(__file__).parent.parent / "nbs/mistakes.md"
 LONGEST = 200  # characters of a message
 

@@ -25,15 +25,19 @@ from ..model.handling import evaluation_mode
 from ..model.heads import find_body, find_head, model_batch, reads_padding
 from ..model.heads import target_batch, without_cache
 from ..model.passes import Passes, WholePasses, resumes
+from ..model.replays import Replays, states_entering
 from ..maths.sites import LARGEST, Segments, larger_activation
-from ..maths.kernels import WAITING, KernelStatistics, fastest_statistics, merged_batches
+from avss_nb.maths.kernels import (
+    WAITING, KernelStatistics, fastest_statistics, merged_batches, triton
+)
 from ..maths.massive import MASSIVE, massive_activations
 from ..maths.moments import BINS, FEWEST, ExactSum, MomentSums, Moments, avss, rms
 from ..maths.moments import sparsity, variance, with_float64
 
 # %% auto #0
 __all__ = ['SITES', 'DEFAULT_SITES', 'PROFILE', 'ALIKE', 'CHECKED', 'FEWEST_BATCHES', 'CAUSES', 'site_activations', 'dealt_group',
-           'LayerProfile', 'check_profile', 'moments_problem', 'FewBatches', 'LayerProfiler', 'check_finite']
+           'LayerProfile', 'check_profile', 'moments_problem', 'FewBatches', 'LayerProfiler', 'check_finite',
+           'copied_to_cpu']
 
 # %% ../../nbs/05_layers/00_profiler.ipynb #cell-011
 SITES = ("output", "update", "relative_update", "attention", "mlp")
@@ -594,36 +598,58 @@ class LayerProfiler:
 # %% ../../nbs/05_layers/00_profiler.ipynb #cell-074
 @patch
 @torch.no_grad()
-def _measure(self: LayerProfiler, rows: Rows, part=lambda share: None):
+def _measure(self: LayerProfiler, rows: Rows, part=lambda share: None, replays=None, left=None):
     "Measure one batch: its statistics, and the losses if asked for."
     batch = model_batch(self.model, rows)
     texts = Segments([*map(len, rows)], batch["input_ids"].device, rows.group, self.groups)
+    def run(): return self.body(**batch)
+    if replays and (recording := replays.recording(texts)):
+        return recording.again(states_entering(self.blocks[0], run), texts), None
     collectors = self._collectors(texts)
     passes = 2 + len(self.blocks) if self.ablation else 1
-    def see(layer, x, y):
-        for seen in collectors: seen.see(layer, x, y)
-        part((layer + 1) / len(self.blocks) / passes)
-    def sub_layer(site, layer, a):
-        for seen in collectors: seen.part(site, layer, a)
-    parts = [site for site in ("attention", "mlp") if site in self.sites]
-    with self.blocks.watch(see, {site: partial(sub_layer, site) for site in parts}):
-        self.body(**batch)
+    def done(layer): part((layer + 1) / len(self.blocks) / passes)
+    with self._watch(*collectors, done=done):
+        if note := replays and replays.wants(texts, left): calls = replays.note(run)
+        else: run()
     for seen in collectors: seen.done()
     if len(collectors) > 1: self._waiting = WAITING if collectors[0].equals(collectors[1]) else 0
+    if note: replays.learn(run, [*rows], calls, collectors[0])
     if not self.ablation: return collectors[0], None
     targets = target_batch(self.model, self.tokenizer, rows)
     return collectors[0], self._ablate(targets, torch.tensor(rows.group), part)
 
 @patch
+def _watch(self: LayerProfiler, *collectors, done=lambda layer: None):
+    "Return a context in which collectors see the blocks, and the parts that are asked for."
+    def see(layer, x, y):
+        for seen in collectors: seen.see(layer, x, y)
+        done(layer)
+    def sub_layer(site, layer, a):
+        for seen in collectors: seen.part(site, layer, a)
+    parts = [site for site in ("attention", "mlp") if site in self.sites]
+    return self.blocks.watch(see, {site: partial(sub_layer, site) for site in parts})
+
+@patch
+def _collector(self: LayerProfiler, texts: Segments, waiting: int | None = None):
+    "Return what collects the statistics of a batch."
+    layers, dtype = len(self.blocks), self.model.dtype
+    waiting = self._waiting or 0 if waiting is None else waiting
+    return fastest_statistics(self.sites, layers, texts, dtype, waiting)
+
+@patch
 def _collectors(self: LayerProfiler, texts: Segments) -> list:
     """Return what collects the statistics of a batch. On CUDA the first batch is measured twice,
     at once and later: equal if the model leaves its states alone; then they may wait."""
-    def collector(waiting):
-        layers, dtype = len(self.blocks), self.model.dtype
-        return fastest_statistics(self.sites, layers, texts, dtype, waiting)
-    first = collector(self._waiting or 0)
+    first = self._collector(texts)
     if self._waiting is not None or not isinstance(first, KernelStatistics): return [first]
-    return [first, collector(WAITING)]
+    return [first, self._collector(texts, WAITING)]
+
+@patch
+def _replays(self: LayerProfiler) -> Replays | None:
+    "Return room for the recordings of a run; None where batches cannot be recorded."
+    if self.ablation or triton is None: return None
+    replays = Replays(self.blocks, self._collector, self._watch)
+    return replays if replays.able else None
 
 def _sums_of(seen) -> dict:
     """Return sums, leading dimensions (groups, layers): moments of all tokens and of the first
@@ -632,6 +658,7 @@ def _sums_of(seen) -> dict:
     named = moments | {f"first.{site}": m for site, m in first.items()}
     found = {site: MomentSums.of(m) for site, m in named.items()}
     return found if (largest := seen.largest()) is None else found | {"largest": largest}
+
 
 # %% ../../nbs/05_layers/00_profiler.ipynb #cell-075
 def check_finite(m: Moments, site: str, batch: int | None = None) -> None:
@@ -701,16 +728,48 @@ def _shared(self: LayerProfiler, share, identity, about, corpus) -> dict:
     digest = hashlib.sha256(json.dumps(run).encode()).hexdigest()
     return {"share": [*share], "run": digest[:16]}
 
-# %% ../../nbs/05_layers/00_profiler.ipynb #cell-081
+# %% ../../nbs/05_layers/00_profiler.ipynb #cell-082
+def copied_to_cpu(found: dict) -> dict:  # name → tensor, `Moments` or `ExactSum`
+    """Copy results to the CPU, all tensors of a dtype at once: each copy waits for the device.
+
+    Parameters
+    ----------
+    found : dict
+    """
+    def tensors(s): return [s] if isinstance(s, Tensor) else [*vars(s).values()]
+    parts = {name: tensors(s) for name, s in found.items()}
+    each = [t for own in parts.values() for t in own]
+    def kind(t): return t.device, t.dtype
+    for own in {kind(t) for t in each if t.device.type != "cpu"}:
+        which = [i for i, t in enumerate(each) if kind(t) == own]
+        flat = torch.cat([each[i].flatten() for i in which]).cpu()
+        pieces = flat.split([each[i].numel() for i in which])
+        for i, piece in zip(which, pieces): each[i] = piece.view(each[i].shape)
+    copies = iter(each)
+    def again(s, own):
+        own = [next(copies) for _ in own]
+        return own[0] if isinstance(s, Tensor) else type(s)(*own)
+    return {name: again(found[name], own) for name, own in parts.items()}
+
+
+# %% ../../nbs/05_layers/00_profiler.ipynb #cell-084
 @patch
 def _profile(self: LayerProfiler, sums, identity, partial, settings) -> LayerProfile:
     "Return what was measured so far, without the groups that got no text."
-    there = sums[self.sites[0]].moments.tokens[:, 0].nonzero().flatten()
-    def chosen(t): return t[there.to(t.device)].cpu()
-    def rounded(s):
-        if isinstance(s, Tensor): return chosen(s)
-        return (s.result() if isinstance(s, MomentSums) else s).map(chosen)
-    found = {name: rounded(s) for name, s in sums.items()}
+    results = {
+        name: s.result() if isinstance(s, MomentSums) else s for name, s in sums.items()
+    }
+    if "share" in settings:
+        results |= {
+            f"raw.{name}": s if isinstance(s, ExactSum) else s.sums
+            for name, s in sums.items() if not isinstance(s, Tensor)
+        }
+    found = copied_to_cpu(results)
+    there = found[self.sites[0]].tokens[:, 0].nonzero().flatten()
+    def chosen(s):
+        if len(there) == self.groups: return s
+        return s[there] if isinstance(s, Tensor) else s.map(lambda t: t[there])
+    found = {name: chosen(s) for name, s in found.items()}
     sites = {site: found[site] for site in self.sites}
     for site, m in sites.items(): check_finite(m, site)
     losses = found["losses"].value if self.ablation else None
@@ -720,17 +779,14 @@ def _profile(self: LayerProfiler, sums, identity, partial, settings) -> LayerPro
         settings, first, found.get("largest")
     )
     if "share" not in settings: return whole
-    exact = {
-        name: s if isinstance(s, ExactSum) else s.sums
-        for name, s in sums.items() if not isinstance(s, Tensor)
-    }
     raw = {
-        f"{name}.{part}": chosen(getattr(s, part))
-        for name, s in exact.items() for part in ("high", "low")
+        f"{name.removeprefix('raw.')}.{part}": t
+        for name, s in found.items() if name.startswith("raw.") for part, t in vars(s).items()
     }
     return replace(whole, settings=settings | {"groups": there.tolist()}, raw=raw)
 
-# %% ../../nbs/05_layers/00_profiler.ipynb #cell-083
+
+# %% ../../nbs/05_layers/00_profiler.ipynb #cell-086
 class _Run:
     "One pass over the texts: the sums so far, and their profile."
     def __init__(self, profiler: LayerProfiler, share: tuple[int, int]):
@@ -739,8 +795,9 @@ class _Run:
         self.corpus, self.sums, self.losses, self.units = Corpus(), None, None, ""
         self.most = position_limit(profiler.model)
         self.pending, self.checked = [], -1  # batches that are not in the sums yet
+        self.replays = profiler._replays()
 
-    def take(self, rows: Rows, number: int, part=lambda share: None) -> bool:
+    def take(self, rows: Rows, number: int, part=lambda share: None, left=None) -> bool:
         "Measure a batch, unless it belongs to another process's share; was it measured?"
         self.corpus.read(rows)
         if not number: self.units = "texts" if rows.known >= FEWEST else "windows"
@@ -750,7 +807,7 @@ class _Run:
         check_length(self.most, longest, "shorten the texts, or lower max_length")
         numbers = rows.texts if self.units == "texts" else rows.numbers
         rows.group = [dealt_group(n, groups) for n in numbers]
-        seen, losses = self.profiler._measure(rows, part)
+        seen, losses = self.profiler._measure(rows, part, self.replays, left)
         if self.pending and type(seen) is not type(self.pending[0]): self.gather(number - 1)
         self.losses = losses and _added(self.losses, losses)
         self.pending.append(seen)
@@ -783,7 +840,7 @@ def _added(a: dict | None, b: dict) -> dict:
     joins = {"largest": larger_activation}
     return {name: joins.get(name, operator.add)(a[name], b[name]) for name in a}
 
-# %% ../../nbs/05_layers/00_profiler.ipynb #cell-085
+# %% ../../nbs/05_layers/00_profiler.ipynb #cell-088
 @patch
 def _check(self: LayerProfiler, until, share) -> None:
     "Raise InputError for a share that does not exist, or a condition that cannot come true."
@@ -817,7 +874,7 @@ def _check(self: LayerProfiler, until, share) -> None:
             " profile in one process"
         )
 
-# %% ../../nbs/05_layers/00_profiler.ipynb #cell-086
+# %% ../../nbs/05_layers/00_profiler.ipynb #cell-089
 @patch
 def profile(self: LayerProfiler,
     texts: Iterable[Text],  # strings, lists of token ids, or `Labelled` texts
@@ -853,7 +910,8 @@ def profile(self: LayerProfiler,
         with evaluation_mode(self.model), without_cache(self.model):
             for number, (rows, total) in enumerate(batches):
                 report.total = total
-                if not run.take(rows, number, report.part): continue
+                left = total - number - 1 if total else None
+                if not run.take(rows, number, report.part, left): continue
                 report.step(number + 1, {"tokens": sum(map(len, rows))}, run.result)
                 if until and (number + 1) % self.groups == 0 and until(run.result(False)):
                     break

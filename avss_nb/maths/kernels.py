@@ -396,7 +396,7 @@ class KernelStatistics:
         self.sites, self.layers, self.texts = tuple(sites), layers, texts
         self.pair = tuple(site for site in PAIR if site in self.sites)
         self.waiting, self.found, self.scratch = waiting, {}, {}
-        self.held, self.bytes = [], 0
+        self.held, self.bytes, self.unsettled = [], 0, []
 
     def see(self,
         layer: int,
@@ -521,20 +521,43 @@ def _room(self: KernelStatistics, name, H, dtype) -> dict:
 
 # %% ../../nbs/02_maths/02_kernels.ipynb #cell-084
 def _places(layers, states) -> Tensor:  # int64, (blocks, 3): offset of x, offset of y, layer
-    "Return where the states of each block are, seen from those of the first."
+    "Tell where the states of each block are, seen from those of the first."
     def ends(own): return own[0].data_ptr(), own[-1].data_ptr()
     (x, y), size = ends(states[0]), states[0][0].itemsize
     rows = [((p - x) // size, (q - y) // size, layer)
             for layer, (p, q) in zip(layers, map(ends, states))]
-    return torch.tensor(rows).to(states[0][0].device, non_blocking=True)
+    return torch.tensor(rows)
 
 # %% ../../nbs/02_maths/02_kernels.ipynb #cell-086
+@patch
+def reserve(self: KernelStatistics) -> None:
+    """Make room for the tables of launches that will be recorded. It must not come from the
+    memory of the recording, where a replay writes what it needs for a while."""
+    rows = self.layers * (1 + len(self.sites))
+    self.tables = torch.empty(rows, 3, dtype=torch.long, device=self.texts.device)
+
+@patch
+def settle(self: KernelStatistics) -> None:
+    "Fill the tables of launches that were recorded: the states stay where they are."
+    for there, rows in self.unsettled: there.copy_(rows)
+    self.unsettled = []
+
+@patch
+def _there(self: KernelStatistics, rows) -> Tensor:
+    "Return a table on the device; while launches are recorded, it gets there with `settle`."
+    device = self.texts.device
+    if not (device.type == "cuda" and torch.cuda.is_current_stream_capturing()):
+        return rows.to(device, non_blocking=True)
+    there, self.tables = self.tables[:len(rows)], self.tables[len(rows):]
+    self.unsettled.append((there, rows))
+    return there
+
 @patch
 def _run(self: KernelStatistics, name, layers, states) -> None:
     "Launch the kernels for these blocks, or their sub-layers."
     H, texts, B = states[0][0].shape[-1], self.texts, len(self.texts.lengths)
     if name not in self.found: self.found[name] = self._room(name, H, states[0][0].dtype)
-    places = _places(layers, states)
+    places = self._there(_places(layers, states))
     with torch.cuda.device_of(places): self._launch(self.found[name], places, *states[0])
     for i, of in enumerate(zip(*states)):
         first = torch.stack([a.view(B, texts.longest, H)[:, 0] for a in of])
@@ -578,24 +601,25 @@ def moments(self: KernelStatistics) -> dict[str, Moments]:  # (groups, layers), 
 @patch
 def _moments_in(self: KernelStatistics, name, room) -> dict[str, Moments]:
     "Return the moments that one room holds: those of the pair, or of one sub-layer."
-    layers, B = room["each"].shape[:2]
-    n = self.texts.counts[:, None].expand(B, layers)
-    bins = torch.zeros(B, layers, 0, device=n.device)  # counted group by group
-    top, sums = room["each"].transpose(0, 1)[..., :7].split([3, 4], -1)
-    nothing = torch.full(n.shape, math.nan, dtype=torch.float64, device=n.device)
+    sites = self.pair if name == "pair" else (name,)
+    at = [PAIR.index(site) if name == "pair" else 0 for site in sites]
+    each = room["each"].transpose(0, 1)  # (texts, layers, values)
+    n = self.texts.counts[:, None, None].expand(*each.shape[:2], len(sites))
+    bins = torch.zeros(*n.shape, 0, device=n.device)  # counted group by group
+    nothing = torch.full(n.shape[:2], math.nan, dtype=torch.float64, device=n.device)
+    distance = [each[..., 6] if site == "output" else nothing for site in sites]
+    top, size = ([each[..., first + j] for j in at] for first in (0, 3))
     # (texts, layers, sites, hidden)
     mean, m2 = (room[part].double().permute(2, 0, 1, 3) for part in ("text_mean", "text_m2"))
-    copies = room["counts"].view(layers, self.texts.groups, -1, *room["counts"].shape[2:])
-    counts, found = copies.sum(2).transpose(0, 1), {}  # int64
-    for i, site in enumerate(self.pair if name == "pair" else (name,)):
-        j, states = PAIR.index(site) if name == "pair" else 0, mean[:, :, i]
-        m = self.texts.merged(Moments(
-            n, torch.ones_like(n), states, m2[:, :, i], bins, top[..., j], states.var(-1),
-            sums[..., j], sums[..., 3] if site == "output" else nothing
-        ))
-        binned = counts[:, :, i, :BINS]
-        found[site] = replace(m, counts=binned if self.texts.apart else binned[0])
-    return found
+    m = self.texts.merged(Moments(
+        n, torch.ones_like(n), mean, m2, bins, torch.stack(top, -1), mean.var(-1),
+        torch.stack(size, -1), torch.stack(distance, -1)
+    ))
+    copies = room["counts"].view(self.layers, self.texts.groups, -1, *room["counts"].shape[2:])
+    counts = copies.sum(2).transpose(0, 1)[..., :BINS]  # int64, (groups, layers, sites, BINS)
+    m = replace(m, counts=counts if self.texts.apart else counts[0])
+    return {site: m.at_site(i) for i, site in enumerate(sites)}
+
 
 # %% ../../nbs/02_maths/02_kernels.ipynb #cell-099
 @patch
@@ -678,6 +702,24 @@ def equals(self: KernelStatistics, other: KernelStatistics) -> bool:
         torch.equal(room[part], other.found[name][part])
         for name, room in self.found.items() for part in ("text_mean", "text_m2", "first")
     )
+
+@patch
+def copied(self: KernelStatistics,
+    texts: Segments,  # as many, as long
+) -> KernelStatistics:
+    """Return a copy of what was found, as that of other texts.
+
+    Parameters
+    ----------
+    texts : Segments
+        as many, as long
+    """
+    other = KernelStatistics(self.sites, self.layers, texts)
+    for name, room in self.found.items():
+        left = {part: room[part].clone() for part in (*_TEXTS, "counts")}
+        other.found[name] = room | left
+    return other
+
 
 # %% ../../nbs/02_maths/02_kernels.ipynb #cell-116
 def fastest_statistics(

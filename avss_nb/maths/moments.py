@@ -262,6 +262,19 @@ def __getitem__(self: Moments, where) -> Moments:
     "Choose in the leading dimensions."
     return self.map(lambda t: t[where])
 
+@patch
+def at_site(self: Moments,
+    i: int,  # number of the site, from 0
+) -> Moments:
+    """Choose in the last of the leading dimensions, where it holds the sites of each layer.
+
+    Parameters
+    ----------
+    i : int
+        number of the site, from 0
+    """
+    return self.map(lambda t: t.select(self.tokens.dim() - 1, i))
+
 def _fields(moments): return zip(*(vars(m).values() for m in moments))
 
 @patch(cls_method=True)

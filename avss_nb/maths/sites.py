@@ -164,6 +164,20 @@ def merged(self: Segments, m: Moments) -> Moments:
     return m if self.apart else m[0]
 
 @patch
+def copy(self: Segments,
+    device: torch.device | None = None,  # None: the same one
+) -> Segments:
+    """Return the same texts, with tensors of their own.
+
+    Parameters
+    ----------
+    device : torch.device | None, default None
+        None: the same one
+    """
+    group = self.numbers if self.apart else None
+    return Segments(self.lengths, device or self.device, group, self.groups)
+
+@patch
 def on(self: Segments, device: torch.device) -> Segments:
     """Return the same texts on another device; made once.
 
@@ -173,9 +187,7 @@ def on(self: Segments, device: torch.device) -> Segments:
         where the tensors lie
     """
     if device == self.device: return self
-    if device not in self._others:
-        group = self.numbers if self.apart else None
-        self._others[device] = Segments(self.lengths, device, group, self.groups)
+    if device not in self._others: self._others[device] = self.copy(device)
     return self._others[device]
 
 # %% ../../nbs/02_maths/01_sites.ipynb #cell-027
@@ -356,22 +368,27 @@ def first_moments(
     dict[str, Moments]
         leading dimensions (groups, layers); (layers,) where texts have no groups
     """
-    found, count = {}, len(texts.lengths)
+    count, names, parts, counts = len(texts.lengths), [], [], []
     for site, a, norms, distance in sites:
-        layers, d = len(a) // count, a.double()
-        def each(t): return t.double().view(count, layers, *t.shape[1:])
-        one = torch.ones(count, layers, dtype=torch.long, device=a.device)
-        apart = torch.full_like(norms, math.nan) if distance is None else distance
-        m = Moments(
-            one, one, each(d), torch.zeros_like(each(d)), one[..., None], each(largest_of(a)),
-            each(d.var(1)), each(norms) / math.sqrt(a.shape[1]), each(apart)
-        )
+        layers, width = len(a) // count, math.sqrt(a.shape[1])
+        if distance is None: distance = torch.full_like(norms, math.nan)
+        values = a.double(), largest_of(a), a.double().var(1), norms / width, distance
+        parts.append([t.double().view(count, layers, *t.shape[1:]) for t in values])
+        names.append(site)
         place = (
             texts.group[:, None] * layers + torch.arange(layers, device=a.device)
         ).flatten()
-        counts = histograms(a, place, texts.groups * layers).view(texts.groups, layers, -1)
-        found[site] = replace(texts.merged(m), counts=counts if texts.apart else counts[0])
-    return found
+        binned = histograms(a, place, texts.groups * layers)
+        counts.append(binned.view(texts.groups, layers, -1))
+    # (texts, layers, sites, …): merged at once
+    mean, top, pooled, size, distance = (torch.stack(own, 2) for own in zip(*parts))
+    one = torch.ones_like(top, dtype=torch.long)
+    nothing = torch.zeros_like(mean), one[..., None][..., :0]
+    m = texts.merged(Moments(one, one, mean, *nothing, top, pooled, size, distance))
+    counts = torch.stack(counts, 2)
+    m = replace(m, counts=counts if texts.apart else counts[0])
+    return {site: m.at_site(i) for i, site in enumerate(names)}
+
 
 # %% ../../nbs/02_maths/01_sites.ipynb #cell-055
 # of an activation: |a|, where it is, and the RMS of its token

@@ -496,15 +496,16 @@ def weights_loaded(block: nn.Module) -> Iterator[None]:
     ----------
     block : nn.Module
     """
+    def elsewhere(): return any(p.is_meta for p in block.parameters())
     with ExitStack() as stack:
-        if any(p.is_meta for p in block.parameters()):
+        if elsewhere():
             from accelerate.utils import align_module_device
             for module in block.modules(): stack.enter_context(align_module_device(module))
-        if any(p.is_meta for p in block.parameters()):
-            raise InputError(
-                f"weights of {type(block).__name__} have no values (meta device); load them"
-                " with from_pretrained"
-            )
+            if elsewhere():
+                raise InputError(
+                    f"weights of {type(block).__name__} have no values (meta device); load"
+                    " them with from_pretrained"
+                )
         yield
 
 # %% ../../nbs/03_model/01_blocks.ipynb #cell-084
@@ -552,9 +553,10 @@ def _sampled_hash(modules, samples) -> str:
             for name, p in module.named_parameters():
                 spread = _spread(p.numel(), samples, p.device)
                 names.append(f"{i} {name.replace('_orig_mod.', '')} {tuple(p.shape)}")
-                values.append(p.detach().flatten()[spread].to(torch.bfloat16))
+                values.append(p.detach().flatten().index_select(0, spread))
     # one wait for the device, not one a parameter
-    if values:
-        values = torch.stack([v.to(values[0].device) for v in values]).float().cpu().tolist()
+    if len({(v.device, v.dtype) for v in values}) > 1:
+        values = [v.to(values[0].device, torch.bfloat16) for v in values]
+    if values: values = torch.stack(values).to(torch.bfloat16).float().cpu().tolist()
     text = "".join(f"{name} {v}" for name, v in zip(names, values))
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -14,7 +14,8 @@ from .handling import run_eagerly
 from .heads import batch_losses, without_cache
 
 # %% auto #0
-__all__ = ['Losses', 'MEMORY', 'replace_forward', 'as_choices', 'WholePasses', 'Passes', 'resumes', 'OpenPasses', 'open_passes']
+__all__ = ['Losses', 'MEMORY', 'replace_forward', 'as_choices', 'WholePasses', 'Calls', 'Passes', 'resumes', 'OpenPasses',
+           'open_passes']
 
 # %% ../../nbs/03_model/07_passes.ipynb #cell-010
 @contextmanager
@@ -87,6 +88,59 @@ class WholePasses:
         return found
 
 # %% ../../nbs/03_model/07_passes.ipynb #cell-016
+class Calls:
+    """How a model calls each of its blocks in one pass: with all that is noted here, and states.
+
+    Parameters
+    ----------
+    blocks : Blocks
+        the stack of blocks of the model
+    run : Callable
+        makes the pass; what it returns becomes `found`
+    """
+
+    def __init__(self,
+        blocks: Blocks,
+        run: Callable,  # makes the pass; what it returns becomes `found`
+    ):
+        self.blocks, self.first = blocks, None  # the states that enter the first block
+        self.each = {}  # layer → arguments without the states, and what comes back beside them
+        with ExitStack() as stack:
+            for layer, block in enumerate(blocks.modules):
+                handle = block.register_forward_hook(self._noting(layer), with_kwargs=True)
+                stack.callback(handle.remove)
+            stack.enter_context(run_eagerly())
+            stack.enter_context(without_cache(blocks.model))
+            self.found = run()
+
+    def _noting(self, layer) -> Callable:
+        def note(_, args, kwargs, out):
+            if layer == 0: self.first = block_input(args, kwargs)
+            rest = {k: v for k, v in kwargs.items() if args or k != "hidden_states"}
+            beside = out[1:] if isinstance(out, (tuple, list)) else None
+            self.each[layer] = bool(args), args[1:], rest, beside
+        return note
+
+    def run(self,
+        layer: int,
+        states: Tensor,  # (batch, sequence, hidden)
+    ) -> Tensor:
+        """Run one block on other states, which it returns.
+
+        Parameters
+        ----------
+        layer : int
+            number of the layer, from 0
+        states : Tensor
+            (batch, sequence, hidden)
+        """
+        by_place, args, rest, _ = self.each[layer]
+        block = self.blocks[layer]
+        out = block(states, *args, **rest) if by_place else block(hidden_states=states, **rest)
+        return block_output(out)
+
+
+# %% ../../nbs/03_model/07_passes.ipynb #cell-018
 MEMORY = 512  # MB for states that are kept
 
 class Passes:
@@ -108,32 +162,11 @@ class Passes:
         memory: float = MEMORY,  # MB for states that are kept where paths fork
     ):
         self.blocks, self.batch, self.memory = blocks, batch, memory
-        self.calls = {}  # layer → arguments without the states, and what comes back beside them
-        with ExitStack() as stack:
-            for layer, block in enumerate(blocks.modules):
-                handle = block.register_forward_hook(self._noting(layer), with_kwargs=True)
-                stack.callback(handle.remove)
-            stack.enter_context(run_eagerly())
-            stack.enter_context(without_cache(blocks.model))
-            self.intact = batch_losses(blocks.model, batch)
+        self.calls = Calls(blocks, lambda: batch_losses(blocks.model, batch))
+        self.first, self.intact = self.calls.first, self.calls.found
 
-    def _noting(self, layer) -> Callable:
-        def note(_, args, kwargs, out):
-            if layer == 0: self.first = block_input(args, kwargs)
-            rest = {k: v for k, v in kwargs.items() if args or k != "hidden_states"}
-            beside = out[1:] if isinstance(out, (tuple, list)) else None
-            self.calls[layer] = bool(args), args[1:], rest, beside
-        return note
 
-# %% ../../nbs/03_model/07_passes.ipynb #cell-018
-@patch
-def _run(self: Passes, layer: int, states: Tensor) -> Tensor:
-    "Run one block."
-    by_place, args, rest, _ = self.calls[layer]
-    block = self.blocks[layer]
-    out = block(states, *args, **rest) if by_place else block(hidden_states=states, **rest)
-    return block_output(out)
-
+# %% ../../nbs/03_model/07_passes.ipynb #cell-020
 @patch
 def _finish(self: Passes, states: Tensor) -> Losses:
     "Go from the states after the last block to the loss."
@@ -141,10 +174,11 @@ def _finish(self: Passes, states: Tensor) -> Losses:
         return lambda *args, **kwargs: states if beside is None else (states, *beside)
     with ExitStack() as stack:
         for layer, block in enumerate(self.blocks.modules):
-            stack.enter_context(replace_forward(block, hand_on(self.calls[layer][3])))
+            stack.enter_context(replace_forward(block, hand_on(self.calls.each[layer][3])))
         return batch_losses(self.blocks.model, self.batch)
 
-# %% ../../nbs/03_model/07_passes.ipynb #cell-021
+
+# %% ../../nbs/03_model/07_passes.ipynb #cell-023
 @patch
 def _walk(self: Passes, layer: int, states: Tensor, choices: list, room: int, news) -> list:
     "Follow choices that agree on the blocks before this one; return those that found no room."
@@ -156,7 +190,7 @@ def _walk(self: Passes, layer: int, states: Tensor, choices: list, room: int, ne
             choices = [choice for choice in choices if layer not in choice]
             if room: late += self._walk(layer + 1, states, without, room - 1, news)
             else: late += without
-        states = self._run(layer, states)
+        states = self.calls.run(layer, states)
     news(choices[0], self._finish(states))
     return late
 
@@ -184,7 +218,7 @@ def losses_without(self: Passes,
         while waiting: waiting = self._walk(0, self.first, waiting, room, news)
     return {choice: found[choice] for choice in choices}
 
-# %% ../../nbs/03_model/07_passes.ipynb #cell-026
+# %% ../../nbs/03_model/07_passes.ipynb #cell-028
 def resumes(
     blocks: Blocks,
     batch: dict[str, Tensor],  # from `avss_nb.model.heads.target_batch`; two rows are enough
@@ -214,7 +248,7 @@ def resumes(
         for c in wanted
     )
 
-# %% ../../nbs/03_model/07_passes.ipynb #cell-028
+# %% ../../nbs/03_model/07_passes.ipynb #cell-030
 def _tensors(value) -> Iterator[Tensor]:
     "The tensors in arguments of any shape."
     if isinstance(value, Tensor): yield value
@@ -225,7 +259,7 @@ def _tensors(value) -> Iterator[Tensor]:
 @patch(as_prop=True)
 def megabytes(self: Passes) -> float:
     "What is held while these passes are open."
-    held = {id(t): t.nbytes for t in (self.first, *_tensors([*self.calls.values()]))}
+    held = {id(t): t.nbytes for t in (self.first, *_tensors([*self.calls.each.values()]))}
     return sum(held.values()) / 2**20
 
 class OpenPasses:
