@@ -6,7 +6,7 @@ import torch
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
-SOAK = bool(os.environ.get("SOAK"))  # `make soak`: the longer form of tests marked `soak`
+SOAK = bool(os.environ.get("SOAK"))  # `make soak`: the longer form of tests marked `soak`, and those marked `soak(only=True)`
 
 def shared(path: str) -> Path:
     "A file or folder under ../shared, or a skipped test with the reason."
@@ -67,3 +67,6 @@ LONG = [f"test_{name}" for name in (
 def pytest_collection_modifyitems(items):
     def place(item): return LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG)
     items.sort(key=place)
+    for item in items:
+        mark = item.get_closest_marker("soak")
+        if mark and mark.kwargs.get("only") and not SOAK: item.add_marker(pytest.mark.skip(reason="takes long: make soak"))

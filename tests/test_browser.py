@@ -375,6 +375,7 @@ display(first, second)""", """
 again = LayerRankingPanel(layers=4)
 again"""]
 
+@pytest.mark.soak(only=True)
 def test_two_panels_of_eighty_layers_and_a_cell_that_runs_again(browser, lab):
     page = open_notebook(browser, lab, EIGHTY, "eighty.ipynb", height=3000)
     run_all(page)
@@ -413,6 +414,7 @@ def test_two_panels_of_eighty_layers_and_a_cell_that_runs_again(browser, lab):
     assert page.evaluate("jupyterapp.shell.currentWidget.content.widgets[0].model.trusted")
     close_notebook(page)
 
+@pytest.mark.soak(only=True)
 def test_voila_serves_a_panel(browser, tmp_path):
     pytest.importorskip("voila", reason="needs voila: pip install -e '.[dev]'")
     write_notebook(tmp_path / "app.ipynb", EIGHTY[:1])
@@ -428,6 +430,7 @@ def test_voila_serves_a_panel(browser, tmp_path):
         page.close()
     finally: server.close()
 
+@pytest.mark.soak(only=True)
 def test_notebook_7_shows_a_live_panel(browser, tmp_path):
     pytest.importorskip("notebook", reason="needs notebook: pip install -e '.[dev]'")
     server = jupyter(tmp_path, "notebook", "JupyterNotebookApp", "/notebooks/{}?token=t")

@@ -109,6 +109,7 @@ development, test = parts["development"], parts["test"]
 trainer = Trainer(model, TrainingArguments(".", report_to=[], use_cpu=True), train_dataset=texts)
 """
 
+@pytest.mark.soak(only=True)
 def test_the_python_of_the_studies_runs(site, tmp_path):
     "With less data and shorter trainings; the tasks of `run_tasks` come from the network, see test_harness.py."
     shown = "".join(blocks(STUDIES, "python"))

@@ -1,7 +1,7 @@
 "A real instruct model, real questions: how it is asked decides what is measured; a real tokenizer that needs its BOS."
 import numpy as np, pytest, torch
 from avss_nb import Evaluator, Prompt, plan_asking, load_model, load_questions
-from conftest import SOAK, shared
+from conftest import shared
 
 pytestmark = pytest.mark.real
 
@@ -11,10 +11,9 @@ def smollm2(real): return load_model(str(real("smollm2")), "float32", "cpu")
 @pytest.fixture(scope="module")
 def questions(): return load_questions(shared("data/sciq/test.txt"))[:110]
 
-@pytest.mark.soak
+@pytest.mark.soak(only=True)
 @pytest.mark.parametrize("count", [60, 110])
 def test_auto_finds_short_answers_that_can_be_judged(smollm2, questions, count):
-    if count > 60 and not SOAK: pytest.skip("takes minutes: make soak")
     evaluator = Evaluator(*smollm2)
     found = plan_asking(evaluator, questions[:count], draws=2, develop=16)
     answers = evaluator.asking(found.prompt).answer(found.questions)

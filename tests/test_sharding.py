@@ -251,7 +251,7 @@ def under(engine, of, *args):
     line, options = run_line(engine, of, *args, capture_output=True, timeout=300)
     return subprocess.run(line, **options)
 
-@pytest.mark.parametrize("engine, of", [("torchrun", 3), ("accelerate", 2)])
+@pytest.mark.parametrize("engine, of", [("torchrun", 3), pytest.param("accelerate", 2, marks=pytest.mark.soak(only=True))])
 def test_processes_make_the_profile_of_one(place, tmp_path, engine, of):
     if engine == "accelerate": pytest.importorskip("accelerate")
     result = under(engine, of, "profile", place / "model", "--texts", place / "texts.txt", "--batch-size", 4, "--sites", "all", "--ablation", "--out", tmp_path / "p.st")

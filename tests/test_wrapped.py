@@ -81,7 +81,9 @@ def wrapped_blocks(model):
     for i, block in enumerate(model.model.layers): model.model.layers[i] = torch.compile(block, backend="eager")
     return model
 
-@pytest.mark.parametrize("compiled, has_run", [(whole, False), *((way, True) for way in (whole, in_place, block_by_block, wrapped_blocks))])
+@pytest.mark.parametrize("compiled, has_run", [
+    (whole, False), *((way, True) for way in (whole, block_by_block)), *(pytest.param(way, True, marks=pytest.mark.soak(only=True)) for way in (in_place, wrapped_blocks))
+])
 def test_compiled_models(compiled, has_run):
     torch._dynamo.reset()
     model = compiled(tiny("llama"))

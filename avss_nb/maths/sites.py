@@ -368,26 +368,26 @@ def first_moments(
     dict[str, Moments]
         leading dimensions (groups, layers); (layers,) where texts have no groups
     """
-    count, names, parts, counts = len(texts.lengths), [], [], []
+    count, widths, found = len(texts.lengths), {}, {}
     for site, a, norms, distance in sites:
         layers, width = len(a) // count, math.sqrt(a.shape[1])
         if distance is None: distance = torch.full_like(norms, math.nan)
         values = a.double(), largest_of(a), a.double().var(1), norms / width, distance
-        parts.append([t.double().view(count, layers, *t.shape[1:]) for t in values])
-        names.append(site)
         place = (
             texts.group[:, None] * layers + torch.arange(layers, device=a.device)
         ).flatten()
-        binned = histograms(a, place, texts.groups * layers)
-        counts.append(binned.view(texts.groups, layers, -1))
-    # (texts, layers, sites, …): merged at once
-    mean, top, pooled, size, distance = (torch.stack(own, 2) for own in zip(*parts))
-    one = torch.ones_like(top, dtype=torch.long)
-    nothing = torch.zeros_like(mean), one[..., None][..., :0]
-    m = texts.merged(Moments(one, one, mean, *nothing, top, pooled, size, distance))
-    counts = torch.stack(counts, 2)
-    m = replace(m, counts=counts if texts.apart else counts[0])
-    return {site: m.at_site(i) for i, site in enumerate(names)}
+        counts = histograms(a, place, texts.groups * layers).view(texts.groups, layers, -1)
+        values = [t.double().view(count, layers, *t.shape[1:]) for t in values]
+        widths.setdefault(a.shape[1], []).append((site, counts, *values))
+    for own in widths.values():  # (texts, layers, sites, …): merged at once
+        names, *parts = zip(*own)
+        counts, mean, top, pooled, size, distance = (torch.stack(part, 2) for part in parts)
+        one = torch.ones_like(top, dtype=torch.long)
+        nothing = torch.zeros_like(mean), one[..., None][..., :0]
+        m = texts.merged(Moments(one, one, mean, *nothing, top, pooled, size, distance))
+        m = replace(m, counts=counts if texts.apart else counts[0])
+        found |= {site: m.at_site(i) for i, site in enumerate(names)}
+    return found
 
 
 # %% ../../nbs/02_maths/01_sites.ipynb #cell-055
@@ -533,7 +533,8 @@ def first_tokens(self: BlockStatistics) -> dict[str, Moments]:  # as in `moments
         a, norms, distance = zip(*self.first[site])
         return site, flat(a), flat(norms), None if distance[0] is None else flat(distance)
     device = self.first[self.sites[0]][0][0].device
-    return first_moments(map(of, self.sites), self.texts.on(device))
+    found = first_moments(map(of, self.sites), self.texts.on(device))
+    return {site: found[site] for site in self.sites}
 
 @patch
 def largest(self: BlockStatistics) -> Tensor | None:  # float64, (groups, layers, 4): `LARGEST`

@@ -107,7 +107,8 @@ def derived_lists(
     part = nested_part(data, place)
     for name in lists: part.pop(name, None)
     part.update(changes or {})
-    try: found = reduce(getattr, place, kind.from_dict(data))
+    # what `from_dict` does, which writes each configuration out for a log
+    try: found = reduce(getattr, place, kind(**data))
     except Exception: return None
     values = {name: getattr(found, name, None) for name in lists}
     return {name: [*value] if isinstance(value, COLLECTIONS) else None
