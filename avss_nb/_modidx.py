@@ -2049,7 +2049,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                 'avss_nb/model/handling.py'),
                                         'avss_nb.model.handling.unwrap_model': ( '03_model/handling.html#unwrap_model',
                                                                                  'avss_nb/model/handling.py')},
-            'avss_nb.model.heads': { 'avss_nb.model.heads._row_losses': ('03_model/heads.html#_row_losses', 'avss_nb/model/heads.py'),
+            'avss_nb.model.heads': { 'avss_nb.model.heads._token_losses': ('03_model/heads.html#_token_losses', 'avss_nb/model/heads.py'),
                                      'avss_nb.model.heads.batch_loss': ('03_model/heads.html#batch_loss', 'avss_nb/model/heads.py'),
                                      'avss_nb.model.heads.batch_losses': ('03_model/heads.html#batch_losses', 'avss_nb/model/heads.py'),
                                      'avss_nb.model.heads.differ_visibly': ('03_model/heads.html#differ_visibly', 'avss_nb/model/heads.py'),

@@ -1,13 +1,12 @@
 """Every panel at two widths, in both themes, for models of 12, 30 and 80 layers: nothing is cut off, nothing overflows.
 
-`WRITE_PICTURES=1 pytest tests/test_browser_pictures.py` writes the pictures: the selection of nbs/panels.md to nbs/images/panels, all of them to the folder
+`SOAK=1 WRITE_PICTURES=1 pytest tests/test_browser_pictures.py` writes the pictures: the selection of nbs/panels.md to nbs/images/panels, all of them to the folder
 that ALL_PICTURES names."""
 import io
 import os
 from pathlib import Path
 import pytest
 from PIL import Image
-from conftest import SOAK
 from browsing import (ROOT, browser, close_notebook, lab, needs_browser, open_notebook, resize, run_all,  # noqa: F401
                       theme)
 
@@ -101,11 +100,9 @@ def keep(shown, name: str, panel: str, layers: int, width: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         Image.open(io.BytesIO(png)).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(folder / f"{name}.png", optimize=True)
 
-@pytest.mark.soak
+@pytest.mark.soak(only=True)
 @pytest.mark.parametrize("layers", DEPTHS)
 def test_panels_fit_their_window(browser, lab, layers):
-    if layers < 80 and not (SOAK or os.environ.get("WRITE_PICTURES")):
-        pytest.skip("80 layers are the hardest; these: make soak")
     page = open_notebook(browser, lab, [f"LAYERS = {layers}\n{CELLS[0]}", *CELLS[1:]], f"pictures{layers}.ipynb", height=9000)
     run_all(page)
     page.wait_for_selector(".avss-lab")

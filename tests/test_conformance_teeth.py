@@ -114,6 +114,7 @@ def outcomes(name, folder):
         else: found[cut] = faults(model, small, batch, reference, folder)
     return found
 
+@pytest.mark.soak(only=True)
 @pytest.mark.parametrize("what", BROKEN)
 def test_the_suite_sees_what_is_broken(monkeypatch, what, folder):
     break_it, name = BROKEN[what]

@@ -14,7 +14,9 @@ def english():
     folder = shared("models/wiki12")
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval(), AutoTokenizer.from_pretrained(folder)
 
-@pytest.mark.parametrize("name", ["nq_open", "sciq", "triviaqa", "truthfulqa", "wikiqa"])
+@pytest.mark.parametrize("name", [
+    "sciq", "truthfulqa", *(pytest.param(name, marks=pytest.mark.soak(only=True)) for name in ("nq_open", "triviaqa", "wikiqa"))
+])
 def test_given_answers_from_file_to_detectors(name, english):
     questions, texts, correct = load_answer_pairs(shared(f"data/{name}/correct_and_wrong_answers.csv"))
     some = np.random.default_rng(0).permutation(len(texts))[:48]

@@ -19,7 +19,7 @@ from .handling import run_eagerly, evaluation_mode, unwrap_model
 from ..maths.moments import to_float64
 
 # %% auto #0
-__all__ = ['LOAD_ANOTHER', 'LOOKS_AHEAD', 'AT_ONCE', 'is_headless', 'find_head', 'model_batch', 'remember_per_model',
+__all__ = ['LOAD_ANOTHER', 'LOOKS_AHEAD', 'AT_ONCE', 'IN_CACHE', 'is_headless', 'find_head', 'model_batch', 'remember_per_model',
            'probe_rows', 'looks_ahead', 'find_body', 'without_cache', 'differ_visibly', 'reads_padding', 'kept_apart',
            'word_places', 'masked_batch', 'row_classes', 'target_batch', 'batch_losses', 'batch_loss', 'masked_copies',
            'pooled_states', 'state_batch', 'state_losses']
@@ -399,6 +399,7 @@ def target_batch(
 
 # %% ../../nbs/03_model/02_heads.ipynb #cell-052
 AT_ONCE = 2**26  # logits whose losses are taken at once, 256 MB in float32
+IN_CACHE = 2**20  # the same on a CPU: more would leave its cache
 
 def batch_losses(
     model: nn.Module,
@@ -427,16 +428,17 @@ def batch_losses(
         labels = nn.functional.pad(labels[:, 1:], (0, 1), value=-100)
     elif labels.dim() == 1: logits, labels = logits[:, None], labels[:, None]
     labels = labels.to(logits.device)
-    rows = max(1, AT_ONCE // max(1, logits[0].numel()))
-    parts = [_row_losses(*part) for part in zip(logits.split(rows), labels.split(rows))]
-    return torch.cat(parts), (labels != -100).sum(1).to(parts[0].device)
+    losses = to_float64(_token_losses(logits.flatten(0, 1), labels.flatten()))
+    return losses.view(labels.shape).sum(1), (labels != -100).sum(1).to(losses.device)
 
-def _row_losses(logits, labels) -> Tensor:
-    "The summed losses of a few rows, float64."
-    found = nn.functional.cross_entropy(
-        logits.flatten(0, 1).float(), labels.flatten(), ignore_index=-100, reduction="none"
-    )
-    return to_float64(found).view(labels.shape).sum(1)
+def _token_losses(logits, labels) -> Tensor:
+    "The loss of each token, a few at a time."
+    most = IN_CACHE if logits.device.type == "cpu" else AT_ONCE
+    tokens = max(1, most // logits.shape[-1])
+    return torch.cat([
+        nn.functional.cross_entropy(some.float(), wanted, ignore_index=-100, reduction="none")
+        for some, wanted in zip(logits.split(tokens), labels.split(tokens))
+    ])
 
 def batch_loss(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, int]:
     """Return the summed negative log-likelihood (float64) of a batch, and its targets.

@@ -185,7 +185,7 @@ class Replays:
     def learn(self,
         run: Callable,  # makes the pass of this batch
         rows: list,  # its token ids
-        calls: Calls,
+        calls: Calls,  # noted in its pass
         seen: KernelStatistics,  # what was found in it
     ) -> None:
         """Take the calls of a first batch, or record with them and compare with this one.
@@ -198,6 +198,7 @@ class Replays:
         rows : list
             its token ids
         calls : Calls
+            noted in its pass
         seen : KernelStatistics
             what was found in it
         """
