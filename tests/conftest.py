@@ -6,7 +6,7 @@ import torch
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
-SOAK = bool(os.environ.get("SOAK"))  # `make soak`: the longer form of tests marked `soak`, and those marked `soak(only=True)`
+SOAK = bool(os.environ.get("SOAK"))  # `make soak`: long forms of tests marked `soak`, and those marked `soak(only=True)`
 
 def shared(path: str) -> Path:
     "A file or folder under ../shared, or a skipped test with the reason."
@@ -69,4 +69,5 @@ def pytest_collection_modifyitems(items):
     items.sort(key=place)
     for item in items:
         mark = item.get_closest_marker("soak")
-        if mark and mark.kwargs.get("only") and not SOAK: item.add_marker(pytest.mark.skip(reason="takes long: make soak"))
+        if mark and mark.kwargs.get("only") and not SOAK:
+            item.add_marker(pytest.mark.skip(reason="takes long: make soak"))

@@ -125,11 +125,12 @@ def keeping(model):
 if DEVICE == "cuda":
     from avss_nb import Replays
     draw, made = torch.Generator().manual_seed(0), []
-    rows = torch.randint(5, 100, (24, 12), generator=draw).tolist() + torch.randint(5, 100, (5, 7), generator=draw).tolist()
+    rows = [row for shape in ((24, 12), (5, 7)) for row in torch.randint(5, 100, shape, generator=draw).tolist()]
     learn = Replays.learn
     def learned(self, *args): learn(self, *args); made.append(dict(self.made))
     Replays.learn, profiler.fastest_statistics = learned, fast
-    for model, recorded in (tiny("llama"), 2), (tiny("gpt2"), 2), (asking(tiny("llama")), 0), (keeping(tiny("llama")), 0):
+    models = (tiny("llama"), 2), (tiny("gpt2"), 2), (asking(tiny("llama")), 0), (keeping(tiny("llama")), 0)
+    for model, recorded in models:
         found = []
         for on in True, False:
             made.clear()
@@ -141,7 +142,8 @@ if DEVICE == "cuda":
         for site in one.sites:
             for part in "sites", "first":
                 for name, a in vars(getattr(one, part)[site]).items():
-                    assert torch.equal(a.nan_to_num(), getattr(getattr(other, part)[site], name).nan_to_num()), (site, part, name)
+                    b = getattr(getattr(other, part)[site], name)
+                    assert torch.equal(a.nan_to_num(), b.nan_to_num()), (site, part, name)
         assert torch.equal(one.largest, other.largest)
     print("replays agree, to the last bit")
 
@@ -149,3 +151,9 @@ if DEVICE == "cuda":
 
 p = LayerProfiler(tiny("llama").to(DEVICE), batch_size=2, ablation=True)
 assert p.profile([list(range(5, 5 + n)) for n in (9, 3, 12, 12)], silent).losses.shape[1] == 1 + len(p.blocks)
+
+# --- in float64, which the kernels leave to the plain way, with enough batches for a recording ---
+
+profiler.fastest_statistics = kernels.fastest_statistics
+p = LayerProfiler(tiny("llama").double().to(DEVICE), batch_size=2)
+assert p.profile([list(range(5, 13))] * 24, silent).tokens == 24 * 8

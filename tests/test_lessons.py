@@ -3,7 +3,7 @@ import re
 import nbformat
 import pytest
 from notebook_process import run_notebook
-from test_notebooks import ALL, NBS, ROOMS
+from test_notebooks import ALL, NBS, ROOMS, as_param
 
 def with_solutions(path, folder):
     "A lesson with the code of its folded solutions as cells at its end."
@@ -18,18 +18,15 @@ def with_solutions(path, folder):
 def has_slow_cells(path): return any(c.source.startswith("#| slow") for c in nbformat.read(path, 4).cells)
 
 LONG = {  # half a minute and more each; what they call is tested elsewhere
-    "tutorials/03_hallucination_layers", "tutorials/04_contrastive_mitigation", "tutorials/05_your_own_model", "tutorials/06_a_real_language_model",
-    "tutorials/07_reading_the_panels", "tutorials/08_answers_and_training", "studies/06_rankings", "studies/08_smollm2",
+    "tutorials/03_hallucination_layers", "tutorials/04_contrastive_mitigation", "tutorials/05_your_own_model",
+    "tutorials/06_a_real_language_model", "tutorials/07_reading_the_panels", "tutorials/08_answers_and_training",
+    "studies/06_rankings", "studies/08_smollm2",
 }
-
-def marks(path):
-    if str(path.relative_to(NBS).with_suffix("")) in LONG: return pytest.mark.soak(only=True)
-    return pytest.mark.soak if has_slow_cells(path) else ()
 
 def test_the_long_lessons_are_there(): assert {NBS / f"{name}.ipynb" for name in LONG} <= {*ALL}
 
 @pytest.mark.parametrize("path", [
-    pytest.param(path, id=str(path.relative_to(NBS)), marks=marks(path)) for path in ALL if path not in ROOMS
+    as_param(path, LONG, pytest.mark.soak if has_slow_cells(path) else ()) for path in ALL if path not in ROOMS
 ])
 def test_lesson_runs(path, tmp_path):
     if path.parent.name == "tutorials": path = with_solutions(path, tmp_path)

@@ -40,17 +40,22 @@ def test_readme_is_the_executed_index(tmp_path):
 ROOMS = [path for path in ALL if path.parent.name not in ("tutorials", "studies")]  # the others: test_lessons.py
 
 LONG = {  # a quarter of a minute and more each; what they show is tested elsewhere
-    "04_draw/01_layers", "04_draw/02_answers", "04_draw/05_training", "05_layers/04_training", "05_layers/05_two_profiles", "06_answering/05_evaluator",
-    "07_prune/03_healing", "08_hallucination/03_comparison", "09_panels/03_ranking", "09_panels/04_pruning", "09_panels/05_hallucination",
-    "09_panels/06_mitigation", "09_panels/07_training", "09_panels/09_lab", "10_commands/01_layers", "10_commands/03_hallucination",
+    "04_draw/01_layers", "04_draw/02_answers", "04_draw/05_training", "05_layers/04_training",
+    "05_layers/05_two_profiles", "06_answering/05_evaluator", "07_prune/03_healing", "08_hallucination/03_comparison",
+    "09_panels/03_ranking", "09_panels/04_pruning", "09_panels/05_hallucination", "09_panels/06_mitigation",
+    "09_panels/07_training", "09_panels/09_lab", "10_commands/01_layers", "10_commands/03_hallucination",
     "10_commands/04_comparison", "10_commands/05_demo", "10_commands/06_profiles",
 }
 
-def marks(path): return pytest.mark.soak(only=True) if str(path.relative_to(NBS).with_suffix("")) in LONG else ()
+def as_param(path, long, otherwise=()):
+    "A notebook as a parameter, by its name; one of the long ones is left to `make soak`."
+    name = path.relative_to(NBS)
+    marks = pytest.mark.soak(only=True) if str(name.with_suffix("")) in long else otherwise
+    return pytest.param(path, id=str(name), marks=marks)
 
 def test_the_long_notebooks_are_there(): assert {NBS / f"{name}.ipynb" for name in LONG} <= {*ROOMS}
 
-@pytest.mark.parametrize("path", [pytest.param(path, id=str(path.relative_to(NBS)), marks=marks(path)) for path in ROOMS])
+@pytest.mark.parametrize("path", [as_param(path, LONG) for path in ROOMS])
 def test_notebook_runs(path, tmp_path):
     failure = run_notebook(path, tmp_path / "printed.txt")
     assert not failure, failure

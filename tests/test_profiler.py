@@ -587,3 +587,15 @@ def test_a_small_study_makes_at_least_eight_batches():
     whole = LayerProfiler(tiny(), TOKENIZER, SITES, batch_size=20).profile(TEXTS[:20], progress=lambda p: asked.append(p.done))
     assert len(asked) == 1
     for site in SITES: torch.testing.assert_close(small.site(site).total().m2, whole.site(site).total().m2, rtol=1e-5, atol=1e-9)
+
+def test_only_what_the_kernels_measure_is_recorded(monkeypatch):
+    "Models in float64 are measured in the plain way on CUDA, too, and there is nothing to replay."
+    model, rows = tiny("llama"), [[5, 6, 7, 8]] * 16
+    expected = LayerProfiler(model, batch_size=2).profile(rows, silent)
+    class Eager:
+        def recording(self, texts): return None
+        def wants(self, texts, left): return True
+        def note(self, run): raise AssertionError("a batch was noted that cannot be recorded")
+    monkeypatch.setattr(LayerProfiler, "_replays", lambda self: Eager())
+    found = LayerProfiler(model, batch_size=2).profile(rows, silent)
+    assert torch.equal(found.site("output").m2, expected.site("output").m2)

@@ -82,7 +82,8 @@ def wrapped_blocks(model):
     return model
 
 @pytest.mark.parametrize("compiled, has_run", [
-    (whole, False), *((way, True) for way in (whole, block_by_block)), *(pytest.param(way, True, marks=pytest.mark.soak(only=True)) for way in (in_place, wrapped_blocks))
+    (whole, False), (whole, True), (block_by_block, True),
+    *(pytest.param(way, True, marks=pytest.mark.soak(only=True)) for way in (in_place, wrapped_blocks))
 ])
 def test_compiled_models(compiled, has_run):
     torch._dynamo.reset()

@@ -25,11 +25,10 @@ from ..model.handling import evaluation_mode
 from ..model.heads import find_body, find_head, model_batch, reads_padding
 from ..model.heads import target_batch, without_cache
 from ..model.passes import Passes, WholePasses, resumes
-from ..model.replays import Replays, states_entering
+from ..model.replays import Replays, can_be_recorded, states_entering
 from ..maths.sites import LARGEST, Segments, larger_activation
-from avss_nb.maths.kernels import (
-    WAITING, KernelStatistics, fastest_statistics, merged_batches, triton
-)
+from ..maths.kernels import WAITING, KernelStatistics
+from ..maths.kernels import fastest_statistics, merged_batches
 from ..maths.massive import MASSIVE, massive_activations
 from ..maths.moments import BINS, FEWEST, ExactSum, MomentSums, Moments, avss, rms
 from ..maths.moments import sparsity, variance, with_float64
@@ -602,15 +601,15 @@ def _measure(self: LayerProfiler, rows: Rows, part=lambda share: None, replays=N
     "Measure one batch: its statistics, and the losses if asked for."
     batch = model_batch(self.model, rows)
     texts = Segments([*map(len, rows)], batch["input_ids"].device, rows.group, self.groups)
-    def run(): return self.body(**batch)
+    def run(): self.body(**batch)  # what it returns would be kept
     if replays and (recording := replays.recording(texts)):
         return recording.again(states_entering(self.blocks[0], run), texts), None
     collectors = self._collectors(texts)
     passes = 2 + len(self.blocks) if self.ablation else 1
     def done(layer): part((layer + 1) / len(self.blocks) / passes)
-    with self._watch(*collectors, done=done):
-        if note := replays and replays.wants(texts, left): calls = replays.note(run)
-        else: run()
+    fast = isinstance(collectors[0], KernelStatistics)
+    note = fast and replays and replays.wants(texts, left)
+    with self._watch(*collectors, done=done): calls = replays.note(run) if note else run()
     for seen in collectors: seen.done()
     if len(collectors) > 1: self._waiting = WAITING if collectors[0].equals(collectors[1]) else 0
     if note: replays.learn(run, [*rows], calls, collectors[0])
@@ -647,9 +646,8 @@ def _collectors(self: LayerProfiler, texts: Segments) -> list:
 @patch
 def _replays(self: LayerProfiler) -> Replays | None:
     "Return room for the recordings of a run; None where batches cannot be recorded."
-    if self.ablation or triton is None: return None
-    replays = Replays(self.blocks, self._collector, self._watch)
-    return replays if replays.able else None
+    if self.ablation or not can_be_recorded(self.blocks): return None
+    return Replays(self.blocks, self._collector, self._watch)
 
 def _sums_of(seen) -> dict:
     """Return sums, leading dimensions (groups, layers): moments of all tokens and of the first
@@ -658,7 +656,6 @@ def _sums_of(seen) -> dict:
     named = moments | {f"first.{site}": m for site, m in first.items()}
     found = {site: MomentSums.of(m) for site, m in named.items()}
     return found if (largest := seen.largest()) is None else found | {"largest": largest}
-
 
 # %% ../../nbs/05_layers/00_profiler.ipynb #cell-075
 def check_finite(m: Moments, site: str, batch: int | None = None) -> None:
@@ -751,20 +748,13 @@ def copied_to_cpu(found: dict) -> dict:  # name → tensor, `Moments` or `ExactS
         return own[0] if isinstance(s, Tensor) else type(s)(*own)
     return {name: again(found[name], own) for name, own in parts.items()}
 
-
 # %% ../../nbs/05_layers/00_profiler.ipynb #cell-084
 @patch
 def _profile(self: LayerProfiler, sums, identity, partial, settings) -> LayerProfile:
     "Return what was measured so far, without the groups that got no text."
-    results = {
+    found = copied_to_cpu({
         name: s.result() if isinstance(s, MomentSums) else s for name, s in sums.items()
-    }
-    if "share" in settings:
-        results |= {
-            f"raw.{name}": s if isinstance(s, ExactSum) else s.sums
-            for name, s in sums.items() if not isinstance(s, Tensor)
-        }
-    found = copied_to_cpu(results)
+    })
     there = found[self.sites[0]].tokens[:, 0].nonzero().flatten()
     def chosen(s):
         if len(there) == self.groups: return s
@@ -779,12 +769,15 @@ def _profile(self: LayerProfiler, sums, identity, partial, settings) -> LayerPro
         settings, first, found.get("largest")
     )
     if "share" not in settings: return whole
+    exact = copied_to_cpu({
+        name: s if isinstance(s, ExactSum) else s.sums
+        for name, s in sums.items() if not isinstance(s, Tensor)
+    })
     raw = {
-        f"{name.removeprefix('raw.')}.{part}": t
-        for name, s in found.items() if name.startswith("raw.") for part, t in vars(s).items()
+        f"{name}.{part}": t
+        for name, s in exact.items() for part, t in vars(chosen(s)).items()
     }
     return replace(whole, settings=settings | {"groups": there.tolist()}, raw=raw)
-
 
 # %% ../../nbs/05_layers/00_profiler.ipynb #cell-086
 class _Run:

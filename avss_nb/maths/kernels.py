@@ -620,7 +620,6 @@ def _moments_in(self: KernelStatistics, name, room) -> dict[str, Moments]:
     m = replace(m, counts=counts if self.texts.apart else counts[0])
     return {site: m.at_site(i) for i, site in enumerate(sites)}
 
-
 # %% ../../nbs/02_maths/02_kernels.ipynb #cell-099
 @patch
 def first_tokens(self: KernelStatistics) -> dict[str, Moments]:  # as in `moments`
@@ -719,7 +718,6 @@ def copied(self: KernelStatistics,
         left = {part: room[part].clone() for part in (*_TEXTS, "counts")}
         other.found[name] = room | left
     return other
-
 
 # %% ../../nbs/02_maths/02_kernels.ipynb #cell-116
 def fastest_statistics(

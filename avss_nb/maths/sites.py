@@ -389,7 +389,6 @@ def first_moments(
         found |= {site: m.at_site(i) for i, site in enumerate(names)}
     return found
 
-
 # %% ../../nbs/02_maths/01_sites.ipynb #cell-055
 # of an activation: |a|, where it is, and the RMS of its token
 LARGEST = ("size", "unit", "position", "rms")

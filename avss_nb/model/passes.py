@@ -139,7 +139,6 @@ class Calls:
         out = block(states, *args, **rest) if by_place else block(hidden_states=states, **rest)
         return block_output(out)
 
-
 # %% ../../nbs/03_model/07_passes.ipynb #cell-018
 MEMORY = 512  # MB for states that are kept
 
@@ -165,7 +164,6 @@ class Passes:
         self.calls = Calls(blocks, lambda: batch_losses(blocks.model, batch))
         self.first, self.intact = self.calls.first, self.calls.found
 
-
 # %% ../../nbs/03_model/07_passes.ipynb #cell-020
 @patch
 def _finish(self: Passes, states: Tensor) -> Losses:
@@ -176,7 +174,6 @@ def _finish(self: Passes, states: Tensor) -> Losses:
         for layer, block in enumerate(self.blocks.modules):
             stack.enter_context(replace_forward(block, hand_on(self.calls.each[layer][3])))
         return batch_losses(self.blocks.model, self.batch)
-
 
 # %% ../../nbs/03_model/07_passes.ipynb #cell-023
 @patch

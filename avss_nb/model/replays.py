@@ -13,7 +13,6 @@ from ..maths.sites import Segments
 from .blocks import Blocks, block_input
 from .passes import Calls
 
-
 # %% auto #0
 __all__ = ['FEWEST_REPLAYS', 'states_entering', 'Replay', 'can_be_recorded', 'Replays']
 
@@ -43,7 +42,6 @@ def states_entering(
     try: run()
     except _Reached as reached: return reached.args[0]
     finally: handle.remove()
-
 
 # %% ../../nbs/03_model/08_replays.ipynb #cell-011
 class Replay:
@@ -97,7 +95,6 @@ class Replay:
         self.graph.replay()
         return self.statistics.copied(texts)
 
-
 # %% ../../nbs/03_model/08_replays.ipynb #cell-013
 FEWEST_REPLAYS = 4  # batches for which a recording is worth its price
 
@@ -135,7 +132,6 @@ class Replays:
         watch: Callable,  # see `Replay`
     ):
         self.blocks, self.collector, self.watch = blocks, collector, watch
-        self.able = can_be_recorded(blocks)
         self.noted, self.made = {}, {}  # (texts, tokens) → batch and calls; → recording or None
         self.idle = True  # did the device wait for Python?
 
@@ -162,8 +158,9 @@ class Replays:
         left : int | None
             batches that follow; None: not known
         """
-        if not self.able or _shape(texts) is None or _shape(texts) in self.made: return False
-        return left is None or left >= FEWEST_REPLAYS or _shape(texts) in self.noted
+        shape = _shape(texts)
+        if shape is None or shape in self.made: return False
+        return left is None or left >= FEWEST_REPLAYS or shape in self.noted
 
     def note(self,
         run: Callable,  # makes the pass of a batch
@@ -218,4 +215,3 @@ def _shape(texts: Segments) -> tuple[int, int] | None:
     "Texts and tokens of a batch without padding."
     full = texts.tokens == len(texts.lengths) * texts.longest
     return (len(texts.lengths), texts.longest) if full else None
-
