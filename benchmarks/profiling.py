@@ -57,10 +57,12 @@ def bare_body(shape, model, rows):
     with torch.no_grad():
         for batch in each_batch(shape, model, rows): model.base_model(**batch, use_cache=False)
 
-def profiled(sites):
+def profiled(sites, replays=True):
     made = {}
     def way(shape, model, rows):
-        if made.get("model") is not model: made.update(model=model, profiler=profiler(shape, model, sites))
+        if made.get("model") is not model:
+            made.update(model=model, profiler=profiler(shape, model, sites))
+            if not replays: made["profiler"]._replays = lambda: None
         made["profiler"].profile(rows, silent)
     return way
 
@@ -176,11 +178,13 @@ def main():
     p.add_argument("--shape", choices=SHAPES, default="gpt2"); p.add_argument("--device"); p.add_argument("--batches", type=int, default=4)
     p.add_argument("--repeats", type=int, default=5); p.add_argument("--threads", type=int, default=torch.get_num_threads())
     p.add_argument("--scaling", action="store_true"); p.add_argument("--memory", action="store_true"); p.add_argument("--out", action="store_true")
+    p.add_argument("--without-replays", action="store_true", help="also: the default profile without recordings (CUDA)")
     p.add_argument("--without", nargs="*", default=[], help="ways to leave out, by a part of their name")
     a = p.parse_args()
     device = a.device or ("cuda" if a.shape in ("llama-7b", "smollm2") else "cpu")
     torch.set_num_threads(a.threads)
     model, ways = build(a.shape, device), {name: way for name, way in WAYS.items() if not any(part in name for part in a.without)}
+    if a.without_replays: ways["profile, 2 sites, without replays"] = profiled(DEFAULT_SITES, replays=False)
     where = torch.cuda.get_device_name() if device == "cuda" else f"{a.threads} CPU threads ({platform.processor() or platform.machine()})"
     _, rows, length = SHAPES[a.shape]
     parts = [f"## {a.shape}, {rows} × {length} tokens a batch, {a.batches} batches, {model.dtype}".replace("torch.", ""),
